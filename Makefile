@@ -1,0 +1,49 @@
+# `make` alone prints this menu.
+PYTHON ?= python3
+BIN    := .venv/bin
+STAMP  := .venv/.requirements
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench lock clean
+
+help:  ## this menu
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv and install what is locked (does nothing when up to date)
+
+run: $(STAMP)  ## start everything on this machine, link a document, show its event; Ctrl-C ends it all
+	@$(BIN)/python -m deploy.local run
+
+test: $(STAMP)  ## every test, on real Postgres and Kafka (ARGS="-k name" to choose)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(STAMP)  ## ruff, mypy, the rooms' import contracts, the schema's linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/squawk schema.sql
+
+format: $(STAMP)  ## let ruff put the code in order
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)  ## measure requests, draining and latency beside pgbench (needs wrk and pgbench)
+	@$(BIN)/python -m tests.benchmarks
+
+LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --all-extras pyproject.toml
+lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
+	$(BIN)/uv $(LOCK) --output-file deploy/requirements/run.txt
+	$(BIN)/uv $(LOCK) --group dev --constraint deploy/requirements/run.txt --output-file deploy/requirements/dev.txt
+
+clean:  ## remove .venv and every cache
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(STAMP): deploy/requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing what deploy/requirements/dev.txt locks …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@

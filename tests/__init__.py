@@ -1,0 +1,1 @@
+"""Tests on real parts; see .github/CONTRIBUTING.md."""

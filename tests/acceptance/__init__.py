@@ -1,0 +1,1 @@
+"""The programs as processes, started and signalled as in production."""

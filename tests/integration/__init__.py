@@ -1,0 +1,1 @@
+"""In process, against a real Postgres and a real Kafka."""
