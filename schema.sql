@@ -1,0 +1,404 @@
+-- The schema of the document-link service, whole. `python -m service migrate` applies it to an empty database.
+--
+-- Two programs meet here and nowhere else: the service writes a link and its event in one transaction; the outbox
+-- worker reads the events and tells Kafka. PostgreSQL 15 or later.
+--
+-- Rules that hold for every table:
+--   * a tenant's row begins its primary key with workspace_id, so that workspaces can be spread over databases later;
+--   * ids are compared byte by byte (COLLATE "C"): it is faster, and the order is the one in which programs sort
+--     them before they lock, whatever the locale of the database;
+--   * nothing a caller made is deleted: rows carry deleted_at.
+
+CREATE TABLE schema_version (
+    version integer NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT schema_version_pkey PRIMARY KEY (version)
+);
+
+COMMENT ON TABLE schema_version IS 'One row a migration. A program refuses a version that it does not know.';
+
+INSERT INTO schema_version (version) VALUES (1);
+
+------------------------------------------------------------------------------------------------------------------------
+-- Tenants and their keys
+------------------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE workspaces (
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    name text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT workspaces_pkey PRIMARY KEY (id),
+    CONSTRAINT workspaces_name_key UNIQUE (name),
+    CONSTRAINT workspaces_name_check CHECK (length(name) BETWEEN 1 AND 128)
+);
+
+CREATE TABLE api_keys (
+    id text COLLATE "C" NOT NULL,
+    workspace_id uuid NOT NULL,
+    -- SHA-256 of the key. A key is 52 random characters, so a plain hash cannot be guessed back.
+    hash bytea NOT NULL,
+    scopes text[] NOT NULL,
+    -- As the `limits` library reads it, "1000/minute"; NULL: the service's default.
+    rate_limit text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    CONSTRAINT api_keys_pkey PRIMARY KEY (id),
+    CONSTRAINT api_keys_hash_key UNIQUE (hash),
+    CONSTRAINT api_keys_workspace_fkey FOREIGN KEY (workspace_id) REFERENCES workspaces (id),
+    CONSTRAINT api_keys_hash_check CHECK (octet_length(hash) = 32),
+    CONSTRAINT api_keys_scopes_check CHECK (scopes <@ ARRAY['read:documents', 'write:documents'])
+);
+
+COMMENT ON COLUMN api_keys.id IS 'Public name of the key: shown in lists, logs and events. Never the key.';
+
+------------------------------------------------------------------------------------------------------------------------
+-- Documents, entities and the links between them
+------------------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE documents (
+    workspace_id uuid NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    -- Grows by one with each link event, for ever: subscribers see a loss or a duplicate by it.
+    version bigint NOT NULL DEFAULT 0,
+    -- Grows with each write to the document or its links: the ETag.
+    revision bigint NOT NULL DEFAULT 1,
+    display_name text,
+    category text,
+    metadata jsonb,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
+    -- Which deletion took the document away; its links remember the same one, and a restore brings back those only.
+    deletion_id uuid,
+    CONSTRAINT documents_pkey PRIMARY KEY (workspace_id, id),
+    CONSTRAINT documents_workspace_fkey FOREIGN KEY (workspace_id) REFERENCES workspaces (id),
+    CONSTRAINT documents_id_check CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$'),
+    CONSTRAINT documents_version_check CHECK (version >= 0 AND revision >= 1),
+    CONSTRAINT documents_deletion_check CHECK ((deleted_at IS NULL) = (deletion_id IS NULL))
+) WITH (fillfactor = 80); -- every link event updates its document: leave room to do it in the same page (HOT)
+
+CREATE TABLE entities (
+    workspace_id uuid NOT NULL,
+    -- The registry of types lives in code (service/core/resources.py); a new type needs no migration.
+    type text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
+    CONSTRAINT entities_pkey PRIMARY KEY (workspace_id, type, id),
+    CONSTRAINT entities_workspace_fkey FOREIGN KEY (workspace_id) REFERENCES workspaces (id),
+    CONSTRAINT entities_id_check CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$')
+) WITH (fillfactor = 90);
+
+CREATE TABLE document_links (
+    workspace_id uuid NOT NULL,
+    document_id text COLLATE "C" NOT NULL,
+    -- UUIDv7 made of created_at, to the microsecond: ordering by id is ordering by (created_at, id).
+    id uuid NOT NULL,
+    entity_type text COLLATE "C" NOT NULL,
+    entity_id text COLLATE "C" NOT NULL,
+    role text,
+    created_at timestamptz NOT NULL,
+    deleted_at timestamptz,
+    deleted_cause text,
+    deletion_id uuid,
+    -- The document comes first: a link is only ever named together with its document, and lists of a document's links
+    -- come out of this index in their order.
+    CONSTRAINT document_links_pkey PRIMARY KEY (workspace_id, document_id, id),
+    -- One row a triple, for ever. Linking again restores this row.
+    CONSTRAINT document_links_triple_key UNIQUE (workspace_id, document_id, entity_type, entity_id),
+    CONSTRAINT document_links_document_fkey
+    FOREIGN KEY (workspace_id, document_id) REFERENCES documents (workspace_id, id),
+    CONSTRAINT document_links_entity_fkey
+    FOREIGN KEY (workspace_id, entity_type, entity_id) REFERENCES entities (workspace_id, type, id),
+    CONSTRAINT document_links_role_check CHECK (length(role) <= 64),
+    CONSTRAINT document_links_deleted_check CHECK (
+        (deleted_at IS NULL) = (deleted_cause IS NULL) AND (deleted_at IS NOT NULL OR deletion_id IS NULL)
+    ),
+    CONSTRAINT document_links_cause_check CHECK (
+        deleted_cause IN ('unlink', 'update', 'batch', 'document_deleted', 'entity_deleted')
+    )
+);
+
+-- The reverse look-up: the active links of an entity, oldest first. The type comes last because it may be unknown
+-- ("which documents belong to X?"), and hardly ever have two types an id in common.
+CREATE INDEX document_links_entity_idx ON document_links (workspace_id, entity_id, id, entity_type)
+WHERE deleted_at IS NULL;
+
+------------------------------------------------------------------------------------------------------------------------
+-- Replies to calls that carried an Idempotency-Key
+------------------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE idempotency_keys (
+    workspace_id uuid NOT NULL,
+    -- SHA-256 of method, path and key.
+    scope bytea NOT NULL,
+    -- SHA-256 of the query string and the body: the same key with another request is refused.
+    fingerprint bytea NOT NULL,
+    status smallint NOT NULL,
+    body bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (workspace_id, scope),
+    CONSTRAINT idempotency_keys_hashes_check CHECK (octet_length(scope) = 32 AND octet_length(fingerprint) = 32),
+    CONSTRAINT idempotency_keys_status_check CHECK (status BETWEEN 200 AND 299) -- failures wrote nothing: retry them
+);
+
+CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
+
+------------------------------------------------------------------------------------------------------------------------
+-- The outbox: events on their way to Kafka
+------------------------------------------------------------------------------------------------------------------------
+
+-- Insert-only: no row is ever updated or deleted, so there are no dead tuples, nothing for vacuum to do, and no
+-- slow-down while some session holds an old snapshot (the usual end of queues in Postgres).
+--
+-- A ring of sixteen days: a row's slot is its UTC day modulo 16, all slots exist from the start, so no job has to make
+-- one in time. Retention is TRUNCATE of a slot whose rows are all published and old enough (outbox_worker/retention.py).
+CREATE TABLE outbox (
+    -- With position, what the relay's cursor is made of (outbox_worker/window.py).
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    -- Taken while the document's row lock is held: for one document, position order is commit order. (An identity
+    -- column's sequence has CACHE 1; a session that cached positions would break just that.)
+    position bigint GENERATED ALWAYS AS IDENTITY,
+    slot smallint NOT NULL DEFAULT (extract(EPOCH FROM now())::bigint / 86400 % 16),
+    event_id uuid NOT NULL,
+    event_type text NOT NULL,
+    -- Kafka's message key: workspace_id/document_id.
+    key text NOT NULL,
+    -- Kafka's message value, byte for byte: a CloudEvent in JSON. SELECT convert_from(payload, 'UTF8') reads it.
+    payload bytea NOT NULL,
+    traceparent text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT outbox_pkey PRIMARY KEY (position, slot),
+    -- Well under any broker's limit, so that there is no event that cannot be delivered.
+    CONSTRAINT outbox_payload_check CHECK (octet_length(payload) <= 16384),
+    CONSTRAINT outbox_key_check CHECK (octet_length(key) <= 256)
+) PARTITION BY LIST (slot);
+
+CREATE INDEX outbox_xid_position_idx ON outbox (xid, position);
+
+CREATE TABLE outbox_00 PARTITION OF outbox FOR VALUES IN (0);
+CREATE TABLE outbox_01 PARTITION OF outbox FOR VALUES IN (1);
+CREATE TABLE outbox_02 PARTITION OF outbox FOR VALUES IN (2);
+CREATE TABLE outbox_03 PARTITION OF outbox FOR VALUES IN (3);
+CREATE TABLE outbox_04 PARTITION OF outbox FOR VALUES IN (4);
+CREATE TABLE outbox_05 PARTITION OF outbox FOR VALUES IN (5);
+CREATE TABLE outbox_06 PARTITION OF outbox FOR VALUES IN (6);
+CREATE TABLE outbox_07 PARTITION OF outbox FOR VALUES IN (7);
+CREATE TABLE outbox_08 PARTITION OF outbox FOR VALUES IN (8);
+CREATE TABLE outbox_09 PARTITION OF outbox FOR VALUES IN (9);
+CREATE TABLE outbox_10 PARTITION OF outbox FOR VALUES IN (10);
+CREATE TABLE outbox_11 PARTITION OF outbox FOR VALUES IN (11);
+CREATE TABLE outbox_12 PARTITION OF outbox FOR VALUES IN (12);
+CREATE TABLE outbox_13 PARTITION OF outbox FOR VALUES IN (13);
+CREATE TABLE outbox_14 PARTITION OF outbox FOR VALUES IN (14);
+CREATE TABLE outbox_15 PARTITION OF outbox FOR VALUES IN (15);
+
+-- Who relays this outbox. One row, made by the worker's first start: a database made from a migrated template has none
+-- yet, so no two databases ever share a name.
+CREATE TABLE outbox_relay (
+    singleton boolean NOT NULL DEFAULT true,
+    -- Random; names the transactional id, the advisory lock and the progress topic.
+    name text NOT NULL,
+    -- Of the cluster and database that the name was given to: a copy of the database must not fence the original.
+    -- The identifier is PostgreSQL's unsigned 64-bit number as text.
+    system_identifier text NOT NULL,
+    database_oid oid NOT NULL,
+    -- Keys are hashed by this count even if somebody adds partitions to the topic: order per document depends on it.
+    topic_partitions integer NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT outbox_relay_pkey PRIMARY KEY (singleton),
+    CONSTRAINT outbox_relay_singleton_check CHECK (singleton),
+    CONSTRAINT outbox_relay_partitions_check CHECK (topic_partitions > 0)
+);
+
+-- The relay's cursor as of every 10 s of work. The truth is the record on the progress topic; this copy goes back in
+-- time together with the data (failover, point-in-time restore), which is when the record cannot be trusted.
+CREATE TABLE outbox_checkpoints (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    relay text NOT NULL,
+    system_identifier text NOT NULL,
+    database_oid oid NOT NULL,
+    timeline text COLLATE "C" NOT NULL,
+    -- The same fields as the progress record's (outbox_worker/progress.py).
+    cursor jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT outbox_checkpoints_pkey PRIMARY KEY (id)
+);
+
+------------------------------------------------------------------------------------------------------------------------
+-- The write path (service/store/write.py): three functions, so that one round trip can hold several statements, each
+-- with a snapshot of its own. The planner's switches are fixed on them: a plan made while the tables are empty would
+-- otherwise be a sequential scan, and stay one.
+------------------------------------------------------------------------------------------------------------------------
+
+-- Locks idempotency scopes and returns the replies stored under them, one row for each scope that could be locked.
+-- patient: wait for the locks (at most lock_timeout) rather than leave out what somebody else holds.
+CREATE FUNCTION lock_scopes(workspaces uuid [], scopes bytea [], patient boolean)
+RETURNS TABLE (ordinal integer, fingerprint bytea, status smallint, body bytea)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+DECLARE
+    locked integer[] := '{}';
+    scope record;
+BEGIN
+    FOR scope IN
+        SELECT u.ordinal::integer AS ordinal, hashtextextended(u.workspace::text || encode(u.scope, 'hex'), 0) AS lock_key
+        FROM unnest(workspaces, scopes) WITH ORDINALITY AS u (workspace, scope, ordinal)
+        ORDER BY 2
+    LOOP
+        IF patient THEN
+            PERFORM pg_advisory_xact_lock(scope.lock_key);
+            locked := locked || scope.ordinal;
+        ELSIF pg_try_advisory_xact_lock(scope.lock_key) THEN
+            locked := locked || scope.ordinal;
+        END IF;
+    END LOOP;
+    RETURN QUERY
+    SELECT u.ordinal::integer, k.fingerprint, k.status, k.body
+    FROM unnest(workspaces, scopes) WITH ORDINALITY AS u (workspace, scope, ordinal)
+    LEFT JOIN idempotency_keys AS k
+        ON k.workspace_id = u.workspace AND k.scope = u.scope AND k.created_at > now() - interval '24 hours'
+    WHERE u.ordinal = ANY (locked);
+END
+$$;
+
+-- Locks documents, then entities, then reads them and the links between them: one row for each triple, in order.
+-- Lock and read are statements of their own, so the read sees what the transaction that we waited for has committed.
+-- A triple without an entity (NULL, NULL) asks for its document alone.
+--   patient  waits for locks, at most lock_timeout; otherwise what somebody else holds is left alone
+--   moment   the clock after the locks: the time of whatever is written, one clock for all processes
+--   held     document and entity are locked, or were not there; if not, the rest of the row is not to be relied on
+CREATE FUNCTION lock_and_read(
+    workspaces uuid [], document_ids text [], entity_types text [], entity_ids text [], patient boolean
+)
+RETURNS TABLE (
+    moment timestamptz, held boolean,
+    version bigint, revision bigint, document_deleted_at timestamptz,
+    entity_known boolean, entity_deleted_at timestamptz,
+    link_id uuid, role text, created_at timestamptz, deleted_at timestamptz
+)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    locked_documents bigint[];
+    locked_entities bigint[];
+    now_locked timestamptz;
+BEGIN
+    IF patient THEN
+        SELECT array_agg(u.n) INTO locked_documents
+        FROM (SELECT * FROM unnest(workspaces, document_ids) WITH ORDINALITY AS u (w, d, n) ORDER BY w, d) AS u
+        CROSS JOIN LATERAL (
+            SELECT FROM documents AS d WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE
+        ) AS l;
+        SELECT array_agg(u.n) INTO locked_entities
+        FROM (
+            SELECT * FROM unnest(workspaces, entity_types, entity_ids) WITH ORDINALITY AS u (w, t, e, n)
+            ORDER BY w, t, e
+        ) AS u
+        CROSS JOIN LATERAL (
+            SELECT FROM entities AS e WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e FOR KEY SHARE
+        ) AS l;
+    ELSE
+        SELECT array_agg(u.n) INTO locked_documents
+        FROM unnest(workspaces, document_ids) WITH ORDINALITY AS u (w, d, n)
+        CROSS JOIN LATERAL (
+            SELECT FROM documents AS d WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE SKIP LOCKED
+        ) AS l;
+        SELECT array_agg(u.n) INTO locked_entities
+        FROM unnest(workspaces, entity_types, entity_ids) WITH ORDINALITY AS u (w, t, e, n)
+        CROSS JOIN LATERAL (
+            SELECT FROM entities AS e
+            WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e FOR KEY SHARE SKIP LOCKED
+        ) AS l;
+    END IF;
+    now_locked := clock_timestamp();
+    RETURN QUERY
+    SELECT
+        now_locked,
+        (d.id IS NULL OR u.n = ANY (locked_documents)) IS TRUE AND (e.id IS NULL OR u.n = ANY (locked_entities)) IS TRUE,
+        d.version, d.revision, d.deleted_at,
+        e.id IS NOT NULL, e.deleted_at,
+        l.id, l.role, l.created_at, l.deleted_at
+    FROM unnest(workspaces, document_ids, entity_types, entity_ids) WITH ORDINALITY AS u (w, d, t, e, n)
+    LEFT JOIN documents AS d ON d.workspace_id = u.w AND d.id = u.d
+    LEFT JOIN entities AS e ON e.workspace_id = u.w AND e.type = u.t AND e.id = u.e
+    LEFT JOIN document_links AS l
+        ON l.workspace_id = u.w AND l.document_id = u.d AND l.entity_type = u.t AND l.entity_id = u.e
+    ORDER BY u.n;
+END
+$$;
+
+-- Writes one transaction's changes: each link and each document once, in its final state; events in list order, which
+-- becomes the order of their positions; the replies kept for idempotency. Returns the transaction's id, by which a
+-- lost answer to COMMIT is looked up.
+CREATE FUNCTION write_changes(
+    moment timestamptz,
+    new_workspaces uuid [], new_documents text [], new_ids uuid [], new_types text [], new_entities text [],
+    new_roles text [],
+    old_workspaces uuid [], old_documents text [], old_ids uuid [], old_roles text [], old_deleted_ats timestamptz [],
+    old_causes text [], old_deletions uuid [],
+    document_workspaces uuid [], document_ids text [], document_versions bigint [], document_revisions bigint [],
+    event_ids uuid [], event_types text [], event_keys text [], event_payloads bytea [], event_traceparents text [],
+    reply_workspaces uuid [], reply_scopes bytea [], reply_fingerprints bytea [], reply_statuses smallint [],
+    reply_bodies bytea []
+)
+RETURNS xid8
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+BEGIN
+    -- An event must not be visible to the relay before its row is durable.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    IF cardinality(new_ids) > 0 THEN
+        INSERT INTO document_links (workspace_id, document_id, id, entity_type, entity_id, role, created_at)
+        SELECT u.w, u.d, u.i, u.t, u.e, u.r, moment
+        FROM unnest(new_workspaces, new_documents, new_ids, new_types, new_entities, new_roles) AS u (w, d, i, t, e, r);
+    END IF;
+    IF cardinality(old_ids) > 0 THEN
+        UPDATE document_links AS l
+        SET role = u.r, deleted_at = u.x, deleted_cause = u.c, deletion_id = u.y
+        FROM unnest(old_workspaces, old_documents, old_ids, old_roles, old_deleted_ats, old_causes, old_deletions)
+            AS u (w, d, i, r, x, c, y)
+        WHERE l.workspace_id = u.w AND l.document_id = u.d AND l.id = u.i;
+    END IF;
+    IF cardinality(document_ids) > 0 THEN
+        UPDATE documents AS d
+        SET version = u.v, revision = u.r, updated_at = moment
+        FROM unnest(document_workspaces, document_ids, document_versions, document_revisions) AS u (w, i, v, r)
+        WHERE d.workspace_id = u.w AND d.id = u.i;
+    END IF;
+    IF cardinality(reply_scopes) > 0 THEN
+        INSERT INTO idempotency_keys AS k (workspace_id, scope, fingerprint, status, body)
+        SELECT u.w, u.s, u.f, u.c, u.b
+        FROM unnest(reply_workspaces, reply_scopes, reply_fingerprints, reply_statuses, reply_bodies)
+            AS u (w, s, f, c, b)
+        ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE -- only one past its 24 hours can be in the way
+        SET fingerprint = excluded.fingerprint, status = excluded.status, body = excluded.body, created_at = now();
+    END IF;
+    INSERT INTO outbox (event_id, event_type, key, payload, traceparent)
+    SELECT u.i, u.t, u.k, u.p, u.x
+    FROM unnest(event_ids, event_types, event_keys, event_payloads, event_traceparents)
+        WITH ORDINALITY AS u (i, t, k, p, x, n)
+    ORDER BY u.n;
+    RETURN pg_current_xact_id();
+END
+$$;
