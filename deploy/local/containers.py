@@ -1,0 +1,66 @@
+"""The same parts in Docker, where an engine answers (a client alone is no Docker)."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import docker
+from docker.errors import DockerException
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+from deploy.local.process import free_port, say
+
+POSTGRES_IMAGE = "postgres:18"
+KAFKA_IMAGE = "apache/kafka:4.3.1"
+
+
+def engine_answers() -> bool:
+    """Whether a Docker engine answers."""
+    try:
+        docker.from_env(timeout=5).ping()
+    except DockerException:
+        return False
+    return True
+
+
+@contextmanager
+def postgres(settings: Mapping[str, str]) -> Iterator[str]:
+    """Yield the superuser's URL of a Postgres in a container of its own."""
+    say(f"starting {POSTGRES_IMAGE} in Docker …")
+    container = PostgresContainer(
+        POSTGRES_IMAGE, username="postgres", password="postgres", dbname="postgres", driver=None
+    )
+    flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
+    with container.with_command(["postgres", *flags]) as running:
+        yield running.get_connection_url()
+
+
+@contextmanager
+def kafka(properties: Mapping[str, str]) -> Iterator[str]:
+    """Yield the bootstrap address of one broker in a container.
+
+    The broker must know its own outside address before it starts, so the port is
+    chosen here and not by Docker.
+    """
+    say(f"starting {KAFKA_IMAGE} in Docker …")
+    port = free_port()
+    container = DockerContainer(KAFKA_IMAGE)
+    address = f"{container.get_docker_client().host()}:{port}"
+    ours = {
+        **properties,
+        "node.id": "1",
+        "process.roles": "broker,controller",
+        "listeners": f"PLAINTEXT://:{port},CONTROLLER://:9093",
+        "advertised.listeners": f"PLAINTEXT://{address}",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.voters": "1@localhost:9093",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    }
+    for name, value in ours.items():
+        container.with_env("KAFKA_" + name.replace(".", "_").upper(), value)
+    container.with_bind_ports(port, port).waiting_for(
+        LogMessageWaitStrategy("Kafka Server started")
+    )
+    with container:
+        yield address

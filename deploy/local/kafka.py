@@ -1,0 +1,205 @@
+"""Kafka: the one that KAFKA_BOOTSTRAP_SERVERS names, Docker's, or real brokers of our own."""
+
+import base64
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol, Self
+
+from deploy.local import containers, maven
+from deploy.local.process import LocalError, Process, free_port
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+POM = Path(__file__).with_name("pom.xml")
+JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m")
+HINT = """No Kafka was found. Do one of these:
+  - set KAFKA_BOOTSTRAP_SERVERS to the address of a broker (host:port)
+  - start Docker
+  - install Java 17 or newer and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"""
+
+
+class Kafka(Protocol):
+    """A Kafka that answers."""
+
+    @property
+    def bootstrap(self) -> str:
+        """Its addresses, as KAFKA_BOOTSTRAP_SERVERS takes them."""
+
+
+class KafkaAt:
+    """A Kafka that somebody else runs."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+
+
+class KafkaCluster:
+    """Real brokers on loopback ports, each broker and controller (KRaft); numbered from 0.
+
+    Three brokers have replication 3 and `min.insync.replicas` 2, one has 1 of both.
+    `properties` go into every broker's configuration and win over ours. As a context
+    manager it starts, and at the end kills the brokers and deletes their data.
+    """
+
+    def __init__(self, brokers: int = 1, properties: Mapping[str, str] = NOTHING) -> None:
+        if not maven.installed():
+            raise LocalError(HINT)
+        self._classpath = f"{maven.jars(POM, 'kafka')}/*"
+        self._home = Path(tempfile.mkdtemp(prefix="kafka-"))
+        self._ports = [free_port() for _ in range(2 * brokers)]
+        self._brokers = [self._broker(node, properties) for node in range(brokers)]
+        self._formatted = False
+
+    def __enter__(self) -> Self:
+        """Start every broker."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End every broker and delete the data."""
+        self.close()
+
+    @property
+    def bootstrap(self) -> str:
+        """The brokers' addresses, as KAFKA_BOOTSTRAP_SERVERS takes them."""
+        return ",".join(f"127.0.0.1:{port}" for port in self._ports[::2])
+
+    def start(self) -> None:
+        """Start the brokers that are down, on the data they have; return when all serve."""
+        if not self._formatted:
+            self._format()
+        down = [node for node, broker in enumerate(self._brokers) if not broker.running]
+        marks = [(node, self._launch(node)) for node in down]
+        for node, mark in marks:
+            self._wait_started(node, mark)
+
+    def stop(self) -> None:
+        """Shut every broker down; the data stays."""
+        for broker in self._brokers:
+            broker.send(signal.SIGTERM)
+        for broker in self._brokers:  # the last has nobody left to hand over to and may hang
+            broker.end(signal.SIGTERM, timeout_s=5)
+
+    def start_broker(self, node: int) -> None:
+        """Start one broker; return when it serves."""
+        self._wait_started(node, self._launch(node))
+
+    def stop_broker(self, node: int) -> None:
+        """Shut one broker down: it hands its partitions over first."""
+        self._brokers[node].end(signal.SIGTERM, timeout_s=30)
+
+    def kill(self, node: int = 0) -> None:
+        """SIGKILL one broker."""
+        self._brokers[node].end(signal.SIGKILL)
+
+    def pause(self, node: int = 0) -> None:
+        """SIGSTOP one broker: it hangs, its connections stay open."""
+        self._brokers[node].send(signal.SIGSTOP)
+
+    def resume(self, node: int = 0) -> None:
+        """SIGCONT one broker."""
+        self._brokers[node].send(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill every broker and delete the data."""
+        for node in range(len(self._brokers)):
+            self.kill(node)
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _launch(self, node: int) -> int:
+        """Start one broker and return how long its log was before."""
+        broker = self._brokers[node]
+        mark = broker.log.stat().st_size if broker.log.exists() else 0
+        broker.start()
+        return mark
+
+    def _wait_started(self, node: int, mark: int) -> None:
+        broker = self._brokers[node]
+
+        def started() -> bool:
+            """Look for its own word: a broker listens before it serves."""
+            return b"Kafka Server started" in broker.log.read_bytes()[mark:]
+
+        broker.wait_ready(started, timeout_s=90)
+
+    def _format(self) -> None:
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        for node in range(len(self._brokers)):
+            config = str(self._config(node))
+            tool = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config)
+            done = subprocess.run(tool, check=False, capture_output=True, text=True)
+            if done.returncode != 0:
+                message = f"Kafka's storage could not be formatted: {done.stderr[-2000:]}"
+                raise LocalError(message)
+        self._formatted = True
+
+    def _broker(self, node: int, properties: Mapping[str, str]) -> Process:
+        lines = {**_common(len(self._ports) // 2), **self._addresses(node), **properties}
+        self._config(node).write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+        return Process(
+            f"Kafka broker {node}",
+            self._java(*JVM, "kafka.Kafka", str(self._config(node))),
+            self._home / f"broker-{node}.log",
+        )
+
+    def _addresses(self, node: int) -> dict[str, str]:
+        port, controller = self._ports[2 * node : 2 * node + 2]
+        voters = ",".join(f"{n}@127.0.0.1:{p}" for n, p in enumerate(self._ports[1::2]))
+        return {
+            "node.id": str(node),
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "controller.quorum.voters": voters,
+            "log.dirs": str(self._home / f"data-{node}"),
+        }
+
+    def _config(self, node: int) -> Path:
+        return self._home / f"broker-{node}.properties"
+
+    def _java(self, *args: str) -> list[str]:
+        return ["java", "-cp", self._classpath, *args]
+
+
+@contextmanager
+def find_kafka(properties: Mapping[str, str] = NOTHING) -> Iterator[Kafka]:
+    """Yield the first there is: KAFKA_BOOTSTRAP_SERVERS, Docker's, our own; LocalError if none."""
+    if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield KafkaAt(servers)
+    elif containers.engine_answers():
+        with containers.kafka({**_common(1), **properties}) as bootstrap:
+            yield KafkaAt(bootstrap)
+    else:
+        with KafkaCluster(properties=properties) as cluster:
+            yield cluster
+
+
+def _common(brokers: int) -> dict[str, str]:
+    """Return what every broker is told, wherever it runs."""
+    copies, in_sync = (3, 2) if brokers >= 3 else (1, 1)  # noqa: PLR2004 - Kafka's usual replication
+    return {
+        "process.roles": "broker,controller",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "auto.create.topics.enable": "false",  # else an early consumer makes the topic
+        "default.replication.factor": str(copies),
+        "min.insync.replicas": str(in_sync),
+        "offsets.topic.replication.factor": str(copies),
+        "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": str(copies),
+        "transaction.state.log.min.isr": str(in_sync),
+        "transaction.state.log.num.partitions": "1",
+        "group.initial.rebalance.delay.ms": "0",
+        "broker.session.timeout.ms": "4000",  # how long a killed broker must stay away
+        "broker.heartbeat.interval.ms": "500",
+    }
