@@ -1,10 +1,13 @@
 """The same parts in Docker, where an engine answers (a client alone is no Docker)."""
 
+import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import docker
 from docker.errors import DockerException
+from docker.utils import parse_host
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
@@ -17,10 +20,23 @@ KAFKA_IMAGE = "apache/kafka:4.3.1"
 
 def engine_answers() -> bool:
     """Whether a Docker engine answers."""
+    scheme, _, address = parse_host(os.environ.get("DOCKER_HOST")).partition("://")
+    if scheme == "http+unix" and not _listens(address):
+        return False  # without asking the client, which forgets to close its socket
     try:
-        docker.from_env(timeout=5).ping()
+        client = docker.from_env(timeout=5)
     except DockerException:
         return False
+    client.close()
+    return True
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
     return True
 
 

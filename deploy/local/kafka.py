@@ -137,7 +137,9 @@ class KafkaCluster:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         for node in range(len(self._brokers)):
             config = str(self._config(node))
-            tool = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config)
+            tool = self._java(
+                "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", config
+            )
             done = subprocess.run(tool, check=False, capture_output=True, text=True)
             if done.returncode != 0:
                 message = f"Kafka's storage could not be formatted: {done.stderr[-2000:]}"

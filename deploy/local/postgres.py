@@ -50,16 +50,21 @@ class PostgresServer:
     """A server of our own: superuser `postgres`, no password, loopback only.
 
     Durable unless `settings` (postgresql.conf) say otherwise. As a context manager
-    it starts, and at the end stops and deletes its data and its standbys.
+    it starts, and at the end stops and deletes its data and its standbys. The data
+    is in a new folder under `directory`, the system's temporary one unless told.
     """
 
     def __init__(
-        self, bindir: Path | None = None, *, settings: Mapping[str, str] = NOTHING
+        self,
+        bindir: Path | None = None,
+        *,
+        settings: Mapping[str, str] = NOTHING,
+        directory: Path | None = None,
     ) -> None:
         self.port = free_port()
         self._user = NOBODY if os.geteuid() == 0 else None  # Postgres refuses to run as root
         self._settings = dict(settings)
-        self._home = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._home = Path(tempfile.mkdtemp(prefix="postgres-", dir=directory))
         self.bindir = _reachable(bindir or wheel_bindir(), self._home)
         self.data_dir = self._home / "data"
         self._standbys: list[PostgresServer] = []
@@ -118,7 +123,7 @@ class PostgresServer:
 
     def make_standby(self) -> "PostgresServer":
         """Return a running asynchronous replica; it ends with this server's `close`."""
-        standby = PostgresServer(self.bindir, settings=self._settings)
+        standby = PostgresServer(self.bindir, settings=self._settings, directory=self._home.parent)
         self._standbys.append(standby)
         self._run("pg_basebackup", "-D", str(standby.data_dir), "-d", self.dsn(), "-R",
                   "-X", "stream", "-c", "fast", "--no-sync")  # fmt: skip
@@ -178,7 +183,9 @@ class PostgresServer:
 
 
 @contextmanager
-def find_postgres(settings: Mapping[str, str] = NOTHING) -> Iterator[Postgres]:
+def find_postgres(
+    settings: Mapping[str, str] = NOTHING, directory: Path | None = None
+) -> Iterator[Postgres]:
     """Yield the first Postgres there is: DATABASE_URL, Docker's, our own; LocalError if none."""
     if url := os.environ.get("DATABASE_URL"):
         yield PostgresAt(url)
@@ -186,7 +193,7 @@ def find_postgres(settings: Mapping[str, str] = NOTHING) -> Iterator[Postgres]:
         with containers.postgres(settings) as url:
             yield PostgresAt(url)
     else:
-        with PostgresServer(settings=settings) as server:
+        with PostgresServer(settings=settings, directory=directory) as server:
             yield server
 
 

@@ -1,0 +1,83 @@
+"""Fixtures on real parts: a database of its own, a Kafka and a topic of its own for each test."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from deploy.local.postgres import Postgres, PostgresAt
+from tests import parts
+
+INTEGRATION = Path(__file__).parent / "integration"
+PARTS = pytest.StashKey[parts.Parts]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the first process own the parts; xdist's workers ask it."""
+    if not hasattr(config, "workerinput"):
+        config.stash[PARTS] = parts.Parts()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the parts with the run."""
+    if owner := config.stash.get(PARTS, None):
+        owner.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the integration tests on a second Postgres too, where one is given."""
+    bindir = os.environ.get(parts.EXTRA_BINDIR)
+    if bindir and "postgres" in metafunc.fixturenames and _is_integration(metafunc):
+        which = ["postgres", f"postgres:{bindir}"]
+        metafunc.parametrize("postgres", which, ids=["found", "extra"], indirect=True)
+
+
+def _is_integration(metafunc: pytest.Metafunc) -> bool:
+    return INTEGRATION in metafunc.definition.path.parents
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Postgres:
+    """Return the Postgres of this run, on which tests make databases."""
+    return PostgresAt(parts.ask(getattr(request, "param", "postgres")))
+
+
+@pytest.fixture
+async def database(postgres: Postgres) -> AsyncIterator[str]:
+    """Yield the URL of a migrated, empty database that no other test uses."""
+    name = f"test_{uuid4().hex}"
+    await parts.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {parts.TEMPLATE}")
+    yield postgres.dsn(name)
+    await parts.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def empty_database(postgres: Postgres) -> AsyncIterator[str]:
+    """Yield the URL of a database without the schema."""
+    name = f"test_{uuid4().hex}"
+    await parts.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE template0")
+    yield postgres.dsn(name)
+    await parts.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> str:
+    """Return the bootstrap servers of this run's Kafka."""
+    return parts.ask("kafka")
+
+
+@pytest.fixture
+async def topic(kafka: str) -> AsyncIterator[str]:
+    """Yield a name for a topic; it and those whose names go on from it are deleted afterwards."""
+    name = f"test-{uuid4().hex}"
+    yield name
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        ours = [each for each in await admin.list_topics() if each.startswith(name)]
+        await admin.delete_topics(ours)
+    finally:
+        await admin.close()

@@ -1,0 +1,123 @@
+"""The real Postgres and Kafka that all tests share: started at their first use, once.
+
+pytest's first process owns them; with xdist, the workers ask it over a socket.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+from threading import Thread
+
+import asyncpg
+
+from deploy.local.kafka import find_kafka
+from deploy.local.postgres import Postgres, PostgresServer, find_postgres
+
+ADDRESS = "TEST_PARTS_ADDRESS"
+EXTRA_BINDIR = "POSTGRES_EXTRA_BINDIR"  # the programs of another Postgres to test on too
+TEMPLATE = "document_links_template"
+MEMORY_BYTES = 4 << 30
+_STOP = "stop"
+# Databases of tests are thrown away, so they need not survive a power cut.
+_POSTGRES_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "400"}
+
+
+class Parts:
+    """The owner. One thread starts and ends the parts: they would not outlive another."""
+
+    def __init__(self) -> None:
+        self._listener = Listener(family="AF_UNIX")
+        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        os.environ[ADDRESS] = str(self._listener.address)
+
+    def close(self) -> None:
+        """End what was started."""
+        _request(_STOP)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        found: dict[str, str] = {}
+        with ExitStack() as running:
+            while True:
+                with self._listener.accept() as connection:
+                    part = connection.recv()
+                    if part == _STOP:
+                        connection.send("")
+                        return
+                    try:
+                        if part not in found:
+                            found[part] = _start(part, running)
+                        connection.send(found[part])
+                    except Exception as error:  # noqa: BLE001 - whatever it is, the test that asked shows it
+                        connection.send(error)
+
+
+def ask(part: str) -> str:
+    """Return the address of a part: `kafka`, `postgres`, or `postgres:` and a folder of programs.
+
+    A Postgres comes with a migrated database to copy, TEMPLATE.
+    """
+    answer = _request(part)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _request(part: str) -> str | Exception:
+    with Client(os.environ[ADDRESS]) as connection:
+        connection.send(part)
+        answer: str | Exception = connection.recv()
+        return answer
+
+
+def _start(part: str, running: ExitStack) -> str:
+    if part == "kafka":
+        return running.enter_context(find_kafka()).bootstrap
+    _, _, bindir = part.partition(":")
+    postgres: Postgres = running.enter_context(
+        PostgresServer(Path(bindir), settings=_POSTGRES_SETTINGS, directory=_memory())
+        if bindir
+        else find_postgres(_POSTGRES_SETTINGS, _memory())
+    )
+    _make_template(postgres)
+    return postgres.dsn()
+
+
+def _memory() -> Path | None:
+    """Return a folder in memory: a database is copied there in 30 ms, on a disk in 300."""
+    folder = Path("/dev/shm")  # noqa: S108 - the server makes a folder of its own in it
+    return folder if folder.is_dir() and shutil.disk_usage(folder).free > MEMORY_BYTES else None
+
+
+def _make_template(postgres: Postgres) -> None:
+    """Migrate one database as an operator does; every test gets a copy of it."""
+    asyncio.run(
+        execute(
+            postgres.dsn(),
+            f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)",
+            f"CREATE DATABASE {TEMPLATE}",
+        )
+    )
+    if Path("service/__main__.py").exists():
+        command = [sys.executable, "-m", "service", "migrate"]
+        environment = {**os.environ, "DATABASE_URL": postgres.dsn(TEMPLATE)}
+        subprocess.run(command, check=True, env=environment)
+    else:
+        asyncio.run(execute(postgres.dsn(TEMPLATE), Path("schema.sql").read_text()))
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    """Run each statement on a connection of its own, outside a transaction."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
