@@ -115,15 +115,21 @@ class Process:
 def free_port() -> int:
     """Return a loopback port that nothing listens on."""
     for port in random.sample(PORTS, 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if is_free(port):
             return port
     message = "no free port was found on 127.0.0.1"
     raise LocalError(message)
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on this loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def say(text: str) -> None:

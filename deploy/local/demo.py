@@ -1,0 +1,157 @@
+"""The whole of it at a glance: a document linked over HTTP, its event back from Kafka."""
+
+import asyncio
+import json
+import os
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from aiokafka import AIOKafkaConsumer
+from rich.console import Console
+
+from deploy.local.kafka import find_kafka
+from deploy.local.postgres import find_postgres
+from deploy.local.process import LocalError, Process, free_port, is_free, say
+from deploy.local.programs import create_key, migrate, service, worker
+
+TOPIC = os.environ.get("OUTBOX_TOPIC", "document-links")
+EVENT_S = 30
+POLL_MS = 500
+DOCUMENT = "doc_contract"
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Everything that runs, and the things to link: new ones at each run, so that a link is new."""
+
+    url: str
+    key: str
+    bootstrap: str
+    programs: tuple[Process, ...]
+    deal: str
+    shipment: str
+
+
+def run() -> None:
+    """Start everything, link, show events until interrupted; LocalError when a program dies."""
+    with (
+        tempfile.TemporaryDirectory(prefix="document-links-") as folder,
+        find_postgres() as postgres,
+        find_kafka() as kafka,
+    ):
+        dsn, logs = postgres.dsn(), Path(folder)
+        say("migrating, making a workspace and a key …")
+        migrate(dsn)
+        key = create_key(dsn)
+        say(f"starting the service and the worker (logs: {logs}) …")
+        with (
+            service(dsn, logs, LINKS_PORT=_port("LINKS_PORT", 8080)) as api,
+            worker(
+                dsn, kafka.bootstrap, logs, OUTBOX_HTTP_PORT=_port("OUTBOX_HTTP_PORT", 9090)
+            ) as relay,
+        ):
+            tag = secrets.token_hex(3)
+            demo = Demo(api.url, key, kafka.bootstrap, (api, relay), f"deal_{tag}", f"ship_{tag}")
+            asyncio.run(_show(demo))
+
+
+async def _show(demo: Demo) -> None:
+    async with (
+        _events(demo.bootstrap) as consumer,
+        httpx.AsyncClient(base_url=demo.url, headers={"X-API-KEY": demo.key}) as client,
+    ):
+        await _prepare(client, demo)
+        await _link(client, consumer, demo)
+        _print_curl(demo)
+        await _follow(consumer, demo)
+
+
+async def _prepare(client: httpx.AsyncClient, demo: Demo) -> None:
+    """Make what there is to link."""
+    document = {"display_name": "Contract", "category": "legal"}
+    (await client.put(f"/v1/documents/{DOCUMENT}", json=document)).raise_for_status()
+    for path in (f"deal/{demo.deal}", f"shipment/{demo.shipment}"):
+        (await client.put(f"/v1/entities/{path}")).raise_for_status()
+
+
+async def _link(client: httpx.AsyncClient, consumer: AIOKafkaConsumer, demo: Demo) -> None:
+    """Link once and wait for the event."""
+    path = f"/v1/documents/{DOCUMENT}/link"
+    body = {"entity_type": "deal", "entity_id": demo.deal, "role": "signed"}
+    began = time.perf_counter()
+    response = await client.post(path, json=body)
+    answered = time.perf_counter()
+    response.raise_for_status()
+    try:
+        message = await asyncio.wait_for(consumer.getone(), EVENT_S)
+    except TimeoutError:
+        error = f"no event arrived within {EVENT_S} s\n{demo.programs[1].log_tail()}"
+        raise LocalError(error) from None
+    arrived = time.perf_counter()
+    console.print(f"\n[bold]POST {path}[/bold] → {response.status_code}")
+    console.print_json(response.text)
+    console.print(f"[bold]Kafka, topic {message.topic}, partition {message.partition}[/bold]")
+    console.print_json(message.value.decode())
+    console.print(
+        f"answered in {1000 * (answered - began):.1f} ms, "
+        f"the event {1000 * (arrived - answered):.1f} ms after that\n"
+    )
+
+
+def _print_curl(demo: Demo) -> None:
+    body = json.dumps({"resource_id": demo.shipment})
+    console.print("Link something yourself, in another terminal:\n")
+    print(
+        f"curl -X POST {demo.url}/v1/documents/{DOCUMENT}/links"
+        f" -H 'Authorization: Bearer {demo.key}' -H 'Content-Type: application/json'"
+        f" -d {shlex.quote(body)}"
+    )
+    console.print(f"\n{demo.url}/docs shows every call. Events, as they arrive (Ctrl-C ends all):")
+
+
+async def _follow(consumer: AIOKafkaConsumer, demo: Demo) -> None:
+    """Print events for ever; LocalError when a program has died."""
+    while True:
+        for messages in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+            for message in messages:
+                console.print(_line(json.loads(message.value)))
+        for program in demo.programs:
+            if not program.running:
+                raise LocalError(program.obituary())
+
+
+def _line(event: dict[str, Any]) -> str:
+    link = event["data"]["link"]
+    resource = f"{link['resource']['type']} {link['resource']['id']}"
+    version = event["data"]["document_version"]
+    return f"{event['time']}  {event['type']}  {event['subject']} → {resource}  version {version}"
+
+
+@asynccontextmanager
+async def _events(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """Read what is committed from now on."""
+    consumer = AIOKafkaConsumer(
+        TOPIC, bootstrap_servers=bootstrap, isolation_level="read_committed"
+    )
+    await consumer.start()
+    try:
+        await consumer.seek_to_end()
+        for partition in consumer.assignment():
+            await consumer.position(partition)  # now, or the first event would be before the end
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+def _port(variable: str, usual: int) -> str:
+    """Return the port that the user wants, else the usual one, else a free one."""
+    return os.environ.get(variable) or str(usual if is_free(usual) else free_port())
