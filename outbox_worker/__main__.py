@@ -1,0 +1,100 @@
+"""The command line: `python -m outbox_worker` and a command."""
+
+import asyncio
+import os
+import signal
+import socket
+from typing import Annotated, NoReturn
+
+import typer
+import uvloop
+
+from outbox_worker import logs
+from outbox_worker.health import Health, pages, serve
+from outbox_worker.metrics import Metrics
+from outbox_worker.registration import RefusedError
+from outbox_worker.relay import Relay
+from outbox_worker.settings import Settings, SettingsError, read
+
+log = logs.Log("main")
+
+# SIGTERM: this long for the transaction in flight, then what is left of 10 s for the clean-up.
+STOP_PATIENCE_S = 6
+FAILED = 1
+USAGE = 2
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main() -> None:
+    """Relay the outbox to Kafka, and look after that."""
+
+
+@app.command()
+def run(
+    *,
+    accept_topic: Annotated[
+        bool, typer.Option(help="Go on although the event topic was made anew since the last run.")
+    ] = False,
+) -> None:
+    """Relay until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    logs.configure()
+    try:
+        listener = socket.create_server((settings.http_host, settings.http_port))
+    except OSError as error:
+        _fail(f"cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}")
+    try:
+        uvloop.run(_work(settings, listener, accept_topic=accept_topic))
+    except RefusedError as refusal:
+        _fail(str(refusal))
+
+
+async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    health, metrics = Health(), Metrics()
+    relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic)
+    async with serve(pages(health, metrics.registry), listener):
+        host, port, *_ = listener.getsockname()
+        log.info("worker.started", topic=settings.topic, delivery=settings.delivery,
+                 url=f"http://{host}:{port}")  # fmt: skip
+        await _until_stopped(relay, stop, health)
+    log.info("worker.stopped")
+
+
+async def _until_stopped(relay: Relay, stop: asyncio.Event, health: Health) -> None:
+    """Run; once told to stop, give the transaction in flight its time and no more."""
+    running = asyncio.create_task(relay.run())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not running.done():
+        health.enter("stopping")
+        await asyncio.wait([running], timeout=STOP_PATIENCE_S)
+    if not running.done():
+        log.warning("worker.stop_forced")
+        running.cancel()
+        await asyncio.wait([running], timeout=STOP_PATIENCE_S)
+    if running.done() and not running.cancelled():
+        running.result()
+
+
+def _settings() -> Settings:
+    try:
+        return read(os.environ)
+    except SettingsError as error:
+        _fail(str(error), USAGE)
+
+
+def _fail(message: str, code: int = FAILED) -> NoReturn:
+    """End with one clear line."""
+    typer.echo(f"outbox_worker: {message}", err=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m outbox_worker")

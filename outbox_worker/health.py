@@ -1,0 +1,114 @@
+"""How the worker is: /healthz, /readyz and /metrics; health means progress, whatever the cause."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Literal
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from outbox_worker.logs import Log
+
+log = Log("health")
+
+NO_PROGRESS_S = 30
+State = Literal["starting", "standby", "leading", "stopping"]
+
+
+class Health:
+    """What state the worker is in, when it last got on, and what is in the way."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.state: State = "starting"
+        self.problem: str | None = None
+        self._clock = clock
+        self._progressed_at = clock()
+
+    def enter(self, state: State) -> None:
+        """Change the state, and say so."""
+        if state != self.state:
+            log.info("worker.state", state=state, before=self.state)
+        self.state = state
+
+    def progressed(self) -> None:
+        """Take note that work was done, or that there was none to do."""
+        self._progressed_at = self._clock()
+        if self.problem is not None:
+            log.info("worker.recovered", problem=self.problem)
+            self.problem = None
+
+    def progressed_since(self, moment: float) -> bool:
+        """Whether anything was achieved after a moment of the clock."""
+        return self._progressed_at > moment
+
+    def failing(self, problem: str, **fields: object) -> None:
+        """Take note of what is in the way; a line for each new problem, not for each retry."""
+        if problem != self.problem:
+            log.error("worker.failing", problem=problem, **fields)
+        self.problem = problem
+
+    @property
+    def healthy(self) -> bool:
+        """Whether something was achieved lately."""
+        return self._clock() - self._progressed_at <= NO_PROGRESS_S
+
+    @property
+    def ready(self) -> bool:
+        """Whether it leads or could."""
+        return self.healthy and self.problem is None and self.state in {"leading", "standby"}
+
+    def report(self) -> dict[str, object]:
+        """Return what the pages show."""
+        idle_s = round(self._clock() - self._progressed_at, 1)
+        return {"status": self.state, "problem": self.problem, "seconds_since_progress": idle_s}
+
+
+def pages(health: Health, registry: CollectorRegistry) -> Starlette:
+    """Return the three pages."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse(health.report(), 200 if health.healthy else 503)
+
+    async def readyz(_: Request) -> Response:
+        return JSONResponse(health.report(), 200 if health.ready else 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+        ]
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the worker has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve the pages on a listening socket for as long as the context lasts."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,113 @@
+"""One active, others standing by: an advisory lock on a session of its own.
+
+Never a blocking wait for it: that would hold back vacuum for as long as it lasts. A process
+that hangs keeps its session, so the leader shows a sign of life on it; a standby ends the
+session of a leader that shows none. Kafka's fencing covers whatever slips through.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Self
+
+import asyncpg
+
+from outbox_worker.logs import Log
+
+log = Log("leader")
+
+SIGN_OF_LIFE_S = 2
+SIGN_TIMEOUT_S = 5
+HUNG_AFTER_S = 8
+STANDBY_POLL_S = 0.5
+
+TRY_LOCK = """
+SELECT pg_try_advisory_lock(hashtextextended($1, 0))
+"""
+
+SIGN_OF_LIFE = """
+SELECT 1
+"""
+
+# The holder of the lock, if its session has been silent for too long: the key's two halves
+# are how pg_locks shows a bigint's lock (the manual, view-pg-locks).
+END_HUNG_HOLDER = """
+SELECT a.pid, pg_terminate_backend(a.pid) AS ended
+FROM pg_locks AS l
+JOIN pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory'
+    AND l.granted
+    AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.classid::bigint = (hashtextextended($1, 0) >> 32) & 4294967295
+    AND l.objid::bigint = hashtextextended($1, 0) & 4294967295
+    AND a.state_change < clock_timestamp() - make_interval(secs => $2)
+"""
+
+
+class LeadershipLostError(Exception):
+    """The session that held the lock is gone."""
+
+
+class Leader:
+    """The session of the lock; whoever holds it may write checkpoints over it."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._turn = asyncio.Lock()
+        self._gone = asyncio.Event()
+        connection.add_termination_listener(lambda _: self._gone.set())
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Connect."""
+        connection = await asyncpg.connect(
+            url,
+            timeout=10,
+            command_timeout=SIGN_TIMEOUT_S,
+            server_settings={"application_name": "outbox_worker leader"},
+        )
+        return cls(connection)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[asyncpg.Connection]:
+        """Yield the session, for statements that only the holder of the lock may run."""
+        async with self._turn:
+            yield self._connection
+
+    async def acquire(
+        self, relay: str, stop: asyncio.Event, standing_by: Callable[[], None]
+    ) -> bool:
+        """Stand by until the lock is ours; False when told to stop before."""
+        while not stop.is_set():
+            if await self._connection.fetchval(TRY_LOCK, relay):
+                return True
+            standing_by()
+            for holder in await self._connection.fetch(END_HUNG_HOLDER, relay, HUNG_AFTER_S):
+                log.warning("leader.hung_holder_ended", backend=holder["pid"])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STANDBY_POLL_S):
+                    await stop.wait()
+        return False
+
+    async def keep(self) -> None:
+        """Show signs of life for as long as the session lasts; LeadershipLostError at its end."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SIGN_OF_LIFE_S):
+                    await self._gone.wait()
+            if self._gone.is_set():
+                raise LeadershipLostError
+            try:
+                async with self.session() as connection:
+                    await connection.execute(SIGN_OF_LIFE)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise LeadershipLostError from error
+
+    async def close(self) -> None:
+        """End the session, and with it the lock."""
+        try:
+            await self._connection.close(timeout=2)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._connection.terminate()

@@ -1,0 +1,65 @@
+"""Log lines: a constant event name and fields, as JSON; as text on a terminal."""
+
+import json
+import logging
+import sys
+import time
+from typing import Any, Final
+
+ROOT: Final = "outbox_worker"
+
+
+class Log:
+    """A logger that takes an event name and fields."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"{ROOT}.{name}")
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say that something has happened as it should."""
+        self._logger.info(event, extra={"fields": fields})
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say that something needs a look."""
+        self._logger.warning(event, extra={"fields": fields})
+
+    def error(self, event: str, **fields: object) -> None:
+        """Say that something fails."""
+        self._logger.error(event, extra={"fields": fields})
+
+
+def configure() -> None:
+    """Write our lines to standard error, and nobody else's.
+
+    aiokafka logs each retry, several times; whatever it reports reaches our own lines.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Text() if sys.stderr.isatty() else _Json())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger(ROOT).setLevel(logging.INFO)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _moment(record),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{k}={v}" for k, v in getattr(record, "fields", {}).items())
+        line = f"{_moment(record)} {record.levelname:7} {record.getMessage()} {fields}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _moment(record: logging.LogRecord) -> str:
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{seconds}.{int(record.msecs):03d}Z"

@@ -1,0 +1,214 @@
+"""How far we are, and where to start from.
+
+The truth is a record on the relay's progress topic, committed in the same Kafka transaction
+as the events before it. A copy of it, the checkpoint, is written to the database every 10 s
+of work: it goes back in time together with the data, which is when the record is wrong.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Self
+
+import asyncpg
+import msgspec
+
+from outbox_worker.registration import Place, RefusedError, read_place
+from outbox_worker.window import BEGINNING, Cursor, Snapshot
+
+NEWEST_CHECKPOINT = """
+SELECT system_identifier, database_oid::bigint AS database_oid, cursor::text AS cursor
+FROM outbox_checkpoints
+WHERE relay = $1
+ORDER BY id DESC
+LIMIT 1
+"""
+
+CHECKPOINT_EXISTS = """
+SELECT EXISTS (
+    SELECT FROM outbox_checkpoints
+    WHERE relay = $1 AND cursor ->> 'checkpoint' = $2
+)
+"""
+
+WRITE_CHECKPOINT = """
+INSERT INTO outbox_checkpoints (relay, system_identifier, database_oid, timeline, cursor)
+VALUES ($1, $2, $3::bigint::oid, $4, $5::text::jsonb)
+RETURNING id
+"""
+
+# The newest is the only one that is ever read; a few more tell an operator the history.
+CHECKPOINTS_KEPT = 360
+PRUNE_CHECKPOINTS = """
+DELETE FROM outbox_checkpoints
+WHERE relay = $1 AND id < $2
+"""
+
+Session = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+Source = Literal["progress", "checkpoint", "beginning"]
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """The record: the cursor after a batch, and what shows whether it can be trusted.
+
+    `checkpoint` names the newest checkpoint when it was written, by a token and not by the
+    row's id: a volume that was rolled back gives the same ids out again. `offsets` holds the
+    highest acknowledged offset of each partition; `events` counts all since the beginning.
+    """
+
+    system_identifier: str
+    database_oid: int
+    timeline: str
+    checkpoint: str
+    s0: str
+    s1: str | None
+    after: tuple[int, int]
+    offsets: dict[int, int]
+    events: int
+    at: float
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor that the record holds."""
+        s1 = None if self.s1 is None else Snapshot.parse(self.s1)
+        return Cursor(Snapshot.parse(self.s0), s1, self.after)
+
+    def in_database_of(self, place: Place) -> bool:
+        """Whether it was written for this database, on whatever timeline."""
+        ours = (place.system_identifier, place.database_oid)
+        return (self.system_identifier, self.database_oid) == ours
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Where to start from, and why there."""
+
+    cursor: Cursor
+    source: Source
+    reason: str
+    offsets: dict[int, int]
+    events: int = 0
+
+
+def decide_start(
+    record: Progress | None,
+    checkpoint: Progress | None,
+    place: Place,
+    *,
+    record_checkpoint_known: bool,
+) -> Start:
+    """Return where to start from; RefusedError where the xids cannot be compared with ours.
+
+    A start from the checkpoint publishes up to 10 s of events a second time, and loses none.
+    """
+    reason = _distrust(record, place, checkpoint_known=record_checkpoint_known)
+    if record is not None and reason is None:
+        return Start(record.cursor, "progress", "trusted", record.offsets, record.events)
+    offsets = {} if record is None else record.offsets
+    if checkpoint is not None and checkpoint.in_database_of(place):
+        return Start(checkpoint.cursor, "checkpoint", reason or "", offsets, checkpoint.events)
+    if record is None and checkpoint is None:
+        return Start(BEGINNING, "beginning", "nothing was ever published", {})
+    message = (
+        "this database is a copy or a restore of another one, whose progress cannot be used here; "
+        "if the other one is gone for good, run: python -m outbox_worker rebase"
+    )
+    raise RefusedError(message)
+
+
+def _distrust(record: Progress | None, place: Place, *, checkpoint_known: bool) -> str | None:
+    """Say why a record cannot be used; None where it can."""
+    if record is None:
+        return "the progress topic has no record"
+    if not record.in_database_of(place):
+        return "the progress record is of another database"
+    if record.timeline != place.timeline:
+        return "the database is on another timeline (failover or restore)"
+    if not checkpoint_known:
+        return "the database has gone back in time"
+    return None
+
+
+class Checkpoints:
+    """The copies in the database, over the leader's session."""
+
+    def __init__(self, session: Session, relay: str, place: Place) -> None:
+        self._session = session
+        self._relay = relay
+        self.place = place
+
+    @classmethod
+    async def of(cls, session: Session, relay: str) -> Self:
+        """Look up where the database lives now."""
+        async with session() as connection:
+            return cls(session, relay, await read_place(connection))
+
+    async def newest(self) -> Progress | None:
+        """Return the newest checkpoint."""
+        async with self._session() as connection:
+            row = await connection.fetchrow(NEWEST_CHECKPOINT, self._relay)
+        return None if row is None else msgspec.json.decode(row["cursor"], type=Progress)
+
+    async def known(self, token: str) -> bool:
+        """Whether the database holds the checkpoint of this token."""
+        async with self._session() as connection:
+            return bool(await connection.fetchval(CHECKPOINT_EXISTS, self._relay, token))
+
+    async def write(self, progress: Progress) -> None:
+        """Add a checkpoint; durable when this returns."""
+        place = self.place
+        text = msgspec.json.encode(progress).decode()
+        async with self._session() as connection:
+            number = await connection.fetchval(
+                WRITE_CHECKPOINT,
+                self._relay,
+                place.system_identifier,
+                place.database_oid,
+                place.timeline,
+                text,
+            )
+            await connection.execute(PRUNE_CHECKPOINTS, self._relay, number - CHECKPOINTS_KEPT)
+
+
+class Ledger:
+    """What one leader has published, and the records that say so."""
+
+    def __init__(self, checkpoints: Checkpoints, start: Start) -> None:
+        self._checkpoints = checkpoints
+        self._offsets = dict(start.offsets)
+        self._events = start.events
+        self._checkpoint = ""
+        self.cursor = start.cursor
+
+    def record(self, cursor: Cursor, events: int) -> Progress:
+        """Return the record that goes out with a batch of so many events."""
+        place = self._checkpoints.place
+        return Progress(
+            system_identifier=place.system_identifier,
+            database_oid=place.database_oid,
+            timeline=place.timeline,
+            checkpoint=self._checkpoint,
+            s0=str(cursor.s0),
+            s1=None if cursor.s1 is None else str(cursor.s1),
+            after=cursor.after,
+            offsets=self._offsets,
+            events=self._events + events,
+            at=time.time(),
+        )
+
+    def published(self, cursor: Cursor, events: int, offsets: Mapping[int, int]) -> None:
+        """Take note of a batch that is committed, with the highest offset of each partition."""
+        self.cursor = cursor
+        self._events += events
+        self._offsets.update(offsets)
+
+    def passed(self, cursor: Cursor) -> None:
+        """Take note of a page without rows: the end of a window."""
+        self.cursor = cursor
+
+    async def checkpoint(self) -> None:
+        """Write the cursor to the database; later records name this checkpoint."""
+        token = secrets.token_hex(8)
+        record = self.record(self.cursor, 0)
+        await self._checkpoints.write(msgspec.structs.replace(record, checkpoint=token))
+        self._checkpoint = token

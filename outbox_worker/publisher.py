@@ -1,0 +1,199 @@
+"""Everything Kafka on the hot path: one batch and the cursor after it, in one transaction.
+
+aiokafka's promises were read in its source (0.14); what it does not promise:
+  * a record that cannot be delivered fails its own future only, and a commit then succeeds
+    without it: every future is looked at before the commit;
+  * with idempotence a send never expires and stop() can hang: every await has a limit, and a
+    producer that failed is abandoned, never used again;
+  * the sequence number of a partition wraps wrongly: a producer is replaced long before.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.producer import sender
+
+from outbox_worker.records import Batch, Packer
+from outbox_worker.registration import Registration
+from outbox_worker.settings import Settings
+
+RETRY_BACKOFF_MS = 5
+# A relay that died holds back every read_committed reader of the topic for this long.
+TRANSACTION_TIMEOUT_MS = 10_000
+REQUEST_TIMEOUT_MS = 8_000
+START_TIMEOUT_S = 15
+PUBLISH_TIMEOUT_S = 12
+CLOSE_TIMEOUT_S = 2
+BATCH_BYTES = 1_000_000
+# Below this a batch may not hold one event of the greatest size that the table allows.
+LEAST_BATCH_BYTES = 20_000
+RECORDS_A_PRODUCER = 2**30
+
+# After a commit the broker is still writing its markers and answers "concurrent transactions";
+# 20 ms is twice as long as a small transaction takes.
+sender.BACKOFF_OVERRIDE = 0.002
+
+
+Round = dict[int, Batch]
+
+
+class Sent(NamedTuple):
+    """A batch on its way."""
+
+    partition: int
+    records: int
+    acknowledgement: asyncio.Future[Any]
+
+
+class FencedError(Exception):
+    """Another relay has taken over: this one must stop, whatever its lock says."""
+
+
+class Publisher:
+    """One producer's life. After any error it is done with: close it and start another."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registration: Registration,
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
+        self._topic = settings.topic
+        self._progress_topic = registration.progress_topic(settings.topic)
+        self._transactional = settings.exactly_once
+        self._packer = Packer(registration.partitions)
+        name = f"outbox-{registration.name}"
+        self._sent: Counter[int] = Counter()
+        self._producer = AIOKafkaProducer(
+            **settings.kafka_client(),
+            client_id=name,
+            enable_idempotence=True,
+            transactional_id=name if settings.exactly_once else None,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+            compression_type=None if settings.compression == "none" else settings.compression,
+            max_batch_size=batch_bytes,
+        )
+
+    async def start(self) -> Self:
+        """Connect. With transactions this fences the relay before us and ends its transaction."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._producer.start()
+        except BaseException:
+            await self.abandon()
+            raise
+        return self
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether a partition's sequence number comes near its end."""
+        return max(self._sent.values(), default=0) >= RECORDS_A_PRODUCER
+
+    def pack(self, rows: Sequence[Any]) -> list[Round]:
+        """Turn rows into batches, to be sent by this publisher only."""
+        return self._packer.pack(rows, self._producer.create_batch, int(time.time() * 1000))
+
+    async def publish(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
+        """Send the batches and the progress record; return the highest offset of each partition.
+
+        All are committed when this returns. Any error leaves the outcome unknown: the
+        progress topic tells, once a new producer has started.
+        """
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                if self._transactional:
+                    return await self._publish_transaction(rounds, progress)
+                return await self._publish_in_order(rounds, progress)
+        except ProducerFenced as error:
+            raise FencedError from error
+        except AssertionError as error:  # aiokafka asserts that its state is one to go on from
+            message = "the producer is in no state to go on"
+            raise KafkaError(message) from error
+
+    async def _publish_transaction(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
+        await self._producer.begin_transaction()
+        *earlier, last = rounds
+        offsets: dict[int, int] = {}
+        for batches in earlier:
+            offsets |= await _acknowledged(await self._send(batches))
+        sent = await self._send(last)
+        mark = await self._send_progress(progress)
+        offsets |= await _acknowledged(sent)
+        await mark
+        await self._producer.commit_transaction()
+        return offsets
+
+    async def _publish_in_order(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
+        """Send one round at a time: with more in flight, a batch could overtake one that failed."""
+        offsets: dict[int, int] = {}
+        for batches in rounds:
+            offsets |= await _acknowledged(await self._send(batches))
+        await (await self._send_progress(progress))
+        return offsets
+
+    async def _send(self, batches: Round) -> list[Sent]:
+        """Hand over one batch a partition; no await in here waits, so they go in one request."""
+        sent = []
+        for partition, batch in batches.items():
+            count = batch.record_count()
+            self._sent[partition] += count
+            future = await self._producer.send_batch(batch, self._topic, partition=partition)
+            future.add_done_callback(_look)
+            sent.append(Sent(partition, count, future))
+        return sent
+
+    async def _send_progress(self, progress: bytes) -> asyncio.Future[Any]:
+        batch = self._producer.create_batch()
+        batch.append(timestamp=None, key=b"cursor", value=progress)
+        future: asyncio.Future[Any] = await self._producer.send_batch(
+            batch, self._progress_topic, partition=0
+        )
+        future.add_done_callback(_look)
+        return future
+
+    async def close(self) -> None:
+        """Leave nothing open: abort a transaction in flight if that is quick, then disconnect."""
+        with contextlib.suppress(KafkaError, TimeoutError, AssertionError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._producer.stop()
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Drop the connections without another word to Kafka; bounded, unlike stop()."""
+        producer = self._producer
+        task = producer._sender.sender_task  # noqa: SLF001 - stop() waits for it without end
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
+        # Nobody waits for a commit here, so failing what is pending cannot commit a part of it.
+        producer._message_accumulator.fail_all(KafkaError("abandoned"))  # noqa: SLF001 - frees whoever waits
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await producer.client.close()
+        producer._closed = True  # noqa: SLF001 - or its finalizer warns
+
+
+async def _acknowledged(sent: Sequence[Sent]) -> dict[int, int]:
+    """Return the last record's offset of each batch, once the broker has them all."""
+    await asyncio.gather(*(batch.acknowledgement for batch in sent))
+    firsts = {batch.partition: batch.acknowledgement.result().offset for batch in sent}
+    # A batch that the broker knew already is acknowledged without an offset.
+    return {
+        batch.partition: firsts[batch.partition] + batch.records - 1
+        for batch in sent
+        if firsts[batch.partition] >= 0
+    }
+
+
+def _look(future: asyncio.Future[Any]) -> None:
+    """Look at an error that nobody may wait for any more, or asyncio complains."""
+    if not future.cancelled():
+        future.exception()

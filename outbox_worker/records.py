@@ -1,0 +1,86 @@
+"""Rows to Kafka record batches: partitioned as the Java client does, filled without an await."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
+from typing import Any, Protocol
+
+from aiokafka.partitioner import murmur2
+
+CONTENT_TYPE = ("content-type", b"application/cloudevents+json; charset=utf-8")
+HEADERS = [CONTENT_TYPE]
+# Hashing a key in Python costs 2-4 µs, a look here 0.05; a hundred bytes a key or so.
+KEYS_CACHED = 50_000
+
+
+class Batch(Protocol):
+    """The part of aiokafka's BatchBuilder that we use."""
+
+    def append(
+        self,
+        *,
+        timestamp: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = ...,
+    ) -> object | None:
+        """Add a record; None where the batch is full."""
+
+    def record_count(self) -> int:
+        """Return how many records it holds."""
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Return the partition that Kafka's own clients choose for a key."""
+    hashed: int = murmur2(key)
+    return (hashed & 0x7FFFFFFF) % partitions
+
+
+class Packer:
+    """Distributes rows over the partitions' batches; remembers the hashes of recent keys."""
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+        self._known: dict[str, tuple[int, bytes]] = {}
+
+    def pack(
+        self, rows: Sequence[Any], new_batch: Callable[[], Batch], timestamp: int
+    ) -> list[dict[int, Batch]]:
+        """Return rounds of at most one batch a partition, to be sent one round after the other."""
+        full: list[list[Batch]] = [[] for _ in range(self._partitions)]
+        known = self._known
+        for _, key, payload, traceparent, *_ in rows:
+            place = known.get(key)
+            partition, key_bytes = place if place is not None else self._learn(key)
+            headers = HEADERS if traceparent is None else _headers(traceparent)
+            batches = full[partition]
+            if not batches or not batches[-1].append(
+                timestamp=timestamp, key=key_bytes, value=payload, headers=headers
+            ):
+                batches.append(_begin(new_batch(), timestamp, key_bytes, payload, headers))
+        return _rounds(full)
+
+    def _learn(self, key: str) -> tuple[int, bytes]:
+        if len(self._known) >= KEYS_CACHED:
+            self._known.clear()
+        key_bytes = key.encode()
+        place = self._known[key] = (partition_of(key_bytes, self._partitions), key_bytes)
+        return place
+
+
+def _begin(
+    batch: Batch, timestamp: int, key: bytes, payload: bytes, headers: list[tuple[str, bytes]]
+) -> Batch:
+    """Put the first record into a batch: aiokafka takes that one whatever its size."""
+    batch.append(timestamp=timestamp, key=key, value=payload, headers=headers)
+    return batch
+
+
+def _headers(traceparent: str) -> list[tuple[str, bytes]]:
+    return [CONTENT_TYPE, ("traceparent", traceparent.encode())]
+
+
+def _rounds(batches: Iterable[Sequence[Batch]]) -> list[dict[int, Batch]]:
+    return [
+        {partition: batch for partition, batch in enumerate(layer) if batch is not None}
+        for layer in zip_longest(*batches)
+    ]

@@ -1,0 +1,102 @@
+"""Who relays this outbox, and where it lives: the one row of outbox_relay, made at first start."""
+
+import secrets
+
+import asyncpg
+import msgspec
+
+KNOWN_SCHEMA_VERSION = 1
+
+IDENTITY = """
+SELECT
+    (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
+    (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database_oid,
+    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline
+"""
+
+SCHEMA_VERSION = """
+SELECT max(version)
+FROM schema_version
+"""
+
+REGISTERED = """
+SELECT name, system_identifier, database_oid::bigint AS database_oid, topic_partitions
+FROM outbox_relay
+"""
+
+# Two first starts at once: one of them wins, both read the winner's row.
+REGISTER = """
+INSERT INTO outbox_relay (name, system_identifier, database_oid, topic_partitions)
+VALUES ($1, $2, $3::bigint::oid, $4)
+ON CONFLICT ON CONSTRAINT outbox_relay_pkey DO NOTHING
+"""
+
+
+class RefusedError(Exception):
+    """The worker must not start: this database is not the one that its progress is of."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where data lives: xids can be compared within one timeline of one cluster only."""
+
+    system_identifier: str
+    database_oid: int
+    timeline: str
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """The relay's name, the database that it was given to, and how keys are hashed."""
+
+    name: str
+    system_identifier: str
+    database_oid: int
+    partitions: int
+
+    def progress_topic(self, topic: str) -> str:
+        """Return the name of the topic that holds the relay's progress."""
+        return f"{topic}.progress.{self.name}"
+
+    def check(self, place: Place) -> None:
+        """Refuse to relay a copy under the original's name: it would fence the original."""
+        ours = (place.system_identifier, place.database_oid)
+        if (self.system_identifier, self.database_oid) != ours:
+            message = (
+                f"relay {self.name} belongs to another database, of which this one is a copy, a "
+                "restored dump or an upgrade; if the other one is gone for good, run: "
+                "python -m outbox_worker rebase"
+            )
+            raise RefusedError(message)
+
+
+async def check_schema(connection: asyncpg.Connection) -> None:
+    """Refuse a schema that this version does not know."""
+    version = await connection.fetchval(SCHEMA_VERSION)
+    if version != KNOWN_SCHEMA_VERSION:
+        message = f"the schema's version is {version}, this worker knows {KNOWN_SCHEMA_VERSION}"
+        raise RefusedError(message)
+
+
+async def registered(connection: asyncpg.Connection) -> Registration | None:
+    """Return the registration, None before the first start."""
+    row = await connection.fetchrow(REGISTERED)
+    return None if row is None else Registration(*row)
+
+
+async def register(connection: asyncpg.Connection, place: Place, partitions: int) -> Registration:
+    """Give the relay a name, unless it has one; return what the database then holds."""
+    name = secrets.token_hex(8)
+    await connection.execute(
+        REGISTER, name, place.system_identifier, place.database_oid, partitions
+    )
+    registration = await registered(connection)
+    if registration is None:
+        message = "the row of outbox_relay vanished as it was made"
+        raise RefusedError(message)
+    return registration
+
+
+async def read_place(connection: asyncpg.Connection) -> Place:
+    """Return where this database lives; asyncpg.PostgresError on a standby."""
+    row = await connection.fetchrow(IDENTITY)
+    assert row is not None  # noqa: S101 - a SELECT without FROM returns its row
+    return Place(row["system_identifier"], row["database_oid"], row["timeline"])

@@ -1,0 +1,221 @@
+"""The relay's protocol, from top to bottom: run, lead, take over, then page after page.
+
+A page of the outbox (window.py) goes to Kafka together with the cursor after it, in one
+transaction (publisher.py): either both are there or neither, so there is nothing to reconcile
+after a crash. Postgres is only read from, but for a checkpoint every 10 s of work.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
+
+import asyncpg
+import msgspec
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from outbox_worker import takeover
+from outbox_worker.backoff import Backoff
+from outbox_worker.health import Health
+from outbox_worker.leader import Leader, LeadershipLostError
+from outbox_worker.logs import Log
+from outbox_worker.metrics import Metrics
+from outbox_worker.progress import Checkpoints, Ledger, Start
+from outbox_worker.publisher import BATCH_BYTES, LEAST_BATCH_BYTES, FencedError, Publisher, Round
+from outbox_worker.registration import Registration
+from outbox_worker.settings import Settings
+from outbox_worker.wakeup import Wakeup
+from outbox_worker.window import Page, Window
+
+log = Log("relay")
+
+CHECKPOINT_EVERY_S = 10
+# What time or an operator mends while we keep trying: all that Postgres, Kafka and the network say.
+TRANSIENT = (
+    OSError,
+    TimeoutError,
+    KafkaError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    LeadershipLostError,
+    FencedError,
+    takeover.TopicLostError,
+)
+
+
+class Relay:
+    """One process: stands by, leads, and begins again after whatever goes wrong."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stop: asyncio.Event,
+        health: Health,
+        metrics: Metrics,
+        *,
+        accept_topic: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.stop = stop
+        self.health = health
+        self.metrics = metrics
+        self._accept_topic = accept_topic
+        self._batch_bytes = BATCH_BYTES
+
+    async def run(self) -> None:
+        """Lead whenever possible, until told to stop; RefusedError where no retry helps."""
+        backoff = Backoff(self.stop)
+        while not self.stop.is_set():
+            began = time.monotonic()
+            try:
+                await self.lead()
+            except TRANSIENT as error:
+                if self.health.progressed_since(began):
+                    backoff.reset()
+                self._note(error)
+                await backoff.wait()
+
+    async def lead(self) -> None:
+        """One term: from the lock to whatever ends it."""
+        async with AsyncExitStack() as stack:
+            leader = await Leader.open(self.settings.session_database_url)
+            stack.push_async_callback(leader.close)
+            registration = await takeover.identify(leader.session, self.settings)
+            if await leader.acquire(registration.name, self.stop, self._stand_by):
+                await first_of(self._term(leader, registration), leader.keep())
+
+    async def _term(self, leader: Leader, registration: Registration) -> None:
+        async with AsyncExitStack() as stack:
+            term = await self._take_over(leader, registration, stack)
+            stack.callback(self.metrics.leading.set, 0)
+            await term.run()
+
+    async def _take_over(
+        self, leader: Leader, registration: Registration, stack: AsyncExitStack
+    ) -> "Term":
+        """Fence the relay before us; only then find where it came to, for good."""
+        settings = self.settings
+        checkpoints = await Checkpoints.of(leader.session, registration.name)
+        limit = await takeover.prepare_topics(settings, registration)
+        await takeover.find_start(settings, registration, checkpoints)  # another's is refused here
+        publisher = Publisher(settings, registration, min(limit, self._batch_bytes))
+        stack.push_async_callback(publisher.close)
+        await publisher.start()
+        start = await takeover.find_start(settings, registration, checkpoints)
+        start = await takeover.check_topic(settings, registration, start, accept=self._accept_topic)
+        ledger = Ledger(checkpoints, start)
+        await ledger.checkpoint()
+        window = await Window.open(settings.session_database_url, settings.batch_size)
+        stack.push_async_callback(window.close)
+        wakeup = await Wakeup.open(settings.session_database_url)
+        stack.push_async_callback(wakeup.close)
+        self._lead(start)
+        return Term(self, window, wakeup, publisher, ledger)
+
+    def _stand_by(self) -> None:
+        self.health.enter("standby")
+        self.health.progressed()
+
+    def _lead(self, start: Start) -> None:
+        self._accept_topic = False  # said once, for the topic as it is now
+        self.health.enter("leading")
+        self.metrics.leading.set(1)
+        self.metrics.starts.labels(source=start.source).inc()
+        say = log.warning if start.source == "checkpoint" else log.info
+        say("relay.started", source=start.source, reason=start.reason, s0=str(start.cursor.s0))
+
+    def _note(self, error: Exception) -> None:
+        """Say what ended a term, and draw the lesson where there is one."""
+        self.metrics.errors.labels(kind=type(error).__name__).inc()
+        if isinstance(error, FencedError):
+            self.metrics.fenced.inc()
+        if isinstance(error, MessageSizeTooLargeError):
+            self._batch_bytes = max(self._batch_bytes // 2, LEAST_BATCH_BYTES)
+        self.health.failing(type(error).__name__, detail=str(error))
+
+
+class Packed(NamedTuple):
+    """A page and its batches, ready to go."""
+
+    page: Page
+    rounds: list[Round]
+
+
+class Term:
+    """A leader's work: page after page, until told to stop."""
+
+    def __init__(
+        self, relay: Relay, window: Window, wakeup: Wakeup, publisher: Publisher, ledger: Ledger
+    ) -> None:
+        self._relay = relay
+        self._window = window
+        self._wakeup = wakeup
+        self._publisher = publisher
+        self._ledger = ledger
+        self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY_S
+        self._ahead: asyncio.Task[Packed] | None = None
+
+    async def run(self) -> None:
+        """Publish what there is, then wait for more; a worn-out producer ends the term early."""
+        try:
+            while not (self._relay.stop.is_set() or self._publisher.worn_out):
+                if await self.run_once():
+                    self._wakeup.reset()
+                else:
+                    await self._wakeup.wait()
+        finally:
+            if self._ahead is not None:
+                self._ahead.cancel()
+
+    async def run_once(self) -> bool:
+        """Publish one page with the cursor after it; False where the outbox had nothing new."""
+        page, rounds = await self._next()
+        if page.in_backlog:  # while following, rows read early would wait for a whole batch
+            self._ahead = asyncio.create_task(self._read(page))
+        if page.rows:
+            began = time.monotonic()
+            record = msgspec.json.encode(self._ledger.record(page.cursor, len(page.rows)))
+            offsets = await self._publisher.publish(rounds, record)
+            self._ledger.published(page.cursor, len(page.rows), offsets)
+            self._count(len(page.rows), time.monotonic() - began)
+            await self._checkpoint()
+        else:
+            self._ledger.passed(page.cursor)
+        self._relay.health.progressed()
+        return bool(page.rows) or page.in_backlog
+
+    async def _next(self) -> Packed:
+        ahead, self._ahead = self._ahead, None
+        return await (ahead or self._read(None))
+
+    async def _read(self, page: Page | None) -> Packed:
+        """Read what comes after a page, or after what is published, and pack it."""
+        cursor = self._ledger.cursor if page is None else page.cursor
+        following = await self._window.read(cursor)
+        return Packed(following, self._publisher.pack(following.rows))
+
+    async def _checkpoint(self) -> None:
+        if time.monotonic() >= self._checkpoint_due:
+            await self._ledger.checkpoint()
+            self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY_S
+
+    def _count(self, events: int, seconds: float) -> None:
+        metrics = self._relay.metrics
+        metrics.published.inc(events)
+        metrics.batch_events.observe(events)
+        metrics.batch_seconds.observe(seconds)
+        metrics.last_publish.set_to_current_time()
+
+
+async def first_of(*works: Coroutine[Any, Any, None]) -> None:
+    """Run side by side; whichever ends first, well or not, ends them all."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()

@@ -1,0 +1,110 @@
+"""The steps of taking over: who we are, whether the topics are as they were, where to start."""
+
+import msgspec
+
+from outbox_worker import topics
+from outbox_worker.logs import Log
+from outbox_worker.progress import (
+    Checkpoints,
+    Progress,
+    Session,
+    Start,
+    decide_start,
+)
+from outbox_worker.registration import (
+    Registration,
+    check_schema,
+    read_place,
+    register,
+    registered,
+)
+from outbox_worker.settings import Settings
+
+log = Log("takeover")
+
+
+class TopicLostError(Exception):
+    """The event topic is not the one that we wrote to: an operator must say what to do."""
+
+
+async def identify(session: Session, settings: Settings) -> Registration:
+    """Return who we are, after a look that this is our database; made at the first start."""
+    async with session() as connection:
+        await check_schema(connection)
+        place = await read_place(connection)
+        registration = await registered(connection)
+    if registration is None:
+        async with topics.administration(settings.kafka_client()) as admin:
+            await admin.ensure(settings.topic, settings.partitions, topics.EVENT_TOPIC)
+            partitions = await admin.partitions(settings.topic)
+        async with session() as connection:
+            registration = await register(connection, place, partitions)
+    registration.check(place)
+    return registration
+
+
+async def prepare_topics(settings: Settings, registration: Registration) -> int:
+    """Make the progress topic unless it is there; return the event topic's largest batch, bytes."""
+    async with topics.administration(settings.kafka_client()) as admin:
+        progress_topic = registration.progress_topic(settings.topic)
+        await admin.ensure(progress_topic, 1, topics.PROGRESS_TOPIC)
+        if not await admin.exists(settings.topic):
+            return topics.DEFAULT_BATCH_BYTES
+        return await admin.largest_batch(settings.topic)
+
+
+async def find_start(
+    settings: Settings, registration: Registration, checkpoints: Checkpoints
+) -> Start:
+    """Read the last committed record and the newest checkpoint; RefusedError if foreign.
+
+    For good only once the relay before us is fenced: until then its last transaction may commit.
+    """
+    value = await topics.last_value(
+        settings.kafka_client(), registration.progress_topic(settings.topic)
+    )
+    record = None if value is None else msgspec.json.decode(value, type=Progress)
+    return decide_start(
+        record,
+        await checkpoints.newest(),
+        checkpoints.place,
+        record_checkpoint_known=record is not None and await checkpoints.known(record.checkpoint),
+    )
+
+
+async def check_topic(
+    settings: Settings, registration: Registration, start: Start, *, accept: bool
+) -> Start:
+    """Raise TopicLostError where the event topic was made anew, unless the operator accepts that.
+
+    A topic that ends at or below what it once acknowledged is not the same topic.
+    """
+    async with topics.administration(settings.kafka_client()) as admin:
+        missing = not await admin.exists(settings.topic)
+        if missing and start.offsets and not accept:
+            message = f"topic {settings.topic} is gone"
+            raise TopicLostError(message)
+        if missing:
+            await admin.ensure(settings.topic, registration.partitions, topics.EVENT_TOPIC)
+        _check_partitions(settings.topic, await admin.partitions(settings.topic), registration)
+    if accept or not start.offsets:
+        return msgspec.structs.replace(start, offsets={})
+    ends = await topics.end_offsets(
+        settings.kafka_client(), settings.topic, registration.partitions
+    )
+    short = [p for p, offset in start.offsets.items() if ends.get(p, 0) <= offset]
+    if short:
+        message = (
+            f"topic {settings.topic} was made anew: its partitions {short} end below what they "
+            "held; fill it (outbox_worker snapshot) or start with --accept-topic"
+        )
+        raise TopicLostError(message)
+    return start
+
+
+def _check_partitions(topic: str, partitions: int, registration: Registration) -> None:
+    if partitions < registration.partitions:
+        message = f"topic {topic} has {partitions} partitions, it had {registration.partitions}"
+        raise TopicLostError(message)
+    if partitions > registration.partitions:
+        log.warning("topic.grown", partitions=partitions, hashed_by=registration.partitions)

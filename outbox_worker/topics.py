@@ -1,0 +1,161 @@
+"""The topics: made where they are missing, checked where they are not, and their ends read."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    NoError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
+
+ADMIN_TIMEOUT_S = 15
+REQUEST_TIMEOUT_MS = 8_000
+READ_TIMEOUT_S = 15
+REPLICATION = 3
+LEAST_IN_SYNC = "2"
+# A topic from its beginning rebuilds the database, so nothing is ever dropped from it:
+# compaction by the document's key would drop links.
+EVENT_TOPIC = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+DEFAULT_BATCH_BYTES = 1_000_000  # Kafka's own default for max.message.bytes is 1,048,588
+PROGRESS_TOPIC = {"cleanup.policy": "compact"}
+
+
+class Topics:
+    """Kafka's administration, over one connection."""
+
+    def __init__(self, client: dict[str, Any]) -> None:
+        self._client = client
+        self._admin = AIOKafkaAdminClient(**client, request_timeout_ms=REQUEST_TIMEOUT_MS)
+
+    async def exists(self, topic: str) -> bool:
+        """Whether there is such a topic, as the controller knows it.
+
+        A broker's own list may be behind, and asking it for a topic can make it.
+        """
+        error = await self._create(topic, 1, {}, validate_only=True)
+        if error in {TopicAuthorizationFailedError, ClusterAuthorizationFailedError}:
+            return topic in await self._admin.list_topics()
+        return error is TopicAlreadyExistsError
+
+    async def ensure(self, topic: str, partitions: int, configs: dict[str, str]) -> bool:
+        """Make a topic unless it is there; return whether it was made."""
+        error = await self._create(topic, partitions, configs)
+        if error is NoError:
+            return True
+        if error is TopicAlreadyExistsError:
+            return False
+        if topic in await self._admin.list_topics():  # made beforehand, for want of a right to
+            return False
+        raise error(topic)
+
+    async def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has."""
+        (described,) = await self._admin.describe_topics([topic])
+        if error := described["error_code"]:
+            raise for_code(error)(topic)
+        return len(described["partitions"])
+
+    async def configs(self, topic: str) -> dict[str, str]:
+        """Return the topic's settings; nothing without the right to see them."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        (response,) = await self._admin.describe_configs([resource])
+        ((error, _, _, _, entries),) = response.resources
+        return {} if error else {name: value for name, value, *_ in entries}
+
+    async def largest_batch(self, topic: str) -> int:
+        """Return how many bytes a batch may have."""
+        limit = (await self.configs(topic)).get("max.message.bytes")
+        return DEFAULT_BATCH_BYTES if limit is None else int(limit)
+
+    async def _create(
+        self, topic: str, partitions: int, configs: dict[str, str], *, validate_only: bool = False
+    ) -> type[KafkaError]:
+        brokers = len((await self._admin.describe_cluster())["brokers"])
+        if brokers >= REPLICATION:
+            configs = configs | {"min.insync.replicas": LEAST_IN_SYNC}
+        new = NewTopic(topic, partitions, min(REPLICATION, brokers), topic_configs=configs)
+        response = await self._admin.create_topics([new], validate_only=validate_only)
+        ((_, code, *_),) = response.topic_errors
+        error: type[KafkaError] = for_code(code)
+        return error
+
+    async def __aenter__(self) -> Self:
+        await self._admin.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._admin.close()
+
+
+@asynccontextmanager
+async def administration(client: dict[str, Any]) -> AsyncIterator[Topics]:
+    """Yield the administration; TimeoutError where all of it takes too long."""
+    try:
+        async with asyncio.timeout(ADMIN_TIMEOUT_S), Topics(client) as topics:
+            yield topics
+    except AttributeError as error:  # aiokafka asks nobody where no controller is known
+        message = "no controller is known"
+        raise KafkaError(message) from error
+
+
+@asynccontextmanager
+async def _reader(client: dict[str, Any], isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """Yield a consumer without a group, that raises where there is nothing to read."""
+    consumer = AIOKafkaConsumer(
+        **client,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        isolation_level=isolation,
+        auto_offset_reset="none",
+        enable_auto_commit=False,
+    )
+    async with asyncio.timeout(READ_TIMEOUT_S), consumer:
+        yield consumer
+
+
+async def end_offsets(client: dict[str, Any], topic: str, partitions: int) -> dict[int, int]:
+    """Return the offset after the last record of each partition."""
+    async with _reader(client, "read_uncommitted") as consumer:
+        places = [TopicPartition(topic, partition) for partition in range(partitions)]
+        ends = await consumer.end_offsets(places)
+    return {place.partition: offset for place, offset in ends.items()}
+
+
+async def last_value(client: dict[str, Any], topic: str) -> bytes | None:
+    """Return the value of the last committed record of a topic with one partition, None without.
+
+    An error is an error, never "nothing there".
+    """
+    place = TopicPartition(topic, 0)
+    async with _reader(client, "read_committed") as consumer:
+        consumer.assign([place])
+        first = (await consumer.beginning_offsets([place]))[place]
+        end = (await consumer.end_offsets([place]))[place]
+        # Transactions' markers and aborted records have offsets too: step back until one is found.
+        step = 10
+        while True:
+            start = max(first, end - step)
+            value = await _last_between(consumer, place, start, end)
+            if value is not None or start == first:
+                return value
+            step *= 10
+
+
+async def _last_between(
+    consumer: AIOKafkaConsumer, place: TopicPartition, start: int, end: int
+) -> bytes | None:
+    """Return the last record's value from start on, once the consumer has come to end."""
+    consumer.seek(place, start)
+    value: bytes | None = None
+    while await consumer.position(place) < end:
+        for records in (await consumer.getmany(place, timeout_ms=200)).values():
+            value = records[-1].value
+    return value

@@ -1,0 +1,220 @@
+"""Which rows come next: the window between two snapshots of the database.
+
+Positions become visible out of order (a transaction that took 7 may commit after the one
+that took 8), so "position > last" would lose events. The cursor is a snapshot s0 up to which
+all is published; the next rows are those visible in a later snapshot s1 and not in s0: of
+transactions that were in progress in s0 (late rows), or that began after it (new rows).
+Within a window rows come by position, and windows follow one another, so that the events of
+one document stay in commit order.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import asyncpg
+
+# Index scans only, whatever the statistics say (a generic plan made while the tables are
+# empty would be a sequential scan, and stay one).
+PLANNER_SETTINGS = {
+    "default_transaction_isolation": "read committed",
+    "enable_bitmapscan": "off",
+    "enable_seqscan": "off",
+    "enable_sort": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "plan_cache_mode": "force_generic_plan",
+    "work_mem": "64MB",
+}
+
+# One statement, so that its own snapshot is s1: the first row. $1 in-progress xids of s0,
+# $2 xmax(s0), $3 the most rows to return. Each branch comes in its index' order; the order
+# by (xid, position) is what keeps a generic plan on the index on xid.
+FOLLOWING = """
+SELECT NULL::bigint AS position, pg_current_snapshot()::text AS key, NULL::bytea AS payload,
+    NULL::text AS traceparent, NULL::xid8 AS xid
+UNION ALL
+(SELECT position, key, payload, traceparent, xid
+FROM (
+    (SELECT position, key, payload, traceparent, xid
+    FROM outbox
+    WHERE xid = ANY ($1::xid8[])
+    LIMIT $3)
+    UNION ALL
+    (SELECT position, key, payload, traceparent, xid
+    FROM outbox
+    WHERE xid >= $2::xid8
+    ORDER BY xid, position
+    LIMIT $3)
+) AS u
+ORDER BY position)
+"""
+
+# The greatest xid of the rows after s0: $1 xmax(s0).
+GREATEST_XID = """
+SELECT xid
+FROM outbox
+WHERE xid >= $1::xid8
+ORDER BY xid DESC, position DESC
+LIMIT 1
+"""
+
+# Where the two branches begin, once a window: $1 in-progress xids of s0, $2 xmax(s0),
+# $3 xmax(s1). `position + 0` keeps the planner off the index on position, which it would
+# walk from the oldest row on.
+STARTS = """
+SELECT
+    (SELECT min(position + 0) FROM outbox WHERE xid = ANY ($1::xid8[])) AS late,
+    (SELECT min(position + 0) FROM outbox WHERE xid >= $2::xid8 AND xid < $3::xid8) AS new
+"""
+
+# One page: $1, $2 as above, $3 s1, $4 the position after which late rows come, $5 the same
+# of new rows, $6 how many. `(…) IS TRUE` hides the xid from the index, so that the order
+# comes from the index on position; OFFSET 0 keeps the late rows on the one on xid.
+PAGE = """
+SELECT position, key, payload, traceparent
+FROM (
+    (SELECT position, key, payload, traceparent
+    FROM (
+        SELECT position, key, payload, traceparent, xid
+        FROM outbox
+        WHERE xid = ANY ($1::xid8[])
+        OFFSET 0
+    ) AS l
+    WHERE position > $4 AND pg_visible_in_snapshot(xid, $3::pg_snapshot)
+    ORDER BY position
+    LIMIT $6)
+    UNION ALL
+    (SELECT position, key, payload, traceparent
+    FROM outbox
+    WHERE position > $5
+        AND (xid >= $2::xid8) IS TRUE
+        AND pg_visible_in_snapshot(xid, $3::pg_snapshot)
+    ORDER BY position
+    LIMIT $6)
+) AS u
+ORDER BY position
+LIMIT $6
+"""
+
+NO_ROWS_AFTER = 2**63 - 1
+READ_TIMEOUT_S = 30
+STARTS_TIMEOUT_S = 600
+
+
+class Snapshot(NamedTuple):
+    """A pg_snapshot, as PostgreSQL's manual has it (functions-info-snapshot)."""
+
+    xmin: int
+    xmax: int
+    in_progress: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the snapshot that PostgreSQL writes as `xmin:xmax:xid,xid`."""
+        xmin, xmax, xids = text.split(":")
+        return cls(int(xmin), int(xmax), tuple(int(xid) for xid in xids.split(",") if xid))
+
+    def __str__(self) -> str:
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.in_progress))}"
+
+    def clipped(self, xmax: int) -> "Snapshot":
+        """Return the same snapshot with a smaller xmax, and without what lies above it.
+
+        After a crash PostgreSQL hands out again the xids of transactions that aborted unflushed.
+        A committed row's xid is durable, so one more than the greatest is a bound below which
+        no xid ever comes back.
+        """
+        xmax = min(xmax, self.xmax)
+        below = tuple(xid for xid in self.in_progress if xid < xmax)
+        return Snapshot(min(below, default=xmax), xmax, below)
+
+
+class Cursor(NamedTuple):
+    """How far we are: all up to s0, and of the window up to s1 what stands at or before `after`.
+
+    s1 is None between windows. `after` has a position for late rows and one for new rows.
+    """
+
+    s0: Snapshot
+    s1: Snapshot | None = None
+    after: tuple[int, int] = (0, 0)
+
+
+BEGINNING = Cursor(Snapshot(1, 1))
+
+
+class Page(NamedTuple):
+    """Rows in their order (position, key, payload, traceparent), and the cursor after them."""
+
+    rows: Sequence[Any]
+    cursor: Cursor
+
+    @property
+    def in_backlog(self) -> bool:
+        """Whether the window has more."""
+        return self.cursor.s1 is not None
+
+
+class Window:
+    """Reads pages over a session of its own, with the planner's switches set on it."""
+
+    def __init__(self, connection: asyncpg.Connection, batch_size: int) -> None:
+        self._connection = connection
+        self._batch_size = batch_size
+
+    @classmethod
+    async def open(cls, url: str, batch_size: int) -> Self:
+        """Connect, with the planner's switches set."""
+        connection = await asyncpg.connect(
+            url, timeout=10, command_timeout=READ_TIMEOUT_S, server_settings=PLANNER_SETTINGS
+        )
+        return cls(connection, batch_size)
+
+    async def close(self) -> None:
+        """End the session, politely if that is quick."""
+        try:
+            await self._connection.close(timeout=2)
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            self._connection.terminate()
+
+    async def read(self, cursor: Cursor) -> Page:
+        """Return what comes after the cursor: no rows at its own place, or at a window's end."""
+        if cursor.s1 is None:
+            return await self._following(cursor.s0)
+        return await self._page(cursor.s0, cursor.s1, cursor.after)
+
+    async def _following(self, s0: Snapshot) -> Page:
+        first, *rows = await self._connection.fetch(
+            FOLLOWING, s0.in_progress, s0.xmax, self._batch_size + 1
+        )
+        if not rows:
+            return Page((), Cursor(s0))
+        s1 = Snapshot.parse(first["key"])
+        if len(rows) > self._batch_size:
+            return await self._backlog(s0, s1)
+        # A window without new rows must not take the cursor back to its late ones.
+        xmax = max(s0.xmax, *(row["xid"] + 1 for row in rows))
+        return Page(rows, Cursor(s1.clipped(xmax)))
+
+    async def _backlog(self, s0: Snapshot, s1: Snapshot) -> Page:
+        greatest = await self._connection.fetchval(GREATEST_XID, s0.xmax)
+        s1 = s1.clipped(s0.xmax if greatest is None else greatest + 1)
+        starts = await self._connection.fetchrow(
+            STARTS, s0.in_progress, s0.xmax, s1.xmax, timeout=STARTS_TIMEOUT_S
+        )
+        late, new = starts or (None, None)
+        return await self._page(s0, s1, (_before(late), _before(new)))
+
+    async def _page(self, s0: Snapshot, s1: Snapshot, after: tuple[int, int]) -> Page:
+        rows = await self._connection.fetch(
+            PAGE, s0.in_progress, s0.xmax, s1, *after, self._batch_size
+        )
+        if len(rows) < self._batch_size:
+            return Page(rows, Cursor(s1))
+        last = rows[-1]["position"]
+        return Page(rows, Cursor(s0, s1, (max(after[0], last), max(after[1], last))))
+
+
+def _before(start: int | None) -> int:
+    """Return the position after which a branch begins."""
+    return NO_ROWS_AFTER if start is None else start - 1

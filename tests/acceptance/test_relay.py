@@ -1,0 +1,201 @@
+"""The worker as a whole, on real processes: started, signalled, killed."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests import outbox, topics
+from tests.worker import Worker
+
+DOCUMENTS = 20
+ENTITIES = 10
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def writers(database: str, count: int) -> AsyncIterator[None]:
+    """Toggle random links over so many connections for as long as the context lasts."""
+    stop = asyncio.Event()
+
+    async def write(seed: int) -> None:
+        choice = random.Random(seed)
+        connection = await asyncpg.connect(database)
+        while not stop.is_set():
+            await outbox.toggle_any(connection, choice, DOCUMENTS, ENTITIES)
+        await connection.close()
+
+    tasks = [asyncio.create_task(write(seed)) for seed in range(count)]
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+async def outbox_rows(connection: asyncpg.Connection) -> int:
+    """Return how many events were ever written."""
+    count: int = await connection.fetchval("SELECT count(*) FROM outbox")
+    return count
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+async def test_first_start_makes_the_topic_and_publishes_everything(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+) -> None:
+    """What was written before the first start arrives, in order for each key, with its header."""
+    await outbox.insert_events(connection, 1_000)
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        records = await topics.wait_for_count(kafka, topic, 1_000)
+        assert worker.running
+    assert len({record.partition for record in records}) == 12
+    by_key: dict[bytes, list[int]] = {}
+    for record in records:
+        by_key.setdefault(record.key, []).append(int(record.value))
+        assert ("content-type", b"application/cloudevents+json; charset=utf-8") in record.headers
+    assert all(numbers == sorted(numbers) for numbers in by_key.values())
+    assert sorted(n for numbers in by_key.values() for n in numbers) == list(range(1, 1_001))
+
+
+async def test_killed_every_few_seconds_under_random_writes(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """However often it is killed, the topic gives the active links, nothing twice, no gap."""
+    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    choice = random.Random(7)
+    with Worker(database, kafka, topic) as worker:
+        async with writers(database, count=3):
+            for _ in range(8):
+                await worker.leading()
+                await worker.wait_published(choice.randint(1, 400))
+                worker.end(signal.SIGKILL)
+                worker.start()
+        records = await topics.wait_for_count(kafka, topic, await outbox_rows(connection))
+    active, faults = topics.fold(records)
+    assert faults == []
+    assert active == await outbox.active_links(connection)
+    assert len(records) == await outbox_rows(connection)
+
+
+async def test_late_commit_is_not_lost_and_holds_nobody_up(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """A transaction that inserts first and commits last is published last; others pass it."""
+    late = await asyncpg.connect(database)
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        transaction = late.transaction()
+        await transaction.start()
+        await outbox.insert_event(late, "late", "late")
+        await outbox.insert_events(connection, 50)
+        assert len(await topics.wait_for_count(kafka, topic, 50)) == 50
+        await transaction.commit()
+        records = await topics.wait_for_count(kafka, topic, 51)
+    assert [record.value for record in records if record.key == b"late"] == [b"late"]
+    await late.close()
+
+
+async def test_sigterm_ends_it_cleanly_within_ten_seconds(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """Told to stop in the middle of work it exits 0 and loses nothing."""
+    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    with Worker(database, kafka, topic) as worker:
+        async with writers(database, count=2):
+            await worker.wait_published(100)
+            began = time.monotonic()
+            assert worker.end(signal.SIGTERM) == 0
+            assert time.monotonic() - began < 10
+        worker.start()
+        records = await topics.wait_for_count(kafka, topic, await outbox_rows(connection))
+    assert topics.fold(records) == (await outbox.active_links(connection), [])
+
+
+async def test_standby_takes_over_within_two_seconds_of_a_kill(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """The second worker stands by, says so, and leads within 2 s of the first one's death."""
+    with Worker(database, kafka, topic) as first:
+        await first.leading()
+        with Worker(database, kafka, topic) as second:
+            await second.wait_event("worker.state", state="standby")
+            ready = await second.get("/readyz")
+            assert (ready.status_code, ready.json()["status"]) == (200, "standby")
+            began = time.monotonic()
+            first.end(signal.SIGKILL)
+            await second.leading()
+            assert time.monotonic() - began < 2
+            await outbox.insert_events(connection, 10)
+            assert len(await topics.wait_for_count(kafka, topic, 10)) == 10
+
+
+async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """A leader that hangs at work is replaced; when it wakes up it publishes nothing."""
+    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    with Worker(database, kafka, topic) as first, Worker(database, kafka, topic) as second:
+        leader, standby = await leader_first(first, second)
+        async with writers(database, count=2):
+            await leader.wait_published(100)
+            began = time.monotonic()
+            leader.send(signal.SIGSTOP)
+            await standby.leading()
+            assert time.monotonic() - began < 10 + 1  # a second for this machine's other tests
+            leader.send(signal.SIGCONT)
+            await leader.wait_event("worker.state", state="standby")
+        records = await topics.wait_for_count(kafka, topic, await outbox_rows(connection))
+    assert topics.fold(records) == (await outbox.active_links(connection), [])
+
+
+async def leader_first(first: Worker, second: Worker) -> tuple[Worker, Worker]:
+    """Return the two workers, the leader first."""
+    one = asyncio.create_task(first.wait_event("worker.state"))
+    await second.wait_event("worker.state")
+    leads = (await one)["state"] == "leading"
+    return (first, second) if leads else (second, first)
+
+
+async def test_wrong_settings_end_it_with_one_line(database: str, kafka: str, topic: str) -> None:
+    """A misspelt variable is refused with exit 2 and the nearest name."""
+    with Worker(database, kafka, topic, OUTBOX_PARTITION="3") as worker:
+        assert worker.end(signal.SIGCONT) == 2
+        assert (
+            worker.output()
+            .strip()
+            .endswith("OUTBOX_PARTITION is not a setting; did you mean OUTBOX_PARTITIONS?")
+        )
+
+
+async def test_copy_of_the_database_is_refused(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """A worker on a copy made by template exits 1 and leaves the original's relay alone."""
+    with Worker(database, kafka, topic) as original:
+        await original.leading()
+        original.end()
+        await connection.close()
+        copy = f"{database}_copy"
+        admin = await asyncpg.connect(database.rpartition("/")[0] + "/postgres")
+        name, source = copy.rpartition("/")[2], database.rpartition("/")[2]
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {source}")
+        original.start()
+        await original.leading()
+        with Worker(copy, kafka, topic) as worker:
+            assert worker.end(signal.SIGCONT, timeout_s=20) == 1
+            assert "rebase" in worker.output()
+        assert original.running
+        await admin.execute(f"DROP DATABASE {name}")
+        await admin.close()
