@@ -1,0 +1,1 @@
+"""The document-link service: which documents belong to which business resources, over HTTP."""

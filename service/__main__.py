@@ -1,0 +1,149 @@
+"""The command line: `python -m service serve | migrate | keys create|list|revoke`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Final, NoReturn, TypeVar
+
+import limits
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service import logs, serving
+from service.core.errors import Unavailable
+from service.settings import Settings, SettingsError, read_settings
+from service.store.database import Database
+from service.store.keys import create_key, list_keys, revoke_key
+from service.store.migrations import SchemaError
+from service.store.migrations import migrate as migrate_schema
+
+SCOPES: Final = ("read:documents", "write:documents")
+
+T = TypeVar("T")
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The document-link service.")
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+app.add_typer(keys, name="keys")
+
+
+@app.command()
+def serve() -> None:
+    """Serve the API until told to stop; settings come from the environment."""
+    with _one_clear_line():
+        serving.serve(read_settings(os.environ))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring an empty database to the schema; do nothing if it has it."""
+    done = _run(migrate_schema)
+    print("schema applied" if done else "schema is up to date")
+
+
+@keys.command("create")
+def create(
+    workspace: Annotated[str, typer.Option(help="Its name; it is made if it is new.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help=f"{' or '.join(SCOPES)}; both unless told.")
+    ] = None,
+    rate_limit: Annotated[str | None, typer.Option(help='Like "1000/minute".')] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(help="ISO 8601; UTC unless it says otherwise.")
+    ] = None,
+) -> None:
+    """Make a key and print it, once, alone on standard output."""
+    scopes = scope or list(SCOPES)
+    if unknown := sorted(set(scopes) - set(SCOPES)):
+        raise typer.BadParameter(f"unknown scope {unknown[0]}: it is one of {', '.join(SCOPES)}")
+    if not 1 <= len(workspace) <= 128:  # noqa: PLR2004 - workspaces_name_check
+        raise typer.BadParameter("a workspace's name has 1 to 128 characters")
+    rate, expiry = _rate(rate_limit), _moment(expires_at)
+    print(
+        _run(
+            lambda db: create_key(db, workspace, scopes=scopes, rate_limit=rate, expires_at=expiry)
+        )
+    )
+
+
+@keys.command("list")
+def list_(
+    workspace: Annotated[str | None, typer.Option(help="Its name; all unless told.")] = None,
+) -> None:
+    """Show the keys: ids, never the keys themselves."""
+    table = Table("id", "workspace", "scopes", "rate limit", "created", "expires", "revoked")
+    for key in _run(lambda db: list_keys(db, workspace)):
+        moments = [_shown(moment) for moment in (key.created_at, key.expires_at, key.revoked_at)]
+        table.add_row(
+            key.id, key.workspace, " ".join(key.scopes), key.rate_limit or "default", *moments
+        )
+    Console().print(table)
+
+
+@keys.command()
+def revoke(key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")]) -> None:
+    """Revoke a key; every process refuses it within 10 s."""
+    if not _run(lambda db: revoke_key(db, key_id)):
+        _fail(f"there is no key {key_id}")
+    print(f"{key_id} is revoked")
+
+
+def _run(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Do the work with a database, and turn what can go wrong into one line."""
+
+    async def connected(settings: Settings) -> T:
+        async with Database(settings.database_url, pool_size=1) as database:
+            return await work(database)
+
+    with _one_clear_line():
+        settings = read_settings(os.environ)
+        logs.set_up("warning")
+        return asyncio.run(connected(settings))
+
+
+@contextmanager
+def _one_clear_line() -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+    except SchemaError as error:
+        _fail(str(error))
+    except Unavailable as error:
+        _fail(f"{error.detail}: {error.__cause__}" if error.__cause__ else error.detail)
+
+
+def _fail(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _rate(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            limits.parse(text)
+        except ValueError:
+            raise typer.BadParameter('a rate limit looks like "1000/minute"') from None
+    return text
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("a moment looks like 2030-01-31T12:00:00Z") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _shown(moment: datetime | None) -> str:
+    return "" if moment is None else moment.isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,95 @@
+"""The whole service at a glance: what it is made of, its routes, its life."""
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import logs
+from service.documents.routes import Documents
+from service.documents.routes import routes as document_routes
+from service.edge.gate import Gate
+from service.edge.keys import KeyRing
+from service.edge.metrics import Metrics
+from service.edge.rates import make_limiter
+from service.entities.routes import Entities
+from service.entities.routes import routes as entity_routes
+from service.links.routes import Links
+from service.links.routes import routes as link_routes
+from service.operations import routes as operator_routes
+from service.settings import Settings, read_settings
+from service.store.database import Database
+from service.store.documents import DocumentWriter
+from service.store.entities import EntityWriter
+from service.store.group import GroupWriter
+from service.store.idempotency import forget_expired_forever
+from service.store.notify import Notifier
+
+
+def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
+    """Build the service from its environment; each worker process calls it once.
+
+    Raises:
+        SettingsError: the environment does not make sense.
+    """
+    settings = read_settings(environ)
+    logs.set_up(settings.links_log_level)
+    return build(settings)
+
+
+def build(settings: Settings) -> Starlette:
+    """Put the parts together; nothing connects before the lifespan begins."""
+    database = Database(settings.database_url, pool_size=settings.links_pool_size)
+    notifier = Notifier(database)
+    register_unknown = settings.links_entity_policy == "any"
+    writer = GroupWriter(database, notifier, register_unknown=register_unknown)
+    document_writer = DocumentWriter(database, notifier, register_unknown=register_unknown)
+    keys = KeyRing(database)
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with database, writer:
+            background = [
+                asyncio.create_task(keys.refresh_forever(), name="refresh-keys"),
+                asyncio.create_task(forget_expired_forever(database), name="forget-replies"),
+            ]
+            gc.collect()
+            gc.freeze()  # what is alive now stays alive: no need to look at it again
+            yield
+            for task in background:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    return Starlette(
+        routes=[
+            *link_routes(Links(database, writer)),
+            *document_routes(Documents(document_writer)),
+            *entity_routes(Entities(EntityWriter(database))),
+            *operator_routes(database, metrics),
+        ],
+        middleware=[
+            Middleware(
+                Gate,
+                keys=keys,
+                limiter=make_limiter(settings.links_rate_limit_storage),
+                default_rate=settings.links_rate_limit,
+                metrics=metrics,
+            )
+        ],
+        exception_handlers={HTTPException: _to_the_gate},
+        lifespan=lifespan,
+    )
+
+
+async def _to_the_gate(_: Request, error: Exception) -> Response:
+    """Let the gate answer what the router refuses, so that all problems look alike."""
+    raise error

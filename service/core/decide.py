@@ -1,0 +1,261 @@
+"""Deciding: state and changes in, outcomes, rows and events out.
+
+A transaction may carry the requests of many callers (group commit), so requests are folded one
+after the other over one state; a refused one leaves the state as it was.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import UNSET, Struct, field
+from msgspec.structs import replace
+
+from service.core import events, ids
+from service.core.changes import (
+    Caller,
+    Change,
+    DocumentKey,
+    DocumentState,
+    EntityKey,
+    Link,
+    LinkRow,
+    Outcome,
+    SetRole,
+    Triple,
+    Unlink,
+)
+from service.core.errors import NotFound, PreconditionFailed, Refusal
+
+
+class State(Struct):
+    """What one transaction has locked and read; after deciding, also what it has to write."""
+
+    moment: datetime
+    """Taken after the locks: the time of everything that this transaction writes."""
+    documents: dict[DocumentKey, DocumentState] = field(default_factory=dict)
+    entities: set[EntityKey] = field(default_factory=set)
+    """Those that can be linked to."""
+    links: dict[Triple, LinkRow] = field(default_factory=dict)
+    stored_links: set[Triple] = field(default_factory=set)
+    """Those of `links` that have a row already."""
+    written_links: set[Triple] = field(default_factory=set)
+    written_documents: set[DocumentKey] = field(default_factory=set)
+    outbox: list[events.OutboxRow] = field(default_factory=list)
+
+    moment_us: int = 0
+    time: str = ""
+
+    def __post_init__(self) -> None:
+        """Put the moment into the two forms that ids and events need, once."""
+        self.moment_us = ids.microseconds(self.moment)
+        self.time = events.timestamp(self.moment)
+
+
+class Draft:
+    """One request's changes on top of the state; `keep` makes them the state's."""
+
+    def __init__(self, state: State, caller: Caller, cause: events.Cause) -> None:
+        self.state = state
+        self.caller = caller
+        self.cause = cause
+        self.links: dict[Triple, LinkRow] = {}
+        self.documents: dict[DocumentKey, DocumentState] = {}
+        self.outbox: list[events.OutboxRow] = []
+
+    def apply(self, change: Change) -> Outcome:
+        """Carry out one change.
+
+        Raises:
+            NotFound: its document, entity or link does not exist.
+        """
+        match change:
+            case Link(triple, role):
+                return self.link(triple, role)
+            case Unlink(triple, missing_ok):
+                return self.unlink(triple, missing_ok=missing_ok)
+            case SetRole(triple, role):
+                return self.set_role(triple, role)
+
+    def link(self, triple: Triple, role: str | None) -> Outcome:
+        """Make the link, restore it, or find it there."""
+        self.document(triple.document)
+        if triple.entity not in self.state.entities:
+            raise NotFound(missing_entity(triple))
+        before = self.find(triple)
+        if before is None:
+            link = LinkRow(triple, ids.uuid7(self.state.moment_us), role, self.state.moment)
+            return Outcome("created", self._write("document.linked", link, None))
+        if before.deleted_at is None:
+            return Outcome("existing", before)
+        link = LinkRow(triple, before.id, before.role if role is None else role, before.created_at)
+        return Outcome("restored", self._write("document.restored", link, before))
+
+    def unlink(
+        self, triple: Triple, *, missing_ok: bool = False, deletion_id: UUID | None = None
+    ) -> Outcome:
+        """Remove the link; the deletion is the document's, where that is what removes it."""
+        self.document(triple.document)
+        before = self.find(triple)
+        if before is None or before.deleted_at is not None:
+            if missing_ok:
+                return Outcome("unchanged", before)
+            raise NotFound(
+                f"document {triple.document_id!r} is not linked to "
+                f"{triple.entity_type} {triple.entity_id!r}"
+            )
+        link = replace(
+            before, deleted_at=self.state.moment, deleted_cause=self.cause, deletion_id=deletion_id
+        )
+        return Outcome("unlinked", self._write("document.unlinked", link, before))
+
+    def set_role(self, triple: Triple, role: str | None) -> Outcome:
+        """Give the active link another role."""
+        self.document(triple.document)
+        before = self.find(triple)
+        if before is None or before.deleted_at is not None:
+            raise NotFound(f"document {triple.document_id!r} has no such active link")
+        if before.role == role:
+            return Outcome("unchanged", before)
+        link = replace(before, role=role)
+        return Outcome("updated", self._write("document.link_updated", link, before))
+
+    def find(self, triple: Triple) -> LinkRow | None:
+        """Return the link as this request would leave it."""
+        return self.links.get(triple) or self.state.links.get(triple)
+
+    def document(self, key: DocumentKey) -> DocumentState:
+        """Return the document as this request would leave it.
+
+        Raises:
+            NotFound: there is none, or it is deleted.
+        """
+        document = self.documents.get(key) or self.state.documents.get(key)
+        if document is None or document.deleted:
+            raise NotFound(f"document {key[1]!r} does not exist")
+        return document
+
+    def keep(self) -> None:
+        """Make the changes the state's, to be written."""
+        state = self.state
+        state.links.update(self.links)
+        state.written_links.update(self.links)
+        for key, document in self.documents.items():
+            # One revision a request, however many of its links it changed.
+            state.documents[key] = replace(document, revision=document.revision + 1)
+        state.written_documents.update(self.documents)
+        state.outbox.extend(self.outbox)
+
+    def _write(
+        self, event_type: events.EventType, link: LinkRow, before: LinkRow | None
+    ) -> LinkRow:
+        """Take the link's new state, count the document's version, and tell of it."""
+        triple = link.triple
+        document = self.document(triple.document)
+        version = document.version + 1
+        self.documents[triple.document] = DocumentState(version, document.revision)
+        self.links[triple] = link
+        self.outbox.append(self._event(event_type, link, before, version))
+        return link
+
+    def _event(
+        self, event_type: events.EventType, link: LinkRow, before: LinkRow | None, version: int
+    ) -> events.OutboxRow:
+        workspace_id, document_id, entity_type, entity_id = link.triple
+        event_id = ids.uuid7(self.state.moment_us)
+        is_new = before is None
+        event = events.Event(
+            specversion="1.0",
+            id=str(event_id),
+            source=f"/workspaces/{workspace_id}",
+            type=event_type,
+            subject=document_id,
+            time=self.state.time,
+            datacontenttype="application/json",
+            dataschema=f"urn:document-links:{event_type}:1",
+            partitionkey=f"{workspace_id}/{document_id}",
+            sequence=f"{version:020d}",
+            data=events.EventData(
+                workspace_id,
+                document_id,
+                version,
+                events.EventLink(
+                    str(link.id),
+                    events.Resource(entity_id, entity_type),
+                    link.role,
+                    self.state.time if is_new else events.timestamp(link.created_at),
+                    events.optional_timestamp(link.deleted_at),
+                ),
+                None
+                if before is None
+                else events.Previous(before.role, events.optional_timestamp(before.deleted_at)),
+                self.cause,
+                self.caller.actor,
+                self.caller.request_id,
+            ),
+            traceparent=self.caller.traceparent or UNSET,
+        )
+        return events.outbox_row(event_id, event)
+
+
+def decide(
+    draft: Draft,
+    changes: Sequence[Change],
+    *,
+    atomic: bool = True,
+    revisions: frozenset[int] | None = None,
+) -> list[Outcome | Refusal]:
+    """Fold the changes in order; `revisions` are those that the first one's document may have.
+
+    With `atomic`, the first refusal is raised and nothing is kept; otherwise it is the outcome of
+    its change, and the others are carried out.
+
+    Raises:
+        Refusal: a change cannot be carried out; `index` says which, of several.
+    """
+    outcomes: list[Outcome | Refusal] = []
+    for index, change in enumerate(changes):
+        try:
+            outcomes.append(draft.apply(change))
+        except Refusal as refusal:
+            if len(changes) > 1:
+                refusal.index = index
+            if atomic:
+                raise
+            outcomes.append(refusal)
+    if revisions is not None:
+        check_revision(draft.state.documents[changes[0].triple.document], revisions)
+    draft.keep()
+    return outcomes
+
+
+def check_revision(document: DocumentState, accepted: frozenset[int]) -> None:
+    """Hold the document against an If-Match.
+
+    Raises:
+        PreconditionFailed: somebody has written to it since.
+    """
+    if document.revision not in accepted:
+        raise PreconditionFailed(
+            f'the document is at revision "{document.revision}" now: read it again'
+        )
+
+
+def missing_entity(triple: Triple) -> str:
+    """Say which entity has to be registered, and how."""
+    kind, entity_id = triple.entity_type, triple.entity_id
+    return (
+        f"{kind} {entity_id!r} does not exist: register it with PUT /v1/entities/{kind}/{entity_id}"
+    )
+
+
+def missing_entities(state: State, changes: Iterable[Change]) -> set[EntityKey]:
+    """Return the entities that cannot be linked to, though their documents are there."""
+    return {
+        change.triple.entity
+        for change in changes
+        if isinstance(change, Link)
+        and change.triple.entity not in state.entities
+        and (document := state.documents.get(change.triple.document)) is not None
+        and not document.deleted
+    }

@@ -1,0 +1,45 @@
+"""What can be wrong with a request that was understood; the edge maps each to HTTP in one table."""
+
+from typing import ClassVar
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault of the program
+    """A request that is not carried out; nothing of it is written."""
+
+    code: ClassVar[str]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.index: int | None = None
+        """Of the change in its list that was refused."""
+
+
+class NotFound(Refusal):
+    """The document, entity or link does not exist in the caller's workspace."""
+
+    code = "not_found"
+
+
+class Conflict(Refusal):
+    """The id is taken."""
+
+    code = "conflict"
+
+
+class PreconditionFailed(Refusal):
+    """The document's revision is not the one that If-Match names."""
+
+    code = "precondition_failed"
+
+
+class IdempotencyMismatch(Refusal):
+    """The Idempotency-Key was used before, with another request."""
+
+    code = "idempotency_mismatch"
+
+
+class Unavailable(Refusal):
+    """The database is away, or a lock was held for too long; the same call may succeed soon."""
+
+    code = "unavailable"

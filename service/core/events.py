@@ -1,0 +1,108 @@
+"""Events as subscribers get them: CloudEvents 1.0, structured mode, in JSON."""
+
+from datetime import datetime
+from typing import Annotated, Final, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+EventType = Literal[
+    "document.linked", "document.unlinked", "document.restored", "document.link_updated"
+]
+Cause = Literal[
+    "link",
+    "unlink",
+    "update",
+    "batch",
+    "document_deleted",
+    "document_restored",
+    "entity_deleted",
+]
+Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+
+CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
+
+
+class Resource(Struct, frozen=True):
+    """The entity at the other end of the link."""
+
+    id: str
+    type: str
+
+
+class EventLink(Struct, frozen=True):
+    """The link as it is after the change."""
+
+    id: Uuid
+    resource: Resource
+    role: str | None
+    created_at: Timestamp
+    deleted_at: Timestamp | None
+
+
+class Previous(Struct, frozen=True):
+    """What the change replaced."""
+
+    role: str | None
+    deleted_at: Timestamp | None
+
+
+class EventData(Struct, frozen=True):
+    """What happened to which link, and who did it; `previous` is null for a link's first event."""
+
+    workspace_id: Uuid
+    document_id: str
+    document_version: int
+    link: EventLink
+    previous: Previous | None
+    cause: Cause
+    actor: str
+    request_id: str
+
+
+class Event(Struct, frozen=True):
+    """One link event (CloudEvents 1.0, with the extensions partitioning, sequence and tracing)."""
+
+    specversion: Literal["1.0"]
+    id: Uuid
+    source: str
+    type: EventType
+    subject: str
+    time: Timestamp
+    datacontenttype: Literal["application/json"]
+    dataschema: str
+    partitionkey: str
+    sequence: Annotated[str, Meta(pattern="^[0-9]{20}$")]
+    data: EventData
+    traceparent: str | UnsetType = UNSET
+
+
+class OutboxRow(NamedTuple):
+    """What the outbox stores of an event: columns for the relay, and the message's value."""
+
+    event_id: UUID
+    event_type: EventType
+    key: str
+    payload: bytes
+    traceparent: str | None
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def outbox_row(event_id: UUID, event: Event) -> OutboxRow:
+    """Serialise the event, once and for all: the payload is what Kafka will carry."""
+    traceparent = None if event.traceparent is UNSET else event.traceparent
+    return OutboxRow(event_id, event.type, event.partitionkey, _encode(event), traceparent)
+
+
+def timestamp(moment: datetime) -> str:
+    """ISO 8601 in UTC with microseconds; the moment has to be in UTC."""
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def optional_timestamp(moment: datetime | None) -> str | None:
+    """Like `timestamp`; None stays None."""
+    return None if moment is None else timestamp(moment)

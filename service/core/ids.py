@@ -1,0 +1,71 @@
+"""Ids that the service makes: UUIDv7 (RFC 9562), their TypeID text, and ULIDs for requests."""
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from secrets import token_bytes
+from typing import Final
+from uuid import UUID
+
+DOCUMENT_PREFIX: Final = "doc"
+LINK_PREFIX: Final = "dlnk"
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_TEXT_LENGTH: Final = 26  # of 128 bits, five to a character
+_PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_PAIR_SHIFTS: Final = tuple(range(120, -1, -10))
+_VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
+
+_canonical_uuid = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z").match
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime, exactly (a float of seconds would round)."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def uuid7(moment_us: int) -> UUID:
+    """Return a UUIDv7 of the moment, in microseconds since 1970.
+
+    The 12 bits after the milliseconds hold the fraction of the millisecond (RFC 9562, section 6.2,
+    method 3), so ids of different microseconds sort as their moments do.
+    """
+    milliseconds, fraction = divmod(moment_us, 1000)
+    high = milliseconds << 16 | 0x7000 | fraction * 4096 // 1000
+    low = 0x8000_0000_0000_0000 | int.from_bytes(token_bytes(8)) >> 2
+    return UUID(int=high << 64 | low)
+
+
+def to_text(prefix: str, uuid: UUID) -> str:
+    """Return the TypeID of a UUID: prefix, underscore, 26 base32 characters (TypeID spec 0.3)."""
+    return f"{prefix}_{_base32(uuid.int)}"
+
+
+def from_text(prefix: str, text: str) -> UUID | None:
+    """Read a UUID from its TypeID with that prefix or from its usual text; None otherwise."""
+    if _canonical_uuid(text):
+        return UUID(text)
+    encoded = text.removeprefix(f"{prefix}_")
+    if len(encoded) != _TEXT_LENGTH or encoded == text or encoded[0] > "7":
+        return None
+    value = 0
+    for character in encoded:
+        digit = _VALUES.get(character)
+        if digit is None:
+            return None
+        value = value << 5 | digit
+    return UUID(int=value)
+
+
+def request_id() -> str:
+    """Return a new request id: `req_` and a ULID (a millisecond and 80 random bits)."""
+    value = time.time_ns() // 1_000_000 << 80 | int.from_bytes(token_bytes(10))
+    return "req_" + _base32(value).upper()
+
+
+def _base32(value: int) -> str:
+    """128 bits as 26 characters of Crockford's alphabet, two at a time."""
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _PAIR_SHIFTS])

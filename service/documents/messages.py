@@ -1,0 +1,72 @@
+"""What callers send and get about whole documents."""
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from service.edge.messages import EntityType, Id, IsoTime, Role, Uuid
+
+Name = Annotated[str, Meta(max_length=512, pattern=r"^[^\u0000]*$")]
+
+
+class EntityItem(Struct, frozen=True, forbid_unknown_fields=True):
+    """A link to an entity whose type is named."""
+
+    entity_type: EntityType
+    entity_id: Id
+    role: Role | None = None
+
+
+Item = Id | EntityItem
+"""A resource id with a known prefix, or an entity."""
+Items = Annotated[list[Item], Meta(max_length=500)]
+
+
+class PutDocument(Struct, frozen=True, forbid_unknown_fields=True):
+    """A document; `resources` is the set of its links."""
+
+    id: Id | UnsetType = UNSET
+    display_name: Name | None = None
+    category: Name | None = None
+    metadata: dict[str, Any] | None = None
+    resources: Items | UnsetType = UNSET
+
+
+class LinkedEntity(Struct, frozen=True):
+    """An active link of the document."""
+
+    link_id: Uuid
+    entity_type: str
+    entity_id: str
+    role: str | None
+    created_at: IsoTime
+
+
+class Document(Struct, frozen=True):
+    """A document with its active links, oldest first, and their number by type."""
+
+    id: str
+    display_name: str | None
+    category: str | None
+    metadata: dict[str, Any] | None
+    created_at: IsoTime
+    updated_at: IsoTime
+    linked_entities: list[LinkedEntity]
+    linkages: dict[str, int]
+
+
+class LinkChanges(Struct, frozen=True):
+    """Ids of the links that a call changed."""
+
+    linked: list[Uuid]
+    restored: list[Uuid]
+    unlinked: list[Uuid]
+    updated: list[Uuid]
+
+
+class ChangedDocumentReply(Struct, frozen=True):
+    """The document as it is now, and what the call changed of its links."""
+
+    data: Document
+    changes: LinkChanges
+    message: str

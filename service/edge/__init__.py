@@ -1,0 +1,1 @@
+"""What every route shares: keys, scopes, rate limits, idempotency, problems, request ids, pages."""

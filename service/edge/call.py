@@ -1,0 +1,96 @@
+"""One call: who makes it, under which request id, and what its headers ask for."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from service.core.changes import Caller, Change
+from service.core.events import Cause
+from service.core.ids import request_id as new_request_id
+from service.core.requests import Idempotency, Request, Respond
+from service.edge.problems import EdgeError, FieldError
+from service.store.keys import Key
+
+_valid_request_id = re.compile(rb"[A-Za-z0-9_.\-]{1,128}\Z").match
+_valid_idempotency_key = re.compile(rb"[\x21-\x7e]{1,255}\Z").match
+_valid_traceparent = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z").match
+_etag = re.compile(rb'\s*(W/)?"([^"]*)"\s*\Z').match
+
+
+class Call:
+    """What the edge knows of a call; handlers get it first."""
+
+    __slots__ = ("body", "headers", "key", "method", "params", "path", "query", "request_id")
+
+    key: Key
+    params: dict[str, str]
+
+    def __init__(self, method: str, path: str, query: bytes, headers: dict[bytes, bytes]) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = b""
+        given = headers.get(b"x-request-id", b"")
+        self.request_id = given.decode() if _valid_request_id(given) else new_request_id()
+
+    @property
+    def caller(self) -> Caller:
+        """On whose behalf a write is made, for its events."""
+        traceparent = self.headers.get(b"traceparent")
+        if traceparent is not None and not _valid_traceparent(traceparent):
+            traceparent = None
+        return Caller(
+            self.key.workspace_id,
+            self.key.id,
+            self.request_id,
+            None if traceparent is None else traceparent.decode(),
+        )
+
+    @property
+    def idempotency(self) -> Idempotency | None:
+        """What the Idempotency-Key makes of this call.
+
+        Raises:
+            EdgeError: the key is not 1 to 255 visible characters.
+        """
+        key = self.headers.get(b"idempotency-key")
+        if key is None:
+            return None
+        if len(key) > 1 and key.startswith(b'"') and key.endswith(b'"'):
+            key = key[1:-1]
+        if not _valid_idempotency_key(key):
+            raise invalid_field("Idempotency-Key", "has to be 1 to 255 visible ASCII characters")
+        which = b"\0".join((self.method.encode(), self.path.encode(), key))
+        says = self.query + b"\0" + self.body
+        return Idempotency(hashlib.sha256(which).digest(), hashlib.sha256(says).digest())
+
+    def request(self, cause: Cause, changes: Sequence[Change], respond: Respond) -> Request:
+        """Make the write request of this call.
+
+        Raises:
+            EdgeError: a header that it depends on is malformed.
+        """
+        return Request(
+            caller=self.caller,
+            cause=cause,
+            changes=changes,
+            respond=respond,
+            revisions=self.revisions,
+            idempotency=self.idempotency,
+        )
+
+    @property
+    def revisions(self) -> frozenset[int] | None:
+        """The revisions that If-Match accepts; None if any will do."""
+        header = self.headers.get(b"if-match")
+        if header is None or header.strip() == b"*":
+            return None
+        matches = [_etag(part) for part in header.split(b",")]
+        strong = [match[2] for match in matches if match is not None and match[1] is None]
+        return frozenset(int(tag) for tag in strong if tag.isdigit() and len(tag) < 20)  # noqa: PLR2004 - a bigint has 19 digits
+
+
+def invalid_field(field: str, message: str) -> EdgeError:
+    """Return the error for one wrong field."""
+    return EdgeError("validation_error", f"{field}: {message}", errors=[FieldError(field, message)])

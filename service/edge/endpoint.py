@@ -1,0 +1,115 @@
+"""What stands behind a route: a path's methods, each with its scope, its body and its handler.
+
+Bare ASGI, since a request object and a response object would cost more than the work they wrap.
+The same objects describe the call in the OpenAPI document.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from msgspec import Struct
+from starlette.types import Receive, Scope, Send
+
+from service.core.requests import Reply
+from service.core.resources import is_valid_id
+from service.edge.body import BodyReader, check_content_type, read_body
+from service.edge.call import Call, invalid_field
+from service.edge.problems import EdgeError
+
+READ: Final = "read:documents"
+WRITE: Final = "write:documents"
+
+JSON_HEADER: Final = (b"content-type", b"application/json")
+REPLAYED_HEADER: Final = (b"idempotent-replayed", b"true")
+
+Handler = Callable[..., Awaitable[Reply]]
+
+
+class Endpoint:
+    """One call of the API: the handler gets the Call, and the body if there is one.
+
+    `replies` says what the body of each success looks like.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        scope: str,
+        replies: Mapping[int, type[Struct]],
+        body: type[Struct] | None = None,
+    ) -> None:
+        self.handler = handler
+        self.scope = scope
+        self.replies = replies
+        self.body = None if body is None else BodyReader(body)
+
+    async def __call__(self, call: Call, receive: Receive, send: Send) -> None:
+        """Check scope, path and body, in the order of the contract; then let the handler answer."""
+        if self.scope not in call.key.scopes:
+            raise EdgeError("insufficient_permissions", f"the key lacks the scope {self.scope}")
+        for name, value in call.params.items():
+            if name in {"id", "entity_id"} and not is_valid_id(value):
+                raise invalid_field(
+                    name, "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit"
+                )
+        if self.body is None:
+            reply = await self.handler(call)
+        else:
+            check_content_type(call.headers)
+            call.body = await read_body(call.headers, receive)
+            reply = await self.handler(call, self.body.decode(call.body))
+        await send_reply(send, reply, with_body=call.method != "HEAD")
+
+
+class Path:
+    """The calls of one path, by method; HEAD is GET without its body."""
+
+    def __init__(self, **endpoints: Endpoint) -> None:
+        self.endpoints = endpoints
+        if "GET" in endpoints:
+            self.endpoints["HEAD"] = endpoints["GET"]
+        allowed = ", ".join(sorted({*self.endpoints, "OPTIONS"}))
+        self._allow = (b"allow", allowed.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Find the endpoint of the method.
+
+        Raises:
+            EdgeError: `method_not_allowed`.
+        """
+        call: Call = scope["call"]
+        call.params = scope["path_params"]
+        endpoint = self.endpoints.get(call.method)
+        if endpoint is not None:
+            await endpoint(call, receive, send)
+        elif call.method == "OPTIONS":
+            await send_response(send, 204, [self._allow], b"")
+        else:
+            detail = f"this path takes {self._allow[1].decode()}"
+            raise EdgeError("method_not_allowed", detail, headers=[self._allow])
+
+
+async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> None:
+    """Send what a handler answered."""
+    headers = [JSON_HEADER]
+    if reply.etag is not None:
+        headers.append((b"etag", reply.etag.encode()))
+    if reply.replayed:
+        headers.append(REPLAYED_HEADER)
+    await send_response(send, reply.status, headers, reply.body, with_body=with_body)
+
+
+async def send_response(
+    send: Send,
+    status: int,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    *,
+    with_body: bool = True,
+) -> None:
+    """Send a response in the two messages of ASGI."""
+    if body:
+        headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body if with_body else b""})

@@ -1,0 +1,125 @@
+"""The way in and out of every request: its id, its key, its rate limit, its errors, its metrics."""
+
+import logging
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.core.errors import Unavailable
+from service.edge import problems
+from service.edge.body import Disconnected
+from service.edge.call import Call
+from service.edge.endpoint import send_response
+from service.edge.keys import KeyRing
+from service.edge.metrics import Metrics
+from service.edge.problems import EdgeError
+from service.edge.rates import Limiter, rate_headers
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """ASGI middleware around the router: nothing under /v1 is reached without a key."""
+
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyRing, limiter: Limiter, default_rate: str, metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._limiter = limiter
+        self._default_rate = default_rate
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; every response carries its id, and those to a known key their quota."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        call = Call(scope["method"], scope["path"], scope["query_string"], dict(scope["headers"]))
+        scope["call"] = call
+        response = _Response(send, call.request_id)
+        try:
+            if call.path.startswith("/v1/"):
+                await self._admit(call, response)
+            await self._app(scope, receive, response.send)
+        except Disconnected:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a problem
+            await _send_problem(call, error, response)
+        self._metrics.observe(scope, response.status, time.perf_counter() - started)
+        if log.isEnabledFor(logging.DEBUG):
+            _log_access(call, response.status, started)
+
+    async def _admit(self, call: Call, response: "_Response") -> None:
+        """Let the call in if its key is good and has calls left in this window."""
+        key = call.key = await self._keys.authenticate(call.headers)
+        quota = await self._limiter.hit(key.id, key.rate_limit or self._default_rate)
+        response.headers += rate_headers(quota)
+        if quota.exceeded:
+            wait_s = max(quota.reset_at - int(time.time()), 1)
+            raise EdgeError(
+                "rate_limited",
+                f"the limit of {quota.limit} calls in {quota.window_s} s is used up: wait {wait_s} s",
+                headers=[(b"retry-after", b"%d" % wait_s)],
+            )
+
+
+class _Response:
+    """What is added to a response on its way out, and what is known of it afterwards."""
+
+    __slots__ = ("_send", "headers", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.headers = [(b"x-request-id", request_id.encode())]
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self.headers]
+        await self._send(message)
+
+
+async def _send_problem(call: Call, error: Exception, response: _Response) -> None:
+    if isinstance(error, HTTPException):  # Starlette's router found no route
+        error = EdgeError(
+            "not_found", f"there is no {call.path}; see /openapi.json for what there is"
+        )
+    problem = problems.problem(error, call.request_id)
+    if problem.code in {"internal", "unavailable"}:
+        _log_failure(call, error)
+    if response.status:
+        raise error  # too late to say it: the response has begun
+    headers = [(b"content-type", problems.CONTENT_TYPE), *problems.headers_of(error)]
+    await send_response(
+        response.send,
+        problem.status,
+        headers,
+        problems.encode(problem),
+        with_body=call.method != "HEAD",
+    )
+
+
+def _log_failure(call: Call, error: Exception) -> None:
+    """Log what an operator has to know; a database that is away needs no traceback."""
+    fields = {"request_id": call.request_id, "method": call.method, "path": call.path}
+    if isinstance(error, Unavailable):
+        log.warning("http.unavailable", extra={**fields, "error": str(error.__cause__ or error)})
+    else:
+        log.error("http.failed", exc_info=error, extra=fields)
+
+
+def _log_access(call: Call, status: int, started: float) -> None:
+    log.debug(
+        "http.served",
+        extra={
+            "request_id": call.request_id,
+            "method": call.method,
+            "path": call.path,
+            "status": status,
+            "ms": round((time.perf_counter() - started) * 1000, 2),
+        },
+    )

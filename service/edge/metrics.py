@@ -1,0 +1,45 @@
+"""Prometheus metrics of the service, summed over its processes."""
+
+import os
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.types import Scope
+
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """Requests by route and status. Labels are route templates, never paths: their number is bounded."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "links_http_requests_total",
+            "Requests answered.",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "links_http_request_duration_seconds",
+            "From the request's headers to the end of its response.",
+            ["route"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+
+    def observe(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count one response."""
+        route = getattr(scope.get("route"), "path", "none")
+        self._requests.labels(scope["method"], route, status).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        """Return the text format: of all worker processes, where there are several."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # it ships no types
+        return generate_latest(registry)

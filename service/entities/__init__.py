@@ -1,0 +1,1 @@
+"""Entities: what documents can be linked to."""

@@ -1,0 +1,12 @@
+"""What callers get about entities."""
+
+from msgspec import Struct
+
+from service.edge.messages import Resource
+
+
+class EntityReply(Struct, frozen=True):
+    """The entity that is registered now."""
+
+    data: Resource
+    message: str

@@ -1,0 +1,1 @@
+"""Links of a document: making, listing and removing them, in the forms of two vendors."""

@@ -1,0 +1,88 @@
+"""What callers send and get: the two vendors' shapes, field by field."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from service.core.resources import NAMED_TYPES
+from service.edge.messages import EpochSeconds, Id, IsoTime, Pagination, Resource, Role, Uuid
+
+
+class LinkRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Link the document to an entity whose type is named."""
+
+    entity_type: Literal[NAMED_TYPES]  # type: ignore[valid-type] # the registry is the one list
+    entity_id: Id
+    role: Role | None = None
+
+
+class Link(Struct, frozen=True):
+    """A link, as `/link` shows it."""
+
+    link_id: str
+    document_id: str
+    entity_type: str
+    entity_id: str
+    role: str | None
+    created_at: IsoTime
+
+
+class LinkReply(Struct, frozen=True):
+    """The link that is there now."""
+
+    data: Link
+
+
+class ResourceLinkRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Link the document to a resource whose type its id's prefix tells."""
+
+    resource_id: Id
+
+
+class DocumentName(Struct, frozen=True):
+    """The document's end."""
+
+    id: str
+
+
+class ResourceLink(Struct, frozen=True):
+    """A link, as `/links` lists it."""
+
+    id: Uuid
+    resource: Resource
+    created_at: EpochSeconds
+
+
+class LinkedResource(ResourceLink, frozen=True):
+    """A link, as `/links` makes it; `restored` if it had been removed before."""
+
+    document: DocumentName
+    restored: bool
+
+
+class ResourceLinkReply(Struct, frozen=True):
+    """The link that is there now, and whether it was before."""
+
+    data: LinkedResource
+    message: str
+
+
+class ResourceLinkList(Struct, frozen=True):
+    """A page of a document's active links, oldest first."""
+
+    data: list[ResourceLink]
+    pagination: Pagination
+    message: str
+
+
+class RemovedLink(Struct, frozen=True):
+    """The link that was removed."""
+
+    id: Uuid
+
+
+class UnlinkReply(Struct, frozen=True):
+    """The document is not affected."""
+
+    data: RemovedLink
+    message: str

@@ -1,0 +1,68 @@
+"""The service's settings: read from the environment once, validated together, passed down."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+import limits
+import msgspec
+from msgspec import Meta, Struct
+
+PREFIX: Final = "LINKS_"
+
+
+class SettingsError(Exception):
+    """The environment does not make sense; each line says which variable and why."""
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=lambda name: name.upper()):
+    """What can be set. Names of variables are the fields' in upper case."""
+
+    database_url: str
+    links_host: str = "127.0.0.1"
+    links_port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    links_workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    links_pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
+    links_entity_policy: Literal["registered", "any"] = "registered"
+    links_rate_limit: str = "1000/minute"
+    links_rate_limit_storage: str = "memory"
+    """`memory`, each process on its own, or a Redis URL that several share."""
+    links_log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug` logs every request."""
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read and check the settings.
+
+    Raises:
+        SettingsError: one line for each variable that is missing, wrong or unknown.
+    """
+    known = [name.upper() for name in Settings.__struct_fields__]
+    given = {name: environ[name] for name in known if environ.get(name)}
+    problems = [
+        _unknown(name, known) for name in environ if name.startswith(PREFIX) and name not in known
+    ]
+    try:
+        settings = msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError("\n".join([*problems, _readable(error)])) from None
+    try:
+        limits.parse(settings.links_rate_limit)
+    except ValueError:
+        problems.append('LINKS_RATE_LIMIT: not a rate like "1000/minute"')
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+    return f"{name}: unknown variable; did you mean {nearest}?"
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    """Msgspec names the field at the end (`… - at `$.LINKS_PORT``), or in the middle if it is missing."""
+    what, _, where = str(error).partition(" - at `$.")
+    if where:
+        return f"{where.rstrip('`')}: {what}"
+    return what.replace("Object missing required field", "missing variable")

@@ -1,0 +1,108 @@
+"""Connections to Postgres, and which of its errors mean that it is away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, Self
+
+import asyncpg
+
+from service.core.errors import Unavailable
+
+if TYPE_CHECKING:
+    Connection = (
+        asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    )
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+CONNECT_TIMEOUT_S: Final = 2.0
+COMMAND_TIMEOUT_S: Final = 10.0
+ACQUIRE_TIMEOUT_S: Final = 5.0
+
+CONNECTION_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # "connection is closed", when it went away between two calls
+    asyncpg.OperatorInterventionError,  # shut down, crashed, starting up, terminated
+)
+"""The connection is gone, or was never made; whether a COMMIT on it took effect is unknown."""
+
+REFUSAL_ERRORS: Final = (
+    asyncpg.InsufficientResourcesError,  # disk full, too many connections
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a full disk's emergency brake
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,  # not migrated yet
+)
+"""Postgres answers, but cannot do it now; nothing was written."""
+
+
+class Database:
+    """A pool that connects when it is first needed, so that the service can start before Postgres."""
+
+    def __init__(self, dsn: str, *, pool_size: int) -> None:
+        self.dsn = dsn
+        self._pool: Pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=pool_size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            reset=_nothing_to_reset,
+            server_settings={"application_name": "document-links"},
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await asyncio.wait_for(self._pool.close(), COMMAND_TIMEOUT_S)
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """Open a connection of one's own, outside the pool.
+
+        Raises:
+            CONNECTION_ERRORS, REFUSAL_ERRORS: as the name says.
+        """
+        return await asyncpg.connect(
+            self.dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            server_settings={"application_name": "document-links"},
+        )
+
+    @asynccontextmanager
+    async def acquire(self) -> "AsyncIterator[Connection]":
+        """Lend a connection of the pool.
+
+        Raises:
+            Unavailable: the database is away, here or while the connection is in use.
+        """
+        with unavailable():
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                yield connection
+
+
+class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
+    """Turns the errors of a database that is away into Unavailable; the cause stays attached."""
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, asyncpg.LockNotAvailableError):
+            raise Unavailable(
+                "somebody else is writing to it for too long; nothing was written"
+            ) from error
+        if isinstance(error, (*CONNECTION_ERRORS, *REFUSAL_ERRORS)):
+            raise Unavailable("the database is not available; nothing was written") from error
+
+
+async def _nothing_to_reset(_: "Connection") -> None:
+    """Do nothing: no session state is ever set outside a transaction, and resetting costs a round trip."""

@@ -1,0 +1,155 @@
+"""Group commit: requests that arrive while a transaction is in flight are written together in the next.
+
+No timer: a lone request starts at once. The joint transaction never waits for a lock: requests whose
+locks somebody else holds go on alone. No caller pays for another's error: after one, the members are
+written one by one.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+import asyncpg
+
+from service.core.errors import Unavailable
+from service.core.requests import Reply, Request
+from service.store.database import Database, unavailable
+from service.store.execute import Member, execute
+from service.store.notify import Notifier
+from service.store.transaction import BEGIN, transact, transact_alone
+
+MAX_CHANGES: Final = 500
+"""In one joint transaction: keeps it short, and what it holds in memory bounded."""
+LARGE_CHANGES: Final = 100
+"""A request of more goes alone from the start: company would have to wait for it."""
+MAX_WAIT_S: Final = 5.0
+"""In the queue; whoever waited longer is told that the database is away."""
+DRAIN_TIMEOUT_S: Final = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class GroupWriter:
+    """The writer of this process: a queue, one connection, and a task that serves them.
+
+    More connections bring nothing: while one transaction is in flight, the next one fills.
+    """
+
+    def __init__(self, database: Database, notifier: Notifier, *, register_unknown: bool) -> None:
+        self._database = database
+        self._notifier = notifier
+        self._register_unknown = register_unknown
+        self._queue: deque[Member] = deque()
+        self._arrival = asyncio.Event()
+        self._stopping = False
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._alone: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="group-writer")
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        """Write what is in the queue, then stop."""
+        self._stopping = True
+        self._arrival.set()
+        await asyncio.wait({self._task, *self._alone}, timeout=DRAIN_TIMEOUT_S)
+        self._task.cancel()
+        if self._connection is not None:
+            self._connection.terminate()
+
+    async def write(self, request: Request) -> Reply:
+        """Write the request, in whatever company, and return its answer once that is durable.
+
+        Raises:
+            Refusal: nothing was written, except where Unavailable says that this is not known.
+        """
+        member = Member(request, arrived=time.monotonic())
+        if len(request.changes) > LARGE_CHANGES:
+            self._write_alone(member)
+        else:
+            self._queue.append(member)
+            self._arrival.set()
+        return await member.future
+
+    async def _run(self) -> None:
+        while self._queue or not self._stopping:
+            if not self._queue:
+                self._arrival.clear()
+                await self._arrival.wait()
+                continue
+            members = self._next_group()
+            try:
+                with unavailable():
+                    await self._write_together(members)
+            except Unavailable as refusal:
+                for member in members:
+                    member.fail(refusal)
+            except Exception:
+                log.exception("write.group_failed", extra={"members": len(members)})
+                for member in members:
+                    self._write_alone(member)
+
+    def _next_group(self) -> list[Member]:
+        """Take from the queue what fits into one transaction."""
+        group: list[Member] = []
+        put_off: list[Member] = []
+        scopes = set()
+        room = MAX_CHANGES
+        oldest = time.monotonic() - MAX_WAIT_S
+        while self._queue and room >= len(self._queue[0].request.changes):
+            member = self._queue.popleft()
+            if member.future.done():
+                continue  # its caller has gone, and it has not begun
+            if member.arrived < oldest:
+                member.fail(Unavailable("the database does not keep up; nothing was written"))
+            elif member.scope is not None and member.scope in scopes:
+                put_off.append(member)  # it has to see the reply of the one before it
+            else:
+                scopes.add(member.scope)
+                group.append(member)
+                room -= len(member.request.changes)
+        self._queue.extendleft(reversed(put_off))
+        return group
+
+    async def _write_together(self, members: Sequence[Member]) -> None:
+        if not members:
+            return
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._database.connect()
+        step = partial(
+            execute, members=members, patient=False, register_unknown=self._register_unknown
+        )
+        wrote_events = await transact(self._database, self._connection, BEGIN, step)
+        if wrote_events:
+            self._notifier.notify()
+        for member in members:
+            if member.answer is None:
+                self._write_alone(member)
+            else:
+                member.settle()
+
+    def _write_alone(self, member: Member) -> None:
+        task = asyncio.create_task(self._alone_to_its_end(member), name="write-alone")
+        self._alone.add(task)
+        task.add_done_callback(self._alone.discard)
+
+    async def _alone_to_its_end(self, member: Member) -> None:
+        step = partial(
+            execute, members=[member], patient=True, register_unknown=self._register_unknown
+        )
+        try:
+            wrote_events = await transact_alone(self._database, step)
+        except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
+            member.fail(error)
+            return
+        if wrote_events:
+            self._notifier.notify()
+        member.settle()

@@ -1,0 +1,117 @@
+"""Rows of `workspaces` and `api_keys`: making, finding, listing and revoking keys."""
+
+import hashlib
+import secrets
+import string
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from service.store.database import Database
+
+ALPHABET: Final = string.ascii_letters + string.digits
+KEY_LENGTH: Final = 52
+ID_LENGTH: Final = 12
+
+FIND: Final = """
+SELECT hash, id, workspace_id::text, scopes, rate_limit, extract(EPOCH FROM expires_at)::float8
+FROM api_keys
+WHERE hash = ANY ($1) AND revoked_at IS NULL
+"""
+
+MAKE_WORKSPACE: Final = """
+INSERT INTO workspaces (name)
+VALUES ($1)
+ON CONFLICT (name) DO NOTHING
+"""
+
+CREATE: Final = """
+INSERT INTO api_keys (id, workspace_id, hash, scopes, rate_limit, expires_at)
+SELECT $1, w.id, $2, $3, $4, $5
+FROM workspaces AS w
+WHERE w.name = $6
+"""
+
+LIST: Final = """
+SELECT k.id, w.name, k.scopes, k.rate_limit, k.created_at, k.expires_at, k.revoked_at
+FROM api_keys AS k
+JOIN workspaces AS w ON w.id = k.workspace_id
+WHERE $1::text IS NULL OR w.name = $1
+ORDER BY w.name, k.created_at
+"""
+
+REVOKE: Final = """
+UPDATE api_keys
+SET revoked_at = coalesce(revoked_at, now())
+WHERE id = $1
+"""
+
+
+class Key(Struct, frozen=True):
+    """A key that was found and is not revoked; whether it has expired depends on when one asks."""
+
+    id: str
+    workspace_id: str
+    scopes: frozenset[str]
+    rate_limit: str | None
+    expires_at: float | None
+    """Seconds since 1970."""
+
+
+class ListedKey(Struct, frozen=True):
+    """A key as an operator sees it."""
+
+    id: str
+    workspace: str
+    scopes: list[str]
+    rate_limit: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+async def find_keys(database: Database, digests: Sequence[bytes]) -> dict[bytes, Key]:
+    """Return those of the keys, by the SHA-256 of each, that exist and are not revoked."""
+    async with database.acquire() as connection:
+        rows = await connection.fetch(FIND, digests)
+    return {
+        digest: Key(key_id, workspace, frozenset(scopes), rate_limit, expires_at)
+        for digest, key_id, workspace, scopes, rate_limit, expires_at in rows
+    }
+
+
+async def create_key(
+    database: Database,
+    workspace: str,
+    *,
+    scopes: Sequence[str],
+    rate_limit: str | None,
+    expires_at: datetime | None,
+) -> str:
+    """Make a key for the workspace, and the workspace if it is new; return the key, for the only time."""
+    key = "wbk_" + _random(KEY_LENGTH)
+    digest = hashlib.sha256(key.encode()).digest()
+    key_id = "key_" + _random(ID_LENGTH)
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute(MAKE_WORKSPACE, workspace)
+        await connection.execute(CREATE, key_id, digest, scopes, rate_limit, expires_at, workspace)
+    return key
+
+
+async def list_keys(database: Database, workspace: str | None) -> list[ListedKey]:
+    """Return the keys of a workspace, or of all."""
+    async with database.acquire() as connection:
+        return [ListedKey(*row) for row in await connection.fetch(LIST, workspace)]
+
+
+async def revoke_key(database: Database, key_id: str) -> bool:
+    """Revoke the key with that id; False if there is none. Every process knows within 10 s."""
+    async with database.acquire() as connection:
+        tag: str = await connection.execute(REVOKE, key_id)
+    return tag == "UPDATE 1"
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))

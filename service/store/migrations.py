@@ -1,0 +1,78 @@
+"""Bringing a database to the schema of this program: schema.sql, whole, on an empty one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from service.store.database import Database
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+SCHEMA: Final = Path(__file__).parents[2] / "schema.sql"
+VERSION: Final = 1
+
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('document-links migrate'))"
+
+CURRENT_VERSION: Final = """
+SELECT max(version)
+FROM schema_version
+"""
+
+TABLES: Final = """
+SELECT count(*)
+FROM pg_class
+WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+"""
+
+
+class SchemaError(Exception):
+    """The database holds something that this program must not touch."""
+
+
+async def migrate(database: Database) -> bool:
+    """Apply the schema if the database is empty; return whether it did. Two at once: one waits.
+
+    Raises:
+        SchemaError: it holds other tables, or a schema that is newer than this program.
+        Unavailable: the database is away.
+    """
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute(LOCK)
+        version = await schema_version(connection)
+        if version == VERSION:
+            return False
+        if version is not None:
+            raise SchemaError(
+                f"the database has schema {version}, this program knows {VERSION}: update it"
+            )
+        if await connection.fetchval(TABLES):
+            raise SchemaError(
+                "the database is not empty, and what is in it is not ours: use one of its own"
+            )
+        await connection.execute(SCHEMA.read_text())
+        return True
+
+
+async def schema_version(connection: "Connection") -> int | None:
+    """Return the version that the database has; None if it has no schema of ours."""
+    if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
+        return None
+    version: int | None = await connection.fetchval(CURRENT_VERSION)
+    return version
+
+
+async def check_schema(database: Database) -> None:
+    """See that the database answers, can be written to and has the schema of this program.
+
+    Raises:
+        SchemaError: it has not.
+        Unavailable: it is away.
+    """
+    async with database.acquire() as connection:
+        version = await schema_version(connection)
+        if version != VERSION:
+            raise SchemaError(
+                f"the database has schema {version}, not {VERSION}: run `python -m service migrate`"
+            )
+        if await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise SchemaError("the database is a standby: it cannot be written to")

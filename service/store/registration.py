@@ -1,0 +1,28 @@
+"""Making entities known: on request, or on first use where the policy is `any`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from service.core.changes import EntityKey
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+REGISTER: Final = """
+INSERT INTO entities AS e (workspace_id, type, id)
+SELECT w, t, i
+FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS u (w, t, i, n)
+ORDER BY n
+ON CONFLICT (workspace_id, type, id) DO UPDATE
+SET deleted_at = NULL
+WHERE e.deleted_at IS NOT NULL
+RETURNING e.id
+"""
+
+
+async def register_entities(connection: "Connection", keys: Sequence[EntityKey]) -> int:
+    """Make the entities known, or bring them back from deletion; their links stay unlinked.
+
+    Takes the keys sorted, so that nothing deadlocks; returns how many were not known before.
+    """
+    return len(await connection.fetch(REGISTER, *zip(*keys, strict=True)))

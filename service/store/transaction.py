@@ -1,0 +1,146 @@
+"""One transaction, to its certain end: committed, not committed, or honestly unknown."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from service.core.errors import Unavailable
+from service.store.database import CONNECTION_ERRORS, REFUSAL_ERRORS, Database
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+BEGIN: Final = """
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL idle_in_transaction_session_timeout = '10s'
+"""  # whatever the database's default is; and a process that hangs must not keep documents locked
+
+BEGIN_PATIENT: Final = BEGIN + "; SET LOCAL lock_timeout = '2s'"
+
+STATUS: Final = "SELECT pg_xact_status($1::xid8)"
+
+FOUND: Final = """
+SELECT EXISTS (SELECT FROM outbox WHERE xid = $1::xid8 AND event_id = $2)
+    OR EXISTS (
+        SELECT FROM idempotency_keys WHERE workspace_id = $3 AND scope = $4 AND fingerprint = $5
+    )
+"""
+
+ATTEMPTS: Final = 3
+LOOK_UP_DEADLINE_S: Final = 5.0
+LOOK_UP_INTERVAL_S: Final = 0.05
+
+T = TypeVar("T")
+
+
+class Witness(NamedTuple):
+    """Something that only this transaction wrote: if it is there, the transaction was committed.
+
+    The xid alone is no proof: after a crash Postgres may give it away again.
+    """
+
+    xid: int
+    event_id: UUID | None = None
+    workspace_id: str | None = None
+    scope: bytes | None = None
+    fingerprint: bytes | None = None
+
+
+class NotCommitted(Exception):  # noqa: N818 - a fact, on which the caller retries
+    """The answer to COMMIT was lost, and the transaction did not take effect: do it again."""
+
+
+class Appeared(Exception):  # noqa: N818 - likewise
+    """A row that was not there to be locked was there to be read: do it again."""
+
+
+Step = Callable[["Connection"], Awaitable[tuple[T, Witness | None]]]
+
+
+async def transact(database: Database, connection: "Connection", begin: str, step: Step[T]) -> T:
+    """Run the step in a transaction and return its result once that is durable.
+
+    A step that returns no witness has written nothing and is rolled back: nothing to flush.
+
+    Raises:
+        NotCommitted: the connection broke during COMMIT, and nothing was written.
+        Unavailable: it broke, and whether it was written could not be found out in time.
+    """
+    await connection.execute(begin)
+    try:
+        result, witness = await step(connection)
+    except BaseException:
+        await _roll_back(connection)
+        raise
+    if witness is None:
+        await connection.execute("ROLLBACK")
+        return result
+    try:
+        await connection.execute("COMMIT")
+    except CONNECTION_ERRORS as error:
+        if not await _was_committed(database, witness):
+            raise NotCommitted from error
+    return result
+
+
+async def transact_alone(database: Database, step: Step[T]) -> T:
+    """Run the step in a transaction of its own that waits for locks; again if nothing was written.
+
+    Raises:
+        Unavailable: the database is away, or somebody held a lock for too long.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            async with database.acquire() as connection:
+                return await transact(database, connection, BEGIN_PATIENT, step)
+        except (NotCommitted, Appeared, asyncpg.TransactionRollbackError):
+            continue
+    raise Unavailable("the database was interrupted again and again; nothing was written")
+
+
+async def _roll_back(connection: "Connection") -> None:
+    try:
+        await connection.execute("ROLLBACK")
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+        connection.terminate()  # ends the transaction as well; a pool replaces the connection
+
+
+async def _was_committed(database: Database, witness: Witness) -> bool:
+    """Look for what the transaction wrote, on a new connection, until it is certain."""
+    try:
+        async with asyncio.timeout(LOOK_UP_DEADLINE_S):
+            while True:
+                answer = await _look(database, witness)
+                if answer is not None:
+                    return answer
+                await asyncio.sleep(LOOK_UP_INTERVAL_S)
+    except TimeoutError:
+        detail = "the database went away while it was writing: whether it did is not known yet"
+        raise Unavailable(detail) from None
+
+
+async def _look(database: Database, witness: Witness) -> bool | None:
+    """Return whether it was committed; None if that is not known yet."""
+    try:
+        connection = await database.connect()
+    except (*CONNECTION_ERRORS, *REFUSAL_ERRORS):
+        return None
+    try:
+        # In this order: what was no longer in progress before the look is seen by the look.
+        running = await _is_running(connection, witness.xid)
+        found = await connection.fetchval(FOUND, *witness)
+    except CONNECTION_ERRORS:
+        return None
+    finally:
+        connection.terminate()
+    return True if found else None if running else False
+
+
+async def _is_running(connection: "Connection", xid: int) -> bool:
+    try:
+        return bool(await connection.fetchval(STATUS, xid) == "in progress")
+    except asyncpg.InvalidParameterValueError:
+        return False  # "in the future": a crash lost the xid together with the transaction
