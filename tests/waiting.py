@@ -1,6 +1,7 @@
 """Waiting for a condition with a deadline: the only place where a test pauses."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -15,3 +16,12 @@ async def until(look: Callable[[], Awaitable[T]], timeout_s: float = TIMEOUT_S) 
         while not (found := await look()):  # noqa: ASYNC110 - other processes set no event of ours
             await asyncio.sleep(LOOK_EVERY_S)
     return found
+
+
+def eventually(look: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
+    """Return when `look` says so; TimeoutError at the deadline. For tests without an event loop."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(LOOK_EVERY_S)

@@ -43,6 +43,12 @@ def service(dsn: str, logs: Path, **settings: str) -> Iterator[Program]:
 @contextmanager
 def worker(dsn: str, bootstrap: str, logs: Path, **settings: str) -> Iterator[Program]:
     """Run `outbox_worker run`; its own port is free unless OUTBOX_HTTP_PORT is given."""
+    with _running(worker_program(dsn, bootstrap, logs, **settings)) as program:
+        yield program
+
+
+def worker_program(dsn: str, bootstrap: str, logs: Path, **settings: str) -> Program:
+    """Return `outbox_worker run`, not started yet."""
     port = int(settings.get("OUTBOX_HTTP_PORT") or free_port())
     env = {
         **settings,
@@ -50,8 +56,7 @@ def worker(dsn: str, bootstrap: str, logs: Path, **settings: str) -> Iterator[Pr
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
         "OUTBOX_HTTP_PORT": str(port),
     }
-    with _running(Program("outbox_worker", "run", logs / "worker.log", env, port)) as program:
-        yield program
+    return Program("outbox_worker", "run", logs / "worker.log", env, port)
 
 
 def migrate(dsn: str) -> None:
