@@ -24,7 +24,12 @@ TEMPLATE = "document_links_template"
 MEMORY_BYTES = 4 << 30
 _STOP = "stop"
 # Databases of tests are thrown away, so they need not survive a power cut.
-_POSTGRES_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "400"}
+_POSTGRES_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "400",
+    "max_prepared_transactions": "40",  # a window must see what two-phase commits hold back
+}
 
 
 class Parts:
