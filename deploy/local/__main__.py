@@ -1,8 +1,8 @@
 """`python -m deploy.local run`: everything on this machine, until Ctrl-C."""
 
 import signal
-import sys
-from types import FrameType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -17,38 +17,32 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 @app.command()
 def run() -> None:
     """Start everything, link a document, show its event and those that follow."""
-    demo.run()
+    with _until_interrupted():
+        demo.run()
 
 
 @app.command()
 def up() -> None:
     """Start Postgres and Kafka alone and print their addresses as settings."""
-    with find_postgres() as postgres, find_kafka() as kafka:
+    with _until_interrupted(), find_postgres() as postgres, find_kafka() as kafka:
         print(f"export DATABASE_URL={postgres.dsn()}")
         print(f"export KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap}", flush=True)
         say("Ctrl-C ends both")
         signal.pause()
 
 
-def main() -> int:
-    """Run a command; 1 with one clear message where a part is missing or has died."""
-    signal.signal(signal.SIGTERM, _interrupt)
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM for the usual end; 1 with one clear message for any other."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app(standalone_mode=False)
+        yield
     except KeyboardInterrupt:
         say("\nstopped")
-    except typer.Exit as done:
-        return done.exit_code
     except LocalError as error:
         say(str(error))
-        return 1
-    return 0
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """Treat SIGTERM as Ctrl-C, so that it too ends all that was started."""
-    raise KeyboardInterrupt
+        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app(prog_name="python -m deploy.local")
