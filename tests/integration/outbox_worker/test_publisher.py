@@ -1,0 +1,195 @@
+"""The publisher: what aiokafka does not promise and the relay needs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError
+
+from outbox_worker import publisher as module
+from outbox_worker import topics as admin
+from outbox_worker.publisher import FencedError, Publisher
+from outbox_worker.registration import Registration
+from outbox_worker.settings import Settings, read
+from tests import topics
+
+RELAY = Registration("relay", "1", 1, 3)
+Start = Callable[..., Any]
+
+
+def rows(values: list[str], key: str = "key") -> list[tuple[int, str, bytes, str | None]]:
+    """Return rows as the window gives them."""
+    return [(n, f"{key}/{n}", value.encode(), None) for n, value in enumerate(values)]
+
+
+@pytest.fixture
+async def settings(kafka: str, topic: str) -> Settings:
+    """Return settings for topics that are there: the event topic with three partitions."""
+    settings = read(
+        {"DATABASE_URL": "unused", "KAFKA_BOOTSTRAP_SERVERS": kafka, "OUTBOX_TOPIC": topic}
+    )
+    async with admin.administration(settings.kafka_client()) as topics_:
+        await topics_.ensure(topic, RELAY.partitions, admin.EVENT_TOPIC)
+        await topics_.ensure(RELAY.progress_topic(topic), 1, admin.PROGRESS_TOPIC)
+    return settings
+
+
+@pytest.fixture
+async def start(settings: Settings) -> AsyncIterator[Start]:
+    """Yield a function that starts a publisher, closed when the test ends."""
+    started: list[Publisher] = []
+
+    async def begin(batch_bytes: int = module.BATCH_BYTES) -> Publisher:
+        publisher = Publisher(settings, RELAY, batch_bytes)
+        started.append(publisher)
+        return await publisher.start()
+
+    yield begin
+    for publisher in started:
+        await publisher.close()
+
+
+async def publish(publisher: Publisher, values: list[str], progress: bytes) -> dict[int, int]:
+    """Publish one page."""
+    return await publisher.publish(publisher.pack(rows(values)), progress)
+
+
+async def last_progress(settings: Settings) -> bytes | None:
+    """Return what a take-over finds."""
+    return await admin.last_value(settings.kafka_client(), RELAY.progress_topic(settings.topic))
+
+
+async def test_rows_and_progress_are_committed_together(
+    settings: Settings, start: Start, kafka: str
+) -> None:
+    """After a publish a committed reader has every row, and the progress record is the last."""
+    publisher = await start()
+    await publish(publisher, ["a", "b", "c"], b"1")
+    await publish(publisher, ["d"], b"2")
+    assert sorted(await topics.payloads(kafka, settings.topic)) == [b"a", b"b", b"c", b"d"]
+    assert await last_progress(settings) == b"2"
+
+
+async def test_highest_offsets_are_returned(settings: Settings, start: Start, kafka: str) -> None:
+    """The offsets are those of the last records, as a reader sees them."""
+    publisher = await start()
+    offsets = await publish(publisher, [str(n) for n in range(50)], b"1")
+    records = await topics.read_all(kafka, settings.topic)
+    last = {record.partition: record.offset for record in records}
+    assert offsets == last
+
+
+async def test_newer_publisher_fences_the_older(
+    settings: Settings, start: Start, kafka: str
+) -> None:
+    """The older one's next publish fails as fenced, and none of its rows can be read."""
+    older = await start()
+    await publish(older, ["a"], b"1")
+    newer = await start()
+    with pytest.raises(FencedError):
+        await publish(older, ["b"], b"2")
+    await publish(newer, ["c"], b"3")
+    assert sorted(await topics.payloads(kafka, settings.topic)) == [b"a", b"c"]
+    assert await last_progress(settings) == b"3"
+
+
+async def test_open_transaction_of_the_older_is_ended(
+    settings: Settings, start: Start, kafka: str
+) -> None:
+    """What a dead relay had sent and not committed is undone before the newer one reads."""
+    older = await start()
+    await older._producer.begin_transaction()  # noqa: SLF001 - dies in the middle of publish()
+    for batches in older.pack(rows(["lost"])):
+        await asyncio.gather(
+            *(sent.acknowledgement for sent in await older._send(batches))  # noqa: SLF001 - as above
+        )
+    await (await older._send_progress(b"lost"))  # noqa: SLF001 - as above
+    newer = await start()
+    assert await last_progress(settings) is None
+    await publish(newer, ["kept"], b"1")
+    assert await topics.payloads(kafka, settings.topic) == [b"kept"]
+
+
+async def test_batch_that_the_topic_refuses_fails_the_whole_transaction(
+    settings: Settings, start: Start, kafka: str
+) -> None:
+    """Aiokafka would commit the rest; we raise, and a smaller batch then goes through."""
+    await limit_message_size(kafka, settings.topic, 30_000)
+    values = [str(n) * 1_000 for n in range(10)] + ["x" * 16_000] * 12
+    publisher = await start()
+    with pytest.raises(MessageSizeTooLargeError):
+        await publish(publisher, values, b"1")
+    await publisher.close()
+    assert await topics.payloads(kafka, settings.topic) == []
+    assert await last_progress(settings) is None
+    smaller = await start(batch_bytes=20_000)
+    await publish(smaller, values, b"1")
+    assert len(await topics.payloads(kafka, settings.topic)) == len(values)
+
+
+async def limit_message_size(kafka: str, topic: str, size: int) -> None:
+    """Make the topic refuse batches above a size."""
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await client.start()
+    configs = {"max.message.bytes": str(size)}
+    await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+    await client.close()
+
+
+async def test_page_larger_than_a_batch_stays_in_order(
+    settings: Settings, start: Start, kafka: str
+) -> None:
+    """Rows of one key that fill several batches are read in the order in which they came."""
+    publisher = await start(batch_bytes=20_000)
+    page = [(n, "one key", f"{n:05}{'x' * 500}".encode(), None) for n in range(400)]
+    await publisher.publish(publisher.pack(page), b"1")
+    values = [int(value[:5]) for value in await topics.payloads(kafka, settings.topic)]
+    assert values == list(range(400))
+
+
+async def test_traceparent_becomes_a_header(settings: Settings, start: Start, kafka: str) -> None:
+    """A row with a traceparent carries it in a header, another one does not."""
+    publisher = await start()
+    page = [(1, "k", b"with", "00-ab-cd-01"), (2, "k", b"without", None)]
+    await publisher.publish(publisher.pack(page), b"1")
+    headers = {r.value: dict(r.headers) for r in await topics.read_all(kafka, settings.topic)}
+    assert headers[b"with"]["traceparent"] == b"00-ab-cd-01"
+    assert "traceparent" not in headers[b"without"]
+
+
+async def test_producer_is_worn_out_long_before_sequence_numbers_wrap(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a partition has had its share of records, the publisher asks to be replaced."""
+    monkeypatch.setattr(module, "RECORDS_A_PRODUCER", 10)
+    publisher = await start()
+    await publish(publisher, ["a"] * 9, b"1")
+    assert not publisher.worn_out
+    await publisher.publish(publisher.pack([(1, "k", b"v", None)] * 10), b"2")
+    assert publisher.worn_out
+
+
+async def test_progress_is_found_behind_aborted_records(settings: Settings, start: Start) -> None:
+    """The last committed record is found however many aborted ones came after it."""
+    publisher = await start()
+    await publish(publisher, ["a"], b"committed")
+    for _ in range(30):
+        await publisher._producer.begin_transaction()  # noqa: SLF001 - to abort it
+        await (await publisher._send_progress(b"aborted"))  # noqa: SLF001 - as above
+        await publisher._producer.abort_transaction()  # noqa: SLF001 - as above
+    assert await last_progress(settings) == b"committed"
+
+
+async def test_missing_topic_is_not_made_by_looking(kafka: str, topic: str) -> None:
+    """Whether a topic exists can be asked without making it."""
+    async with admin.administration({"bootstrap_servers": kafka}) as client:
+        assert not await client.exists(topic)
+        assert not await client.exists(topic)
+        assert await client.ensure(topic, 2, admin.EVENT_TOPIC)
+        assert await client.exists(topic)
+        assert not await client.ensure(topic, 2, admin.EVENT_TOPIC)
+        assert await client.partitions(topic) == 2
+        assert (await client.configs(topic))["retention.ms"] == "-1"

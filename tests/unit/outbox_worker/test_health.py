@@ -1,0 +1,57 @@
+"""Health means progress, whatever the cause of its lack."""
+
+import logging
+
+import pytest
+
+from outbox_worker.health import NO_PROGRESS_S, Health
+
+
+class Clock:
+    """A clock that moves when told to."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def test_no_progress_for_too_long_is_unhealthy() -> None:
+    """Healthy until the deadline, unhealthy after it, healthy again with progress."""
+    clock = Clock()
+    health = Health(clock)
+    clock.now += NO_PROGRESS_S
+    assert health.healthy
+    clock.now += 1
+    assert not health.healthy
+    health.progressed()
+    assert health.healthy
+
+
+def test_ready_is_who_leads_or_stands_by_without_a_problem() -> None:
+    """Starting is not ready; a problem takes readiness away until there is progress."""
+    health = Health(Clock())
+    assert not health.ready
+    health.enter("standby")
+    assert health.ready
+    health.failing("KafkaConnectionError")
+    assert not health.ready
+    assert health.report()["problem"] == "KafkaConnectionError"
+    health.progressed()
+    assert health.ready
+
+
+def test_a_line_for_each_problem_and_not_for_each_retry(caplog: pytest.LogCaptureFixture) -> None:
+    """The same problem is told once, another one again, and the end of it."""
+    health = Health(Clock())
+    with caplog.at_level(logging.INFO, logger="outbox_worker"):
+        for problem in ("A", "A", "A", "B", "B"):
+            health.failing(problem)
+        health.progressed()
+        health.progressed()
+    assert [record.getMessage() for record in caplog.records] == [
+        "worker.failing",
+        "worker.failing",
+        "worker.recovered",
+    ]

@@ -1,0 +1,54 @@
+"""Keys are hashed as the Java client hashes them; rows keep their order in batches."""
+
+import pytest
+
+from outbox_worker.records import Packer, partition_of
+
+# From org.apache.kafka.common.utils.UtilsTest (testMurmur2), turned into partitions of 1000.
+JAVA = {
+    b"21": -973932308,
+    b"foobar": -790332482,
+    b"a-little-bit-long-string": -985981536,
+    b"a-little-bit-longer-string": -1486304829,
+    b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+    b"abc": 479470107,
+}
+
+
+class SmallBatch:
+    """A batch that takes two records, then no more."""
+
+    def __init__(self) -> None:
+        self.values: list[bytes | None] = []
+
+    def append(self, *, value: bytes | None, **_: object) -> object | None:
+        """Take a record, unless full."""
+        if len(self.values) == 2:
+            return None
+        self.values.append(value)
+        return object()
+
+    def record_count(self) -> int:
+        """Return how many there are."""
+        return len(self.values)
+
+
+@pytest.mark.parametrize(("key", "hashed"), JAVA.items())
+def test_partition_is_the_java_clients(key: bytes, hashed: int) -> None:
+    """Another producer in the topic, written in Java, puts a key into the same partition."""
+    assert partition_of(key, 1_000) == (hashed & 0x7FFFFFFF) % 1_000
+
+
+def test_full_batch_is_followed_by_another_in_a_later_round() -> None:
+    """Five rows of one key go out in three rounds, in their order, each with one batch."""
+    rows = [(n, "key", str(n).encode(), None) for n in range(5)]
+    rounds = Packer(4).pack(rows, SmallBatch, 0)
+    (partition,) = rounds[0]
+    assert [list(batches) for batches in rounds] == [[partition]] * 3
+    values = [batch.values for batches in rounds for batch in batches.values()]  # type: ignore[attr-defined] # they are SmallBatches
+    assert values == [[b"0", b"1"], [b"2", b"3"], [b"4"]]
+
+
+def test_no_rows_need_no_round() -> None:
+    """An empty page is nothing to send."""
+    assert Packer(4).pack([], SmallBatch, 0) == []
