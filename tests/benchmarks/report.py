@@ -11,6 +11,8 @@ from rich.table import Table
 
 from tests.benchmarks.figures import Figures
 
+DELIVERIES = ("exactly-once", "at-least-once")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -25,26 +27,22 @@ class Row:
 
 ROWS = (
     Row("new links, 1 connection", "links.w1c1.rate", "/s", "pgbench.c1.rate", "pgbench, 1 client"),
-    Row("  p50", "links.w1c1.p50", "ms", "pgbench.c1.p50", ""),
-    Row("  p99", "links.w1c1.p99", "ms", "pgbench.c1.p99", ""),
-    Row(
-        "new links, 32 connections",
-        "links.w1c32.rate",
-        "/s",
-        "pgbench.c32.rate",
-        "pgbench, 32 clients",
+    Row("  p50", "links.w1c1.p50", "ms", "pgbench.c1.p50"),
+    Row("  p99", "links.w1c1.p99", "ms", "pgbench.c1.p99"),
+    Row("new links, 32 connections", "links.w1c32.rate", "/s", "pgbench.c32.rate", "pgbench, 32"),
+    Row("  p50", "links.w1c32.p50", "ms", "pgbench.c32.p50"),
+    Row("  p99", "links.w1c32.p99", "ms", "pgbench.c32.p99"),
+    *(
+        row
+        for delivery in DELIVERIES
+        for row in (
+            Row(f"drain, {delivery}", f"drain.{delivery}.rate", "/s"),
+            Row("  the relay's CPU an event", f"drain.{delivery}.cpu_us", "µs"),
+            Row("  its memory at most", f"drain.{delivery}.peak_mib", "MiB"),
+            Row(f"answer to event, {delivery}", f"latency.{delivery}.p50", "ms"),
+            Row("  p99", f"latency.{delivery}.p99", "ms"),
+        )
     ),
-    Row("  p50", "links.w1c32.p50", "ms", "pgbench.c32.p50", ""),
-    Row("  p99", "links.w1c32.p99", "ms", "pgbench.c32.p99", ""),
-    Row("drain, exactly once", "drain.exactly-once.rate", "events/s"),
-    Row("  relay's CPU an event", "drain.exactly-once.cpu_us", "µs"),
-    Row("  relay's memory at most", "drain.exactly-once.peak_mib", "MiB"),
-    Row("drain, at least once", "drain.at-least-once.rate", "events/s"),
-    Row("  relay's CPU an event", "drain.at-least-once.cpu_us", "µs"),
-    Row("response to consumer at 1,000/s, exactly once, p50", "latency.exactly-once.p50", "ms"),
-    Row("  p99", "latency.exactly-once.p99", "ms"),
-    Row("response to consumer at 1,000/s, at least once, p50", "latency.at-least-once.p50", "ms"),
-    Row("  p99", "latency.at-least-once.p99", "ms"),
 )
 
 
@@ -52,19 +50,21 @@ def show(
     rounds: Sequence[Figures], machine: Mapping[str, str | int], rows: Sequence[Row] = ROWS
 ) -> None:
     """Print the table of what was measured."""
-    table = Table(title=f"medians of {len(rounds)} interleaved rounds (least – most)")
-    table.add_column("what")
-    table.add_column("here", justify="right")
-    table.add_column("beside", justify="right")
-    table.add_column("ratio", justify="right")
+    table = Table(title=f"Medians of {len(rounds)} interleaved rounds, least and most in brackets")
+    for title in ("what", "unit", "here", "beside it", "", "ratio"):
+        table.add_column(
+            title, justify="left" if title in {"what", "unit"} else "right", no_wrap=True
+        )
     for row in rows:
-        if any(row.figure in figures for figures in rounds):
-            table.add_row(
-                row.title,
-                _spread(rounds, row.figure, row.unit),
-                _beside(rounds, row),
-                _ratio(rounds, row),
-            )
+        beside = "" if row.beside is None else _spread(rounds, row.beside)
+        table.add_row(
+            row.title,
+            row.unit,
+            _spread(rounds, row.figure),
+            row.beside_title,
+            beside,
+            _ratio(rounds, row),
+        )
     console = Console(width=max(120, Console().width))
     console.print(table)
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), soft_wrap=True)
@@ -84,18 +84,10 @@ def _values(rounds: Sequence[Figures], name: str) -> list[float]:
     return [figures[name] for figures in rounds if name in figures]
 
 
-def _spread(rounds: Sequence[Figures], name: str, unit: str) -> str:
+def _spread(rounds: Sequence[Figures], name: str) -> str:
     values = _values(rounds, name)
-    least, median, most = (
-        _number(value) for value in (min(values), statistics.median(values), max(values))
-    )
-    return f"{median} {unit} ({least} – {most})"
-
-
-def _beside(rounds: Sequence[Figures], row: Row) -> str:
-    if row.beside is None:
-        return ""
-    return f"{row.beside_title} {_spread(rounds, row.beside, row.unit)}".strip()
+    least, median, most = map(_number, (min(values), statistics.median(values), max(values)))
+    return median if len(values) == 1 else f"{median} ({least} – {most})"
 
 
 def _ratio(rounds: Sequence[Figures], row: Row) -> str:
