@@ -1,7 +1,7 @@
 """The service's settings: read from the environment once, validated together, passed down."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
 import limits
@@ -42,27 +42,30 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     problems = [
         _unknown(name, known) for name in environ if name.startswith(PREFIX) and name not in known
     ]
-    try:
-        settings = msgspec.convert(given, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError("\n".join([*problems, _readable(error)])) from None
-    try:
-        limits.parse(settings.links_rate_limit)
-    except ValueError:
-        problems.append('LINKS_RATE_LIMIT: not a rate like "1000/minute"')
+    for field in msgspec.structs.fields(Settings):
+        problems += _problems(field, given.get(field.encode_name))
     if problems:
         raise SettingsError("\n".join(problems))
-    return settings
+    return msgspec.convert(given, Settings, strict=False)
+
+
+def _problems(field: msgspec.structs.FieldInfo, value: str | None) -> Iterator[str]:
+    """Check one variable by itself: msgspec stops at the first that is wrong."""
+    name = field.encode_name
+    if value is None:
+        if field.required:
+            yield f"{name}: missing variable"
+        return
+    try:
+        msgspec.convert(value, field.type, strict=False)
+        if name == "LINKS_RATE_LIMIT":
+            limits.parse(value)
+    except msgspec.ValidationError as error:
+        yield f"{name}: {error}"
+    except ValueError:
+        yield f'{name}: not a rate like "1000/minute"'
 
 
 def _unknown(name: str, known: list[str]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     return f"{name}: unknown variable; did you mean {nearest}?"
-
-
-def _readable(error: msgspec.ValidationError) -> str:
-    """Msgspec names the field at the end (`… - at `$.LINKS_PORT``), or in the middle if it is missing."""
-    what, _, where = str(error).partition(" - at `$.")
-    if where:
-        return f"{where.rstrip('`')}: {what}"
-    return what.replace("Object missing required field", "missing variable")
