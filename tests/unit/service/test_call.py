@@ -1,0 +1,88 @@
+"""Calls: what their headers ask for, and what becomes of headers that make no sense."""
+
+import pytest
+
+from service.edge.call import Call
+from service.edge.problems import EdgeError
+from service.store.keys import Key
+
+TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def call(method: str = "POST", path: str = "/v1/x", query: bytes = b"", **headers: bytes) -> Call:
+    """Return a call of a known key, with headers whose names are written with underscores."""
+    named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    made = Call(method, path, query, named)
+    made.key = Key("key_1", "0193e6c4-0000-7000-8000-000000000001", frozenset(), None, None)
+    return made
+
+
+@pytest.mark.parametrize("given", [b"a", b"req-1_2.3", b"x" * 128])
+def test_callers_request_id_is_kept(given: bytes) -> None:
+    """A request id of safe characters is the caller's own."""
+    assert call(x_request_id=given).request_id == given.decode()
+
+
+@pytest.mark.parametrize("given", [b"", b"a b", b"x" * 129, b"a\n", b'"', b"\xff"])
+def test_unsafe_request_id_is_replaced(given: bytes) -> None:
+    """Another one is not taken into logs and events, but replaced."""
+    assert call(x_request_id=given).request_id.startswith("req_")
+
+
+def test_caller_is_named_by_its_public_id() -> None:
+    """Events are told who, where the request belongs, and its trace."""
+    made = call(traceparent=TRACEPARENT, x_request_id=b"r").caller
+    assert (made.actor, made.request_id) == ("key_1", "r")
+    assert made.traceparent == TRACEPARENT.decode()
+
+
+@pytest.mark.parametrize("given", [b"", b"00-zz-b7ad6b7169203331-01", TRACEPARENT + b"x", b"\xff"])
+def test_malformed_traceparent_is_dropped(given: bytes) -> None:
+    """A trace context that is none does not reach the event."""
+    assert call(traceparent=given).caller.traceparent is None
+
+
+@pytest.mark.parametrize(
+    ("header", "revisions"),
+    [
+        (b"*", None),
+        (b'"4"', {4}),
+        (b'"4", "5"', {4, 5}),
+        (b'W/"4"', set()),
+        (b"4", set()),
+        (b'"x"', set()),
+        (b'"99999999999999999999"', set()),
+        (b"", set()),
+    ],
+)
+def test_revisions_of_if_match(header: bytes, revisions: set[int] | None) -> None:
+    """Strong tags that are revisions count; what cannot match, does not; a star is any."""
+    assert call(if_match=header).revisions == revisions
+
+
+def test_without_if_match_any_revision_will_do() -> None:
+    """The condition is optional."""
+    assert call().revisions is None
+
+
+def test_idempotency_tells_calls_and_contents_apart() -> None:
+    """Method, path and key make the scope; query and body make the fingerprint."""
+    first = call(idempotency_key=b"k").idempotency
+    assert first == call(idempotency_key=b'"k"').idempotency
+    assert first is not None
+    for other in (call("PUT", idempotency_key=b"k"), call(path="/v1/y", idempotency_key=b"k"),
+                  call(idempotency_key=b"l")):  # fmt: skip
+        assert other.idempotency is not None
+        assert other.idempotency.scope != first.scope
+    queried = call(query=b"a=1", idempotency_key=b"k").idempotency
+    assert queried is not None
+    assert queried.scope == first.scope
+    assert queried.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("key", [b"", b'""', b"a b", b"x" * 256, b"\xc3\xa9", b"a\t"])
+def test_malformed_idempotency_key_is_refused(key: bytes) -> None:
+    """A key that is not 1 to 255 visible characters is named as the fault."""
+    with pytest.raises(EdgeError) as refusal:
+        _ = call(idempotency_key=key).idempotency
+    assert [error.field for error in refusal.value.errors] == ["Idempotency-Key"]

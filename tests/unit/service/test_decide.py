@@ -1,0 +1,264 @@
+"""Deciding: arbitrary changes over arbitrary states, held against a plain dictionary."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.core.changes import (
+    Caller,
+    Change,
+    DocumentState,
+    Link,
+    LinkRow,
+    Outcome,
+    SetRole,
+    Triple,
+    Unlink,
+)
+from service.core.decide import Draft, State, decide
+from service.core.errors import NotFound, PreconditionFailed, Refusal
+
+WORKSPACE = "0193e6c4-0000-7000-8000-000000000001"
+MOMENT = datetime(2026, 4, 17, tzinfo=UTC)
+BEFORE = MOMENT - timedelta(days=1)
+CALLER = Caller(WORKSPACE, "key_abc", "req_1")
+
+TRIPLES = [
+    Triple(WORKSPACE, document, "deal", entity) for document in ("d1", "d2") for entity in "ab"
+]
+ROLES = st.sampled_from([None, "draft", "signed"])
+CHANGES = st.one_of(
+    st.builds(Link, st.sampled_from(TRIPLES), ROLES),
+    st.builds(Unlink, st.sampled_from(TRIPLES), st.booleans()),
+    st.builds(SetRole, st.sampled_from(TRIPLES), ROLES),
+)
+
+Shadow = dict[Triple, tuple[bool, str | None]]
+"""What a link is, as simply as it can be said: active or not, and its role."""
+
+
+class Batch(NamedTuple):
+    """One request's changes."""
+
+    atomic: bool
+    changes: list[Change]
+
+
+@st.composite
+def states(draw: st.DrawFn) -> State:
+    """Return a state as a transaction may find it; most documents and entities are there."""
+    state = State(MOMENT)
+    for document in ("d1", "d2"):
+        if draw(st.integers(0, 5)):
+            version = draw(st.integers(0, 1000))
+            deleted = not draw(st.integers(0, 5))
+            state.documents[WORKSPACE, document] = DocumentState(version, version + 7, deleted)
+    state.entities = {(WORKSPACE, "deal", e) for e in "ab" if draw(st.integers(0, 5))}
+    for number, triple in enumerate(TRIPLES):
+        if triple.document in state.documents and draw(st.booleans()):
+            removed = BEFORE if draw(st.booleans()) else None
+            state.links[triple] = LinkRow(
+                triple,
+                UUID(int=number),
+                draw(ROLES),
+                BEFORE,
+                removed,
+                None if removed is None else "unlink",
+            )
+            state.stored_links.add(triple)
+    return state
+
+
+BATCHES = st.lists(st.builds(Batch, st.booleans(), st.lists(CHANGES, min_size=1, max_size=6)))
+
+
+def shadow_of(state: State) -> Shadow:
+    """Say the state's links simply."""
+    return {t: (link.deleted_at is None, link.role) for t, link in state.links.items()}
+
+
+def expect(state: State, shadow: Shadow, change: Change) -> str:
+    """Carry the change out on the shadow, and say what should become of it."""
+    triple = change.triple
+    document = state.documents.get(triple.document)
+    active, role = shadow.get(triple, (False, None))
+    if document is None or document.deleted:
+        return "not_found"
+    match change:
+        case Link():
+            return expect_link(state, shadow, change)
+        case Unlink(missing_ok=missing_ok) if not active:
+            return "unchanged" if missing_ok else "not_found"
+        case Unlink():
+            shadow[triple] = (False, role)
+            return "unlinked"
+        case SetRole() if not active:
+            return "not_found"
+        case SetRole(role=wanted):
+            shadow[triple] = (True, wanted)
+            return "unchanged" if wanted == role else "updated"
+
+
+def expect_link(state: State, shadow: Shadow, change: Link) -> str:
+    """Do so for a Link to a document that is there."""
+    if change.triple.entity not in state.entities:
+        return "not_found"
+    known = change.triple in shadow
+    active, role = shadow.get(change.triple, (False, None))
+    if active:
+        return "existing"
+    shadow[change.triple] = (True, role if change.role is None else change.role)
+    return "restored" if known else "created"
+
+
+def expect_batch(state: State, shadow: Shadow, batch: Batch) -> tuple[Shadow, list[str] | int]:
+    """Return the shadow afterwards, and the outcomes, or the index of what an atomic one fails at."""
+    after = dict(shadow)
+    kinds: list[str] = []
+    for index, change in enumerate(batch.changes):
+        kinds.append(expect(state, after, change))
+        if batch.atomic and kinds[-1] == "not_found":
+            return shadow, index
+    return after, kinds
+
+
+def run(state: State, batch: Batch) -> list[str] | int:
+    """Decide about the batch and say what became of it, likewise."""
+    try:
+        outcomes = decide(Draft(state, CALLER, "batch"), batch.changes, atomic=batch.atomic)
+    except NotFound as refusal:
+        return refusal.index if refusal.index is not None else 0
+    return [each.kind if isinstance(each, Outcome) else each.code for each in outcomes]
+
+
+def told(state: State) -> list[dict[str, Any]]:
+    """Return the events' values."""
+    return [msgspec.json.decode(row.payload) for row in state.outbox]
+
+
+def subscribe(before: Shadow, events: Sequence[dict[str, Any]]) -> Shadow:
+    """Apply events as a subscriber who knew the links before."""
+    links = dict(before)
+    for event in events:
+        link = event["data"]["link"]
+        resource = link["resource"]
+        triple = Triple(WORKSPACE, event["subject"], resource["type"], resource["id"])
+        links[triple] = (link["deleted_at"] is None, link["role"])
+    return links
+
+
+@given(states(), BATCHES)
+def test_outcomes_and_links_are_those_of_a_plain_dictionary(
+    state: State, batches: list[Batch]
+) -> None:
+    """Each request ends as the dictionary says, on top of those before it."""
+    shadow = shadow_of(state)
+    for batch in batches:
+        shadow, expected = expect_batch(state, shadow, batch)
+        assert run(state, batch) == expected
+        assert shadow_of(state) == shadow
+
+
+@given(states(), BATCHES)
+def test_events_are_the_difference(state: State, batches: list[Batch]) -> None:
+    """A subscriber ends with the same links, by one event for each change that changed something."""
+    before = shadow_of(state)
+    changed = []
+    for batch in batches:
+        kinds = run(state, batch)
+        if isinstance(kinds, list):
+            changed += [k for k in kinds if k in {"created", "restored", "updated", "unlinked"}]
+    assert subscribe(before, told(state)) == shadow_of(state)
+    names = {"linked": "created", "link_updated": "updated"}
+    types = [row.event_type.removeprefix("document.") for row in state.outbox]
+    assert [names.get(name, name) for name in types] == changed
+
+
+@given(states(), BATCHES)
+def test_versions_grow_by_one_an_event_without_a_gap(state: State, batches: list[Batch]) -> None:
+    """Every event of a document carries the next version, and the document ends at the last."""
+    versions = {key: document.version for key, document in state.documents.items()}
+    for batch in batches:
+        run(state, batch)
+    for event in told(state):
+        versions[WORKSPACE, event["subject"]] += 1
+        assert event["data"]["document_version"] == versions[WORKSPACE, event["subject"]]
+        assert event["sequence"] == f"{versions[WORKSPACE, event['subject']]:020d}"
+    assert versions == {key: document.version for key, document in state.documents.items()}
+
+
+@given(states(), BATCHES)
+def test_revision_grows_by_one_a_request(state: State, batches: list[Batch]) -> None:
+    """A request that changed a document's links, however many, is one revision of it."""
+    for batch in batches:
+        revisions = {key: document.revision for key, document in state.documents.items()}
+        mark = len(state.outbox)
+        run(state, batch)
+        touched = {(WORKSPACE, event["subject"]) for event in told(state)[mark:]}
+        assert {key: document.revision for key, document in state.documents.items()} == {
+            key: revision + (key in touched) for key, revision in revisions.items()
+        }
+
+
+@given(states(), BATCHES)
+def test_what_is_to_be_written_is_what_changed(state: State, batches: list[Batch]) -> None:
+    """Rows are written for the links and documents that events tell of, and for no others."""
+    for batch in batches:
+        run(state, batch)
+    assert {triple.document for triple in state.written_links} == state.written_documents
+    assert set(subscribe({}, told(state))) == state.written_links
+
+
+@given(states(), st.lists(CHANGES, min_size=1))
+def test_refused_request_leaves_the_state_untouched(state: State, changes: list[Change]) -> None:
+    """After a refusal of an atomic request the state is what it was, to the last field."""
+    before = msgspec.structs.asdict(state) | {
+        name: type(value)(value)
+        for name, value in msgspec.structs.asdict(state).items()
+        if isinstance(value, dict | set | list)
+    }
+    try:
+        decide(
+            Draft(state, CALLER, "batch"), [*changes, Link(Triple(WORKSPACE, "no", "deal", "a"))]
+        )
+    except Refusal:
+        assert msgspec.structs.asdict(state) == before
+    else:
+        pytest.fail("a link of a document that is not there was accepted")
+
+
+def test_restoring_keeps_id_and_creation() -> None:
+    """A restored link is the same row: its id and created_at are those of the first time."""
+    state = State(MOMENT)
+    old = LinkRow(TRIPLES[0], UUID(int=5), "draft", BEFORE, BEFORE, "document_deleted", UUID(int=9))
+    state.documents[TRIPLES[0].document] = DocumentState(3, 4)
+    state.entities.add(TRIPLES[0].entity)
+    state.links[TRIPLES[0]] = old
+    decide(Draft(state, CALLER, "link"), [Link(TRIPLES[0])])
+    assert state.links[TRIPLES[0]] == LinkRow(TRIPLES[0], UUID(int=5), "draft", BEFORE)
+
+
+@pytest.mark.parametrize("accepted", [frozenset[int](), frozenset({3, 5})])
+def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
+    """If-Match without the document's revision writes nothing."""
+    state = State(MOMENT)
+    state.documents[TRIPLES[0].document] = DocumentState(0, 4)
+    state.entities.add(TRIPLES[0].entity)
+    with pytest.raises(PreconditionFailed):
+        decide(Draft(state, CALLER, "link"), [Link(TRIPLES[0])], revisions=accepted)
+    assert (state.links, state.outbox) == ({}, [])
+
+
+def test_the_right_revision_is_accepted() -> None:
+    """If-Match with the document's revision lets the write through, and moves it on."""
+    state = State(MOMENT)
+    state.documents[TRIPLES[0].document] = DocumentState(0, 4)
+    state.entities.add(TRIPLES[0].entity)
+    decide(Draft(state, CALLER, "link"), [Link(TRIPLES[0])], revisions=frozenset({4}))
+    assert state.documents[TRIPLES[0].document] == DocumentState(1, 5)

@@ -1,0 +1,74 @@
+"""Problems: every error has a code, a status and RFC 9457's fields, and gives nothing away."""
+
+import msgspec
+import pytest
+
+from service.core import errors
+from service.edge import problems
+from service.edge.problems import EdgeError, FieldError, headers_of, problem
+
+CONTRACT = {
+    "validation_error": 400,
+    "invalid_key": 401,
+    "insufficient_permissions": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "conflict": 409,
+    "precondition_failed": 412,
+    "payload_too_large": 413,
+    "unsupported_media_type": 415,
+    "idempotency_mismatch": 422,
+    "rate_limited": 429,
+    "internal": 500,
+    "unavailable": 503,
+}
+
+
+@pytest.mark.parametrize(("code", "status"), CONTRACT.items())
+def test_codes_have_their_statuses(code: str, status: int) -> None:
+    """Each code of the API comes with its own status and title."""
+    shown = problem(EdgeError(code, "detail"), "req_1")
+    assert (shown.code, shown.status, shown.detail) == (code, status, "detail")
+    assert shown.title
+
+
+@pytest.mark.parametrize("refusal", errors.Refusal.__subclasses__())
+def test_refusals_of_the_domain_have_a_status(refusal: type[errors.Refusal]) -> None:
+    """Whatever the domain refuses has a place in the table."""
+    assert problem(refusal("why"), "req_1").status == problems.STATUS_OF[refusal.code]
+
+
+def test_fields_of_a_problem() -> None:
+    """A validation error lists its fields; nothing that is empty is shown."""
+    error = EdgeError("validation_error", "why", errors=[FieldError("role", "too long")])
+    assert msgspec.json.decode(problems.encode(problem(error, "req_1"))) == {
+        "type": "urn:document-links:problem:validation_error",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "why",
+        "code": "validation_error",
+        "request_id": "req_1",
+        "errors": [{"field": "role", "message": "too long"}],
+    }
+    bare = msgspec.json.decode(problems.encode(problem(errors.NotFound("why"), "req_1")))
+    assert set(bare) == {"type", "title", "status", "detail", "code", "request_id"}
+
+
+def test_faults_of_the_program_give_nothing_away() -> None:
+    """What was not meant for callers is `internal`, without its text."""
+    shown = problems.encode(problem(ValueError("secret"), "req_1"))
+    assert b"internal" in shown
+    assert b"secret" not in shown
+
+
+def test_index_of_a_refused_change_is_shown() -> None:
+    """In a list of changes the first one that failed is named, number nought too."""
+    refusal = errors.NotFound("why")
+    refusal.index = 0
+    assert msgspec.json.decode(problems.encode(problem(refusal, "req_1")))["index"] == 0
+
+
+def test_unavailable_says_when_to_come_back() -> None:
+    """A database that is away is worth another try soon."""
+    assert headers_of(errors.Unavailable("away")) == [(b"retry-after", b"1")]
+    assert headers_of(errors.NotFound("no")) == []

@@ -1,0 +1,48 @@
+"""The registry: which types there are, which prefix tells which, what an id looks like."""
+
+import pytest
+
+from service.core import resources
+
+
+@pytest.mark.parametrize(
+    ("resource_id", "entity_type"),
+    [
+        ("ful_def456", "fulfillment"),
+        ("ship_abc123", "shipment"),
+        ("ast_xyz789", "asset"),
+        ("mfst_1", "manifest"),
+        ("item_a_b", "item"),
+        ("ship_", None),
+        ("ship", None),
+        ("shipabc", None),
+        ("SHIP_abc", None),
+        ("deal_01HY1", None),
+        ("_abc", None),
+        ("", None),
+    ],
+)
+def test_prefix_tells_the_type(resource_id: str, entity_type: str | None) -> None:
+    """The five prefixes tell their types; a prefix alone, and any other, tells none."""
+    assert resources.type_of(resource_id) == entity_type
+
+
+def test_there_are_eleven_types() -> None:
+    """Six types are named, five are inferred, none is both."""
+    assert len(resources.ENTITY_TYPES) == len(set(resources.ENTITY_TYPES)) == 11
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "0", "doc_01HY1", "123e4567-e89b-12d3-a456-426614174000", "a.b-c_D", "x" * 128]
+)
+def test_ids_are_opaque(text: str) -> None:
+    """Letters, digits, underscore, hyphen and dot make an id, up to 128 of them."""
+    assert resources.is_valid_id(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "_a", "-a", ".a", "a b", "a/b", "a\n", "a\0", "é", "x" * 129, "a%20", "a:b"]
+)
+def test_what_is_no_id(text: str) -> None:
+    """An id begins with a letter or digit, is not too long, and holds nothing else."""
+    assert not resources.is_valid_id(text)
