@@ -17,10 +17,13 @@ from service.documents.routes import Documents
 from service.documents.routes import routes as document_routes
 from service.edge.gate import Gate
 from service.edge.keys import KeyRing
+from service.edge.lists import DocumentLists
 from service.edge.metrics import Metrics
 from service.edge.rates import make_limiter
 from service.entities.routes import Entities
 from service.entities.routes import routes as entity_routes
+from service.links.batch import Batch
+from service.links.batch import routes as batch_routes
 from service.links.routes import Links
 from service.links.routes import routes as link_routes
 from service.operations import routes as operator_routes
@@ -51,6 +54,7 @@ def build(settings: Settings) -> Starlette:
     register_unknown = settings.links_entity_policy == "any"
     writer = GroupWriter(database, notifier, register_unknown=register_unknown)
     document_writer = DocumentWriter(database, notifier, register_unknown=register_unknown)
+    lists = DocumentLists(database)
     keys = KeyRing(database)
     metrics = Metrics()
 
@@ -72,8 +76,9 @@ def build(settings: Settings) -> Starlette:
     return Starlette(
         routes=[
             *link_routes(Links(database, writer)),
-            *document_routes(Documents(document_writer)),
-            *entity_routes(Entities(EntityWriter(database))),
+            *document_routes(Documents(database, document_writer, lists)),
+            *batch_routes(Batch(writer)),
+            *entity_routes(Entities(EntityWriter(database, writer), lists)),
             *operator_routes(database, metrics),
         ],
         middleware=[

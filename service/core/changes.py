@@ -41,10 +41,15 @@ class Link(Struct, frozen=True):
 
 
 class Unlink(Struct, frozen=True):
-    """Remove the link; refused if there is none, unless that is just as well."""
+    """Remove the link; refused if there is none, unless that is just as well.
+
+    With `orphaned`, only if its entity is deleted: what a deletion that goes on must not do to an
+    entity that has come back meanwhile.
+    """
 
     triple: Triple
     missing_ok: bool = False
+    orphaned: bool = False
 
 
 class SetRole(Struct, frozen=True):

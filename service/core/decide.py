@@ -72,7 +72,9 @@ class Draft:
         match change:
             case Link(triple, role):
                 return self.link(triple, role)
-            case Unlink(triple, missing_ok):
+            case Unlink(triple, missing_ok, orphaned):
+                if orphaned and triple.entity in self.state.entities:
+                    return Outcome("unchanged", self.find(triple))
                 return self.unlink(triple, missing_ok=missing_ok)
             case SetRole(triple, role):
                 return self.set_role(triple, role)

@@ -74,6 +74,7 @@ class DocumentOutcome(Struct):
 
     row: DocumentRow
     created: bool = False
+    changed: bool = True
     links: list[LinkRow] = field(default_factory=list)
     linked: list[UUID] = field(default_factory=list)
     restored: list[UUID] = field(default_factory=list)
@@ -113,7 +114,8 @@ def decide_document(
     """
     row = _admit(request, before, made=made)
     was_deleted = row.deleted_at is not None
-    draft.documents[request.key] = DocumentState(row.version, row.revision)
+    # Being made is the first write, revision 1.
+    draft.documents[request.key] = DocumentState(row.version, row.revision - made)
     if request.operation == "delete":
         row, outcomes = _delete(draft, row)
     elif request.operation == "restore":
@@ -121,7 +123,7 @@ def decide_document(
     else:
         row = _with_fields(row, request.fields)
         outcomes = _edit_links(draft, request.edits)
-    if row == before and not draft.outbox:
+    if row == before and not made and not draft.outbox:
         draft.documents.clear()  # nothing to write
     draft.keep()
     state = draft.state.documents.get(request.key)
@@ -129,8 +131,10 @@ def decide_document(
         row = replace(
             row, version=state.version, revision=state.revision, updated_at=draft.state.moment
         )
-    created = made or (request.operation == "put" and was_deleted)
-    return _outcome(draft, row, outcomes, created=created)
+    outcome = _outcome(draft, row, outcomes)
+    outcome.created = made or (request.operation == "put" and was_deleted)
+    outcome.changed = request.key in draft.state.written_documents
+    return outcome
 
 
 def _admit(request: DocumentRequest, before: DocumentRow | None, *, made: bool) -> DocumentRow:
@@ -210,11 +214,9 @@ def _oldest_first(links: Iterable[LinkRow]) -> list[LinkRow]:
     return sorted(links, key=lambda link: (link.created_at, link.id))
 
 
-def _outcome(
-    draft: Draft, row: DocumentRow, outcomes: list[Outcome], *, created: bool
-) -> DocumentOutcome:
+def _outcome(draft: Draft, row: DocumentRow, outcomes: list[Outcome]) -> DocumentOutcome:
     """Sort what became of the links by its kind."""
-    result = DocumentOutcome(row, created, _active(draft))
+    result = DocumentOutcome(row, links=_active(draft))
     into = {
         "created": result.linked,
         "restored": result.restored,

@@ -15,7 +15,7 @@ class Reply(NamedTuple):
 
     status: int
     body: bytes
-    etag: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     replayed: bool = False
 
 

@@ -1,12 +1,10 @@
 """What callers send and get about whole documents."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
-from service.edge.messages import EntityType, Id, IsoTime, Role, Uuid
-
-Name = Annotated[str, Meta(max_length=512, pattern=r"^[^\u0000]*$")]
+from service.edge.messages import EntityType, Id, IsoTime, Name, Role, Uuid
 
 
 class EntityItem(Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,7 +17,6 @@ class EntityItem(Struct, frozen=True, forbid_unknown_fields=True):
 
 Item = Id | EntityItem
 """A resource id with a known prefix, or an entity."""
-Items = Annotated[list[Item], Meta(max_length=500)]
 
 
 class PutDocument(Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +26,24 @@ class PutDocument(Struct, frozen=True, forbid_unknown_fields=True):
     display_name: Name | None = None
     category: Name | None = None
     metadata: dict[str, Any] | None = None
-    resources: Items | UnsetType = UNSET
+    resources: list[Item] | UnsetType = UNSET
+
+
+class Edits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Links to add and to remove, or the whole set of them."""
+
+    add: list[Item] | UnsetType = UNSET
+    remove: list[Item] | UnsetType = UNSET
+    set: list[Item] | UnsetType = UNSET
+
+
+class UpdateDocument(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to change: an absent field stays, null clears, `metadata` replaces the whole."""
+
+    display_name: Name | UnsetType | None = UNSET
+    category: Name | UnsetType | None = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+    resources: Edits | UnsetType = UNSET
 
 
 class LinkedEntity(Struct, frozen=True):
@@ -55,6 +69,13 @@ class Document(Struct, frozen=True):
     linkages: dict[str, int]
 
 
+class DocumentReply(Struct, frozen=True):
+    """The document as it is now."""
+
+    data: Document
+    message: str
+
+
 class LinkChanges(Struct, frozen=True):
     """Ids of the links that a call changed."""
 
@@ -69,4 +90,17 @@ class ChangedDocumentReply(Struct, frozen=True):
 
     data: Document
     changes: LinkChanges
+    message: str
+
+
+class RemovedDocument(Struct, frozen=True):
+    """The document that was deleted."""
+
+    id: str
+
+
+class DeleteDocumentReply(Struct, frozen=True):
+    """The document and its links are gone, until it is restored."""
+
+    data: RemovedDocument
     message: str

@@ -1,130 +1,133 @@
 """The calls under `/v1/documents` that are about whole documents."""
 
-from collections import Counter
-from functools import partial
-from uuid import UUID
+import time
+from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.routing import Route
 
-from service.core.changes import DocumentKey, LinkRow, Triple
-from service.core.documents import DocumentOutcome, DocumentRequest, DocumentRow, Fields, LinkEdits
-from service.core.documents import Item as WantedLink
-from service.core.events import timestamp
+from service.core.documents import DocumentRequest, Fields, LinkEdits, Operation
+from service.core.ids import DOCUMENT_PREFIX, to_text, uuid7
 from service.core.requests import Reply
-from service.core.resources import PREFIXED_TYPES, type_of
-from service.documents import messages
+from service.documents import messages, replies
+from service.documents.items import edits, whole_set
 from service.edge.call import Call, invalid_field
-from service.edge.endpoint import WRITE, Endpoint, Path
-from service.edge.messages import encode
-from service.store.documents import DocumentWriter
+from service.edge.endpoint import READ, WRITE, Endpoint, Path
+from service.edge.lists import DocumentList, DocumentLists, DocumentsQuery
+from service.edge.validation import check_json_text
+from service.store.database import Database
+from service.store.documents import DocumentWriter, read_document
 
 
 class Documents:
     """Handlers of the document calls."""
 
-    def __init__(self, writer: DocumentWriter) -> None:
+    def __init__(self, database: Database, writer: DocumentWriter, lists: DocumentLists) -> None:
+        self._database = database
         self._writer = writer
+        self._lists = lists
+
+    async def create(self, call: Call, body: messages.PutDocument) -> Reply:
+        """Make a document, with links if `resources` names any; the id is made up unless given."""
+        if isinstance(body.id, UnsetType):
+            document_id = to_text(DOCUMENT_PREFIX, uuid7(time.time_ns() // 1000))
+        else:
+            document_id = body.id
+        return await self._put(call, "create", document_id, body)
 
     async def put(self, call: Call, body: messages.PutDocument) -> Reply:
         """Make or replace a document whose id the caller owns; with `resources`, its links are set."""
         document_id = call.params["id"]
         if body.id not in {UNSET, document_id}:
             raise invalid_field("id", "differs from the id in the path")
-        key = (call.key.workspace_id, document_id)
-        wanted = None if body.resources is UNSET else _wanted(key, body.resources, "resources")
+        return await self._put(call, "put", document_id, body)
+
+    async def update(self, call: Call, body: messages.UpdateDocument) -> Reply:
+        """Change a document and its links in one transaction."""
+        key = (call.key.workspace_id, call.params["id"])
+        wanted = edits(key, body.resources) if body.resources is not UNSET else LinkEdits()
         return await self._writer.write(
-            DocumentRequest(
-                caller=call.caller,
-                operation="put",
-                document_id=document_id,
-                respond=partial(_changed_reply, "Document created", "Document updated"),
-                fields=Fields(body.display_name, body.category, body.metadata),
-                edits=LinkEdits(set=wanted),
-                revisions=call.revisions,
-                idempotency=call.idempotency,
+            _request(
+                call,
+                "update",
+                call.params["id"],
+                respond=replies.changed(created="Document updated", otherwise="Document updated"),
+                fields=_fields(body.display_name, body.category, body.metadata),
+                edits=wanted,
+            )
+        )
+
+    async def delete(self, call: Call) -> Reply:
+        """Delete a document and its links; a restore brings both back."""
+        request = _request(call, "delete", call.params["id"], respond=replies.deleted)
+        return await self._writer.write(request)
+
+    async def restore(self, call: Call) -> Reply:
+        """Restore a document with the links that its deletion removed, if their entity is there."""
+        request = _request(call, "restore", call.params["id"], respond=replies.restored)
+        return await self._writer.write(request)
+
+    async def read(self, call: Call) -> Reply:
+        """Read a document with its active links."""
+        key = (call.key.workspace_id, call.params["id"])
+        return replies.retrieved(*await read_document(self._database, key))
+
+    async def find(self, call: Call, query: DocumentsQuery) -> Reply:
+        """List the documents that are linked to a resource, oldest link first."""
+        return await self._lists.of_resource(call, query)
+
+    async def _put(
+        self, call: Call, operation: Operation, document_id: str, body: messages.PutDocument
+    ) -> Reply:
+        key = (call.key.workspace_id, document_id)
+        wanted = whole_set(key, body.resources) if isinstance(body.resources, list) else LinkEdits()
+        return await self._writer.write(
+            _request(
+                call,
+                operation,
+                document_id,
+                respond=replies.changed(created="Document created", otherwise="Document updated"),
+                fields=_fields(body.display_name, body.category, body.metadata),
+                edits=wanted,
             )
         )
 
 
 def routes(documents: Documents) -> list[Route]:
     """Return the routes of this room."""
-    reply = messages.ChangedDocumentReply
-    return [
-        Route(
-            "/v1/documents/{id}",
-            Path(
-                PUT=Endpoint(
-                    documents.put,
-                    scope=WRITE,
-                    body=messages.PutDocument,
-                    replies={201: reply, 200: reply},
-                ),
-            ),
-        ),
-    ]
-
-
-def _wanted(key: DocumentKey, items: list[messages.Item], field: str) -> list[WantedLink]:
-    """Return the links that the items ask for, each once."""
-    wanted: dict[Triple, WantedLink] = {}
-    for index, item in enumerate(items):
-        triple, role = _target(key, item, f"{field}[{index}]")
-        wanted.setdefault(triple, WantedLink(triple, role))
-    return list(wanted.values())
-
-
-def _target(key: DocumentKey, item: messages.Item, field: str) -> tuple[Triple, str | None]:
-    if isinstance(item, messages.EntityItem):
-        return Triple(*key, item.entity_type, item.entity_id), item.role
-    entity_type = type_of(item)
-    if entity_type is None:
-        raise invalid_field(field, f"has to be one of {', '.join(PREFIXED_TYPES)} and an id")
-    return Triple(*key, entity_type, item), None
-
-
-def _changed_reply(created: str, changed: str, outcome: DocumentOutcome) -> Reply:
-    message = messages.ChangedDocumentReply(
-        shown(outcome.row, outcome.links),
-        messages.LinkChanges(
-            *(
-                _texts(ids)
-                for ids in (outcome.linked, outcome.restored, outcome.unlinked, outcome.updated)
-            )
-        ),
-        created if outcome.created else changed,
+    changed, put_body = messages.ChangedDocumentReply, messages.PutDocument
+    create = Endpoint(documents.create, scope=WRITE, body=put_body, replies={201: changed})
+    find = Endpoint(documents.find, scope=READ, query=DocumentsQuery, replies={200: DocumentList})
+    put = Endpoint(documents.put, scope=WRITE, body=put_body, replies={201: changed, 200: changed})
+    read = Endpoint(documents.read, scope=READ, replies={200: messages.DocumentReply})
+    update = Endpoint(
+        documents.update, scope=WRITE, body=messages.UpdateDocument, replies={200: changed}
     )
-    return Reply(201 if outcome.created else 200, encode(message), etag_of(outcome.row))
-
-
-def _texts(ids: list[UUID]) -> list[str]:
-    return [str(link_id) for link_id in ids]
-
-
-def etag_of(row: DocumentRow) -> str:
-    """Return the document's revision as an entity tag."""
-    return f'"{row.revision}"'
-
-
-def shown(row: DocumentRow, links: list[LinkRow]) -> messages.Document:
-    """Return the document as callers see it."""
-    entities = [
-        messages.LinkedEntity(
-            str(link.id),
-            link.triple.entity_type,
-            link.triple.entity_id,
-            link.role,
-            timestamp(link.created_at),
-        )
-        for link in links
+    delete = Endpoint(documents.delete, scope=WRITE, replies={200: messages.DeleteDocumentReply})
+    restore = Endpoint(documents.restore, scope=WRITE, replies={200: changed})
+    return [
+        Route("/v1/documents", Path(POST=create, GET=find)),
+        Route("/v1/documents/{id}", Path(GET=read, PUT=put, POST=update, DELETE=delete)),
+        Route("/v1/documents/{id}/restore", Path(POST=restore)),
     ]
-    return messages.Document(
-        row.id,
-        row.display_name,
-        row.category,
-        row.metadata,
-        timestamp(row.created_at),
-        timestamp(row.updated_at),
-        entities,
-        dict(Counter(entity.entity_type for entity in entities)),
+
+
+def _fields(
+    display_name: str | UnsetType | None,
+    category: str | UnsetType | None,
+    metadata: dict[str, Any] | UnsetType | None,
+) -> Fields:
+    if isinstance(metadata, dict):
+        check_json_text("metadata", metadata)
+    return Fields(display_name, category, metadata)
+
+
+def _request(call: Call, operation: Operation, document_id: str, **rest: Any) -> DocumentRequest:  # noqa: ANN401 - the struct's own fields
+    return DocumentRequest(
+        caller=call.caller,
+        operation=operation,
+        document_id=document_id,
+        revisions=call.revisions,
+        idempotency=call.idempotency,
+        **rest,
     )

@@ -12,9 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from service.core.requests import Reply
 from service.core.resources import is_valid_id
-from service.edge.body import BodyReader, check_content_type, read_body
+from service.edge.body import check_content_type, read_body
 from service.edge.call import Call, invalid_field
 from service.edge.problems import EdgeError
+from service.edge.validation import BodyReader, QueryReader
 
 READ: Final = "read:documents"
 WRITE: Final = "write:documents"
@@ -26,7 +27,7 @@ Handler = Callable[..., Awaitable[Reply]]
 
 
 class Endpoint:
-    """One call of the API: the handler gets the Call, and the body if there is one.
+    """One call of the API: the handler gets the Call, then the body and the query if it has them.
 
     `replies` says what the body of each success looks like.
     """
@@ -38,11 +39,13 @@ class Endpoint:
         scope: str,
         replies: Mapping[int, type[Struct]],
         body: type[Struct] | None = None,
+        query: type[Struct] | None = None,
     ) -> None:
         self.handler = handler
         self.scope = scope
         self.replies = replies
         self.body = None if body is None else BodyReader(body)
+        self.query = None if query is None else QueryReader(query)
 
     async def __call__(self, call: Call, receive: Receive, send: Send) -> None:
         """Check scope, path and body, in the order of the contract; then let the handler answer."""
@@ -53,12 +56,14 @@ class Endpoint:
                 raise invalid_field(
                     name, "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit"
                 )
-        if self.body is None:
-            reply = await self.handler(call)
-        else:
+        arguments = []
+        if self.body is not None:
             check_content_type(call.headers)
             call.body = await read_body(call.headers, receive)
-            reply = await self.handler(call, self.body.decode(call.body))
+            arguments.append(self.body.decode(call.body))
+        if self.query is not None:
+            arguments.append(self.query.decode(call.query))
+        reply = await self.handler(call, *arguments)
         await send_reply(send, reply, with_body=call.method != "HEAD")
 
 
@@ -92,9 +97,7 @@ class Path:
 
 async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> None:
     """Send what a handler answered."""
-    headers = [JSON_HEADER]
-    if reply.etag is not None:
-        headers.append((b"etag", reply.etag.encode()))
+    headers = [JSON_HEADER, *reply.headers]
     if reply.replayed:
         headers.append(REPLAYED_HEADER)
     await send_response(send, reply.status, headers, reply.body, with_body=with_body)

@@ -5,15 +5,29 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from service.core.resources import ENTITY_TYPES, ID_PATTERN
+from service.core.resources import ENTITY_TYPES, ID_PATTERN, PREFIXED_TYPES
 
 # Python's `$` also matches before a final newline; the look-ahead closes that door.
-Id = Annotated[str, Meta(pattern=ID_PATTERN.replace("$", r"(?!\n)$"))]
-Role = Annotated[str, Meta(max_length=64, pattern=r"^[^\u0000]*$")]
+_ID = ID_PATTERN.replace("$", r"(?!\n)$")
+_NO_NUL = r"^[^\u0000]*$"
+
+Id = Annotated[str, Meta(pattern=_ID)]
+Role = Annotated[str, Meta(max_length=64, pattern=_NO_NUL)]
+Name = Annotated[str, Meta(max_length=512, pattern=_NO_NUL)]
+
+PATTERN_WORDS: Final = {
+    _ID: "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit",
+    _NO_NUL: "must not contain NUL",
+}
+"""What the patterns say, for callers who do not read regular expressions."""
+
 EntityType = Literal[ENTITY_TYPES]  # type: ignore[valid-type] # the registry is the one list
 IsoTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 EpochSeconds = Annotated[int, Meta(description="Seconds since 1970.")]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+
+NO_PREFIX: Final = f"has to begin with one of {', '.join(PREFIXED_TYPES)} and go on after it"
+"""What is wrong with an id whose prefix tells no type."""
 
 encode: Final = msgspec.json.Encoder().encode
 

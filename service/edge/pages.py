@@ -1,92 +1,71 @@
-"""Query parameters, and the pages of lists."""
+"""Pages of lists: which part is asked for, and where the next one is.
 
-import difflib
-from collections.abc import Collection
-from typing import Final, NamedTuple
-from urllib.parse import parse_qsl
+A page has a number, as the vendors have it, and its response a `Link` to the next page with a cursor:
+the id of the last link seen. A reader who follows the cursors sees each link that stays exactly
+once, whatever is linked and unlinked meanwhile, since lists are in the order of the links' ids.
+"""
 
-from service.edge.call import Call
-from service.edge.problems import EdgeError, FieldError
+from typing import Annotated, Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+from msgspec import Meta, Struct, structs
+
+from service.core.ids import LINK_PREFIX, from_text, to_text
+from service.edge.call import Call, invalid_field
+from service.edge.messages import Pagination
 
 DEFAULT_LIMIT: Final = 25
 MAX_LIMIT: Final = 100
 MAX_PAGE: Final = 1_000_000_000
 
 
-class Page(NamedTuple):
-    """Which part of a list is asked for; pages are counted from 1."""
+class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which part of a list: a page, counted from 1, or what follows a cursor."""
 
-    number: int
+    page: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 1
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    cursor: (
+        Annotated[str, Meta(description="From a Link header; then `page` is only repeated.")] | None
+    ) = None
+
+
+class Window(Struct, frozen=True):
+    """The same, in rows: those after a link's id, or after a number of others."""
+
     limit: int
-
-    @property
-    def offset(self) -> int:
-        """How many rows come before it."""
-        return (self.number - 1) * self.limit
+    offset: int
+    after: UUID
 
 
-def read_query(call: Call, known: Collection[str]) -> dict[str, str]:
-    """Return the query's parameters.
+def window_of(query: PageQuery) -> Window:
+    """Return the rows that the query asks for.
 
     Raises:
-        EdgeError: `validation_error`, for one that is unknown, given twice, or not text.
+        EdgeError: `validation_error`, the cursor is not one of ours.
     """
-    if not call.query:
-        return {}
-    try:
-        pairs = parse_qsl(
-            call.query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50
-        )
-    except ValueError:
-        raise EdgeError(
-            "validation_error", "the query string is not percent-encoded UTF-8"
-        ) from None
-    errors = []
-    values: dict[str, str] = {}
-    for name, value in pairs:
-        if name not in known:
-            nearest = difflib.get_close_matches(name[:100], known, n=1, cutoff=0)[0]
-            errors.append(FieldError(name[:100], f"unknown parameter; did you mean `{nearest}`?"))
-        elif name in values:
-            errors.append(FieldError(name, "is given twice"))
-        elif "\0" in value:
-            errors.append(FieldError(name, "must not contain NUL"))
-        values[name] = value
-    if errors:
-        raise EdgeError(
-            "validation_error", f"{errors[0].field}: {errors[0].message}", errors=errors[:20]
-        )
-    return values
+    if query.cursor is None:
+        return Window(query.limit, (query.page - 1) * query.limit, UUID(int=0))
+    after = from_text(LINK_PREFIX, query.cursor)
+    if after is None:
+        raise invalid_field("cursor", "is not a cursor from a Link header")
+    return Window(query.limit, 0, after)
 
 
-def read_page(values: dict[str, str]) -> Page:
-    """Return the page that `page` and `limit` ask for.
-
-    Raises:
-        EdgeError: `validation_error`, naming the one that is no number or out of range.
-    """
-    errors: list[FieldError] = []
-    page = Page(
-        _number(values, "page", 1, MAX_PAGE, errors),
-        _number(values, "limit", DEFAULT_LIMIT, MAX_LIMIT, errors),
-    )
-    if errors:
-        raise EdgeError(
-            "validation_error", f"{errors[0].field}: {errors[0].message}", errors=errors
-        )
-    return page
+def pagination_of(query: PageQuery, total: int) -> Pagination:
+    """Return where the page stands."""
+    return Pagination(query.page, query.limit, total)
 
 
-def _number(
-    values: dict[str, str], name: str, default: int, greatest: int, errors: list[FieldError]
-) -> int:
-    text = values.get(name)
-    if text is None:
-        return default
-    if text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= greatest:  # noqa: PLR2004 - before int() gets slow
-        return int(text)
-    errors.append(FieldError(name, f"has to be a whole number from 1 to {greatest}"))
-    return default
+def next_link(call: Call, query: PageQuery, ids: list[UUID]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the `Link` header to the next page (RFC 8288), if this one was full."""
+    if len(ids) < query.limit:
+        return ()
+    following = structs.replace(query, page=query.page + 1, cursor=to_text(LINK_PREFIX, ids[-1]))
+    parameters = {
+        name: value for name, value in structs.asdict(following).items() if value is not None
+    }
+    return ((b"link", f'<{call.path}?{urlencode(parameters)}>; rel="next"'.encode()),)
 
 
 def counted(count: int, noun: str, verb: str) -> str:

@@ -2,10 +2,12 @@
 
 from starlette.routing import Route
 
+from service.core.changes import EntityKey
 from service.core.requests import Reply
 from service.core.resources import ENTITY_TYPES
 from service.edge.call import Call, invalid_field
-from service.edge.endpoint import WRITE, Endpoint, Path
+from service.edge.endpoint import READ, WRITE, Endpoint, Path
+from service.edge.lists import DocumentList, DocumentLists, EntityDocumentsQuery
 from service.edge.messages import Resource, encode
 from service.entities import messages
 from service.store.entities import EntityWriter
@@ -14,23 +16,29 @@ from service.store.entities import EntityWriter
 class Entities:
     """Handlers of the entity calls."""
 
-    def __init__(self, writer: EntityWriter) -> None:
+    def __init__(self, writer: EntityWriter, lists: DocumentLists) -> None:
         self._writer = writer
+        self._lists = lists
 
     async def put(self, call: Call) -> Reply:
-        """Register an entity, so that documents can be linked to it; bring it back if it was deleted."""
-        entity_type, entity_id = call.params["type"], call.params["entity_id"]
-        if entity_type not in ENTITY_TYPES:
-            raise invalid_field("type", f"has to be one of {', '.join(ENTITY_TYPES)}")
-        shown = Resource(entity_id, entity_type)
+        """Register an entity, so that documents can be linked to it; or bring a deleted one back."""
+        key = _key(call)
 
         def respond(registered: bool) -> Reply:  # noqa: FBT001 - its one caller says what it means
             message = "Entity registered" if registered else "Entity already registered"
-            return Reply(201 if registered else 200, encode(messages.EntityReply(shown, message)))
+            return _reply(201 if registered else 200, key, message)
 
-        return await self._writer.register(
-            (call.key.workspace_id, entity_type, entity_id), respond, call.idempotency
-        )
+        return await self._writer.register(key, call.caller, respond, call.idempotency)
+
+    async def delete(self, call: Call) -> Reply:
+        """Delete an entity and unlink it from every document; call again if it stopped half done."""
+        key = _key(call)
+        reply = _reply(200, key, "Entity deleted")
+        return await self._writer.delete(key, call.caller, reply, call.idempotency)
+
+    async def documents(self, call: Call, query: EntityDocumentsQuery) -> Reply:
+        """List the documents that are linked to an entity, oldest link first."""
+        return await self._lists.of_entity(call, query, _key(call))
 
 
 def routes(entities: Entities) -> list[Route]:
@@ -39,6 +47,31 @@ def routes(entities: Entities) -> list[Route]:
     return [
         Route(
             "/v1/entities/{type}/{entity_id}",
-            Path(PUT=Endpoint(entities.put, scope=WRITE, replies={201: reply, 200: reply})),
+            Path(
+                PUT=Endpoint(entities.put, scope=WRITE, replies={201: reply, 200: reply}),
+                DELETE=Endpoint(entities.delete, scope=WRITE, replies={200: reply}),
+            ),
+        ),
+        Route(
+            "/v1/entities/{type}/{entity_id}/documents",
+            Path(
+                GET=Endpoint(
+                    entities.documents,
+                    scope=READ,
+                    query=EntityDocumentsQuery,
+                    replies={200: DocumentList},
+                )
+            ),
         ),
     ]
+
+
+def _key(call: Call) -> EntityKey:
+    entity_type = call.params["type"]
+    if entity_type not in ENTITY_TYPES:
+        raise invalid_field("type", f"has to be one of {', '.join(ENTITY_TYPES)}")
+    return (call.key.workspace_id, entity_type, call.params["entity_id"])
+
+
+def _reply(status: int, key: EntityKey, message: str) -> Reply:
+    return Reply(status, encode(messages.EntityReply(Resource(key[2], key[1]), message)))

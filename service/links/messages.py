@@ -5,7 +5,17 @@ from typing import Literal
 from msgspec import Struct
 
 from service.core.resources import NAMED_TYPES
-from service.edge.messages import EpochSeconds, Id, IsoTime, Pagination, Resource, Role, Uuid
+from service.edge.messages import (
+    EntityType,
+    EpochSeconds,
+    Id,
+    IsoTime,
+    Pagination,
+    Resource,
+    Role,
+    Uuid,
+)
+from service.edge.pages import PageQuery
 
 
 class LinkRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +41,19 @@ class LinkReply(Struct, frozen=True):
     """The link that is there now."""
 
     data: Link
+
+
+class RoleRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The link's new role; null clears it."""
+
+    role: Role | None
+
+
+class RoleReply(Struct, frozen=True):
+    """The link with its role as it is now."""
+
+    data: Link
+    message: str
 
 
 class ResourceLinkRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,12 +90,26 @@ class ResourceLinkReply(Struct, frozen=True):
     message: str
 
 
+class LinksQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
+    """Which of a document's links; the resource's id is taken literally, whatever its prefix."""
+
+    resource_type: EntityType | None = None
+    resource_id: Id | None = None
+
+
 class ResourceLinkList(Struct, frozen=True):
     """A page of a document's active links, oldest first."""
 
     data: list[ResourceLink]
     pagination: Pagination
     message: str
+
+
+class UnlinkQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which link to remove; the type is needed where the id's prefix does not tell it."""
+
+    resource_id: Id
+    resource_type: EntityType | None = None
 
 
 class RemovedLink(Struct, frozen=True):

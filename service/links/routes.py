@@ -1,21 +1,19 @@
 """The calls under `/v1/documents/{id}/link` and `/links`."""
 
-from uuid import UUID
-
 from msgspec import Struct
 from starlette.routing import Route
 
-from service.core.changes import Link, LinkRow, Outcome, Triple, Unlink
-from service.core.errors import NotFound, Refusal
+from service.core.changes import Link, LinkRow, Outcome, SetRole, Triple, Unlink
+from service.core.errors import Refusal
 from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
 from service.core.requests import Reply
-from service.core.resources import ENTITY_TYPES, PREFIXED_TYPES, type_of
+from service.core.resources import type_of
 from service.edge.call import Call, invalid_field
 from service.edge.endpoint import READ, WRITE, Endpoint, Path
-from service.edge.messages import Pagination, encode
+from service.edge.messages import NO_PREFIX, encode
 from service.edge.messages import Resource as ResourceName
-from service.edge.pages import counted, read_page, read_query
+from service.edge.pages import counted, next_link, pagination_of, window_of
 from service.links import messages
 from service.store.database import Database
 from service.store.group import GroupWriter
@@ -46,89 +44,99 @@ class Links:
         """Link a document to a resource, whose type the prefix of its id tells."""
         entity_type = type_of(body.resource_id)
         if entity_type is None:
-            raise invalid_field(
-                "resource_id", f"has to be one of {', '.join(PREFIXED_TYPES)} and an id"
-            )
+            raise invalid_field("resource_id", NO_PREFIX)
         triple = Triple(call.key.workspace_id, call.params["id"], entity_type, body.resource_id)
         return await self._writer.write(call.request("link", [Link(triple)], _resource_link_reply))
 
     async def unlink(self, call: Call) -> Reply:
         """Remove an active link by its id, in either form."""
-        document_id, link_id = call.params["id"], _link_id(call)
-        triple = await find_triple(self._database, call.key.workspace_id, document_id, link_id)
-        if triple is None:
-            raise NotFound(f"document {document_id!r} has no link {call.params['link_id']!r}")
+        triple = await self._triple(call)
         return await self._writer.write(call.request("unlink", [Unlink(triple)], _unlink_reply))
 
-    async def list_links(self, call: Call) -> Reply:
+    async def unlink_resource(self, call: Call, query: messages.UnlinkQuery) -> Reply:
+        """Remove an active link by what it links."""
+        entity_type = query.resource_type or type_of(query.resource_id)
+        if entity_type is None:
+            raise invalid_field("resource_type", "is required, since the id has no known prefix")
+        triple = Triple(call.key.workspace_id, call.params["id"], entity_type, query.resource_id)
+        return await self._writer.write(call.request("unlink", [Unlink(triple)], _unlink_reply))
+
+    async def set_role(self, call: Call, body: messages.RoleRequest) -> Reply:
+        """Change the role of an active link, or clear it with null."""
+        triple = await self._triple(call)
+        return await self._writer.write(
+            call.request("update", [SetRole(triple, body.role)], _role_reply)
+        )
+
+    async def list_links(self, call: Call, query: messages.LinksQuery) -> Reply:
         """List a document's active links, oldest first."""
-        query = read_query(call, ("resource_type", "resource_id", "page", "limit"))
-        wanted = LinkFilter(query.get("resource_type"), query.get("resource_id"))
-        if wanted.entity_type is not None and wanted.entity_type not in ENTITY_TYPES:
-            raise invalid_field("resource_type", f"has to be one of {', '.join(ENTITY_TYPES)}")
-        page = read_page(query)
         total, links = await list_links(
-            self._database, (call.key.workspace_id, call.params["id"]), wanted, page
+            self._database,
+            (call.key.workspace_id, call.params["id"]),
+            LinkFilter(query.resource_type, query.resource_id),
+            window_of(query),
         )
         data = [
             messages.ResourceLink(
                 str(link.id),
                 ResourceName(link.entity_id, link.entity_type),
-                int(link.created_at.timestamp()),
+                microseconds(link.created_at) // 1_000_000,
             )
             for link in links
         ]
-        pagination = Pagination(page.number, page.limit, total)
         message = counted(len(data), "link", "retrieved")
-        return Reply(200, encode(messages.ResourceLinkList(data, pagination, message)))
+        body = encode(messages.ResourceLinkList(data, pagination_of(query, total), message))
+        return Reply(200, body, next_link(call, query, [link.id for link in links]))
+
+    async def _triple(self, call: Call) -> Triple:
+        """Return what the link in the path links."""
+        link_id = from_text(LINK_PREFIX, call.params["link_id"])
+        if link_id is None:
+            words = f"has to be a UUID, or {LINK_PREFIX}_ and 26 base32 characters"
+            raise invalid_field("link_id", words)
+        workspace_id, document_id = call.key.workspace_id, call.params["id"]
+        return await find_triple(self._database, workspace_id, document_id, link_id)
 
 
 def routes(links: Links) -> list[Route]:
-    """Return the routes of this room, the hot one first."""
+    """Return the routes of this room, the hot ones first."""
     reply, resource_reply = messages.LinkReply, messages.ResourceLinkReply
+    link = Endpoint(
+        links.link, scope=WRITE, body=messages.LinkRequest, replies={201: reply, 200: reply}
+    )
+    link_resource = Endpoint(
+        links.link_resource,
+        scope=WRITE,
+        body=messages.ResourceLinkRequest,
+        replies={201: resource_reply, 200: resource_reply},
+    )
+    list_links = Endpoint(
+        links.list_links,
+        scope=READ,
+        query=messages.LinksQuery,
+        replies={200: messages.ResourceLinkList},
+    )
+    unlink_resource = Endpoint(
+        links.unlink_resource,
+        scope=WRITE,
+        query=messages.UnlinkQuery,
+        replies={200: messages.UnlinkReply},
+    )
+    unlink = Endpoint(links.unlink, scope=WRITE, replies={200: messages.UnlinkReply})
+    set_role = Endpoint(
+        links.set_role, scope=WRITE, body=messages.RoleRequest, replies={200: messages.RoleReply}
+    )
     return [
-        Route(
-            "/v1/documents/{id}/link",
-            Path(
-                POST=Endpoint(
-                    links.link,
-                    scope=WRITE,
-                    body=messages.LinkRequest,
-                    replies={201: reply, 200: reply},
-                )
-            ),
-        ),
+        Route("/v1/documents/{id}/link", Path(POST=link)),
         Route(
             "/v1/documents/{id}/links",
-            Path(
-                POST=Endpoint(
-                    links.link_resource,
-                    scope=WRITE,
-                    body=messages.ResourceLinkRequest,
-                    replies={201: resource_reply, 200: resource_reply},
-                ),
-                GET=Endpoint(
-                    links.list_links, scope=READ, replies={200: messages.ResourceLinkList}
-                ),
-            ),
+            Path(POST=link_resource, GET=list_links, DELETE=unlink_resource),
         ),
-        Route(
-            "/v1/documents/{id}/links/{link_id}",
-            Path(DELETE=Endpoint(links.unlink, scope=WRITE, replies={200: messages.UnlinkReply})),
-        ),
+        Route("/v1/documents/{id}/links/{link_id}", Path(DELETE=unlink, PATCH=set_role)),
     ]
 
 
-def _link_id(call: Call) -> UUID:
-    link_id = from_text(LINK_PREFIX, call.params["link_id"])
-    if link_id is None:
-        raise invalid_field(
-            "link_id", f"has to be a UUID, or {LINK_PREFIX}_ and 26 base32 characters"
-        )
-    return link_id
-
-
-def _done(outcomes: list[Outcome | Refusal]) -> tuple[Outcome, LinkRow]:
+def done(outcomes: list[Outcome | Refusal]) -> tuple[Outcome, LinkRow]:
     """Return the outcome of a request with one change, which has a link."""
     outcome = outcomes[0]
     if isinstance(outcome, Refusal) or outcome.link is None:
@@ -140,22 +148,25 @@ def _reply(outcome: Outcome, message: Struct) -> Reply:
     return Reply(201 if outcome.kind == "created" else 200, encode(message))
 
 
-def _link_reply(outcomes: list[Outcome | Refusal]) -> Reply:
-    outcome, link = _done(outcomes)
+def _shown(link: LinkRow) -> messages.Link:
     _, document_id, entity_type, entity_id = link.triple
-    shown = messages.Link(
-        to_text(LINK_PREFIX, link.id),
-        document_id,
-        entity_type,
-        entity_id,
-        link.role,
-        timestamp(link.created_at),
-    )
-    return _reply(outcome, messages.LinkReply(shown))
+    link_id = to_text(LINK_PREFIX, link.id)
+    created_at = timestamp(link.created_at)
+    return messages.Link(link_id, document_id, entity_type, entity_id, link.role, created_at)
+
+
+def _link_reply(outcomes: list[Outcome | Refusal]) -> Reply:
+    outcome, link = done(outcomes)
+    return _reply(outcome, messages.LinkReply(_shown(link)))
+
+
+def _role_reply(outcomes: list[Outcome | Refusal]) -> Reply:
+    outcome, link = done(outcomes)
+    return _reply(outcome, messages.RoleReply(_shown(link), "Link updated"))
 
 
 def _resource_link_reply(outcomes: list[Outcome | Refusal]) -> Reply:
-    outcome, link = _done(outcomes)
+    outcome, link = done(outcomes)
     _, document_id, entity_type, entity_id = link.triple
     shown = messages.LinkedResource(
         str(link.id),
@@ -168,7 +179,6 @@ def _resource_link_reply(outcomes: list[Outcome | Refusal]) -> Reply:
 
 
 def _unlink_reply(outcomes: list[Outcome | Refusal]) -> Reply:
-    outcome, link = _done(outcomes)
-    return _reply(
-        outcome, messages.UnlinkReply(messages.RemovedLink(str(link.id)), "Document unlinked")
-    )
+    outcome, link = done(outcomes)
+    removed = messages.RemovedLink(str(link.id))
+    return _reply(outcome, messages.UnlinkReply(removed, "Document unlinked"))

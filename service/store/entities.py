@@ -1,13 +1,16 @@
 """Rows of `entities`: what documents can be linked to."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
 
-from service.core.changes import EntityKey
+from service.core.changes import Caller, EntityKey, Outcome, Triple, Unlink
 from service.core.decide import State
-from service.core.requests import Idempotency, Reply
+from service.core.errors import NotFound, Refusal
+from service.core.requests import Idempotency, Reply, Request
 from service.store.database import Database
 from service.store.execute import replay_one
+from service.store.group import GroupWriter
 from service.store.registration import register_entities
 from service.store.transaction import Witness, transact_alone
 from service.store.write import StoredReply, write_changes
@@ -15,30 +18,148 @@ from service.store.write import StoredReply, write_changes
 if TYPE_CHECKING:
     from service.store.database import Connection
 
+CASCADE_CHUNK: Final = 200
+"""Links that a deletion removes in one transaction; it holds their documents' locks meanwhile."""
+
 MOMENT: Final = "SELECT clock_timestamp()"
+
+# FOR UPDATE waits for those who are linking to it, so that no link slips in behind the deletion.
+LOCK: Final = """
+SELECT deleted_at IS NOT NULL
+FROM entities
+WHERE workspace_id = $1 AND type = $2 AND id = $3
+FOR UPDATE
+"""
+
+MARK_DELETED: Final = """
+UPDATE entities
+SET deleted_at = clock_timestamp()
+WHERE workspace_id = $1 AND type = $2 AND id = $3
+"""
+
+IS_ACTIVE: Final = """
+SELECT EXISTS (
+    SELECT FROM entities
+    WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NULL
+)
+"""
+
+# Of an entity that is still deleted, in the order of the index that finds them.
+LINKED: Final = """
+SELECT document_id
+FROM document_links
+WHERE workspace_id = $1 AND entity_type = $2 AND entity_id = $3 AND deleted_at IS NULL
+    AND EXISTS (
+        SELECT FROM entities
+        WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NOT NULL
+    )
+ORDER BY workspace_id, entity_id, id
+LIMIT $4
+"""
 
 
 class EntityWriter:
     """Writes entities, each call in transactions of its own."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, writer: GroupWriter) -> None:
         self._database = database
+        self._writer = writer
 
     async def register(
-        self, key: EntityKey, respond: Callable[[bool], Reply], idempotency: Idempotency | None
+        self,
+        key: EntityKey,
+        caller: Caller,
+        respond: Callable[[bool], Reply],
+        idempotency: Idempotency | None,
     ) -> Reply:
         """Make the entity known; `respond` is told whether it was not before."""
 
-        async def step(connection: "Connection") -> tuple[Reply, Witness | None]:
+        async def step(connection: "Connection") -> tuple[Reply | None, Witness | None]:
             stored = await replay_one(connection, key[0], idempotency)
             if stored is not None:
                 return stored, None
             registered = await register_entities(connection, [key]) > 0
+            if not await connection.fetchval(IS_ACTIVE, *key):
+                return None, None  # its deletion is not complete
             reply = respond(registered)
             if not registered and idempotency is None:
                 return reply, None
-            state = State(await connection.fetchval(MOMENT))
-            replies = [StoredReply.for_call(key[0], idempotency, reply)]
-            return reply, await write_changes(connection, state, replies)
+            return reply, await _store_reply(connection, key, idempotency, reply)
 
-        return await transact_alone(self._database, step)
+        while (reply := await transact_alone(self._database, step)) is None:
+            await self._unlink_everywhere(key, caller)
+        return reply
+
+    async def delete(
+        self, key: EntityKey, caller: Caller, reply: Reply, idempotency: Idempotency | None
+    ) -> Reply:
+        """Delete the entity and unlink it everywhere, in several transactions; again, to go on.
+
+        Raises:
+            NotFound: it is unknown, or deleted with nothing left to unlink.
+        """
+        found = await transact_alone(self._database, partial(_mark_deleted, key, idempotency))
+        if isinstance(found, Reply):
+            return found
+        unlinked = await self._unlink_everywhere(key, caller)
+        if found == "deleted before" and not unlinked:
+            raise NotFound(f"{key[1]} {key[2]!r} is deleted, and nothing is linked to it")
+        return await transact_alone(self._database, partial(_conclude, key, idempotency, reply))
+
+    async def _unlink_everywhere(self, key: EntityKey, caller: Caller) -> int:
+        """Unlink a deleted entity from all documents, a chunk at a time; return from how many."""
+        total = 0
+
+        def respond(outcomes: list[Outcome | Refusal]) -> Reply:
+            nonlocal total
+            total += len(outcomes)
+            return Reply(200, b"")
+
+        while triples := await self._linked(key):
+            changes = [Unlink(triple, missing_ok=True, orphaned=True) for triple in triples]
+            await self._writer.write(
+                Request(caller=caller, cause="entity_deleted", changes=changes, respond=respond)
+            )
+        return total
+
+    async def _linked(self, key: EntityKey) -> list[Triple]:
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(LINKED, *key, CASCADE_CHUNK)
+        workspace_id, entity_type, entity_id = key
+        return [Triple(workspace_id, row[0], entity_type, entity_id) for row in rows]
+
+
+async def _mark_deleted(
+    key: EntityKey, idempotency: Idempotency | None, connection: "Connection"
+) -> tuple[Reply | Literal["deleted now", "deleted before"], Witness | None]:
+    """Mark the entity, so that from now on nothing can be linked to it."""
+    stored = await replay_one(connection, key[0], idempotency)
+    if stored is not None:
+        return stored, None
+    deleted = await connection.fetchval(LOCK, *key)
+    if deleted is None:
+        raise NotFound(f"{key[1]} {key[2]!r} does not exist")
+    if deleted:
+        return "deleted before", None
+    await connection.execute(MARK_DELETED, *key)
+    return "deleted now", await _store_reply(connection, key, None, Reply(200, b""))
+
+
+async def _conclude(
+    key: EntityKey, idempotency: Idempotency | None, reply: Reply, connection: "Connection"
+) -> tuple[Reply, Witness | None]:
+    """Store the reply, now that it is true."""
+    if idempotency is None:
+        return reply, None
+    stored = await replay_one(connection, key[0], idempotency)
+    if stored is not None:
+        return stored, None
+    return reply, await _store_reply(connection, key, idempotency, reply)
+
+
+async def _store_reply(
+    connection: "Connection", key: EntityKey, idempotency: Idempotency | None, reply: Reply
+) -> Witness | None:
+    state = State(await connection.fetchval(MOMENT))
+    replies = [StoredReply.for_call(key[0], idempotency, reply)]
+    return await write_changes(connection, state, replies)

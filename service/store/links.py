@@ -1,10 +1,14 @@
-"""Reading rows of `document_links`; they are written by `write` alone."""
+"""Reading rows of `document_links`; they are written by `write` alone.
+
+Lists are in the order of the links' ids, which is that of (created_at, id), and which is that of the
+indexes they are read from: no page is sorted, and a page costs no more than the count beside it.
+"""
 
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
-from service.core.changes import DocumentKey, Triple
+from service.core.changes import DocumentKey, EntityKey, Triple
 from service.core.errors import NotFound
 from service.store.database import Database
 
@@ -30,9 +34,40 @@ SELECT id, entity_type, entity_id, created_at
 FROM document_links
 WHERE workspace_id = $1 AND document_id = $2 AND deleted_at IS NULL
     AND ($3::text IS NULL OR entity_type = $3) AND ($4::text IS NULL OR entity_id = $4)
+    AND id > $5
 ORDER BY workspace_id, document_id, id
-LIMIT $5 OFFSET $6
-"""  # the order of the primary key, which is (created_at, id)
+LIMIT $6 OFFSET $7
+"""
+
+ENTITY_EXISTS: Final = """
+SELECT EXISTS (
+    SELECT FROM entities
+    WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NULL
+)
+"""
+
+COUNT_DOCUMENTS: Final = """
+SELECT count(*)
+FROM document_links
+WHERE workspace_id = $1 AND ($2::text IS NULL OR entity_type = $2) AND entity_id = $3
+    AND deleted_at IS NULL AND ($4::text IS NULL OR role = $4)
+"""
+
+# The page is cut before the documents are looked up, so that only its own are.
+LIST_DOCUMENTS: Final = """
+SELECT l.document_id, d.display_name, l.id, l.role, l.created_at
+FROM (
+    SELECT workspace_id, document_id, id, role, created_at
+    FROM document_links
+    WHERE workspace_id = $1 AND ($2::text IS NULL OR entity_type = $2) AND entity_id = $3
+        AND deleted_at IS NULL AND ($4::text IS NULL OR role = $4)
+        AND id > $5
+    ORDER BY workspace_id, entity_id, id
+    LIMIT $6 OFFSET $7
+) AS l
+JOIN documents AS d ON d.workspace_id = l.workspace_id AND d.id = l.document_id
+ORDER BY l.id
+"""
 
 
 class LinkFilter(NamedTuple):
@@ -43,7 +78,7 @@ class LinkFilter(NamedTuple):
 
 
 class Window(Protocol):
-    """A part of a list, in rows."""
+    """A part of a list, in rows: `limit` of those after a link's id, less the first `offset`."""
 
     @property
     def limit(self) -> int:
@@ -51,7 +86,11 @@ class Window(Protocol):
 
     @property
     def offset(self) -> int:
-        """How many come before."""
+        """How many to leave out first."""
+
+    @property
+    def after(self) -> UUID:
+        """The link's id; zero for the beginning."""
 
 
 class ListedLink(NamedTuple):
@@ -63,13 +102,29 @@ class ListedLink(NamedTuple):
     created_at: datetime
 
 
+class ListedDocument(NamedTuple):
+    """A document in a list of an entity's, and the link between them."""
+
+    id: str
+    display_name: str | None
+    link_id: UUID
+    role: str | None
+    created_at: datetime
+
+
 async def find_triple(
     database: Database, workspace_id: str, document_id: str, link_id: UUID
-) -> Triple | None:
-    """Return what the link with that id links, active or not; that never changes, so no lock is needed."""
+) -> Triple:
+    """Return what the link with that id links, active or not; that never changes: no lock needed.
+
+    Raises:
+        NotFound: the document has no such link.
+    """
     async with database.acquire() as connection:
         row = await connection.fetchrow(TRIPLE, workspace_id, document_id, link_id)
-    return None if row is None else Triple(workspace_id, document_id, row[0], row[1])
+    if row is None:
+        raise NotFound(f"document {document_id!r} has no link {str(link_id)!r}")
+    return Triple(workspace_id, document_id, row[0], row[1])
 
 
 async def list_links(
@@ -84,5 +139,33 @@ async def list_links(
         counted = await connection.fetchrow(COUNT, *document, *wanted)
         if counted is None or not counted[0]:
             raise NotFound(f"document {document[1]!r} does not exist")
-        rows = await connection.fetch(LIST, *document, *wanted, window.limit, window.offset)
+        rows = await connection.fetch(
+            LIST, *document, *wanted, window.after, window.limit, window.offset
+        )
     return counted[1], [ListedLink(*row) for row in rows]
+
+
+async def require_entity(database: Database, key: EntityKey) -> None:
+    """See that the entity is there.
+
+    Raises:
+        NotFound: it is unknown or deleted.
+    """
+    async with database.acquire() as connection:
+        if not await connection.fetchval(ENTITY_EXISTS, *key):
+            raise NotFound(f"{key[1]} {key[2]!r} does not exist")
+
+
+async def list_documents(
+    database: Database, entity: tuple[str, str | None, str], role: str | None, window: Window
+) -> tuple[int, list[ListedDocument]]:
+    """Return how many active links the entity has, and the documents in the window, oldest link first.
+
+    The entity is its workspace, type (None: any) and id; the role, if given, is the link's.
+    """
+    async with database.acquire() as connection:
+        total = await connection.fetchval(COUNT_DOCUMENTS, *entity, role)
+        rows = await connection.fetch(
+            LIST_DOCUMENTS, *entity, role, window.after, window.limit, window.offset
+        )
+    return total, [ListedDocument(*row) for row in rows]

@@ -8,6 +8,7 @@ from service.core.changes import EntityKey
 if TYPE_CHECKING:
     from service.store.database import Connection
 
+# One whose deletion has not reached all its links yet is left alone: its links are to stay unlinked.
 REGISTER: Final = """
 INSERT INTO entities AS e (workspace_id, type, id)
 SELECT w, t, i
@@ -16,6 +17,11 @@ ORDER BY n
 ON CONFLICT (workspace_id, type, id) DO UPDATE
 SET deleted_at = NULL
 WHERE e.deleted_at IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM document_links AS l
+        WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
+            AND l.deleted_at IS NULL
+    )
 RETURNING e.id
 """
 

@@ -1,0 +1,59 @@
+"""From the items in a body's `resources` to links of the document."""
+
+from service.core.changes import DocumentKey, Triple
+from service.core.documents import Item as WantedLink
+from service.core.documents import LinkEdits
+from service.core.resources import type_of
+from service.documents import messages
+from service.edge.messages import NO_PREFIX
+from service.edge.problems import FieldError
+from service.edge.validation import wrong_fields
+
+
+def whole_set(key: DocumentKey, items: list[messages.Item]) -> LinkEdits:
+    """Return the edits that leave exactly the items linked.
+
+    Raises:
+        EdgeError: `validation_error`: ids whose prefix tells no type.
+    """
+    return LinkEdits(set=_wanted(key, items, "resources"))
+
+
+def edits(key: DocumentKey, resources: messages.Edits) -> LinkEdits:
+    """Return the edits that a body's `resources` asks for.
+
+    Raises:
+        EdgeError: `validation_error`: forms that exclude each other, or ids without a known prefix.
+    """
+    add, remove, whole = resources.add, resources.remove, resources.set
+    if isinstance(whole, list):
+        if isinstance(add, list) or isinstance(remove, list):
+            message = "cannot be combined with add or remove"
+            raise wrong_fields([FieldError("resources.set", message)])
+        return LinkEdits(set=_wanted(key, whole, "resources.set"))
+    to_add = _wanted(key, add if isinstance(add, list) else [], "resources.add")
+    to_remove = _wanted(key, remove if isinstance(remove, list) else [], "resources.remove")
+    removed = {item.triple for item in to_remove}
+    both = [item.triple.entity_id for item in to_add if item.triple in removed]
+    if both:
+        message = f"{', '.join(both[:5])}: cannot be added and removed at once"
+        raise wrong_fields([FieldError("resources.remove", message)])
+    return LinkEdits(to_add, [item.triple for item in to_remove])
+
+
+def _wanted(key: DocumentKey, items: list[messages.Item], field: str) -> list[WantedLink]:
+    """Return the links that the items name, each once."""
+    wanted: dict[Triple, WantedLink] = {}
+    errors = []
+    for index, item in enumerate(items):
+        if isinstance(item, messages.EntityItem):
+            triple, role = Triple(*key, item.entity_type, item.entity_id), item.role
+        elif (entity_type := type_of(item)) is not None:
+            triple, role = Triple(*key, entity_type, item), None
+        else:
+            errors.append(FieldError(f"{field}[{index}]", NO_PREFIX))
+            continue
+        wanted.setdefault(triple, WantedLink(triple, role))
+    if errors:
+        raise wrong_fields(errors)
+    return list(wanted.values())

@@ -1,0 +1,183 @@
+"""From what a caller sent to a struct, or to a list of all that is wrong with it."""
+
+import difflib
+from collections.abc import Iterator
+from itertools import islice
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct, UnsetType
+
+from service.edge.messages import PATTERN_WORDS
+from service.edge.problems import EdgeError, FieldError
+
+MAX_ERRORS: Final = 20
+MAX_PARAMETERS: Final = 50
+MAX_NAME: Final = 100
+"""Characters of an unknown field's name that are repeated to the caller."""
+
+
+class BodyReader:
+    """Decodes JSON bodies into one struct type."""
+
+    def __init__(self, shape: type[Struct]) -> None:
+        self.shape = shape
+        self._decode = msgspec.json.Decoder(shape).decode
+
+    def decode(self, body: bytes) -> Any:  # noqa: ANN401 - an instance of the shape
+        """Return the struct.
+
+        Raises:
+            EdgeError: `validation_error`, naming every field that is wrong (at most 20).
+        """
+        try:
+            try:
+                return self._decode(body)
+            except msgspec.ValidationError:
+                value = msgspec.json.decode(body)  # what is no JSON may be found out only now
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EdgeError("validation_error", f"the body is not JSON: {error}") from None
+        except RecursionError:
+            raise EdgeError("validation_error", "the body is nested too deeply") from None
+        raise _refusal(value, self.shape, strict=True)
+
+
+class QueryReader:
+    """Decodes query strings into one struct type."""
+
+    def __init__(self, shape: type[Struct]) -> None:
+        self.shape = shape
+
+    def decode(self, query: bytes) -> Any:  # noqa: ANN401 - an instance of the shape
+        """Return the struct.
+
+        Raises:
+            EdgeError: `validation_error`, naming every parameter that is wrong (at most 20).
+        """
+        values = _parameters(query) if query else {}
+        try:
+            return msgspec.convert(values, self.shape, strict=False)
+        except msgspec.ValidationError:
+            raise _refusal(values, self.shape, strict=False) from None
+
+
+def _parameters(query: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except ValueError:
+        detail = (
+            f"the query string is not percent-encoded UTF-8 of at most {MAX_PARAMETERS} parameters"
+        )
+        raise EdgeError("validation_error", detail) from None
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name[:MAX_NAME] for name in names if names.count(name) > 1})
+        raise wrong_fields([FieldError(name, "is given twice") for name in twice])
+    return values
+
+
+def wrong_fields(errors: list[FieldError]) -> EdgeError:
+    """Return the refusal of a request with these wrong fields."""
+    first = errors[0]
+    place = f"{first.field}: " if first.field else ""
+    detail = f"{place}{first.message}" if len(errors) == 1 else f"{len(errors)} fields are wrong"
+    return EdgeError("validation_error", detail, errors=errors[:MAX_ERRORS])
+
+
+def check_json_text(field: str, value: object) -> None:
+    """See that a JSON value can be stored: text in Postgres has no NUL.
+
+    Raises:
+        EdgeError: `validation_error`.
+    """
+    if b"\\u0000" in msgspec.json.encode(value) and _has_nul(value):
+        raise wrong_fields([FieldError(field, "must not contain NUL")])
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_has_nul, value))
+
+
+def _refusal(value: object, shape: type[Struct], *, strict: bool) -> EdgeError:
+    """Walk what was refused a second time, since msgspec stops at the first error."""
+    return wrong_fields(list(islice(_wrong(value, shape, "", strict=strict), MAX_ERRORS)))
+
+
+def _wrong(value: Any, shape: Any, path: str, *, strict: bool) -> Iterator[FieldError]:  # noqa: ANN401 - any JSON, any type
+    """Yield what keeps the value from being of that type, at the innermost places."""
+    try:
+        msgspec.convert(value, shape, strict=strict)
+    except (msgspec.ValidationError, RecursionError) as error:
+        inner = _candidate(value, shape)
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Struct):
+            yield from _wrong_in_object(value, inner, path, strict=strict)
+        elif isinstance(value, list) and get_origin(inner) is list:
+            before = 0
+            for index, item in enumerate(value):
+                for found in _wrong(item, get_args(inner)[0], f"{path}[{index}]", strict=strict):
+                    before += 1
+                    yield found
+            if not before:
+                yield FieldError(path, _words(error, inner))
+        else:
+            yield FieldError(path, _words(error, inner))
+
+
+def _wrong_in_object(
+    value: dict[str, Any], shape: type[Struct], path: str, *, strict: bool
+) -> Iterator[FieldError]:
+    prefix = f"{path}." if path else ""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    for name in value.keys() - fields.keys():
+        nearest = difflib.get_close_matches(name[:MAX_NAME], fields, n=1, cutoff=0.5)
+        hint = f"did you mean `{nearest[0]}`?" if nearest else f"known are {', '.join(fields)}"
+        yield FieldError(prefix + name[:MAX_NAME], f"is not known; {hint}")
+    for name, field in fields.items():
+        if name in value:
+            yield from _wrong(value[name], field.type, prefix + name, strict=strict)
+        elif field.required:
+            yield FieldError(prefix + name, "is required")
+
+
+def _candidate(value: object, shape: Any) -> Any:  # noqa: ANN401 - a type
+    """Return the alternative of the type that the value was probably meant to be."""
+    if get_origin(shape) is Annotated:
+        return _candidate(value, get_args(shape)[0])
+    if get_origin(shape) not in {Union, UnionType}:
+        return shape
+    members = [_candidate(value, member) for member in get_args(shape)]
+    for member in members:
+        is_struct = isinstance(member, type) and issubclass(member, Struct)
+        if (is_struct and isinstance(value, dict)) or (
+            get_origin(member) is list and isinstance(value, list)
+        ):
+            return member
+    known = [member for member in members if member not in {type(None), UnsetType}]
+    return known[0] if len(known) == 1 else shape
+
+
+def _words(error: Exception, shape: Any) -> str:  # noqa: ANN401 - a type
+    """Say in a caller's words what msgspec says in a programmer's."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    if get_origin(shape) is Literal:
+        return f"has to be one of {', '.join(map(str, get_args(shape)))}"
+    if shape is int:
+        return "has to be a whole number"
+    message = str(error).partition(" - at `$")[0]
+    for pattern, words in PATTERN_WORDS.items():
+        if repr(pattern) in message:
+            return words
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,145 @@
+"""`POST /v1/links/batch`: many links and unlinks, of many documents, in one transaction."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, structs
+from starlette.routing import Route
+
+from service.core.changes import Change, Link, LinkRow, Outcome, Triple, Unlink
+from service.core.errors import Refusal
+from service.core.events import EventLink, Resource, optional_timestamp, timestamp
+from service.core.requests import Reply
+from service.core.resources import type_of
+from service.edge.call import Call, invalid_field
+from service.edge.endpoint import WRITE, Endpoint, Path
+from service.edge.messages import NO_PREFIX, EntityType, Id, Role, encode
+from service.edge.problems import EdgeError, Problem, problem
+from service.store.group import GroupWriter
+
+MAX_OPERATIONS = 500
+
+
+class Operation(Struct, frozen=True, forbid_unknown_fields=True):
+    """One link or unlink: of a resource id with a known prefix, or of an entity type and id."""
+
+    op: Literal["link", "unlink"]
+    document_id: Id
+    resource_id: Id | None = None
+    entity_type: EntityType | None = None
+    entity_id: Id | None = None
+    role: Role | None = None
+
+
+class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Operations, carried out in order; with `atomic`, all or none."""
+
+    operations: Annotated[list[Operation], Meta(min_length=1, max_length=MAX_OPERATIONS)]
+    atomic: bool = False
+
+
+class Applied(Struct, frozen=True):
+    """An operation that was carried out: the link as it is after it."""
+
+    index: int
+    status: int
+    link: EventLink
+    restored: bool
+
+
+class Refused(Struct, frozen=True):
+    """An operation that was not, and why."""
+
+    index: int
+    status: int
+    problem: Problem
+
+
+class BatchReply(Struct, frozen=True):
+    """One outcome for each operation, in order."""
+
+    data: list[Applied | Refused]
+    message: str
+
+
+class Batch:
+    """Handler of the batch call."""
+
+    def __init__(self, writer: GroupWriter) -> None:
+        self._writer = writer
+
+    async def apply(self, call: Call, body: BatchRequest) -> Reply:
+        """Link and unlink up to 500 times; each operation has its own outcome, unless atomic."""
+        changes: list[Change] = []
+        refused: dict[int, EdgeError] = {}
+        for index, operation in enumerate(body.operations):
+            try:
+                changes.append(_change(call.key.workspace_id, operation, index))
+            except EdgeError as error:
+                if body.atomic:
+                    raise
+                refused[index] = error
+
+        def respond(outcomes: list[Outcome | Refusal]) -> Reply:
+            rest = iter(outcomes)
+            merged = [refused.get(n) or next(rest) for n in range(len(body.operations))]
+            return _reply(merged, call.request_id)
+
+        if not changes:
+            return respond([])
+        request = call.request("batch", changes, respond)
+        return await self._writer.write(
+            structs.replace(request, atomic=body.atomic, revisions=None)  # of which document?
+        )
+
+
+def routes(batch: Batch) -> list[Route]:
+    """Return the route of the batch."""
+    apply = Endpoint(batch.apply, scope=WRITE, body=BatchRequest, replies={200: BatchReply})
+    return [Route("/v1/links/batch", Path(POST=apply))]
+
+
+def _change(workspace_id: str, operation: Operation, index: int) -> Change:
+    """Return the change that the operation asks for.
+
+    Raises:
+        EdgeError: `validation_error`: it does not say which entity, or says it twice.
+    """
+    where = f"operations[{index}]"
+    entity_type, entity_id = operation.entity_type, operation.entity_id
+    if operation.resource_id is not None:
+        if entity_type is not None or entity_id is not None:
+            raise invalid_field(
+                f"{where}.resource_id", "cannot stand beside entity_type and entity_id"
+            )
+        entity_type, entity_id = type_of(operation.resource_id), operation.resource_id
+        if entity_type is None:
+            raise invalid_field(f"{where}.resource_id", NO_PREFIX)
+    if entity_type is None or entity_id is None:
+        raise invalid_field(where, "needs resource_id, or entity_type and entity_id")
+    triple = Triple(workspace_id, operation.document_id, entity_type, entity_id)
+    return Link(triple, operation.role) if operation.op == "link" else Unlink(triple)
+
+
+def _reply(outcomes: list[Outcome | Refusal | EdgeError], request_id: str) -> Reply:
+    data: list[Applied | Refused] = []
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, Outcome) and outcome.link is not None:
+            status = 201 if outcome.kind == "created" else 200
+            data.append(Applied(index, status, _shown(outcome.link), outcome.kind == "restored"))
+        elif isinstance(outcome, Exception):
+            described = problem(outcome, request_id)
+            data.append(Refused(index, described.status, structs.replace(described, index=None)))
+    applied = sum(isinstance(outcome, Applied) for outcome in data)
+    message = f"{applied} of {len(data)} operation{'' if len(data) == 1 else 's'} applied"
+    return Reply(200, encode(BatchReply(data, message)))
+
+
+def _shown(link: LinkRow) -> EventLink:
+    """Show the link as events do."""
+    return EventLink(
+        str(link.id),
+        Resource(link.triple.entity_id, link.triple.entity_type),
+        link.role,
+        timestamp(link.created_at),
+        optional_timestamp(link.deleted_at),
+    )
