@@ -1,15 +1,18 @@
 """Rows to Kafka record batches: partitioned as the Java client does, filled without an await."""
 
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any, Protocol
-
-from aiokafka.partitioner import murmur2
 
 CONTENT_TYPE = ("content-type", b"application/cloudevents+json; charset=utf-8")
 HEADERS = [CONTENT_TYPE]
 # Hashing a key in Python costs 2-4 µs, a look here 0.05; a hundred bytes a key or so.
 KEYS_CACHED = 50_000
+_SEED = 0x9747B28C
+_M = 0x5BD1E995
+_32_BITS = 0xFFFFFFFF
+_WORD = struct.Struct("<I")
 
 
 class Batch(Protocol):
@@ -31,8 +34,20 @@ class Batch(Protocol):
 
 def partition_of(key: bytes, partitions: int) -> int:
     """Return the partition that Kafka's own clients choose for a key."""
-    hashed: int = murmur2(key)
-    return (hashed & 0x7FFFFFFF) % partitions
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def murmur2(data: bytes) -> int:
+    """Return the hash of the Java client (Utils.murmur2), faster than aiokafka's."""
+    hashed = _SEED ^ len(data)
+    whole = len(data) & ~3
+    for (word,) in _WORD.iter_unpack(data[:whole]):
+        mixed = (word * _M) & _32_BITS
+        hashed = ((hashed * _M) ^ ((mixed ^ mixed >> 24) * _M)) & _32_BITS
+    if rest := data[whole:]:
+        hashed = ((hashed ^ int.from_bytes(rest, "little")) * _M) & _32_BITS
+    hashed = ((hashed ^ hashed >> 13) * _M) & _32_BITS
+    return hashed ^ hashed >> 15
 
 
 class Packer:
