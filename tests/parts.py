@@ -6,8 +6,6 @@ pytest's first process owns them; with xdist, the workers ask it over a socket.
 import asyncio
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import ExitStack
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
@@ -17,6 +15,7 @@ import asyncpg
 
 from deploy.local.kafka import find_kafka
 from deploy.local.postgres import Postgres, PostgresServer, find_postgres
+from deploy.local.programs import migrate
 
 ADDRESS = "TEST_PARTS_ADDRESS"
 EXTRA_BINDIR = "POSTGRES_EXTRA_BINDIR"  # the programs of another Postgres to test on too
@@ -110,12 +109,7 @@ def _make_template(postgres: Postgres) -> None:
             f"CREATE DATABASE {TEMPLATE}",
         )
     )
-    if Path("service/__main__.py").exists():
-        command = [sys.executable, "-m", "service", "migrate"]
-        environment = {**os.environ, "DATABASE_URL": postgres.dsn(TEMPLATE)}
-        subprocess.run(command, check=True, env=environment)
-    else:
-        asyncio.run(execute(postgres.dsn(TEMPLATE), Path("schema.sql").read_text()))
+    migrate(postgres.dsn(TEMPLATE))
 
 
 async def execute(dsn: str, *statements: str) -> None:

@@ -24,7 +24,7 @@ def run() -> None:
 @app.command()
 def up() -> None:
     """Start Postgres and Kafka alone and print their addresses as settings."""
-    with _until_interrupted(), find_postgres() as postgres, find_kafka() as kafka:
+    with _until_interrupted(), find_kafka() as kafka, find_postgres() as postgres:
         print(f"export DATABASE_URL={postgres.dsn()}")
         print(f"export KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap}", flush=True)
         say("Ctrl-C ends both")

@@ -45,8 +45,8 @@ def run() -> None:
     """Start everything, link, show events until interrupted; LocalError when a program dies."""
     with (
         tempfile.TemporaryDirectory(prefix="document-links-") as folder,
-        find_postgres() as postgres,
         find_kafka() as kafka,
+        find_postgres() as postgres,
     ):
         dsn, logs = postgres.dsn(), Path(folder)
         say("migrating, making a workspace and a key …")
