@@ -1,0 +1,120 @@
+"""Validation: what is wrong is said at once and by name; what is no JSON is said to be none."""
+
+from typing import Literal
+
+import msgspec
+import pytest
+from msgspec import Struct
+
+from service.edge.messages import Id, Role
+from service.edge.problems import EdgeError
+from service.edge.validation import BodyReader
+
+
+class Shape(Struct, forbid_unknown_fields=True):
+    """Like the body of a link."""
+
+    entity_type: Literal["deal", "task"]
+    entity_id: Id
+    role: Role | None = None
+
+
+READER = BodyReader(Shape)
+
+
+def refused(body: bytes) -> EdgeError:
+    """Return the error with which a body is refused."""
+    with pytest.raises(EdgeError) as refusal:
+        READER.decode(body)
+    assert refusal.value.code == "validation_error"
+    return refusal.value
+
+
+def fields(body: bytes) -> dict[str, str]:
+    """Return the fields that are said to be wrong."""
+    return {error.field: error.message for error in refused(body).errors}
+
+
+def test_good_body_is_read() -> None:
+    """A body of the shape becomes the struct."""
+    body = b'{"entity_type":"deal","entity_id":"deal_1"}'
+    assert READER.decode(body) == Shape("deal", "deal_1")
+
+
+def test_all_wrong_fields_are_named() -> None:
+    """A wrong, a missing and an unknown field make three errors."""
+    errors = fields(b'{"entity_type":"deel","rolle":"x"}')
+    assert set(errors) == {"entity_type", "entity_id", "rolle"}
+    assert errors["entity_id"] == "is required"
+
+
+def test_unknown_field_names_the_nearest() -> None:
+    """A misspelt field is told what it may have meant; a strange one, what there is."""
+    body = {"entity_type": "deal", "entity_id": "a", "rolle": "x", "zzz": 1}
+    errors = fields(msgspec.json.encode(body))
+    assert errors["rolle"] == "is not known; did you mean `role`?"
+    assert errors["zzz"] == "is not known; known are entity_type, entity_id, role"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("entity_id", 5),
+        ("entity_id", None),
+        ("entity_id", ""),
+        ("entity_id", "a b"),
+        ("entity_id", "a\n"),
+        ("entity_id", "a\0"),
+        ("entity_id", "x" * 129),
+        ("entity_type", ["deal"]),
+        ("role", "x" * 65),
+        ("role", "a\0b"),
+        ("role", {}),
+    ],
+)
+def test_wrong_value_names_its_field(field: str, value: object) -> None:
+    """Other types, other lengths and other characters are refused by name."""
+    body = {"entity_type": "deal", "entity_id": "a", "role": "r", field: value}
+    assert list(fields(msgspec.json.encode(body))) == [field]
+
+
+def test_role_counts_characters() -> None:
+    """64 characters are allowed, however many bytes they take."""
+    body = {"entity_type": "deal", "entity_id": "a", "role": "é" * 64}
+    assert READER.decode(msgspec.json.encode(body)).role == "é" * 64
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{'a': 1}",
+        b'{"entity_id":"a"} x',
+        b'{"entity_type":"deal","entity_id":"\xff"}',
+        b'{"entity_type":"deal","entity_id":"a","role":"\xed\xa0\x80"}',
+        b'{"entity_type":"deal","entity_id":"a","role":"\\ud800"}',
+        b"\xef\xbb\xbf{}",
+    ],
+)
+def test_what_is_no_json_is_said_to_be_none(body: bytes) -> None:
+    """Broken JSON, broken UTF-8 and lone surrogates are refused in words, and do no harm."""
+    assert refused(body).detail.startswith("the body is not JSON: ")
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"role":' * 100_000])
+def test_endless_nesting_is_refused(body: bytes) -> None:
+    """However deep a body is nested, it is refused in words."""
+    assert refused(body).detail == "the body is nested too deeply"
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"5"])
+def test_body_has_to_be_an_object(body: bytes) -> None:
+    """JSON of another kind is refused in words."""
+    assert "object" in refused(body).detail
+
+
+def test_errors_are_bounded() -> None:
+    """A body with a thousand unknown fields is answered with twenty errors."""
+    body = msgspec.json.encode({f"field{number}": 1 for number in range(1000)})
+    assert len(refused(body).errors) == 20
