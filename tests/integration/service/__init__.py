@@ -1,0 +1,1 @@
+"""The service in this process, on a real Postgres."""
