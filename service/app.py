@@ -3,14 +3,13 @@
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Lifespan
 
 from service import logs
 from service.documents.routes import Documents
@@ -73,28 +72,39 @@ def build(settings: Settings) -> Starlette:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    return Starlette(
-        routes=[
-            *link_routes(Links(database, writer)),
-            *document_routes(Documents(database, document_writer, lists)),
-            *batch_routes(Batch(writer)),
-            *entity_routes(Entities(EntityWriter(database, writer), lists)),
-            *operator_routes(database, metrics),
-        ],
-        middleware=[
-            Middleware(
-                Gate,
-                keys=keys,
-                limiter=make_limiter(settings.links_rate_limit_storage),
-                default_rate=settings.links_rate_limit,
-                metrics=metrics,
-            )
-        ],
-        exception_handlers={HTTPException: _to_the_gate},
-        lifespan=lifespan,
+    routes: list[BaseRoute] = [
+        *link_routes(Links(database, writer)),
+        *document_routes(Documents(database, document_writer, lists)),
+        *batch_routes(Batch(writer)),
+        *entity_routes(Entities(EntityWriter(database, writer), lists)),
+        *operator_routes(database, metrics),
+    ]
+    gate = partial(
+        Gate,
+        keys=keys,
+        limiter=make_limiter(settings.links_rate_limit_storage),
+        default_rate=settings.links_rate_limit,
+        metrics=metrics,
     )
+    return LinkService(routes, lifespan, gate)
 
 
-async def _to_the_gate(_: Request, error: Exception) -> Response:
-    """Let the gate answer what the router refuses, so that all problems look alike."""
-    raise error
+class LinkService(Starlette):
+    """Starlette with the gate in place of its two error middlewares.
+
+    The gate answers every error itself, so they would only wrap each request and message once more.
+    """
+
+    def __init__(
+        self,
+        routes: list[BaseRoute],
+        lifespan: Lifespan["LinkService"],
+        gate: Callable[[ASGIApp], ASGIApp],
+    ) -> None:
+        super().__init__(routes=routes, lifespan=lifespan)
+        self.router.redirect_slashes = False  # a path with a slash too many is another path: 404
+        self._gate = gate
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return what Starlette calls for each request."""
+        return self._gate(self.router)

@@ -31,5 +31,6 @@ def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here depends on the client's address
             timeout_graceful_shutdown=GRACE_S,
         )

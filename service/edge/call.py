@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from service.core.changes import Caller, Change
 from service.core.events import Cause
 from service.core.ids import request_id as new_request_id
-from service.core.requests import Idempotency, Request, Respond
+from service.core.requests import Idempotency, Reply, Request, Respond
 from service.edge.problems import EdgeError, FieldError
 from service.store.keys import Key
 
@@ -20,10 +20,22 @@ _etag = re.compile(rb'\s*(W/)?"([^"]*)"\s*\Z').match
 class Call:
     """What the edge knows of a call; handlers get it first."""
 
-    __slots__ = ("body", "headers", "key", "method", "params", "path", "query", "request_id")
+    __slots__ = (
+        "body",
+        "headers",
+        "key",
+        "method",
+        "params",
+        "path",
+        "query",
+        "reply",
+        "request_id",
+    )
 
     key: Key
     params: dict[str, str]
+    reply: Reply | None
+    """The endpoint's; None until it has answered."""
 
     def __init__(self, method: str, path: str, query: bytes, headers: dict[bytes, bytes]) -> None:
         self.method = method
@@ -31,6 +43,7 @@ class Call:
         self.query = query
         self.headers = headers
         self.body = b""
+        self.reply = None
         given = headers.get(b"x-request-id", b"")
         self.request_id = given.decode() if _valid_request_id(given) else new_request_id()
 

@@ -20,9 +20,6 @@ from service.edge.validation import BodyReader, QueryReader
 READ: Final = "read:documents"
 WRITE: Final = "write:documents"
 
-JSON_HEADER: Final = (b"content-type", b"application/json")
-REPLAYED_HEADER: Final = (b"idempotent-replayed", b"true")
-
 Handler = Callable[..., Awaitable[Reply]]
 
 
@@ -47,7 +44,7 @@ class Endpoint:
         self.body = None if body is None else BodyReader(body)
         self.query = None if query is None else QueryReader(query)
 
-    async def __call__(self, call: Call, receive: Receive, send: Send) -> None:
+    async def answer(self, call: Call, receive: Receive) -> Reply:
         """Check scope, path and body, in the order of the contract; then let the handler answer."""
         if self.scope not in call.key.scopes:
             raise EdgeError("insufficient_permissions", f"the key lacks the scope {self.scope}")
@@ -63,8 +60,7 @@ class Endpoint:
             arguments.append(self.body.decode(call.body))
         if self.query is not None:
             arguments.append(self.query.decode(call.query))
-        reply = await self.handler(call, *arguments)
-        await send_reply(send, reply, with_body=call.method != "HEAD")
+        return await self.handler(call, *arguments)
 
 
 class Path:
@@ -78,7 +74,7 @@ class Path:
         self._allow = (b"allow", allowed.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Find the endpoint of the method.
+        """Find the endpoint of the method, and leave its reply to the gate to be sent.
 
         Raises:
             EdgeError: `method_not_allowed`.
@@ -87,20 +83,12 @@ class Path:
         call.params = scope["path_params"]
         endpoint = self.endpoints.get(call.method)
         if endpoint is not None:
-            await endpoint(call, receive, send)
+            call.reply = await endpoint.answer(call, receive)
         elif call.method == "OPTIONS":
             await send_response(send, 204, [self._allow], b"")
         else:
             detail = f"this path takes {self._allow[1].decode()}"
             raise EdgeError("method_not_allowed", detail, headers=[self._allow])
-
-
-async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> None:
-    """Send what a handler answered."""
-    headers = [JSON_HEADER, *reply.headers]
-    if reply.replayed:
-        headers.append(REPLAYED_HEADER)
-    await send_response(send, reply.status, headers, reply.body, with_body=with_body)
 
 
 async def send_response(

@@ -2,11 +2,13 @@
 
 import logging
 import time
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.core.errors import Unavailable
+from service.core.requests import Reply
 from service.edge import problems
 from service.edge.body import Disconnected
 from service.edge.call import Call
@@ -15,6 +17,9 @@ from service.edge.keys import KeyRing
 from service.edge.metrics import Metrics
 from service.edge.problems import EdgeError
 from service.edge.rates import Limiter, rate_headers
+
+JSON_HEADER: Final = (b"content-type", b"application/json")
+REPLAYED_HEADER: Final = (b"idempotent-replayed", b"true")
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +49,8 @@ class Gate:
             if call.path.startswith("/v1/"):
                 await self._admit(call, response)
             await self._app(scope, receive, response.send)
+            if call.reply is not None:
+                await _send_reply(call, call.reply, response)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a problem
@@ -69,18 +76,35 @@ class Gate:
 class _Response:
     """What is added to a response on its way out, and what is known of it afterwards."""
 
-    __slots__ = ("_send", "headers", "status")
+    __slots__ = ("headers", "send_on", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
+        self.send_on = send
         self.headers = [(b"x-request-id", request_id.encode())]
         self.status = 0
 
     async def send(self, message: Message) -> None:
+        """Pass on a message of an app that sends its response itself."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], *self.headers]
-        await self._send(message)
+        await self.send_on(message)
+
+
+async def _send_reply(call: Call, reply: Reply, response: _Response) -> None:
+    """Send what an endpoint answered: the hot way out."""
+    response.status = reply.status
+    headers = response.headers
+    headers.append(JSON_HEADER)
+    headers.append((b"content-length", b"%d" % len(reply.body)))
+    headers += reply.headers
+    if reply.replayed:
+        headers.append(REPLAYED_HEADER)
+    body = b"" if call.method == "HEAD" else reply.body
+    await response.send_on(
+        {"type": "http.response.start", "status": reply.status, "headers": headers}
+    )
+    await response.send_on({"type": "http.response.body", "body": body})
 
 
 async def _send_problem(call: Call, error: Exception, response: _Response) -> None:

@@ -29,12 +29,18 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Count one response."""
         route = getattr(scope.get("route"), "path", "none")
-        self._requests.labels(scope["method"], route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        key = (scope["method"], route, status)
+        series = self._series.get(key)
+        if series is None:  # finding a child by its labels costs more than counting
+            series = (self._requests.labels(*key), self._seconds.labels(route))
+            self._series[key] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
     def render(self) -> bytes:
         """Return the text format: of all worker processes, where there are several."""
