@@ -1,4 +1,4 @@
-"""How long to wait before trying again: capped, with jitter, and over at once when told to stop."""
+"""Waiting, but never beyond the stop; and ever longer before the same thing is tried again."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,15 @@ SHORTEST_S = 0.05
 LONGEST_S = 5.0
 
 
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait for so long, or until told to stop."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+
+
 class Backoff:
-    """Waits that double."""
+    """Waits that double up to a cap, with jitter."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
@@ -20,9 +27,7 @@ class Backoff:
         self._next_s = SHORTEST_S
 
     async def wait(self) -> None:
-        """Wait, between half and all of what it is by now."""
-        delay_s = self._next_s * random.uniform(0.5, 1)  # noqa: S311 - jitter is no secret
+        """Wait between half and all of what it is by now."""
+        seconds = self._next_s * random.uniform(0.5, 1)  # noqa: S311 - jitter is no secret
         self._next_s = min(2 * self._next_s, LONGEST_S)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                await self._stop.wait()
+        await pause(self._stop, seconds)

@@ -6,13 +6,13 @@ session of a leader that shows none. Kafka's fencing covers whatever slips throu
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Self
 
 import asyncpg
 
+from outbox_worker.backoff import pause
 from outbox_worker.logs import Log
 
 log = Log("leader")
@@ -86,17 +86,13 @@ class Leader:
             standing_by()
             for holder in await self._connection.fetch(END_HUNG_HOLDER, relay, HUNG_AFTER_S):
                 log.warning("leader.hung_holder_ended", backend=holder["pid"])
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STANDBY_POLL_S):
-                    await stop.wait()
+            await pause(stop, STANDBY_POLL_S)
         return False
 
     async def keep(self) -> None:
         """Show signs of life for as long as the session lasts; LeadershipLostError at its end."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SIGN_OF_LIFE_S):
-                    await self._gone.wait()
+            await pause(self._gone, SIGN_OF_LIFE_S)
             if self._gone.is_set():
                 raise LeadershipLostError
             try:

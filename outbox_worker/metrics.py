@@ -36,8 +36,8 @@ class Metrics:
             "outbox_oldest_transaction_seconds",
             "Age of the oldest transaction that may still add late events.",
         )
-        self.slots_truncated = self._counter(
-            "outbox_slots_truncated", "Days of the ring that were cleared."
+        self.slots_cleared = self._counter(
+            "outbox_slots_cleared", "Days of the ring that were cleared."
         )
 
     def _gauge(self, name: str, text: str) -> Gauge:

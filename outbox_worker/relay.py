@@ -18,15 +18,17 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from outbox_worker import takeover
 from outbox_worker.backoff import Backoff
 from outbox_worker.health import Health
+from outbox_worker.lag import Lag
 from outbox_worker.leader import Leader, LeadershipLostError
 from outbox_worker.logs import Log
 from outbox_worker.metrics import Metrics
 from outbox_worker.progress import Checkpoints, Ledger, Start
 from outbox_worker.publisher import BATCH_BYTES, LEAST_BATCH_BYTES, FencedError, Publisher, Round
 from outbox_worker.registration import Registration
+from outbox_worker.retention import Retention
 from outbox_worker.settings import Settings
 from outbox_worker.wakeup import Wakeup
-from outbox_worker.window import Page, Window
+from outbox_worker.window import Cursor, Page, Window
 
 log = Log("relay")
 
@@ -83,13 +85,18 @@ class Relay:
             stack.push_async_callback(leader.close)
             registration = await takeover.identify(leader.session, self.settings)
             if await leader.acquire(registration.name, self.stop, self._stand_by):
-                await first_of(self._term(leader, registration), leader.keep())
+                await accompanied(self._term(leader, registration), leader.keep())
 
     async def _term(self, leader: Leader, registration: Registration) -> None:
         async with AsyncExitStack() as stack:
             term = await self._take_over(leader, registration, stack)
             stack.callback(self.metrics.leading.set, 0)
-            await term.run()
+            url, published = self.settings.session_database_url, term.published
+            await accompanied(
+                term.run(),
+                Retention(self.settings, self.stop, self.metrics, published).run(),
+                Lag(url, self.stop, self.metrics, published).run(),
+            )
 
     async def _take_over(
         self, leader: Leader, registration: Registration, stack: AsyncExitStack
@@ -168,6 +175,10 @@ class Term:
             if self._ahead is not None:
                 self._ahead.cancel()
 
+    def published(self) -> Cursor:
+        """Return the cursor up to which all is published."""
+        return self._ledger.cursor
+
     async def run_once(self) -> bool:
         """Publish one page with the cursor after it; False where the outbox had nothing new."""
         page, rounds = await self._next()
@@ -208,14 +219,16 @@ class Term:
         metrics.last_publish.set_to_current_time()
 
 
-async def first_of(*works: Coroutine[Any, Any, None]) -> None:
-    """Run side by side; whichever ends first, well or not, ends them all."""
-    tasks = [asyncio.create_task(work) for work in works]
+async def accompanied(work: Coroutine[Any, Any, None], *others: Coroutine[Any, Any, None]) -> None:
+    """Run others beside the work until it ends; one of them that fails ends it."""
+    tasks = [asyncio.create_task(each) for each in (work, *others)]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        pending = set(tasks)
+        while tasks[0] in pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    for task in done:
-        task.result()

@@ -1,0 +1,184 @@
+"""The ring: what is published and old goes, nothing else does, and nobody waits for it long."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from outbox_worker.metrics import Metrics
+from outbox_worker.retention import DAY_S, SESSION, SLOTS, Retention, clear_unless_changed
+from outbox_worker.settings import read
+from outbox_worker.window import BEGINNING, Cursor, Snapshot, Window
+
+RETENTION_DAYS = 7
+TODAY = 20_000 * DAY_S + DAY_S // 2
+PATIENCE_S = 20
+
+INSERT = """
+INSERT INTO outbox (slot, event_id, event_type, key, payload, created_at)
+VALUES ($1, $2, 'test.event', 'key', 'payload', $3)
+"""
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+def slot_of(moment: float) -> int:
+    """Return the slot of a day."""
+    return int(moment // DAY_S) % SLOTS
+
+
+async def write(connection: asyncpg.Connection, moment: float) -> None:
+    """Write an event as if it were that time."""
+    await connection.execute(
+        INSERT, slot_of(moment), uuid4(), datetime.fromtimestamp(moment, tz=UTC)
+    )
+
+
+async def publish_all(database: str) -> Cursor:
+    """Return the cursor after everything that is committed."""
+    window = await Window.open(database, 1_000)
+    cursor = (await window.read(BEGINNING)).cursor
+    await window.close()
+    return cursor
+
+
+def retention(database: str, cursor: Cursor, now: float = TODAY) -> Retention:
+    """Return the job as it runs at that time, with that much published."""
+    settings = read(
+        {
+            "DATABASE_URL": database,
+            "KAFKA_BOOTSTRAP_SERVERS": "unused",
+            "OUTBOX_RETENTION_DAYS": str(RETENTION_DAYS),
+        }
+    )
+    return Retention(settings, asyncio.Event(), Metrics(), lambda: cursor, lambda: now)
+
+
+async def left(connection: asyncpg.Connection) -> list[int]:
+    """Return the slots that have rows."""
+    rows = await connection.fetch("SELECT DISTINCT slot FROM outbox ORDER BY slot")
+    return [row["slot"] for row in rows]
+
+
+async def test_old_and_published_goes_and_the_rest_stays(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """Of ten days of events, those beyond the retention are cleared."""
+    for days in range(10):
+        await write(connection, TODAY - days * DAY_S)
+    cursor = await publish_all(database)
+    cleared = await retention(database, cursor).run_once()
+    assert sorted(cleared) == sorted(slot_of(TODAY - days * DAY_S) for days in (8, 9))
+    kept = [slot_of(TODAY - days * DAY_S) for days in range(RETENTION_DAYS + 1)]
+    assert await left(connection) == sorted(kept)
+
+
+async def test_unpublished_rows_stay_however_old(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """A worker that has been away for twenty days clears nothing before it has published it."""
+    await write(connection, TODAY)
+    await write(connection, TODAY + 4 * DAY_S)
+    later = TODAY + 20 * DAY_S
+    assert await retention(database, BEGINNING, later).run_once() == []
+    cursor = await publish_all(database)
+    assert len(await retention(database, cursor, later).run_once()) == 2
+
+
+async def test_slot_that_came_round_again_waits_for_its_youngest(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """Rows of the same slot sixteen days later keep it until they are old too."""
+    await write(connection, TODAY)
+    await write(connection, TODAY + SLOTS * DAY_S)
+    cursor = await publish_all(database)
+    soon = TODAY + (SLOTS + 1) * DAY_S
+    assert await retention(database, cursor, soon).run_once() == []
+    assert len(await retention(database, cursor, soon + RETENTION_DAYS * DAY_S).run_once()) == 1
+
+
+async def test_row_of_a_transaction_that_is_still_open_is_not_lost(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """A writer that holds the slot makes the job go away; once it has committed, its row stays."""
+    await write(connection, TODAY)
+    cursor = await publish_all(database)
+    later = TODAY + 9 * DAY_S
+    writer = await asyncpg.connect(database)
+    transaction = writer.transaction()
+    await transaction.start()
+    await write(writer, TODAY)
+    began = time.monotonic()
+    assert await retention(database, cursor, later).run_once() == []
+    assert time.monotonic() - began < 5
+    await transaction.commit()
+    assert await retention(database, cursor, later).run_once() == []
+    assert await connection.fetchval("SELECT count(*) FROM outbox") == 2
+    await writer.close()
+
+
+async def test_row_committed_between_look_and_lock_is_not_lost(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """The race: a writer commits while TRUNCATE waits for its lock."""
+    await write(connection, TODAY)
+    job = await asyncpg.connect(database, server_settings={**SESSION, "lock_timeout": "20s"})
+    writer = await asyncpg.connect(database)
+    transaction = writer.transaction()
+    await transaction.start()
+    await write(writer, TODAY)
+    looked = Snapshot.parse(await job.fetchval("SELECT pg_current_snapshot()::text"))
+    table = f"outbox_{slot_of(TODAY):02}"
+    clearing = asyncio.create_task(clear_unless_changed(job, table, looked))
+    await wait_for_waiter(connection)
+    await transaction.commit()
+    assert await clearing is False
+    assert await connection.fetchval("SELECT count(*) FROM outbox") == 2
+    await writer.close()
+    await job.close()
+
+
+async def wait_for_waiter(connection: asyncpg.Connection) -> None:
+    """Return once a session of this database waits for a table's lock."""
+    waiting = """
+        SELECT EXISTS (
+            SELECT FROM pg_locks WHERE NOT granted AND locktype = 'relation'
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        )
+    """
+    async with asyncio.timeout(PATIENCE_S):
+        while not await connection.fetchval(waiting):
+            pass
+
+
+async def test_writers_do_not_wait_while_somebody_reads_the_whole_table(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """With a long reader in the way the job gives up in time, and nobody queues behind it."""
+    await write(connection, TODAY)
+    await write(connection, TODAY + DAY_S)
+    cursor = await publish_all(database)
+    reader = await asyncpg.connect(database)
+    reading = reader.transaction(isolation="repeatable_read")
+    await reading.start()
+    await reader.fetch("SELECT * FROM outbox")
+    job = asyncio.create_task(retention(database, cursor, TODAY + 20 * DAY_S).run_once())
+    longest = 0.0
+    while not job.done():
+        began = time.monotonic()
+        await write(connection, TODAY)
+        longest = max(longest, time.monotonic() - began)
+    assert await job == []
+    assert longest < 1
+    await reading.rollback()
+    await reader.close()
