@@ -13,10 +13,10 @@ from outbox_worker.metrics import Metrics
 from outbox_worker.retention import DAY_S, SESSION, SLOTS, Retention, clear_unless_changed
 from outbox_worker.settings import read
 from outbox_worker.window import BEGINNING, Cursor, Snapshot, Window
+from tests.waiting import until
 
 RETENTION_DAYS = 7
 TODAY = 20_000 * DAY_S + DAY_S // 2
-PATIENCE_S = 20
 
 INSERT = """
 INSERT INTO outbox (slot, event_id, event_type, key, payload, created_at)
@@ -156,9 +156,11 @@ async def wait_for_waiter(connection: asyncpg.Connection) -> None:
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         )
     """
-    async with asyncio.timeout(PATIENCE_S):
-        while not await connection.fetchval(waiting):
-            pass
+
+    async def look() -> bool:
+        return bool(await connection.fetchval(waiting))
+
+    await until(look)
 
 
 async def test_writers_do_not_wait_while_somebody_reads_the_whole_table(
