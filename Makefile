@@ -29,7 +29,7 @@ format: $(STAMP)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)  ## measure requests, draining and latency beside pgbench (needs wrk and pgbench)
+bench: $(STAMP)  ## measure requests, draining and latency beside pgbench (needs wrk)
 	@$(BIN)/python -m tests.benchmarks
 
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \

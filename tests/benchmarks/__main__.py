@@ -48,7 +48,7 @@ async def _bench(here: Stage, rounds: int, seconds: int, events: int, output: Pa
 
 def main() -> int:
     """Run; 1 with one clear message where something is missing or went wrong."""
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a new topic has no leader for a moment
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a new topic has no leader at first
     try:
         typer.run(bench)
     except LocalError as error:
