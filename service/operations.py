@@ -1,39 +1,51 @@
 """What operators and their machines ask for: `/healthz`, `/readyz`, `/metrics`. No key needed."""
 
-from collections.abc import Awaitable, Callable
+from typing import Final, Literal
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from msgspec import Struct
 from starlette.routing import Route
 
 from service.core.errors import Unavailable
+from service.core.requests import Reply
+from service.edge.call import Call
+from service.edge.messages import encode
 from service.edge.metrics import CONTENT_TYPE, Metrics
+from service.edge.public import JSON_HEADER, Page, PublicPath
 from service.store.database import Database
 from service.store.migrations import SchemaError, check_schema
+
+METRICS_HEADER: Final = (b"content-type", CONTENT_TYPE)
+
+
+class Health(Struct, frozen=True, omit_defaults=True):
+    """Whether the service can do its work, and why not."""
+
+    status: Literal["ok", "unavailable"]
+    detail: str = ""
 
 
 def routes(database: Database, metrics: Metrics) -> list[Route]:
     """Return the routes for operators."""
 
-    async def healthz(_: Request) -> Response:
-        """Alive: the process answers."""
-        return JSONResponse({"status": "ok"})
+    async def healthz(_: Call) -> Reply:
+        """Tell that the process is alive."""
+        return Reply(200, encode(Health("ok")), (JSON_HEADER,))
 
-    async def readyz(_: Request) -> Response:
-        """Ready: the database answers and has the right schema."""
+    async def readyz(_: Call) -> Reply:
+        """Tell whether the database answers and has the right schema."""
         try:
             await check_schema(database)
         except (SchemaError, Unavailable) as error:
-            return JSONResponse({"status": "unavailable", "detail": str(error)}, status_code=503)
-        return JSONResponse({"status": "ok"})
+            return Reply(503, encode(Health("unavailable", str(error))), (JSON_HEADER,))
+        return Reply(200, encode(Health("ok")), (JSON_HEADER,))
 
-    async def metrics_text(_: Request) -> Response:
-        """Prometheus' text format, summed over the worker processes."""
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE.decode()})
+    async def metrics_text(_: Call) -> Reply:
+        """Give Prometheus' text format, summed over the worker processes."""
+        return Reply(200, metrics.render(), (METRICS_HEADER,))
 
-    handlers: dict[str, Callable[[Request], Awaitable[Response]]] = {
-        "/healthz": healthz,
-        "/readyz": readyz,
-        "/metrics": metrics_text,
+    pages = {
+        "/healthz": Page(healthz, replies={200: Health}),
+        "/readyz": Page(readyz, replies={200: Health, 503: Health}),
+        "/metrics": Page(metrics_text, replies={200: "text/plain"}),
     }
-    return [Route(path, handler) for path, handler in handlers.items()]
+    return [Route(path, PublicPath(page)) for path, page in pages.items()]

@@ -174,7 +174,7 @@ class Draft:
             subject=document_id,
             time=self.state.time,
             datacontenttype="application/json",
-            dataschema=f"urn:document-links:{event_type}:1",
+            dataschema=events.DATASCHEMA_OF[event_type],
             partitionkey=f"{workspace_id}/{document_id}",
             sequence=f"{version:020d}",
             data=events.EventData(
@@ -183,7 +183,7 @@ class Draft:
                 version,
                 events.EventLink(
                     str(link.id),
-                    events.Resource(entity_id, entity_type),
+                    events.EventResource(entity_id, entity_type),
                     link.role,
                     self.state.time if is_new else events.timestamp(link.created_at),
                     events.optional_timestamp(link.deleted_at),

@@ -1,11 +1,13 @@
 """Events as subscribers get them: CloudEvents 1.0, structured mode, in JSON."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, get_args
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+
+from service.core.resources import ID_PATTERN
 
 EventType = Literal[
     "document.linked", "document.unlinked", "document.restored", "document.link_updated"
@@ -22,10 +24,21 @@ Cause = Literal[
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 
+_UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+Source = Annotated[str, Meta(pattern=f"^/workspaces/{_UUID}$")]
+Key = Annotated[str, Meta(pattern=f"^{_UUID}/{ID_PATTERN.removeprefix('^')}")]
+Sequence = Annotated[str, Meta(pattern="^[0-9]{20}$")]
+Traceparent = Annotated[str, Meta(pattern="^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+
+DATASCHEMA_OF: Final[dict[EventType, str]] = {
+    event_type: f"urn:document-links:{event_type}:1" for event_type in get_args(EventType)
+}
+"""The `$id` of each type's JSON Schema; its number grows with a change that breaks subscribers."""
+
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 
 
-class Resource(Struct, frozen=True):
+class EventResource(Struct, frozen=True):
     """The entity at the other end of the link."""
 
     id: str
@@ -36,7 +49,7 @@ class EventLink(Struct, frozen=True):
     """The link as it is after the change."""
 
     id: Uuid
-    resource: Resource
+    resource: EventResource
     role: str | None
     created_at: Timestamp
     deleted_at: Timestamp | None
@@ -67,16 +80,16 @@ class Event(Struct, frozen=True):
 
     specversion: Literal["1.0"]
     id: Uuid
-    source: str
+    source: Source
     type: EventType
     subject: str
     time: Timestamp
     datacontenttype: Literal["application/json"]
     dataschema: str
-    partitionkey: str
-    sequence: Annotated[str, Meta(pattern="^[0-9]{20}$")]
+    partitionkey: Key
+    sequence: Sequence
     data: EventData
-    traceparent: str | UnsetType = UNSET
+    traceparent: Traceparent | UnsetType = UNSET
 
 
 class OutboxRow(NamedTuple):

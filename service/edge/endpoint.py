@@ -10,6 +10,7 @@ from typing import Final
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
+from service.core.errors import Refusal
 from service.core.requests import Reply
 from service.core.resources import is_valid_id
 from service.edge.body import check_content_type, read_body
@@ -26,10 +27,11 @@ Handler = Callable[..., Awaitable[Reply]]
 class Endpoint:
     """One call of the API: the handler gets the Call, then the body and the query if it has them.
 
-    `replies` says what the body of each success looks like.
+    `replies` says what the body of each success looks like, `refusals` what the domain may answer
+    instead, `etag` whether a success carries the document's revision.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what there is to say of a call, each by its name
         self,
         handler: Handler,
         *,
@@ -37,10 +39,14 @@ class Endpoint:
         replies: Mapping[int, type[Struct]],
         body: type[Struct] | None = None,
         query: type[Struct] | None = None,
+        refusals: tuple[type[Refusal], ...] = (),
+        etag: bool = False,
     ) -> None:
         self.handler = handler
         self.scope = scope
         self.replies = replies
+        self.refusals = refusals
+        self.etag = etag
         self.body = None if body is None else BodyReader(body)
         self.query = None if query is None else QueryReader(query)
 

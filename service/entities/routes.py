@@ -3,6 +3,7 @@
 from starlette.routing import Route
 
 from service.core.changes import EntityKey
+from service.core.errors import NotFound
 from service.core.requests import Reply
 from service.core.resources import ENTITY_TYPES
 from service.edge.call import Call, invalid_field
@@ -49,7 +50,9 @@ def routes(entities: Entities) -> list[Route]:
             "/v1/entities/{type}/{entity_id}",
             Path(
                 PUT=Endpoint(entities.put, scope=WRITE, replies={201: reply, 200: reply}),
-                DELETE=Endpoint(entities.delete, scope=WRITE, replies={200: reply}),
+                DELETE=Endpoint(
+                    entities.delete, scope=WRITE, replies={200: reply}, refusals=(NotFound,)
+                ),
             ),
         ),
         Route(
@@ -60,6 +63,7 @@ def routes(entities: Entities) -> list[Route]:
                     scope=READ,
                     query=EntityDocumentsQuery,
                     replies={200: DocumentList},
+                    refusals=(NotFound,),
                 )
             ),
         ),

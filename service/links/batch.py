@@ -1,13 +1,13 @@
 """`POST /v1/links/batch`: many links and unlinks, of many documents, in one transaction."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from starlette.routing import Route
 
 from service.core.changes import Change, Link, LinkRow, Outcome, Triple, Unlink
-from service.core.errors import Refusal
-from service.core.events import EventLink, Resource, optional_timestamp, timestamp
+from service.core.errors import NotFound, Refusal
+from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
 from service.core.requests import Reply
 from service.core.resources import type_of
 from service.edge.call import Call, invalid_field
@@ -37,27 +37,23 @@ class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
     atomic: bool = False
 
 
-class Applied(Struct, frozen=True):
-    """An operation that was carried out: the link as it is after it."""
+class OperationOutcome(Struct, frozen=True):
+    """What became of an operation: the link as it is after it, or why it was not carried out."""
 
     index: int
     status: int
-    link: EventLink
-    restored: bool
+    link: EventLink | UnsetType = UNSET
+    restored: bool | UnsetType = UNSET
+    problem: Problem | UnsetType = UNSET
 
 
-class Refused(Struct, frozen=True):
-    """An operation that was not, and why."""
-
-    index: int
-    status: int
-    problem: Problem
+ONE_OF_BOTH: Final = {"oneOf": [{"required": ["link", "restored"]}, {"required": ["problem"]}]}
 
 
 class BatchReply(Struct, frozen=True):
     """One outcome for each operation, in order."""
 
-    data: list[Applied | Refused]
+    data: list[Annotated[OperationOutcome, Meta(extra_json_schema=ONE_OF_BOTH)]]
     message: str
 
 
@@ -94,7 +90,13 @@ class Batch:
 
 def routes(batch: Batch) -> list[Route]:
     """Return the route of the batch."""
-    apply = Endpoint(batch.apply, scope=WRITE, body=BatchRequest, replies={200: BatchReply})
+    apply = Endpoint(
+        batch.apply,
+        scope=WRITE,
+        body=BatchRequest,
+        replies={200: BatchReply},
+        refusals=(NotFound,),
+    )
     return [Route("/v1/links/batch", Path(POST=apply))]
 
 
@@ -121,15 +123,17 @@ def _change(workspace_id: str, operation: Operation, index: int) -> Change:
 
 
 def _reply(outcomes: list[Outcome | Refusal | EdgeError], request_id: str) -> Reply:
-    data: list[Applied | Refused] = []
+    data: list[OperationOutcome] = []
+    applied = 0
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, Outcome) and outcome.link is not None:
             status = 201 if outcome.kind == "created" else 200
-            data.append(Applied(index, status, _shown(outcome.link), outcome.kind == "restored"))
+            link, restored = _shown(outcome.link), outcome.kind == "restored"
+            data.append(OperationOutcome(index, status, link, restored))
+            applied += 1
         elif isinstance(outcome, Exception):
-            described = problem(outcome, request_id)
-            data.append(Refused(index, described.status, structs.replace(described, index=None)))
-    applied = sum(isinstance(outcome, Applied) for outcome in data)
+            described = structs.replace(problem(outcome, request_id), index=None)
+            data.append(OperationOutcome(index, described.status, problem=described))
     message = f"{applied} of {len(data)} operation{'' if len(data) == 1 else 's'} applied"
     return Reply(200, encode(BatchReply(data, message)))
 
@@ -138,7 +142,7 @@ def _shown(link: LinkRow) -> EventLink:
     """Show the link as events do."""
     return EventLink(
         str(link.id),
-        Resource(link.triple.entity_id, link.triple.entity_type),
+        EventResource(link.triple.entity_id, link.triple.entity_type),
         link.role,
         timestamp(link.created_at),
         optional_timestamp(link.deleted_at),

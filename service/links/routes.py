@@ -1,10 +1,12 @@
 """The calls under `/v1/documents/{id}/link` and `/links`."""
 
+from functools import partial
+
 from msgspec import Struct
 from starlette.routing import Route
 
 from service.core.changes import Link, LinkRow, Outcome, SetRole, Triple, Unlink
-from service.core.errors import Refusal
+from service.core.errors import NotFound, PreconditionFailed, Refusal
 from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
 from service.core.requests import Reply
@@ -101,12 +103,10 @@ class Links:
 def routes(links: Links) -> list[Route]:
     """Return the routes of this room, the hot ones first."""
     reply, resource_reply = messages.LinkReply, messages.ResourceLinkReply
-    link = Endpoint(
-        links.link, scope=WRITE, body=messages.LinkRequest, replies={201: reply, 200: reply}
-    )
-    link_resource = Endpoint(
+    write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed))
+    link = write(links.link, body=messages.LinkRequest, replies={201: reply, 200: reply})
+    link_resource = write(
         links.link_resource,
-        scope=WRITE,
         body=messages.ResourceLinkRequest,
         replies={201: resource_reply, 200: resource_reply},
     )
@@ -115,17 +115,13 @@ def routes(links: Links) -> list[Route]:
         scope=READ,
         query=messages.LinksQuery,
         replies={200: messages.ResourceLinkList},
+        refusals=(NotFound,),
     )
-    unlink_resource = Endpoint(
-        links.unlink_resource,
-        scope=WRITE,
-        query=messages.UnlinkQuery,
-        replies={200: messages.UnlinkReply},
+    unlink_resource = write(
+        links.unlink_resource, query=messages.UnlinkQuery, replies={200: messages.UnlinkReply}
     )
-    unlink = Endpoint(links.unlink, scope=WRITE, replies={200: messages.UnlinkReply})
-    set_role = Endpoint(
-        links.set_role, scope=WRITE, body=messages.RoleRequest, replies={200: messages.RoleReply}
-    )
+    unlink = write(links.unlink, replies={200: messages.UnlinkReply})
+    set_role = write(links.set_role, body=messages.RoleRequest, replies={200: messages.RoleReply})
     return [
         Route("/v1/documents/{id}/link", Path(POST=link)),
         Route(
