@@ -73,7 +73,7 @@ class Draft:
             case Link(triple, role):
                 return self.link(triple, role)
             case Unlink(triple, missing_ok, orphaned):
-                if orphaned and triple.entity in self.state.entities:
+                if orphaned and not self._is_orphan(triple):
                     return Outcome("unchanged", self.find(triple))
                 return self.unlink(triple, missing_ok=missing_ok)
             case SetRole(triple, role):
@@ -125,6 +125,15 @@ class Draft:
     def find(self, triple: Triple) -> LinkRow | None:
         """Return the link as this request would leave it."""
         return self.links.get(triple) or self.state.links.get(triple)
+
+    def _is_orphan(self, triple: Triple) -> bool:
+        """Whether the link is active though its entity is deleted; its document may be deleted too."""
+        link = self.find(triple)
+        return (
+            triple.entity not in self.state.entities
+            and link is not None
+            and link.deleted_at is None
+        )
 
     def document(self, key: DocumentKey) -> DocumentState:
         """Return the document as this request would leave it.

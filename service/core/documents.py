@@ -83,7 +83,10 @@ class DocumentOutcome(Struct):
 
 
 class DocumentRequest(Struct, frozen=True, kw_only=True):
-    """A write to a whole document. `respond` and `revisions` are as in core.requests.Request."""
+    """A write to a whole document. `respond` and `revisions` are as in core.requests.Request.
+
+    With `must_exist` any revision will do, as long as there is one: `If-Match: *`.
+    """
 
     caller: Caller
     operation: Operation
@@ -92,6 +95,7 @@ class DocumentRequest(Struct, frozen=True, kw_only=True):
     fields: Fields = Fields()
     edits: LinkEdits = LinkEdits()
     revisions: frozenset[int] | None = None
+    must_exist: bool = False
     idempotency: Idempotency | None = None
 
     @property
@@ -112,7 +116,7 @@ def decide_document(
         Conflict: the id is taken.
         PreconditionFailed: the document is not at a revision that the request accepts.
     """
-    row = _admit(request, before, made=made)
+    row = row_before = _admit(request, before, made=made)
     was_deleted = row.deleted_at is not None
     # Being made is the first write, revision 1.
     draft.documents[request.key] = DocumentState(row.version, row.revision - made)
@@ -123,7 +127,7 @@ def decide_document(
     else:
         row = _with_fields(row, request.fields)
         outcomes = _edit_links(draft, request.edits)
-    if row == before and not made and not draft.outbox:
+    if not made and not draft.outbox and same_fields(row, row_before):
         draft.documents.clear()  # nothing to write
     draft.keep()
     state = draft.state.documents.get(request.key)
@@ -137,6 +141,25 @@ def decide_document(
     return outcome
 
 
+def same_fields(one: DocumentRow, other: DocumentRow) -> bool:
+    """Whether two states of a document agree in all that a request can set."""
+    return (
+        one.display_name == other.display_name
+        and one.category == other.category
+        and one.deletion_id == other.deletion_id
+        and _same_json(one.metadata, other.metadata)
+    )
+
+
+def _same_json(one: object, other: object) -> bool:
+    """Compare JSON values; Python takes true for 1, and JSON does not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same_json(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same_json, one, other))
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
 def _admit(request: DocumentRequest, before: DocumentRow | None, *, made: bool) -> DocumentRow:
     """Return the row to work on, or refuse."""
     deleted = before is not None and before.deleted_at is not None
@@ -146,11 +169,11 @@ def _admit(request: DocumentRequest, before: DocumentRow | None, *, made: bool) 
         raise Conflict(
             f"document {request.document_id!r} exists{' (deleted)' if deleted else ''}: choose another id"
         )
+    if made and (request.must_exist or request.revisions is not None):
+        raise PreconditionFailed(
+            f"document {request.document_id!r} does not exist, so it has no revision"
+        )
     if request.revisions is not None:
-        if made:
-            raise PreconditionFailed(
-                f"document {request.document_id!r} does not exist, so it has no revision"
-            )
         check_revision(DocumentState(before.version, before.revision), request.revisions)
     return before
 

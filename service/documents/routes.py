@@ -1,12 +1,14 @@
 """The calls under `/v1/documents` that are about whole documents."""
 
 import time
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET, UnsetType
 from starlette.routing import Route
 
 from service.core.documents import DocumentRequest, Fields, LinkEdits, Operation
+from service.core.errors import Conflict, NotFound, PreconditionFailed
 from service.core.ids import DOCUMENT_PREFIX, to_text, uuid7
 from service.core.requests import Reply
 from service.documents import messages, replies
@@ -14,7 +16,7 @@ from service.documents.items import edits, whole_set
 from service.edge.call import Call, invalid_field
 from service.edge.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.lists import DocumentList, DocumentLists, DocumentsQuery
-from service.edge.validation import check_json_text
+from service.edge.validation import check_json
 from service.store.database import Database
 from service.store.documents import DocumentWriter, read_document
 
@@ -96,15 +98,29 @@ class Documents:
 def routes(documents: Documents) -> list[Route]:
     """Return the routes of this room."""
     changed, put_body = messages.ChangedDocumentReply, messages.PutDocument
-    create = Endpoint(documents.create, scope=WRITE, body=put_body, replies={201: changed})
     find = Endpoint(documents.find, scope=READ, query=DocumentsQuery, replies={200: DocumentList})
-    put = Endpoint(documents.put, scope=WRITE, body=put_body, replies={201: changed, 200: changed})
-    read = Endpoint(documents.read, scope=READ, replies={200: messages.DocumentReply})
-    update = Endpoint(
-        documents.update, scope=WRITE, body=messages.UpdateDocument, replies={200: changed}
+    read = Endpoint(
+        documents.read,
+        scope=READ,
+        replies={200: messages.DocumentReply},
+        refusals=(NotFound,),
+        etag=True,
     )
-    delete = Endpoint(documents.delete, scope=WRITE, replies={200: messages.DeleteDocumentReply})
-    restore = Endpoint(documents.restore, scope=WRITE, replies={200: changed})
+    create = Endpoint(
+        documents.create,
+        scope=WRITE,
+        body=put_body,
+        replies={201: changed},
+        refusals=(NotFound, Conflict, PreconditionFailed),
+        etag=True,
+    )
+    write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed))
+    put = write(documents.put, body=put_body, replies={201: changed, 200: changed}, etag=True)
+    update = write(
+        documents.update, body=messages.UpdateDocument, replies={200: changed}, etag=True
+    )
+    delete = write(documents.delete, replies={200: messages.DeleteDocumentReply})
+    restore = write(documents.restore, replies={200: changed}, etag=True)
     return [
         Route("/v1/documents", Path(POST=create, GET=find)),
         Route("/v1/documents/{id}", Path(GET=read, PUT=put, POST=update, DELETE=delete)),
@@ -118,7 +134,7 @@ def _fields(
     metadata: dict[str, Any] | UnsetType | None,
 ) -> Fields:
     if isinstance(metadata, dict):
-        check_json_text("metadata", metadata)
+        check_json("metadata", metadata)
     return Fields(display_name, category, metadata)
 
 
@@ -128,6 +144,7 @@ def _request(call: Call, operation: Operation, document_id: str, **rest: Any) ->
         operation=operation,
         document_id=document_id,
         revisions=call.revisions,
+        must_exist=call.must_exist,
         idempotency=call.idempotency,
         **rest,
     )

@@ -94,6 +94,11 @@ class Call:
         )
 
     @property
+    def must_exist(self) -> bool:
+        """Whether If-Match asks for any revision, but for one (RFC 9110, section 13.1.1)."""
+        return self.headers.get(b"if-match", b"").strip() == b"*"
+
+    @property
     def revisions(self) -> frozenset[int] | None:
         """The revisions that If-Match accepts; None if any will do."""
         header = self.headers.get(b"if-match")

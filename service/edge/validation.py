@@ -15,6 +15,8 @@ from service.edge.problems import EdgeError, FieldError
 
 MAX_ERRORS: Final = 20
 MAX_PARAMETERS: Final = 50
+MAX_DEPTH: Final = 100
+"""Levels of a JSON value that is stored as it is."""
 MAX_NAME: Final = 100
 """Characters of an unknown field's name that are repeated to the caller."""
 
@@ -92,14 +94,31 @@ def wrong_fields(errors: list[FieldError]) -> EdgeError:
     return EdgeError("validation_error", detail, errors=errors[:MAX_ERRORS])
 
 
-def check_json_text(field: str, value: object) -> None:
-    """See that a JSON value can be stored: text in Postgres has no NUL.
+def check_json(field: str, value: object) -> None:
+    """See that a JSON value can be stored: text in Postgres has no NUL, and readers have an end.
 
     Raises:
         EdgeError: `validation_error`.
     """
-    if b"\\u0000" in msgspec.json.encode(value) and _has_nul(value):
+    text = msgspec.json.encode(value)
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(value):
+        raise wrong_fields([FieldError(field, f"is nested more than {MAX_DEPTH} levels deep")])
+    if b"\\u0000" in text and _has_nul(value):
         raise wrong_fields([FieldError(field, "must not contain NUL")])
+
+
+def _is_deep(value: object) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _has_nul(value: object) -> bool:

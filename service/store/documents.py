@@ -2,7 +2,7 @@
 
 import uuid
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -14,6 +14,7 @@ from service.core.documents import (
     DocumentRequest,
     DocumentRow,
     decide_document,
+    same_fields,
 )
 from service.core.errors import NotFound
 from service.core.requests import Reply
@@ -161,7 +162,7 @@ class DocumentWriter:
         reply, row = request.respond(outcome), outcome.row
         if not state.written_documents and request.idempotency is None:
             return (reply, False), None
-        if before is None or _own(row) != _own(before):
+        if before is None or not same_fields(row, before):
             metadata = None if row.metadata is None else _encode(row.metadata).decode()
             values = (row.display_name, row.category, metadata, row.deleted_at, row.deletion_id)
             await connection.execute(WRITE_FIELDS, *request.key, *values)
@@ -170,11 +171,6 @@ class DocumentWriter:
             workspace_id = request.caller.workspace_id
             replies.append(StoredReply.for_call(workspace_id, request.idempotency, reply))
         return (reply, bool(state.outbox)), await write_changes(connection, state, replies)
-
-
-def _own(row: DocumentRow) -> tuple[Any, ...]:
-    """Return the columns that WRITE_FIELDS writes."""
-    return (row.display_name, row.category, row.metadata, row.deleted_at, row.deletion_id)
 
 
 def _row(record: "asyncpg.Record | None") -> DocumentRow | None:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from service.core.changes import Caller, EntityKey, Outcome, Triple, Unlink
+from service.core.changes import Caller, EntityKey, Triple, Unlink
 from service.core.decide import State
-from service.core.errors import NotFound, Refusal
+from service.core.errors import NotFound
 from service.core.requests import Idempotency, Reply, Request
 from service.store.database import Database
 from service.store.execute import replay_one
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CASCADE_CHUNK: Final = 200
 """Links that a deletion removes in one transaction; it holds their documents' locks meanwhile."""
+
+NO_REPLY: Final = Reply(200, b"")
+"""Of a step whose caller is answered later."""
 
 MOMENT: Final = "SELECT clock_timestamp()"
 
@@ -98,41 +101,61 @@ class EntityWriter:
         Raises:
             NotFound: it is unknown, or deleted with nothing left to unlink.
         """
-        found = await transact_alone(self._database, partial(_mark_deleted, key, idempotency))
+        found = await transact_alone(
+            self._database, partial(_mark_deleted, key, idempotency, reply)
+        )
         if isinstance(found, Reply):
             return found
-        unlinked = await self._unlink_everywhere(key, caller)
-        if found == "deleted before" and not unlinked:
-            raise NotFound(f"{key[1]} {key[2]!r} is deleted, and nothing is linked to it")
-        return await transact_alone(self._database, partial(_conclude, key, idempotency, reply))
+        done = await self._unlink_everywhere(key, caller, reply, idempotency)
+        if isinstance(done, Reply):
+            return done
+        did_anything = done or found == "deleted now"
+        return await transact_alone(
+            self._database, partial(_conclude, key, idempotency, reply if did_anything else None)
+        )
 
-    async def _unlink_everywhere(self, key: EntityKey, caller: Caller) -> int:
-        """Unlink a deleted entity from all documents, a chunk at a time; return from how many."""
-        total = 0
+    async def _unlink_everywhere(
+        self,
+        key: EntityKey,
+        caller: Caller,
+        reply: Reply = NO_REPLY,
+        idempotency: Idempotency | None = None,
+    ) -> Reply | bool:
+        """Unlink a deleted entity from all documents, a chunk at a time.
 
-        def respond(outcomes: list[Outcome | Refusal]) -> Reply:
-            nonlocal total
-            total += len(outcomes)
-            return Reply(200, b"")
-
+        The last chunk's transaction stores the reply, and is the one that returns it. Where others
+        take the last chunk (a second deletion, a revival), returns whether any was left to us.
+        """
+        unlinked = False
         while triples := await self._linked(key):
-            changes = [Unlink(triple, missing_ok=True, orphaned=True) for triple in triples]
-            await self._writer.write(
-                Request(caller=caller, cause="entity_deleted", changes=changes, respond=respond)
+            is_last = len(triples) <= CASCADE_CHUNK
+            changes = [Unlink(t, missing_ok=True, orphaned=True) for t in triples[:CASCADE_CHUNK]]
+            answer = await self._writer.write(
+                Request(
+                    caller=caller,
+                    cause="entity_deleted",
+                    changes=changes,
+                    respond=lambda _: reply,
+                    idempotency=idempotency if is_last else None,
+                )
             )
-        return total
+            if is_last:
+                return answer
+            unlinked = True
+        return unlinked
 
     async def _linked(self, key: EntityKey) -> list[Triple]:
+        """Return a chunk of what is linked to a deleted entity, and one more if there is more."""
         async with self._database.acquire() as connection:
-            rows = await connection.fetch(LINKED, *key, CASCADE_CHUNK)
+            rows = await connection.fetch(LINKED, *key, CASCADE_CHUNK + 1)
         workspace_id, entity_type, entity_id = key
         return [Triple(workspace_id, row[0], entity_type, entity_id) for row in rows]
 
 
 async def _mark_deleted(
-    key: EntityKey, idempotency: Idempotency | None, connection: "Connection"
+    key: EntityKey, idempotency: Idempotency | None, reply: Reply, connection: "Connection"
 ) -> tuple[Reply | Literal["deleted now", "deleted before"], Witness | None]:
-    """Mark the entity, so that from now on nothing can be linked to it."""
+    """Mark the entity, so that from now on nothing can be linked to it; if nothing is, that is all."""
     stored = await replay_one(connection, key[0], idempotency)
     if stored is not None:
         return stored, None
@@ -142,18 +165,26 @@ async def _mark_deleted(
     if deleted:
         return "deleted before", None
     await connection.execute(MARK_DELETED, *key)
-    return "deleted now", await _store_reply(connection, key, None, Reply(200, b""))
+    if not await connection.fetch(LINKED, *key, 1):
+        return reply, await _store_reply(connection, key, idempotency, reply)
+    return "deleted now", await _store_reply(connection, key, None, NO_REPLY)
 
 
 async def _conclude(
-    key: EntityKey, idempotency: Idempotency | None, reply: Reply, connection: "Connection"
+    key: EntityKey, idempotency: Idempotency | None, reply: Reply | None, connection: "Connection"
 ) -> tuple[Reply, Witness | None]:
-    """Store the reply, now that it is true."""
-    if idempotency is None:
-        return reply, None
+    """Answer when others took the last chunk; without a reply, when there was nothing to do for us.
+
+    Raises:
+        NotFound: nor has this call been answered before.
+    """
     stored = await replay_one(connection, key[0], idempotency)
     if stored is not None:
         return stored, None
+    if reply is None:
+        raise NotFound(f"{key[1]} {key[2]!r} is deleted, and nothing is linked to it")
+    if idempotency is None:
+        return reply, None
     return reply, await _store_reply(connection, key, idempotency, reply)
 
 

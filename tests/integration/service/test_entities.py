@@ -1,0 +1,245 @@
+"""Entities: registered, deleted with their links, brought back; and who is linked to them."""
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service.store import entities
+from tests.api import Api
+from tests.rows import everything
+from tests.subscriber import check_outbox, read_outbox
+from tests.waiting import until
+
+SHIP = "/v1/entities/shipment/ship_1"
+
+DELETE_LINKS = """
+UPDATE document_links
+SET deleted_at = now(), deleted_cause = 'document_deleted'
+WHERE document_id = 'doc_3'
+"""
+DELETE_DOCUMENT = """
+UPDATE documents
+SET deleted_at = now(), deletion_id = gen_random_uuid()
+WHERE id = 'doc_3'
+"""
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
+
+async def link_everywhere(api: Api, documents: int) -> None:
+    """Link doc_1 … to ship_1 and ship_2."""
+    operations = [
+        {"op": "link", "document_id": f"doc_{n}", "resource_id": ship}
+        for n in range(1, documents + 1)
+        for ship in ("ship_1", "ship_2")
+    ]
+    answer = await api.client.post("/v1/links/batch", json={"operations": operations})
+    assert answer.json()["message"] == f"{2 * documents} of {2 * documents} operations applied"
+
+
+async def documents_of(api: Api, entity: str = SHIP, **query: str | int) -> list[str]:
+    """Return the ids of the documents that are linked to an entity."""
+    answer = await api.client.get(f"{entity}/documents", params=query)
+    assert answer.status_code == 200, answer.text
+    return [document["id"] for document in answer.json()["data"]]
+
+
+async def test_put_registers_once(api: Api, connection: asyncpg.Connection) -> None:
+    """A new entity is 201, a known one 200 and no write; a link to it can be made at once."""
+    first = await api.client.put("/v1/entities/shipment/ship_new")
+    assert first.status_code == 201
+    assert first.json() == {
+        "data": {"id": "ship_new", "type": "shipment"},
+        "message": "Entity registered",
+    }
+    rows = await everything(connection)
+    again = await api.client.put("/v1/entities/shipment/ship_new")
+    assert (again.status_code, again.json()["message"]) == (200, "Entity already registered")
+    assert await everything(connection) == rows
+    assert (await api.add("doc_1", "ship_new")).status_code == 201
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "GET"])
+async def test_unknown_type_is_refused_with_the_list(api: Api, method: str) -> None:
+    """The answer to a type that there is not names those that there are."""
+    path = "/v1/entities/truck/truck_1" + ("/documents" if method == "GET" else "")
+    answer = await api.client.request(method, path)
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "type"
+    assert "contact, company, deal, event, matter, task, fulfillment" in error["message"]
+
+
+async def test_deletion_unlinks_everywhere(api: Api, connection: asyncpg.Connection) -> None:
+    """Every link to it goes, with an event that says why; links to others stay; then it is 404."""
+    await link_everywhere(api, 20)
+    deleted = await api.client.delete(SHIP)
+    assert deleted.json() == {
+        "data": {"id": "ship_1", "type": "shipment"},
+        "message": "Entity deleted",
+    }
+    events = [json.loads(value) for value in await read_outbox(connection)][40:]
+    assert {(event["type"], event["data"]["cause"]) for event in events} == {
+        ("document.unlinked", "entity_deleted")
+    }
+    assert {event["subject"] for event in events} == {f"doc_{n}" for n in range(1, 21)}
+    rows = await everything(connection)
+    for call in (
+        api.client.delete(SHIP),
+        api.client.get(f"{SHIP}/documents"),
+        api.add("doc_1", "ship_1"),
+        api.client.delete("/v1/entities/shipment/ship_99"),
+    ):
+        assert (await call).status_code == 404
+    assert await everything(connection) == rows
+    assert len(await documents_of(api, "/v1/entities/shipment/ship_2")) == 20
+    await check_outbox(connection)
+
+
+async def test_put_revives_without_the_links(api: Api, connection: asyncpg.Connection) -> None:
+    """A deleted entity that is registered again is new to all documents; linking restores."""
+    await link_everywhere(api, 3)
+    await api.client.delete(SHIP)
+    back = await api.client.put(SHIP)
+    assert (back.status_code, back.json()["message"]) == (201, "Entity registered")
+    assert await documents_of(api) == []
+    assert (await api.add("doc_1", "ship_1")).json()["message"] == "Link restored"
+    await check_outbox(connection)
+
+
+async def half_delete(connection: asyncpg.Connection) -> None:
+    """Leave ship_1 as a deletion does that was killed after its first transaction."""
+    await connection.execute("UPDATE entities SET deleted_at = now() WHERE id = 'ship_1'")
+
+
+async def test_deletion_goes_on(api: Api, connection: asyncpg.Connection) -> None:
+    """Deleting an entity whose deletion stopped half done finishes it; then there is nothing left."""
+    await link_everywhere(api, 5)
+    await half_delete(connection)
+    assert (await api.client.delete(SHIP)).status_code == 200
+    assert (await api.client.delete(SHIP)).status_code == 404
+    links = await api.links("doc_1")
+    assert [link["resource"]["id"] for link in links] == ["ship_2"]
+    await check_outbox(connection)
+
+
+async def test_put_in_the_middle_of_a_deletion(api: Api, connection: asyncpg.Connection) -> None:
+    """An entity that is revived half deleted has no links: those that are left go first."""
+    await link_everywhere(api, 5)
+    await half_delete(connection)
+    assert (await api.client.put(SHIP)).status_code == 201
+    assert await documents_of(api) == []
+    assert (await api.add("doc_1", "ship_1")).status_code == 200
+    await check_outbox(connection)
+
+
+async def test_half_deleted_entity_takes_no_links(api: Api, connection: asyncpg.Connection) -> None:
+    """From the first moment of a deletion no call links to the entity; what is linked still is."""
+    await link_everywhere(api, 1)
+    await half_delete(connection)
+    item = {"op": "link", "document_id": "doc_2", "resource_id": "ship_1"}
+    calls = [
+        ("POST", "/v1/documents/doc_2/links", {"resource_id": "ship_1"}),
+        ("POST", "/v1/documents/doc_2", {"resources": {"add": ["ship_1"]}}),
+        ("POST", "/v1/documents", {"resources": ["ship_1"]}),
+        ("PUT", "/v1/documents/doc_2", {"resources": ["ship_1"]}),
+        ("POST", "/v1/links/batch", {"operations": [item], "atomic": True}),
+    ]
+    for method, path, body in calls:
+        assert (await api.client.request(method, path, json=body)).status_code == 404, path
+    assert len(await api.links("doc_1", resource_id="ship_1")) == 1
+
+
+async def test_document_deleted_during_the_deletion(
+    api: Api, connection: asyncpg.Connection, database: str
+) -> None:
+    """A document that is deleted between two steps of the deletion does not stop it."""
+    await link_everywhere(api, 5)
+    other = await asyncpg.connect(database)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM documents WHERE id = 'doc_3' FOR NO KEY UPDATE")
+    deletion = asyncio.create_task(api.client.delete(SHIP))
+    await until(lambda: connection.fetchval(WAITING))
+    await other.execute(DELETE_LINKS)
+    await other.execute(DELETE_DOCUMENT)
+    await transaction.commit()
+    assert (await deletion).status_code == 200
+    await other.close()
+    left = await connection.fetchval(
+        "SELECT count(*) FROM document_links WHERE entity_id = 'ship_1' AND deleted_at IS NULL"
+    )
+    assert left == 0
+
+
+@pytest.mark.parametrize("documents", [0, 1, 5, 6, 20])
+async def test_reply_is_stored_with_the_last_link(
+    api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, documents: int
+) -> None:
+    """The Idempotency-Key's record comes with the last of the links; from then on it is replayed."""
+    monkeypatch.setattr(entities, "CASCADE_CHUNK", 5)
+    if documents:
+        await link_everywhere(api, documents)
+    headers = {"Idempotency-Key": "delete-ship"}
+    first = await api.client.delete(SHIP, headers=headers)
+    assert first.status_code == 200
+    stored = await connection.fetchval("SELECT xmin::text FROM idempotency_keys WHERE body <> ''")
+    last = await connection.fetchval("SELECT max(xid::text::bigint)::text FROM outbox")
+    deleted = await connection.fetchval("SELECT xmin::text FROM entities WHERE id = 'ship_1'")
+    assert stored == (last if documents else deleted)
+    again = await api.client.delete(SHIP, headers=headers)
+    assert (again.status_code, again.content) == (200, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    await check_outbox(connection)
+
+
+async def test_two_deletions_with_one_key_are_one(api: Api, connection: asyncpg.Connection) -> None:
+    """Callers who send the same deletion at once all get its one answer."""
+    await link_everywhere(api, 20)
+    headers = {"Idempotency-Key": "delete-ship"}
+    answers = await asyncio.gather(*(api.client.delete(SHIP, headers=headers) for _ in range(8)))
+    assert {(answer.status_code, answer.content) for answer in answers} == {
+        (200, answers[0].content)
+    }
+    await check_outbox(connection)
+
+
+async def test_who_is_linked(api: Api) -> None:
+    """An entity's documents come oldest link first, with the link, and can be chosen by role."""
+    await api.client.post("/v1/documents/doc_1", json={"display_name": "First"})
+    deal: dict[str, Any] = {"entity_type": "deal", "entity_id": "deal_1"}
+    for document, role in (("doc_1", "signed"), ("doc_2", None), ("doc_3", "signed")):
+        body = {**deal, "role": role}
+        await api.client.post(f"/v1/documents/{document}/link", json=body)
+    entity = "/v1/entities/deal/deal_1"
+    assert await documents_of(api, entity) == ["doc_1", "doc_2", "doc_3"]
+    assert await documents_of(api, entity, role="signed") == ["doc_1", "doc_3"]
+    assert await documents_of(api, entity, role="none") == []
+    page = await api.client.get(f"{entity}/documents?limit=1&page=2&role=signed")
+    assert page.json()["pagination"] == {"page": 2, "limit": 1, "total": 2}
+    assert page.json()["message"] == "1 document retrieved"
+    first = (await api.client.get(f"{entity}/documents")).json()["data"][0]
+    link = first.pop("link")
+    assert first == {"id": "doc_1", "display_name": "First"}
+    assert (link["role"], set(link)) == ("signed", {"id", "role", "created_at"})
+
+
+async def test_reverse_look_up(api: Api, connection: asyncpg.Connection) -> None:
+    """Documents are found by a resource's id, of any type or of one; without an id it is 400."""
+    await connection.execute(
+        "INSERT INTO entities (workspace_id, type, id) SELECT id, 'deal', 'ship_1' FROM workspaces"
+    )
+    await api.add("doc_1", "ship_1")
+    body = {"entity_type": "deal", "entity_id": "ship_1"}
+    await api.client.post("/v1/documents/doc_2/link", json=body)
+    found = {}
+    for query in ("", "&resource_type=deal", "&resource_type=shipment", "&resource_type=item"):
+        answer = await api.client.get(f"/v1/documents?resource_id=ship_1{query}")
+        found[query.rpartition("=")[2]] = [document["id"] for document in answer.json()["data"]]
+    assert found == {"": ["doc_1", "doc_2"], "deal": ["doc_2"], "shipment": ["doc_1"], "item": []}
+    nobody = await api.client.get("/v1/documents?resource_id=nobody")
+    assert (nobody.status_code, nobody.json()["message"]) == (200, "0 documents retrieved")
+    missing = await api.client.get("/v1/documents?resource_type=deal")
+    assert [error["field"] for error in missing.json()["errors"]] == ["resource_id"]
