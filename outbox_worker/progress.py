@@ -7,7 +7,7 @@ of work: it goes back in time together with the data, which is when the record i
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Self
 
@@ -102,9 +102,9 @@ def decide_start(
     A start from the checkpoint publishes up to 10 s of events a second time, and loses none.
     """
     reason = _distrust(record, place, checkpoint_known=record_checkpoint_known)
+    offsets = _highest(each.offsets for each in (record, checkpoint) if each is not None)
     if record is not None and reason is None:
-        return Start(record.cursor, "progress", "trusted", record.offsets, record.events)
-    offsets = {} if record is None else record.offsets
+        return Start(record.cursor, "progress", "trusted", offsets, record.events)
     if checkpoint is not None and checkpoint.in_database_of(place):
         return Start(checkpoint.cursor, "checkpoint", reason or "", offsets, checkpoint.events)
     if record is None and checkpoint is None:
@@ -114,6 +114,15 @@ def decide_start(
         "if the other one is gone for good, run: python -m outbox_worker rebase"
     )
     raise RefusedError(message)
+
+
+def _highest(known: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    """Return the highest offset that was ever acknowledged in each partition."""
+    highest: dict[int, int] = {}
+    for offsets in known:
+        for partition, offset in offsets.items():
+            highest[partition] = max(offset, highest.get(partition, -1))
+    return highest
 
 
 def _distrust(record: Progress | None, place: Place, *, checkpoint_known: bool) -> str | None:
@@ -178,6 +187,7 @@ class Ledger:
         self._offsets = dict(start.offsets)
         self._events = start.events
         self._checkpoint = ""
+        self.unchecked = 0  # events since the last checkpoint
         self.cursor = start.cursor
 
     def record(self, cursor: Cursor, events: int) -> Progress:
@@ -200,6 +210,7 @@ class Ledger:
         """Take note of a batch that is committed, with the highest offset of each partition."""
         self.cursor = cursor
         self._events += events
+        self.unchecked += events
         self._offsets.update(offsets)
 
     def passed(self, cursor: Cursor) -> None:
@@ -212,3 +223,4 @@ class Ledger:
         record = self.record(self.cursor, 0)
         await self._checkpoints.write(msgspec.structs.replace(record, checkpoint=token))
         self._checkpoint = token
+        self.unchecked = 0

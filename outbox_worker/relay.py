@@ -171,6 +171,9 @@ class Term:
                     self._wakeup.reset()
                 else:
                     await self._wakeup.wait()
+                if time.monotonic() >= self._checkpoint_due:
+                    await self._checkpoint()
+            await self._checkpoint()
         finally:
             if self._ahead is not None:
                 self._ahead.cancel()
@@ -190,7 +193,6 @@ class Term:
             offsets = await self._publisher.publish(rounds, record)
             self._ledger.published(page.cursor, len(page.rows), offsets)
             self._count(len(page.rows), time.monotonic() - began)
-            await self._checkpoint()
         else:
             self._ledger.passed(page.cursor)
         self._relay.health.progressed()
@@ -207,9 +209,10 @@ class Term:
         return Packed(following, self._publisher.pack(following.rows))
 
     async def _checkpoint(self) -> None:
-        if time.monotonic() >= self._checkpoint_due:
+        """Write the cursor to the database, if it has moved."""
+        if self._ledger.unchecked:
             await self._ledger.checkpoint()
-            self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY_S
+        self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY_S
 
     def _count(self, events: int, seconds: float) -> None:
         metrics = self._relay.metrics

@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.waiting import until
 
 READ_TIMEOUT_S = 60
+Record = Any  # aiokafka's ConsumerRecord, which has no types
 
 
 async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
@@ -24,14 +25,14 @@ async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
 
 
-async def read_all(kafka: str, topic: str, isolation: str = "read_committed") -> list[Any]:
+async def read_all(kafka: str, topic: str, isolation: str = "read_committed") -> list[Record]:
     """Return every record that the topic holds now, partition after partition."""
     if not (places := await places_of(kafka, topic)):
         return []
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka, isolation_level=isolation, auto_offset_reset="earliest"
     )
-    records: list[Any] = []
+    records: list[Record] = []
     async with asyncio.timeout(READ_TIMEOUT_S), consumer:
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
@@ -46,17 +47,17 @@ async def payloads(kafka: str, topic: str) -> list[bytes]:
     return [record.value for record in await read_all(kafka, topic)]
 
 
-async def wait_for_count(kafka: str, topic: str, count: int, timeout_s: float = 60) -> list[Any]:
+async def wait_for_count(kafka: str, topic: str, count: int, timeout_s: float = 60) -> list[Record]:
     """Return the committed records as soon as there are so many."""
 
-    async def enough() -> list[Any]:
+    async def enough() -> list[Record]:
         records = await read_all(kafka, topic)
         return records if len(records) >= count else []
 
     return await until(enough, timeout_s) if count else []
 
 
-def fold(records: Sequence[Any]) -> tuple[set[str], list[str]]:
+def fold(records: Sequence[Record]) -> tuple[set[str], list[str]]:
     """Apply events in order: the active links, and every version that does not follow its last."""
     active: set[str] = set()
     versions: dict[str, int] = {}

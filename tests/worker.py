@@ -66,6 +66,10 @@ class Worker:
         """Whether it has not ended."""
         return self._process.running
 
+    async def ended(self) -> bool:
+        """Whether it has ended, to be waited for."""
+        return not self.running
+
     def log(self) -> list[dict[str, Any]]:
         """Return the log lines of every start so far."""
         path = self._home / "log"

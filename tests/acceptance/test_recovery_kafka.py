@@ -1,0 +1,170 @@
+"""Killed at every step of a transaction, and what is left of the topics: the worker goes on right."""
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Iterator
+from typing import NamedTuple
+
+import asyncpg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from tests import outbox, topics
+from tests.brokers import Broker, broker_behind_a_line
+from tests.line import ADD_PARTITIONS_TO_TXN, END_TXN, PRODUCE, Line
+from tests.waiting import until
+from tests.worker import Worker
+
+EVENTS = 40
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    """Yield a broker whose clients go through a line."""
+    with broker_behind_a_line() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def line(broker: Broker) -> AsyncIterator[Line]:
+    """Yield the line to it."""
+    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
+        yield line
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def administration(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Yield an operator's connection to Kafka."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def delete_topic(kafka: str, topic: str) -> None:
+    """Delete a topic; return when it is gone."""
+    async with administration(kafka) as admin:
+        await admin.delete_topics([topic])
+
+        async def gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await until(gone)
+
+
+def values(records: list[topics.Record]) -> list[int]:
+    """Return the numbers that are the payloads, sorted."""
+    return sorted(int(record.value) for record in records)
+
+
+class Step(NamedTuple):
+    """When to kill: as a request or response passes, before or after it is passed on."""
+
+    way: str
+    key: int
+    passed_on: bool = False
+
+
+STEPS = {
+    "before the transaction": Step("request", ADD_PARTITIONS_TO_TXN),
+    "in it": Step("response", PRODUCE),
+    "before the commit arrives": Step("request", END_TXN),
+    "before the commit's answer arrives": Step("response", END_TXN),
+    "after it": Step("response", END_TXN, passed_on=True),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+async def test_killed_at_each_step(
+    database: str, connection: asyncpg.Connection, broker: Broker, line: Line, step: Step
+) -> None:
+    """Whatever the transaction had come to, each event is there once when the worker goes on."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, f"127.0.0.1:{line.port}", topic) as worker:
+        await worker.leading()
+        await outbox.insert_events(connection, EVENTS)
+        await topics.wait_for_count(broker.inside, topic, EVENTS)
+
+        async def kill(seen: str, api: int) -> bool:
+            if (seen, api) != (step.way, step.key):
+                return True
+            line.watch = None
+            worker.end(signal.SIGKILL)
+            return step.passed_on
+
+        line.watch = kill
+        line.cut()  # what was being read without the watch
+        await outbox.insert_events(connection, EVENTS)
+        await until(worker.ended)
+        worker.start()
+        assert (await worker.wait_event("relay.started"))["source"] == "progress"
+        await outbox.insert_event(connection, "last", "0")
+        records = await topics.wait_for_count(broker.inside, topic, 2 * EVENTS + 1)
+    assert values(records) == sorted([0, *range(1, EVENTS + 1), *range(1, EVENTS + 1)])
+
+
+async def test_killed_in_the_middle_of_a_backlog(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """A cursor within a window goes on where it stands."""
+    await outbox.insert_events(connection, 60_000)
+    with Worker(database, kafka, topic, OUTBOX_BATCH_SIZE="1000") as worker:
+        await worker.wait_published(5_000)
+        worker.end(signal.SIGKILL)
+        worker.start()
+        assert (await worker.wait_event("relay.started"))["source"] == "progress"
+        records = await topics.wait_for_count(kafka, topic, 60_000)
+    assert values(records) == list(range(1, 60_001))
+
+
+async def test_progress_topic_deleted(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """The worker starts from the checkpoint, says so, loses nothing, and repeats what came since."""
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        await outbox.insert_events(connection, EVENTS)
+        await topics.wait_for_count(kafka, topic, EVENTS)
+        worker.end(signal.SIGKILL)
+        name = await connection.fetchval("SELECT name FROM outbox_relay")
+        await delete_topic(kafka, f"{topic}.progress.{name}")
+        worker.start()
+        started = await worker.wait_event("relay.started", level="warning")
+        assert (started["source"], started["reason"]) == (
+            "checkpoint",
+            "the progress topic has no record",
+        )
+        records = await topics.wait_for_count(kafka, topic, 2 * EVENTS)
+        assert await worker.metric("outbox_starts_total") == 1
+    assert set(values(records)) == set(range(1, EVENTS + 1))
+
+
+async def test_event_topic_made_anew(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """The worker publishes nothing into an emptied topic until the operator accepts it."""
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        await outbox.insert_events(connection, EVENTS)
+        await topics.wait_for_count(kafka, topic, EVENTS)
+        worker.end()
+        await delete_topic(kafka, topic)
+        worker.start()
+        await worker.wait_event("worker.failing", problem="TopicLostError")
+        assert (await worker.get("/readyz")).status_code == 503
+        await outbox.insert_events(connection, 3)
+        worker.end()
+        assert await topics.read_all(kafka, topic) == []
+        worker.start("--accept-topic")
+        records = await topics.wait_for_count(kafka, topic, 3)
+    assert values(records) == [1, 2, 3]

@@ -1,0 +1,131 @@
+"""A TCP line with the faults of a network: delay, resets, silence; and a look at Kafka's requests."""
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Self
+
+PRODUCE = 0
+ADD_PARTITIONS_TO_TXN = 24
+END_TXN = 26
+_CHUNK = 1 << 16
+_LENGTH = struct.Struct(">i")
+_HEADER = struct.Struct(">hhi")  # api key, its version, correlation id
+
+Watch = Callable[[str, int], Awaitable[bool]]
+
+
+class Line:
+    """A proxy on a port of its own, to a server that may change.
+
+    delay_s holds everything up; `silent` lets nothing through and keeps connections open, as a
+    network does that drops packets; `cut` resets every connection; `watch` sees each Kafka
+    request and response ("request" or "response", API key) before it is passed on, and says
+    whether it is.
+    """
+
+    def __init__(self, host: str, port: int, own_port: int = 0) -> None:
+        self.target = (host, port)
+        self.delay_s = 0.0
+        self.watch: Watch | None = None
+        self._own_port = own_port
+        self._open = asyncio.Event()
+        self._open.set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._own_port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Reset what is left and stop listening."""
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def silence(self, silent: bool = True) -> None:  # noqa: FBT001, FBT002 - on or off
+        """Let nothing through, or everything again."""
+        if silent:
+            self._open.clear()
+        else:
+            self._open.set()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for task, writer in list(self._connections.items()):
+            writer.transport.abort()
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._connections[task] = writer
+        with suppress(OSError, EOFError, asyncio.CancelledError):
+            await self._open.wait()
+            up_reader, up_writer = await asyncio.open_connection(*self.target)
+            await self._relay(reader, writer, up_reader, up_writer)
+        writer.transport.abort()
+        del self._connections[task]
+
+    async def _relay(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+    ) -> None:
+        """Pass on both ways, until either side ends."""
+        keys: dict[int, int] = {}
+        ways = [
+            asyncio.create_task(self._pump("request", reader, up_writer, keys)),
+            asyncio.create_task(self._pump("response", up_reader, writer, keys)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            up_writer.transport.abort()
+
+    async def _pump(
+        self,
+        way: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        keys: dict[int, int],
+    ) -> None:
+        while True:
+            if self.watch is None:
+                data = await reader.read(_CHUNK)
+            else:
+                data = await self._frame(way, reader, keys)
+            if not data:
+                return
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
+            await self._open.wait()
+            writer.write(data)
+            await writer.drain()
+
+    async def _frame(self, way: str, reader: asyncio.StreamReader, keys: dict[int, int]) -> bytes:
+        """Return one Kafka request or response, unless the watch keeps it back."""
+        assert self.watch
+        while True:
+            length = await reader.readexactly(_LENGTH.size)
+            body = await reader.readexactly(_LENGTH.unpack(length)[0])
+            if way == "request":
+                key, _, number = _HEADER.unpack_from(body)
+                keys[number] = key
+            else:
+                key = keys.pop(_LENGTH.unpack_from(body)[0], -1)
+            if await self.watch(way, key):
+                return length + body
