@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan
 
 from service import logs
+from service.described.routes import routes as described_routes
 from service.documents.routes import Documents
 from service.documents.routes import routes as document_routes
 from service.edge.gate import Gate
@@ -79,6 +80,7 @@ def build(settings: Settings) -> Starlette:
         *entity_routes(Entities(EntityWriter(database, writer), lists)),
         *operator_routes(database, metrics),
     ]
+    routes += described_routes(routes)
     gate = partial(
         Gate,
         keys=keys,

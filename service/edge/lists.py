@@ -1,12 +1,14 @@
 """Lists of documents: the reverse look-up, which two rooms offer."""
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from service.core.changes import EntityKey
 from service.core.events import timestamp
 from service.core.requests import Reply
 from service.edge.call import Call
-from service.edge.messages import EntityType, Id, IsoTime, Pagination, Role, Uuid, encode
+from service.edge.messages import AnyEntityType, Id, IsoTime, Pagination, Role, Uuid, encode
 from service.edge.pages import PageQuery, counted, next_link, pagination_of, window_of
 from service.store.database import Database
 from service.store.links import ListedDocument, list_documents, require_entity
@@ -15,14 +17,14 @@ from service.store.links import ListedDocument, list_documents, require_entity
 class EntityDocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Which of an entity's documents."""
 
-    role: Role | None = None
+    role: Annotated[Role | None, Meta(description="Of the links; any unless told.")] = None
 
 
 class DocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Documents of which resource; without a type, those of any type with that id."""
 
-    resource_id: Id
-    resource_type: EntityType | None = None
+    resource_id: Annotated[Id, Meta(description="The entity's id, literally.")]
+    resource_type: AnyEntityType = None
 
 
 class DocumentLink(Struct, frozen=True):

@@ -22,6 +22,9 @@ PATTERN_WORDS: Final = {
 """What the patterns say, for callers who do not read regular expressions."""
 
 EntityType = Literal[ENTITY_TYPES]  # type: ignore[valid-type] # the registry is the one list
+AnyEntityType = Annotated[
+    EntityType | None, Meta(description="The entity's type; any unless told.")
+]
 IsoTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 EpochSeconds = Annotated[int, Meta(description="Seconds since 1970.")]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]

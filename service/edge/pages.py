@@ -23,11 +23,11 @@ MAX_PAGE: Final = 1_000_000_000
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which part of a list: a page, counted from 1, or what follows a cursor."""
 
-    page: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 1
-    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
-    cursor: (
-        Annotated[str, Meta(description="From a Link header; then `page` is only repeated.")] | None
-    ) = None
+    page: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="Counted from 1.")] = 1
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Items on a page.")] = DEFAULT_LIMIT
+    cursor: Annotated[
+        str | None, Meta(description="From a Link header; then `page` is only repeated.")
+    ] = None
 
 
 class Window(Struct, frozen=True):

@@ -1,11 +1,13 @@
 """Paths that anybody may read, without a key: for operators, and what describes the service."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final
 
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
+from service.core.errors import Refusal
 from service.core.requests import Reply
 from service.edge.call import Call
 from service.edge.endpoint import Endpoint, Handler, Path, send_response
@@ -20,10 +22,19 @@ class Page(Endpoint):
     """
 
     def __init__(
-        self, handler: Handler, *, replies: Mapping[int, type[Struct] | str | None]
+        self,
+        handler: Handler,
+        *,
+        replies: Mapping[int, type[Struct] | str | None],
+        refusals: tuple[type[Refusal], ...] = (),
     ) -> None:
-        super().__init__(handler, scope="", replies={})
+        super().__init__(handler, scope="", replies={}, refusals=refusals)
         self.contents = replies
+
+    @property
+    def kept(self) -> bool:
+        """Whether readers may keep it: asked again, it can answer that it is unchanged."""
+        return HTTPStatus.NOT_MODIFIED in self.contents
 
 
 class PublicPath(Path):

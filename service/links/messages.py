@@ -1,11 +1,12 @@
 """What callers send and get: the two vendors' shapes, field by field."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from service.core.resources import NAMED_TYPES
 from service.edge.messages import (
+    AnyEntityType,
     EntityType,
     EpochSeconds,
     Id,
@@ -93,8 +94,8 @@ class ResourceLinkReply(Struct, frozen=True):
 class LinksQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Which of a document's links; the resource's id is taken literally, whatever its prefix."""
 
-    resource_type: EntityType | None = None
-    resource_id: Id | None = None
+    resource_type: AnyEntityType = None
+    resource_id: Annotated[Id | None, Meta(description="The entity's id; any unless told.")] = None
 
 
 class ResourceLinkList(Struct, frozen=True):
@@ -108,8 +109,10 @@ class ResourceLinkList(Struct, frozen=True):
 class UnlinkQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Which link to remove; the type is needed where the id's prefix does not tell it."""
 
-    resource_id: Id
-    resource_type: EntityType | None = None
+    resource_id: Annotated[Id, Meta(description="The entity's id.")]
+    resource_type: Annotated[
+        EntityType | None, Meta(description="Its type, unless its id's prefix tells it.")
+    ] = None
 
 
 class RemovedLink(Struct, frozen=True):

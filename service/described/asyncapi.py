@@ -1,0 +1,79 @@
+"""The AsyncAPI 3 document: the topic, its key, its messages."""
+
+from typing import Any, Final
+
+from service.core.events import CONTENT_TYPE, EventType, Key, Traceparent
+from service.described.events import EVENT_TYPES, KINDS, example, payload_schema
+from service.described.schemas import inlined
+from service.described.words import EVENTS, LICENCE, VERSION
+
+TOPIC: Final = "document-links"
+"""Unless the worker's OUTBOX_TOPIC says otherwise."""
+
+
+def asyncapi() -> dict[str, Any]:
+    """Return the document."""
+    names = [_name(event_type) for event_type in EVENT_TYPES]
+    return {
+        "asyncapi": "3.1.0",
+        "info": {
+            "title": "Document link events",
+            "version": VERSION,
+            "description": EVENTS,
+            "license": LICENCE,
+        },
+        "defaultContentType": CONTENT_TYPE,
+        "channels": {
+            "documentLinks": {
+                "address": TOPIC,
+                "title": "Document links",
+                "description": "Every change of every link; kept without limit, never compacted.",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
+                "bindings": {
+                    "kafka": {
+                        "bindingVersion": "0.5.0",
+                        "topic": TOPIC,
+                        "topicConfiguration": {"cleanup.policy": ["delete"], "retention.ms": -1},
+                    }
+                },
+            }
+        },
+        "operations": {
+            "publishLinkEvents": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/documentLinks"},
+                "summary": "One event for each link that a call changed.",
+                "description": "None for a call that changed nothing, and never one without its row.",
+                "messages": [
+                    {"$ref": f"#/channels/documentLinks/messages/{name}"} for name in names
+                ],
+            }
+        },
+        "components": {"messages": {_name(each): _message(each) for each in EVENT_TYPES}},
+    }
+
+
+def _name(event_type: EventType) -> str:
+    """Return the type as an identifier: `document.link_updated` is `documentLinkUpdated`."""
+    first, *rest = event_type.replace(".", "_").split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _message(event_type: EventType) -> dict[str, Any]:
+    return {
+        "name": event_type,
+        "title": event_type,
+        "summary": f"{KINDS[event_type].says}.",
+        "contentType": CONTENT_TYPE,
+        "headers": {
+            "type": "object",
+            "properties": {
+                "content-type": {"type": "string", "const": CONTENT_TYPE},
+                "traceparent": inlined(Traceparent),
+            },
+            "required": ["content-type"],
+        },
+        "payload": payload_schema(event_type),
+        "bindings": {"kafka": {"bindingVersion": "0.5.0", "key": inlined(Key)}},
+        "examples": [{"headers": {"content-type": CONTENT_TYPE}, "payload": example(event_type)}],
+    }

@@ -1,0 +1,62 @@
+"""The route table, read: each call with its name, its room and its words."""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from starlette.routing import BaseRoute, Route
+
+from service.edge.endpoint import Endpoint, Path
+
+_parameter = re.compile(r"\{(\w+)\}").findall
+
+
+class DescribedCall(NamedTuple):
+    """One call of the route table."""
+
+    path: str
+    method: str
+    endpoint: Endpoint
+
+    @property
+    def id(self) -> str:
+        """Its operationId: the handler's class and name."""
+        return (
+            self.endpoint.handler.__qualname__.rpartition("<locals>.")[2].replace(".", "_").lower()
+        )
+
+    @property
+    def room(self) -> str:
+        """The room that its handler lives in."""
+        return self.endpoint.handler.__module__.split(".")[1]
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the path's parameters."""
+        return _parameter(self.path)
+
+    @property
+    def words(self) -> str:
+        """What the handler's docstring says."""
+        return (inspect.getdoc(self.endpoint.handler) or "").partition("\n\n")[0].replace("\n", " ")
+
+    @property
+    def summary(self) -> str:
+        """The beginning of the words."""
+        return re.split("[:;,.]", self.words)[0]
+
+
+def calls_of(routes: Iterable[BaseRoute]) -> Iterator[DescribedCall]:
+    """Yield the calls, in the table's order; HEAD and OPTIONS are the same at every path."""
+    for route in routes:
+        if isinstance(route, Route) and route.include_in_schema and isinstance(route.app, Path):
+            for method, endpoint in route.app.endpoints.items():
+                if method != "HEAD":
+                    yield DescribedCall(route.path, method, endpoint)
+
+
+def room_words(room: str) -> str:
+    """Return what a room's docstring says it is for."""
+    return inspect.getdoc(sys.modules[f"service.{room}"]) or ""

@@ -1,0 +1,75 @@
+"""The paths that describe the service: `/openapi.json`, `/asyncapi.json`, `/schemas`, `/docs`."""
+
+from collections.abc import Sequence
+
+from starlette.routing import BaseRoute, Route
+
+from service.core.errors import NotFound
+from service.core.requests import Reply
+from service.described import page
+from service.described.asyncapi import asyncapi
+from service.described.events import EVENT_TYPES, event_schema
+from service.described.kept import JSON, SCHEMA, Kept, kept_json
+from service.described.openapi import openapi
+from service.edge.call import Call
+from service.edge.public import Page, PublicPath
+
+
+class Described:
+    """Handlers of these paths; the documents are made once."""
+
+    def __init__(self) -> None:
+        self.openapi_document: Kept
+        self._asyncapi = kept_json(asyncapi())
+        self._schemas = {name: kept_json(event_schema(name), SCHEMA) for name in EVENT_TYPES}
+        self._page = page.page()
+        self._files = page.files()
+
+    async def openapi(self, call: Call) -> Reply:
+        """Describe the API, as an OpenAPI 3.1 document."""
+        return self.openapi_document.reply(call)
+
+    async def asyncapi(self, call: Call) -> Reply:
+        """Describe the topic and its events, as an AsyncAPI 3 document."""
+        return self._asyncapi.reply(call)
+
+    async def schema(self, call: Call) -> Reply:
+        """Give the JSON Schema of an event type."""
+        name = call.params["event_type"]
+        if name not in self._schemas:
+            raise NotFound(f"there is no event type {name!r}: there are {', '.join(self._schemas)}")
+        return self._schemas[name].reply(call)
+
+    async def docs(self, call: Call) -> Reply:
+        """Show a page on which to read and try the API."""
+        return self._page.reply(call)
+
+    async def file(self, call: Call) -> Reply:
+        """Give a part of the page."""
+        name = call.params["name"]
+        if name not in self._files:
+            raise NotFound(f"the page has no file {name!r}")
+        return self._files[name].reply(call)
+
+
+def routes(others: Sequence[BaseRoute]) -> list[Route]:
+    """Return the routes of this room, which describe the others and themselves."""
+    described = Described()
+    schema = Page(described.schema, replies={200: SCHEMA, 304: None}, refusals=(NotFound,))
+    own = [
+        _route("/openapi.json", Page(described.openapi, replies={200: JSON, 304: None})),
+        _route("/asyncapi.json", Page(described.asyncapi, replies={200: JSON, 304: None})),
+        _route("/schemas/{event_type}.json", schema),
+        _route("/docs", Page(described.docs, replies={200: "text/html", 304: None})),
+        Route(
+            "/docs/{name}",
+            PublicPath(Page(described.file, replies={})),
+            include_in_schema=False,
+        ),
+    ]
+    described.openapi_document = kept_json(openapi([*others, *own]))
+    return own
+
+
+def _route(path: str, page: Page) -> Route:
+    return Route(path, PublicPath(page))

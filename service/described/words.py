@@ -1,0 +1,49 @@
+"""What the documents say in prose, and the version that they carry."""
+
+from typing import Final
+
+VERSION: Final = "1.0.0"
+"""Of the API and its events. The first number grows with a change that breaks callers."""
+
+LICENCE: Final = {"name": "MIT", "url": "https://opensource.org/license/mit"}
+
+API: Final = """\
+Links documents to business resources. Every change of a link is told to subscribers of a Kafka topic, \
+exactly once: see `/asyncapi.json`.
+
+**Keys.** `Authorization: Bearer wbk_…` or `X-API-KEY: wbk_…`, either one on every call. A key \
+belongs to a workspace and sees nothing of any other.
+
+**Ids** of documents and entities are opaque: 1 to 128 of `A-Z a-z 0-9 _ - .`, the first a letter \
+or digit. A link has one id, a UUIDv7 that `/link` shows as `dlnk_` and 26 base32 characters; \
+both forms are accepted everywhere.
+
+**Retries** are safe. The same link again is the existing one; with an `Idempotency-Key`, any \
+call that changes something is carried out once, and its first answer is given again for 24 hours \
+(`Idempotent-Replayed: true`).
+
+**Concurrent edits.** `ETag` is a document's revision; a write with `If-Match` is refused (412) if \
+somebody else has written since.
+
+**Errors** are `application/problem+json` (RFC 9457), with a `code` to branch on and, for \
+`validation_error`, every field that is wrong. Checks come in this order: key, rate limit, path and \
+method, scope, form of the request, replay, existence and conflict, precondition.
+
+**Methods.** Each path answers OPTIONS with `Allow`, and HEAD wherever it answers GET.
+
+**Lists** have pages; `Link: <…>; rel="next"` leads to the next one by a cursor, under which no \
+link that stays is missed or seen twice, whatever is written meanwhile.
+"""
+
+EVENTS: Final = """\
+One event for each change of a link between a document and a business resource: CloudEvents 1.0, \
+structured mode, in JSON. A message's value is the whole event.
+
+The key is `{workspace_id}/{document_id}`, so that all events of a document are in one partition, in \
+commit order. `document_version` (and `sequence`) grows by exactly one with each event of a \
+document: not more than the last is a duplicate, more than one above it a loss. Read with \
+`isolation.level=read_committed`.
+
+Applied from the beginning, the events give exactly the active links. JSON Schemas of the event \
+types are at `/schemas/{type}.json`.
+"""
