@@ -1,0 +1,31 @@
+"""The README and the files to deploy with name the settings that there are, and no others."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from outbox_worker.settings import Settings as WorkerSettings
+from service.settings import Settings as ServiceSettings
+
+TOP = Path(__file__).parents[2]
+SETTINGS = {
+    field.encode_name
+    for settings in (ServiceSettings, WorkerSettings)
+    for field in msgspec.structs.fields(settings)
+}
+DESCRIBED = ("README.md", "deploy/Dockerfile", "deploy/compose.yaml", "deploy/kubernetes.yaml")
+
+
+def test_readme_names_every_setting() -> None:
+    """Whoever reads the README's table has read of every setting of both programs."""
+    readme = (TOP / "README.md").read_text()
+    assert [name for name in sorted(SETTINGS) if f"`{name}`" not in readme] == []
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_no_setting_is_made_up(name: str) -> None:
+    """A variable with a program's own prefix would stop the program if it did not know it."""
+    mentioned = set(re.findall(r"\b(?:LINKS|OUTBOX)_[A-Z_]+\b", (TOP / name).read_text()))
+    assert mentioned <= SETTINGS
