@@ -38,6 +38,17 @@ REFUSAL_ERRORS: Final = (
 )
 """Postgres answers, but cannot do it now; nothing was written."""
 
+INDEXES_ONLY: Final = """
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off
+"""
+"""For statements whose plan may be made while the tables are empty: it would be a sequential scan, and
+stay one. Local to a transaction, so that it holds behind a transaction pooler too."""
+
+BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {INDEXES_ONLY}"
+
 
 class Database:
     """A pool that connects when it is first needed, so that the service can start before Postgres."""
@@ -88,6 +99,20 @@ class Database:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 yield connection
 
+    @asynccontextmanager
+    async def reading(self) -> "AsyncIterator[Connection]":
+        """Lend a connection in a transaction that only reads: all its statements see one moment.
+
+        Raises:
+            Unavailable: the database is away, here or while the connection is in use.
+        """
+        async with self.acquire() as connection:
+            await connection.execute(BEGIN_READING)
+            try:
+                yield connection
+            finally:
+                await roll_back(connection)
+
 
 class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
     """Turns the errors of a database that is away into Unavailable; the cause stays attached."""
@@ -102,6 +127,14 @@ class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
             ) from error
         if isinstance(error, (*CONNECTION_ERRORS, *REFUSAL_ERRORS)):
             raise Unavailable("the database is not available; nothing was written") from error
+
+
+async def roll_back(connection: "Connection") -> None:
+    """End the transaction without effect, with its connection if need be."""
+    try:
+        await connection.execute("ROLLBACK")
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+        connection.terminate()  # ends the transaction as well; a pool replaces the connection
 
 
 async def _nothing_to_reset(_: "Connection") -> None:

@@ -71,10 +71,7 @@ async def read_document(database: Database, key: DocumentKey) -> tuple[DocumentR
     Raises:
         NotFound: there is none.
     """
-    async with (
-        database.acquire() as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
+    async with database.reading() as connection:
         row = _row(await connection.fetchrow(READ, *key))
         if row is None or row.deleted_at is not None:
             raise NotFound(f"document {key[1]!r} does not exist")

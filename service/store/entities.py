@@ -146,7 +146,7 @@ class EntityWriter:
 
     async def _linked(self, key: EntityKey) -> list[Triple]:
         """Return a chunk of what is linked to a deleted entity, and one more if there is more."""
-        async with self._database.acquire() as connection:
+        async with self._database.reading() as connection:
             rows = await connection.fetch(LINKED, *key, CASCADE_CHUNK + 1)
         workspace_id, entity_type, entity_id = key
         return [Triple(workspace_id, row[0], entity_type, entity_id) for row in rows]

@@ -135,7 +135,7 @@ async def list_links(
     Raises:
         NotFound: there is no such document.
     """
-    async with database.acquire() as connection:
+    async with database.reading() as connection:
         counted = await connection.fetchrow(COUNT, *document, *wanted)
         if counted is None or not counted[0]:
             raise NotFound(f"document {document[1]!r} does not exist")
@@ -151,7 +151,7 @@ async def require_entity(database: Database, key: EntityKey) -> None:
     Raises:
         NotFound: it is unknown or deleted.
     """
-    async with database.acquire() as connection:
+    async with database.reading() as connection:
         if not await connection.fetchval(ENTITY_EXISTS, *key):
             raise NotFound(f"{key[1]} {key[2]!r} does not exist")
 
@@ -163,7 +163,7 @@ async def list_documents(
 
     The entity is its workspace, type (None: any) and id; the role, if given, is the link's.
     """
-    async with database.acquire() as connection:
+    async with database.reading() as connection:
         total = await connection.fetchval(COUNT_DOCUMENTS, *entity, role)
         rows = await connection.fetch(
             LIST_DOCUMENTS, *entity, role, window.after, window.limit, window.offset

@@ -8,7 +8,13 @@ from uuid import UUID
 import asyncpg
 
 from service.core.errors import Unavailable
-from service.store.database import CONNECTION_ERRORS, REFUSAL_ERRORS, Database
+from service.store.database import (
+    CONNECTION_ERRORS,
+    INDEXES_ONLY,
+    REFUSAL_ERRORS,
+    Database,
+    roll_back,
+)
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -18,7 +24,7 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL idle_in_transaction_session_timeout = '10s'
 """  # whatever the database's default is; and a process that hangs must not keep documents locked
 
-BEGIN_PATIENT: Final = BEGIN + "; SET LOCAL lock_timeout = '2s'"
+BEGIN_PATIENT: Final = f"{BEGIN}; SET LOCAL lock_timeout = '2s'; {INDEXES_ONLY}"
 
 STATUS: Final = "SELECT pg_xact_status($1::xid8)"
 
@@ -73,7 +79,7 @@ async def transact(database: Database, connection: "Connection", begin: str, ste
     try:
         result, witness = await step(connection)
     except BaseException:
-        await _roll_back(connection)
+        await roll_back(connection)
         raise
     if witness is None:
         await connection.execute("ROLLBACK")
@@ -99,13 +105,6 @@ async def transact_alone(database: Database, step: Step[T]) -> T:
         except (NotCommitted, Appeared, asyncpg.TransactionRollbackError):
             continue
     raise Unavailable("the database was interrupted again and again; nothing was written")
-
-
-async def _roll_back(connection: "Connection") -> None:
-    try:
-        await connection.execute("ROLLBACK")
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError):
-        connection.terminate()  # ends the transaction as well; a pool replaces the connection
 
 
 async def _was_committed(database: Database, witness: Witness) -> bool:
