@@ -1,0 +1,213 @@
+"""Group commit: requests share a transaction, and nobody pays for anybody else."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+
+import asyncpg
+import pytest
+
+from service.core import changes
+from service.core.errors import NotFound, Refusal, Unavailable
+from service.core.requests import Idempotency, Reply, Request
+from service.store.database import Database
+from service.store.group import GroupWriter
+from service.store.notify import Notifier
+from tests.api import Api, new_key, seed
+from tests.subscriber import check_outbox
+from tests.waiting import until
+
+TRANSACTIONS = "SELECT count(DISTINCT xid) FROM outbox"
+WAITING = """
+SELECT count(*)
+FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
+
+
+@pytest.fixture
+async def writer(database: str) -> AsyncIterator[GroupWriter]:
+    """Yield a writer."""
+    async with Database(database, pool_size=5) as pool:
+        writer = GroupWriter(pool, Notifier(pool), register_unknown=False)
+        async with writer:
+            yield writer
+
+
+@pytest.fixture
+async def workspace(database: str, connection: asyncpg.Connection) -> str:
+    """Return a workspace in which there is something to link."""
+    await new_key(database)
+    await seed(connection, 20, 20)
+    workspace: str = await connection.fetchval("SELECT id::text FROM workspaces")
+    return workspace
+
+
+def answer(outcomes: list[changes.Outcome | Refusal], body: bytes = b"{}") -> Reply:
+    """Answer with the kind of the first outcome."""
+    assert isinstance(outcomes[0], changes.Outcome)
+    return Reply(201 if outcomes[0].kind == "created" else 200, body)
+
+
+def request(
+    workspace: str, document: str, entity: str, *, role: str | None = None, key: bytes | None = None
+) -> Request:
+    """Return a request for one link."""
+    triple = changes.Triple(workspace, document, "deal", entity)
+    return Request(
+        caller=changes.Caller(workspace, "key_1", "req_1"),
+        cause="link",
+        changes=[changes.Link(triple, role)],
+        respond=answer,
+        idempotency=None if key is None else Idempotency(key * 32, b"f" * 32),
+    )
+
+
+async def test_requests_that_arrive_together_share_a_transaction(
+    writer: GroupWriter, workspace: str, connection: asyncpg.Connection
+) -> None:
+    """Twenty requests at once are one transaction, each with its own answer."""
+    asked = [request(workspace, f"doc_{number}", "deal_1") for number in range(1, 21)]
+    replies = await asyncio.gather(*(writer.write(each) for each in asked))
+    assert [reply.status for reply in replies] == [201] * 20
+    assert await connection.fetchval(TRANSACTIONS) == 1
+    await check_outbox(connection)
+
+
+async def test_requests_that_arrive_meanwhile_share_the_next(
+    writer: GroupWriter, workspace: str, connection: asyncpg.Connection
+) -> None:
+    """While one transaction is in flight the next one fills."""
+    first = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    others = [request(workspace, "doc_1", f"deal_{number}") for number in range(2, 21)]
+    await asyncio.gather(first, *(writer.write(each) for each in others))
+    assert await connection.fetchval(TRANSACTIONS) == 2
+
+
+async def test_a_lone_request_is_not_delayed(writer: GroupWriter, workspace: str) -> None:
+    """No timer: the quickest of twenty requests, one after the other, takes less than 10 ms."""
+    took = []
+    for number in range(1, 21):
+        began = time.perf_counter()
+        await writer.write(request(workspace, "doc_1", f"deal_{number}"))
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.010
+
+
+async def test_a_locked_document_holds_up_nobody_else(
+    api: Api, database: str, connection: asyncpg.Connection
+) -> None:
+    """Whoever wants a document that another session has locked waits alone."""
+    other = await asyncpg.connect(database)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM documents WHERE id = 'doc_1' FOR UPDATE")
+    held_up = asyncio.create_task(api.add("doc_1", "ship_1"))
+    passing = [api.add(f"doc_{number}", "ship_1") for number in range(2, 21)]
+    assert [reply.status_code for reply in await asyncio.gather(*passing)] == [201] * 19
+    await until(partial(connection.fetchval, WAITING))
+    assert not held_up.done()
+    assert (await api.add("doc_2", "ship_2")).status_code == 201
+    await transaction.rollback()
+    assert (await held_up).status_code == 201
+    await other.close()
+
+
+async def test_a_lock_that_is_held_too_long_is_503(
+    api: Api, database: str, connection: asyncpg.Connection
+) -> None:
+    """After 2 s the caller is told to come back, and nothing was written."""
+    other = await asyncpg.connect(database)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM documents WHERE id = 'doc_1' FOR UPDATE")
+    refused = await api.add("doc_1", "ship_1")
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    assert refused.headers["retry-after"] == "1"
+    await transaction.rollback()
+    assert await connection.fetchval("SELECT count(*) FROM document_links") == 0
+    assert (await api.add("doc_1", "ship_1")).status_code == 201
+    await other.close()
+
+
+async def test_a_failing_member_does_not_hurt_its_company(
+    writer: GroupWriter, workspace: str, connection: asyncpg.Connection
+) -> None:
+    """What the database refuses of one request, it does not refuse of the others."""
+    bad = request(workspace, "doc_2", "deal_2", role="x" * 65)  # document_links_role_check
+    good = [request(workspace, f"doc_{number}", "deal_1") for number in range(1, 11)]
+    asked = [*good[:5], bad, *good[5:]]
+    answers = await asyncio.gather(*(writer.write(each) for each in asked), return_exceptions=True)
+    assert isinstance(answers.pop(5), asyncpg.CheckViolationError)
+    assert [each.status for each in answers if isinstance(each, Reply)] == [201] * 10
+    assert await connection.fetchval("SELECT count(*) FROM document_links") == 10
+    await check_outbox(connection)
+
+
+async def test_a_refused_member_does_not_hurt_its_company(
+    writer: GroupWriter, workspace: str, connection: asyncpg.Connection
+) -> None:
+    """A request about what does not exist is refused by itself, in the same transaction."""
+    asked = [request(workspace, "doc_1", entity) for entity in ("deal_1", "deal_none", "deal_2")]
+    one, none, two = await asyncio.gather(
+        *(writer.write(each) for each in asked), return_exceptions=True
+    )
+    assert isinstance(none, NotFound)
+    assert isinstance(one, Reply)
+    assert isinstance(two, Reply)
+    assert await connection.fetchval(TRANSACTIONS) == 1
+
+
+async def test_one_key_twice_in_a_moment_is_one_write(writer: GroupWriter, workspace: str) -> None:
+    """Two requests under one Idempotency-Key: the second one replays the first one's answer."""
+    asked = [request(workspace, "doc_1", "deal_1", key=b"k") for _ in range(2)]
+    first, second = await asyncio.gather(*(writer.write(each) for each in asked))
+    assert (first.status, first.replayed) == (201, False)
+    assert (second.status, second.replayed) == (201, True)
+
+
+async def test_a_large_request_goes_alone(
+    writer: GroupWriter, workspace: str, connection: asyncpg.Connection
+) -> None:
+    """More than a hundred changes share no transaction with others that come with them."""
+    triples = [
+        changes.Triple(workspace, f"doc_{d}", "deal", f"deal_{e}")
+        for d in range(1, 21)
+        for e in range(1, 21)
+    ]
+    large = Request(
+        caller=changes.Caller(workspace, "key_1", "req_1"),
+        cause="batch",
+        changes=[changes.Link(triple) for triple in triples],
+        respond=answer,
+    )
+    small = request(workspace, "doc_1", "deal_1")
+    await asyncio.gather(writer.write(large), writer.write(small))
+    sizes = await connection.fetch("SELECT count(*) FROM outbox GROUP BY xid ORDER BY 1")
+    assert sum(row[0] for row in sizes) == 400
+    assert max(row[0] for row in sizes) >= 399
+    await check_outbox(connection)
+
+
+async def test_what_was_asked_is_written_before_the_end(
+    database: str, workspace: str, connection: asyncpg.Connection
+) -> None:
+    """A writer that is told to stop answers what it has taken on first."""
+    async with Database(database, pool_size=5) as pool:
+        async with GroupWriter(pool, Notifier(pool), register_unknown=False) as writer:
+            task = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
+            await asyncio.sleep(0)
+        assert (await task).status == 201
+    assert await connection.fetchval("SELECT count(*) FROM document_links") == 1
+
+
+async def test_queue_that_stands_still_is_answered(
+    writer: GroupWriter, workspace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waited too long in the queue is told that the database does not keep up."""
+    monkeypatch.setattr("service.store.group.MAX_WAIT_S", -1.0)
+    with pytest.raises(Unavailable, match="does not keep up"):
+        await writer.write(request(workspace, "doc_1", "deal_1"))

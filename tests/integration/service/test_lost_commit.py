@@ -1,0 +1,162 @@
+"""A lost answer to COMMIT: the caller is told the truth, and nothing is written twice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests.api import Api, Link, new_key, seed, serving
+from tests.proxy import Fault, Proxy
+from tests.subscriber import check_outbox, read_outbox
+from tests.waiting import until
+
+CERTAIN: list[Fault] = ["command lost", "answer lost"]
+IN_TRANSACTION = """
+SELECT count(*)
+FROM pg_stat_activity
+WHERE state = 'idle in transaction' AND datname = current_database()
+"""
+
+
+@pytest.fixture
+async def proxy(database: str) -> AsyncIterator[Proxy]:
+    """Yield a line that can break."""
+    async with Proxy(database) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def api(proxy: Proxy, database: str, connection: asyncpg.Connection) -> AsyncIterator[Api]:
+    """Yield a client of a service on that line."""
+    key = await new_key(database)
+    await seed(connection, 20, 20)
+    async with serving(proxy.dsn) as api:
+        api.client.headers["X-API-KEY"] = key
+        assert await api.links("doc_1") == []
+        yield api
+
+
+@pytest.mark.parametrize("fault", CERTAIN)
+async def test_a_new_link_is_answered_as_new(
+    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+) -> None:
+    """Whether COMMIT took effect or not: 201, one row, one event."""
+    proxy.break_next(fault)
+    response = await api.add("doc_1", "ship_1")
+    assert proxy.broken == 1
+    assert response.status_code == 201
+    (link,) = await api.links("doc_1")
+    assert link["id"] == response.json()["data"]["id"]
+    assert len(await read_outbox(connection)) == 1
+    await check_outbox(connection)
+
+
+@pytest.mark.parametrize("fault", CERTAIN)
+async def test_a_removed_link_is_answered_as_removed(
+    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+) -> None:
+    """An unlink that was done is not done again, which would answer 404."""
+    link_id = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
+    proxy.break_next(fault)
+    response = await api.unlink("doc_1", link_id)
+    assert (proxy.broken, response.status_code) == (1, 200)
+    assert len(await read_outbox(connection)) == 2
+    await check_outbox(connection)
+
+
+@pytest.mark.parametrize("fault", CERTAIN)
+async def test_company_is_answered_each_for_itself(
+    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+) -> None:
+    """Of requests in one transaction each gets its own answer, also the refused one."""
+    await api.add("doc_1", "ship_1")
+    proxy.break_next(fault)
+    calls = [api.add(f"doc_{number}", "ship_1") for number in range(1, 11)]
+    answers = await asyncio.gather(*calls, api.add("doc_1", "ship_none"))
+    assert proxy.broken == 1
+    assert [answer.status_code for answer in answers] == [200, *[201] * 9, 404]
+    assert len(await read_outbox(connection)) == 10
+    await check_outbox(connection)
+
+
+@pytest.mark.parametrize("fault", CERTAIN)
+async def test_a_document_is_made_once(
+    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+) -> None:
+    """PUT answers 201, as it would have, though no event bears witness to it."""
+    proxy.break_next(fault)
+    response = await api.client.put("/v1/documents/new", json={"display_name": "New"})
+    assert (proxy.broken, response.status_code) == (1, 201)
+    assert await connection.fetchval("SELECT revision FROM documents WHERE id = 'new'") == 1
+
+
+@pytest.mark.parametrize("fault", CERTAIN)
+async def test_an_entity_is_registered_once(
+    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+) -> None:
+    """PUT of an entity answers 201, as it would have."""
+    proxy.break_next(fault)
+    response = await api.client.put("/v1/entities/deal/new")
+    assert (proxy.broken, response.status_code) == (1, 201)
+    assert await connection.fetchval("SELECT count(*) FROM entities WHERE id = 'new'") == 1
+
+
+@pytest.mark.parametrize("fault", CERTAIN)
+async def test_a_key_makes_no_replay_of_the_first_answer(
+    api: Api, proxy: Proxy, fault: Fault
+) -> None:
+    """The first caller under an Idempotency-Key is answered as the first; the second replays."""
+    proxy.break_next(fault)
+    headers = {"Idempotency-Key": "k"}
+    first = await api.add("doc_1", "ship_1", headers)
+    second = await api.add("doc_1", "ship_1", headers)
+    assert (proxy.broken, first.status_code, second.status_code) == (1, 201, 201)
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+    assert first.content == second.content
+
+
+async def test_a_commit_that_comes_late_is_waited_for(
+    api: Api, proxy: Proxy, connection: asyncpg.Connection
+) -> None:
+    """While the transaction may still commit, nothing is answered and nothing is tried again."""
+    proxy.break_next("command late")
+    call = asyncio.create_task(api.add("doc_1", "ship_1"))
+
+    async def held() -> bool:
+        return bool(proxy.broken == 1 and await connection.fetchval(IN_TRANSACTION) == 1)
+
+    await until(held)
+    done, _ = await asyncio.wait({call}, timeout=0.3)
+    assert not done
+    proxy.let_go.set()
+    assert (await call).status_code == 201
+    assert len(await read_outbox(connection)) == 1
+    await check_outbox(connection)
+
+
+async def test_what_cannot_be_known_is_said_to_be_unknown(
+    api: Api, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the outcome does not show in time the answer is 503, and says that it is not known."""
+    monkeypatch.setattr("service.store.transaction.LOOK_UP_DEADLINE_S", 0.2)
+    proxy.break_next("command late")
+    response = await api.link("doc_1", Link("deal", "deal_1"))
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    assert "not known" in response.json()["detail"]
+    proxy.let_go.set()
+
+
+async def test_an_ended_session_is_replaced(api: Api, connection: asyncpg.Connection) -> None:
+    """After an administrator has ended every idle session the next calls succeed."""
+    await api.add("doc_1", "ship_1")
+    ours = "FROM pg_stat_activity WHERE application_name = 'document-links' AND datname = current_database()"
+    await connection.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+
+    async def gone() -> bool:
+        return bool(await connection.fetchval(f"SELECT count(*) = 0 {ours}"))
+
+    await until(gone)
+    assert (await api.add("doc_2", "ship_1")).status_code == 201
+    assert len(await api.links("doc_2")) == 1

@@ -1,0 +1,100 @@
+"""Sessions: whatever the database's defaults are, the write path sets what it relies on."""
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+
+from tests.api import Api, Link, Service, new_key, seed
+from tests.subscriber import check_outbox, read_outbox
+
+PROCESSES = 4
+CALLERS = 50
+
+
+async def clients(stack: AsyncExitStack, database: str, count: int = PROCESSES) -> list[Api]:
+    """Return clients of so many services, as if they were processes."""
+    key = await new_key(database)
+    made = []
+    for _ in range(count):
+        service = await stack.enter_async_context(Service(database))
+        made.append(await service.api(key))
+    return made
+
+
+async def set_default(connection: asyncpg.Connection, name: str, value: str) -> None:
+    """Change a default of the database, for sessions to come."""
+    database = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f"ALTER DATABASE {database} SET {name} = '{value}'")
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+async def test_fifty_callers_add_the_same_link(
+    database: str, connection: asyncpg.Connection, isolation: str
+) -> None:
+    """One 201, forty-nine 200, one row, one event, at any default isolation."""
+    await set_default(connection, "default_transaction_isolation", isolation)
+    async with AsyncExitStack() as stack:
+        apis = await clients(stack, database)
+        await seed(connection, 1, 1)
+        calls = [apis[n % PROCESSES].link("doc_1", Link("deal", "deal_1")) for n in range(CALLERS)]
+        answers = await asyncio.gather(*calls)
+    assert Counter(answer.status_code for answer in answers) == {201: 1, 200: CALLERS - 1}
+    assert len({answer.json()["data"]["link_id"] for answer in answers}) == 1
+    assert len(await read_outbox(connection)) == 1
+    await check_outbox(connection)
+
+
+async def test_fifty_callers_make_the_same_document(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """PUT by fifty at once at REPEATABLE READ: one 201, the others 200."""
+    await set_default(connection, "default_transaction_isolation", "repeatable read")
+    async with AsyncExitStack() as stack:
+        apis = await clients(stack, database)
+        await seed(connection, 1, 1)
+        body = {"display_name": "one", "resources": ["ship_1"]}
+        calls = [apis[n % PROCESSES].client.put("/v1/documents/new", json=body) for n in range(20)]
+        answers = await asyncio.gather(*calls)
+    assert Counter(answer.status_code for answer in answers) == {201: 1, 200: 19}
+    assert len(await read_outbox(connection)) == 1
+    await check_outbox(connection)
+
+
+async def test_fifty_callers_use_an_unknown_entity(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """With the policy `any`, fifty first uses of an entity register it once, and none fails."""
+    key = await new_key(database)
+    await seed(connection, 10, 0)
+    async with AsyncExitStack() as stack:
+        apis = []
+        for _ in range(PROCESSES):
+            service = Service(database, LINKS_ENTITY_POLICY="any")
+            apis.append(await (await stack.enter_async_context(service)).api(key))
+        calls = [
+            apis[n % PROCESSES].add(f"doc_{n % 10 + 1}", f"ship_{n // 10}") for n in range(CALLERS)
+        ]
+        answers = await asyncio.gather(*calls)
+    assert Counter(answer.status_code for answer in answers) == {201: CALLERS}
+    assert await connection.fetchval("SELECT count(*) FROM entities") == 5
+    await check_outbox(connection)
+
+
+async def test_events_are_durable_though_the_default_is_not(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """With synchronous_commit off by default a write still waits for its WAL to be flushed."""
+    await set_default(connection, "synchronous_commit", "off")
+    await new_key(database)
+    async with AsyncExitStack() as stack:
+        (api,) = await clients(stack, database, count=1)
+        await seed(connection, 1, 20)
+        for number in range(1, 21):
+            await api.add("doc_1", f"ship_{number}")
+            position = await connection.fetchval("SELECT pg_current_wal_insert_lsn()")
+            assert await connection.fetchval(
+                "SELECT pg_current_wal_flush_lsn() >= $1::pg_lsn - 1000", position
+            )

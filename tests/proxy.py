@@ -1,0 +1,99 @@
+"""A line to Postgres that breaks at COMMIT, in each of the ways in which a line can break."""
+
+import asyncio
+from contextlib import suppress
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+"""COMMIT as asyncpg sends it: a message of the simple query protocol."""
+
+Fault = Literal["command lost", "answer lost", "command late"]
+
+
+class Proxy:
+    """A TCP proxy to one server; `break_next` arms it for one COMMIT.
+
+    The client's line breaks at that COMMIT, which then
+    - command lost: never reaches the server, whose own line breaks too;
+    - answer lost: has been carried out by the server;
+    - command late: is carried out only when `let_go` is set, the session being idle until then.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._parts = urlsplit(dsn)
+        self._armed: Fault | None = None
+        self.broken = 0
+        self.let_go = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def dsn(self) -> str:
+        """The server's URL by way of this proxy."""
+        credentials, at, _ = self._parts.netloc.rpartition("@")
+        port = self._server.sockets[0].getsockname()[1]
+        netloc = f"{credentials}{at}127.0.0.1:{port}"
+        return self._parts._replace(netloc=netloc, query="sslmode=disable").geturl()
+
+    def break_next(self, fault: Fault) -> None:
+        """Break the line at the next COMMIT."""
+        self._armed = fault
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        up_reader, up_writer = await asyncio.open_connection(
+            self._parts.hostname, self._parts.port or 5432
+        )
+        answers = asyncio.create_task(_pump(up_reader, writer))
+        try:
+            with suppress(ConnectionError):
+                await self._relay(reader, writer, up_reader, up_writer, answers)
+        finally:
+            answers.cancel()
+            writer.close()
+            up_writer.close()
+
+    async def _relay(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+        answers: asyncio.Task[None],
+    ) -> None:
+        """Pass on what the client says, up to its end or to the COMMIT at which the line breaks."""
+        while data := await reader.read(65536):
+            if data != COMMIT or self._armed is None:
+                up_writer.write(data)
+                continue
+            fault, self._armed = self._armed, None
+            self.broken += 1
+            answers.cancel()
+            if fault == "command late":
+                writer.close()
+                await self.let_go.wait()
+            if fault != "command lost":
+                up_writer.write(COMMIT)
+                assert (await up_reader.read(65536)).startswith(b"C")  # CommandComplete
+            return
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what the server says."""
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
