@@ -26,7 +26,7 @@ def serve(settings: Settings) -> None:
             host=settings.links_host,
             port=settings.links_port,
             workers=settings.links_workers,
-            loop="uvloop",
+            loop="uvloop" if settings.links_workers == 1 else "service.accepting:TurnTakingLoop",
             http="httptools",
             log_config=None,
             access_log=False,
