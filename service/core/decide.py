@@ -222,14 +222,14 @@ def decide(
     its change, and the others are carried out.
 
     Raises:
-        Refusal: a change cannot be carried out; `index` says which, of several.
+        Refusal: a change cannot be carried out; `index` says which, of a batch.
     """
     outcomes: list[Outcome | Refusal] = []
     for index, change in enumerate(changes):
         try:
             outcomes.append(draft.apply(change))
         except Refusal as refusal:
-            if len(changes) > 1:
+            if draft.cause == "batch":
                 refusal.index = index
             if atomic:
                 raise

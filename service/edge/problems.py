@@ -68,6 +68,8 @@ class EdgeError(Exception):
         self.detail = detail
         self.errors = errors or []
         self.headers = headers or []
+        self.index: int | None = None
+        """Of the operation that is malformed, in an atomic batch."""
 
 
 def problem(error: Exception, request_id: str) -> Problem:
@@ -75,8 +77,7 @@ def problem(error: Exception, request_id: str) -> Problem:
     if not isinstance(error, Refusal | EdgeError):
         return _problem("internal", "something went wrong here; it has been logged", request_id)
     errors = error.errors if isinstance(error, EdgeError) else []
-    index = error.index if isinstance(error, Refusal) else None
-    return _problem(error.code, error.detail, request_id, errors, index)
+    return _problem(error.code, error.detail, request_id, errors, error.index)
 
 
 def _problem(

@@ -72,6 +72,7 @@ class Batch:
                 changes.append(_change(call.key.workspace_id, operation, index))
             except EdgeError as error:
                 if body.atomic:
+                    error.index = index
                     raise
                 refused[index] = error
 

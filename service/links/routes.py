@@ -10,7 +10,7 @@ from service.core.errors import NotFound, PreconditionFailed, Refusal
 from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
 from service.core.requests import Reply
-from service.core.resources import type_of
+from service.core.resources import ENTITY_TYPES, type_of
 from service.edge.call import Call, invalid_field
 from service.edge.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.messages import NO_PREFIX, encode
@@ -20,6 +20,8 @@ from service.links import messages
 from service.store.database import Database
 from service.store.group import GroupWriter
 from service.store.links import LinkFilter, find_triple, list_links
+
+NO_TYPE = f"is required, since the id's prefix tells none: one of {', '.join(ENTITY_TYPES)}"
 
 MESSAGE_OF = {
     "created": "Document linked",
@@ -59,7 +61,7 @@ class Links:
         """Remove an active link by what it links."""
         entity_type = query.resource_type or type_of(query.resource_id)
         if entity_type is None:
-            raise invalid_field("resource_type", "is required, since the id has no known prefix")
+            raise invalid_field("resource_type", NO_TYPE)
         triple = Triple(call.key.workspace_id, call.params["id"], entity_type, query.resource_id)
         return await self._writer.write(call.request("unlink", [Unlink(triple)], _unlink_reply))
 

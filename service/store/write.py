@@ -118,11 +118,14 @@ async def write_changes(
     if not state.outbox and not state.written_documents and not replies:
         return None
     written = [state.links[triple] for triple in state.written_links]
+    new = [link for link in written if link.triple not in state.stored_links]
+    # A link that is made and removed in one transaction is inserted, and then updated like others.
+    old = [link for link in written if link.triple in state.stored_links or link.deleted_at]
     xid = await connection.fetchval(
         WRITE_CHANGES,
         state.moment,
-        *_new_links([link for link in written if link.triple not in state.stored_links]),
-        *_old_links([link for link in written if link.triple in state.stored_links]),
+        *_new_links(new),
+        *_old_links(old),
         *_documents(state),
         *_columns(state.outbox, 5),
         *_columns([(r.workspace_id, *r.idempotency, *r.reply[:2]) for r in replies], 5),
