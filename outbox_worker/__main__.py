@@ -53,6 +53,9 @@ def run(
         uvloop.run(_work(settings, listener, accept_topic=accept_topic))
     except RefusedError as refusal:
         _fail(str(refusal))
+    except Exception as error:
+        log.crash("worker.crashed", error)
+        raise typer.Exit(FAILED) from error
 
 
 async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bool) -> None:

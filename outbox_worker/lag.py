@@ -8,9 +8,11 @@ import asyncpg
 
 from outbox_worker.backoff import pause
 from outbox_worker.metrics import Metrics
+from outbox_worker.sessions import ERRORS, connect, disconnect
 from outbox_worker.window import PLANNER_SETTINGS, Cursor
 
 EVERY_S = 5
+LOOK_TIMEOUT_S = 30
 
 # Between windows, the oldest row that is due: $1 in-progress xids and $2 xmax of s0.
 OLDEST = """
@@ -67,22 +69,18 @@ class Lag:
         """Look every few seconds; an error ends a session of this, never the worker's term."""
         while not self._stop.is_set():
             # What is wrong with the database, the relay's own sessions tell.
-            with contextlib.suppress(
-                OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError
-            ):
+            with contextlib.suppress(*ERRORS):
                 await self._look_on()
             await pause(self._stop, EVERY_S)
 
     async def _look_on(self) -> None:
-        connection = await asyncpg.connect(
-            self._url, timeout=10, command_timeout=30, server_settings=PLANNER_SETTINGS
-        )
+        connection = await connect(self._url, "lag", timeout_s=LOOK_TIMEOUT_S, **PLANNER_SETTINGS)
         try:
             while not self._stop.is_set():
                 await self.look(connection)
                 await pause(self._stop, EVERY_S)
         finally:
-            connection.terminate()
+            await disconnect(connection)
 
     async def look(self, connection: asyncpg.Connection) -> None:
         """Set the gauges."""

@@ -14,6 +14,7 @@ import asyncpg
 
 from outbox_worker.backoff import pause
 from outbox_worker.logs import Log
+from outbox_worker.sessions import ERRORS, connect, disconnect
 
 log = Log("leader")
 
@@ -62,12 +63,7 @@ class Leader:
     @classmethod
     async def open(cls, url: str) -> Self:
         """Connect."""
-        connection = await asyncpg.connect(
-            url,
-            timeout=10,
-            command_timeout=SIGN_TIMEOUT_S,
-            server_settings={"application_name": "outbox_worker leader"},
-        )
+        connection = await connect(url, "leader", timeout_s=SIGN_TIMEOUT_S)
         return cls(connection)
 
     @asynccontextmanager
@@ -98,12 +94,9 @@ class Leader:
             try:
                 async with self.session() as connection:
                     await connection.execute(SIGN_OF_LIFE)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except ERRORS as error:
                 raise LeadershipLostError from error
 
     async def close(self) -> None:
         """End the session, and with it the lock."""
-        try:
-            await self._connection.close(timeout=2)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            self._connection.terminate()
+        await disconnect(self._connection)

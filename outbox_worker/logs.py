@@ -27,6 +27,10 @@ class Log:
         """Say that something fails."""
         self._logger.error(event, extra={"fields": fields})
 
+    def crash(self, event: str, error: BaseException) -> None:
+        """Say that something failed that nobody foresaw, with its traceback."""
+        self._logger.error(event, exc_info=error)
+
 
 def configure() -> None:
     """Write our lines to standard error, and nobody else's.

@@ -11,11 +11,10 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
-import asyncpg
 import msgspec
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from outbox_worker import takeover
+from outbox_worker import sessions, takeover
 from outbox_worker.backoff import Backoff
 from outbox_worker.health import Health
 from outbox_worker.lag import Lag
@@ -35,11 +34,8 @@ log = Log("relay")
 CHECKPOINT_EVERY_S = 10
 # What time or an operator mends while we keep trying: all that Postgres, Kafka and the network say.
 TRANSIENT = (
-    OSError,
-    TimeoutError,
+    *sessions.ERRORS,
     KafkaError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
     LeadershipLostError,
     FencedError,
     takeover.TopicLostError,

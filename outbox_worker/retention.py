@@ -9,6 +9,7 @@ import asyncpg
 from outbox_worker.backoff import pause
 from outbox_worker.logs import Log
 from outbox_worker.metrics import Metrics
+from outbox_worker.sessions import ERRORS, connect, disconnect
 from outbox_worker.settings import Settings
 from outbox_worker.window import Cursor, Snapshot
 
@@ -18,12 +19,7 @@ SLOTS = 16
 DAY_S = 86_400
 EVERY_S = 600
 LOOK_TIMEOUT_S = 600
-LOCK_TIMEOUT = "100ms"
-SESSION = {
-    "application_name": "outbox_worker retention",
-    "default_transaction_isolation": "read committed",
-    "lock_timeout": LOCK_TIMEOUT,
-}
+SESSION = {"lock_timeout": "100ms"}
 
 # No row is older than its slot's first, so this look is enough to leave a young slot alone.
 FIRST_ROW = """
@@ -84,19 +80,17 @@ class Retention:
         while not self._stop.is_set():
             try:
                 await self.run_once()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except ERRORS as error:
                 log.warning("retention.failed", kind=type(error).__name__, detail=str(error))
             await pause(self._stop, EVERY_S)
 
     async def run_once(self) -> list[int]:
         """Clear every slot that is due; return their numbers."""
-        connection = await asyncpg.connect(
-            self._url, timeout=10, command_timeout=LOOK_TIMEOUT_S, server_settings=SESSION
-        )
+        connection = await connect(self._url, "retention", timeout_s=LOOK_TIMEOUT_S, **SESSION)
         try:
             return [slot for slot in range(SLOTS) if await self._clear_if_due(connection, slot)]
         finally:
-            connection.terminate()
+            await disconnect(connection)
 
     async def _clear_if_due(self, connection: asyncpg.Connection, slot: int) -> bool:
         """Clear a slot if all that is in it is old and published; False if not, or not now."""

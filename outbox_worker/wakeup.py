@@ -6,10 +6,13 @@ from typing import Self
 
 import asyncpg
 
+from outbox_worker.sessions import connect, disconnect
+
 CHANNEL = "outbox"
 # A poll costs about half a millisecond of CPU: cheap while events come, and rare when none do.
 SHORTEST_WAIT_S = 0.002
 LONGEST_WAIT_S = 0.5
+LISTEN_TIMEOUT_S = 10
 
 
 class Wakeup:
@@ -23,7 +26,7 @@ class Wakeup:
     @classmethod
     async def open(cls, url: str) -> Self:
         """Connect and listen."""
-        connection = await asyncpg.connect(url, timeout=10, command_timeout=10)
+        connection = await connect(url, "wake-up", timeout_s=LISTEN_TIMEOUT_S)
         wakeup = cls(connection)
         await connection.add_listener(CHANNEL, wakeup.notified)
         return wakeup
@@ -46,7 +49,4 @@ class Wakeup:
 
     async def close(self) -> None:
         """End the session."""
-        try:
-            await self._connection.close(timeout=2)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            self._connection.terminate()
+        await disconnect(self._connection)

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, Self
 
 import asyncpg
 
+from outbox_worker.sessions import connect, disconnect
+
 # Index scans only, whatever the statistics say (a generic plan made while the tables are
 # empty would be a sequential scan, and stay one).
 PLANNER_SETTINGS = {
-    "default_transaction_isolation": "read committed",
     "enable_bitmapscan": "off",
     "enable_seqscan": "off",
     "enable_sort": "off",
@@ -165,17 +166,12 @@ class Window:
     @classmethod
     async def open(cls, url: str, batch_size: int) -> Self:
         """Connect, with the planner's switches set."""
-        connection = await asyncpg.connect(
-            url, timeout=10, command_timeout=READ_TIMEOUT_S, server_settings=PLANNER_SETTINGS
-        )
+        connection = await connect(url, "window", timeout_s=READ_TIMEOUT_S, **PLANNER_SETTINGS)
         return cls(connection, batch_size)
 
     async def close(self) -> None:
-        """End the session, politely if that is quick."""
-        try:
-            await self._connection.close(timeout=2)
-        except (OSError, TimeoutError, asyncpg.PostgresError):
-            self._connection.terminate()
+        """End the session."""
+        await disconnect(self._connection)
 
     async def read(self, cursor: Cursor) -> Page:
         """Return what comes after the cursor: no rows at its own place, or at a window's end."""

@@ -48,6 +48,14 @@ class Worker:
         self._process = self._program("run", *arguments)
         self._process.start()
 
+    def pause(self) -> None:
+        """Let it hang; its connections stay open."""
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         os.kill(self._process.pid, number)

@@ -1,0 +1,264 @@
+"""Postgres crashes, goes back in time, moves or is copied: nothing is lost, and it is said."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from deploy.local.postgres import PostgresServer
+from tests import outbox, parts, topics
+from tests.line import Line
+from tests.waiting import until
+from tests.worker import Worker
+
+DATABASE = "links"
+SCHEMA = Path("schema.sql").read_text()
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """Yield a Postgres of the test's own, that flushes only what a commit makes it flush."""
+    with PostgresServer(settings={"wal_writer_delay": "10s", "max_wal_senders": "4"}) as server:
+        asyncio.run(make_database(server))
+        yield server
+
+
+async def make_database(server: PostgresServer) -> None:
+    """Make a database with the schema."""
+    await parts.execute(server.dsn(), f"CREATE DATABASE {DATABASE}")
+    await parts.execute(server.dsn(DATABASE), SCHEMA)
+
+
+@pytest.fixture
+async def line(server: PostgresServer) -> AsyncIterator[Line]:
+    """Yield the line through which the worker reaches whichever server is the primary."""
+    async with Line("127.0.0.1", server.port) as line:
+        yield line
+
+
+def through(line: Line) -> str:
+    """Return the worker's URL of the database."""
+    return f"postgresql://postgres@127.0.0.1:{line.port}/{DATABASE}"
+
+
+async def write(server: PostgresServer, *values: str) -> None:
+    """Write events, each in a transaction of its own."""
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    for value in values:
+        await outbox.insert_event(connection, "key", value)
+    await connection.close()
+
+
+async def published(kafka: str, topic: str, count: int) -> list[str]:
+    """Return the events in the topic once there are so many."""
+    records = await topics.wait_for_count(kafka, topic, count)
+    return [record.value.decode() for record in records]
+
+
+async def next_xid(server: PostgresServer) -> int:
+    """Use up an xid and return it."""
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    xid: int = await connection.fetchval("SELECT pg_current_xact_id()")
+    await connection.close()
+    return xid
+
+
+async def abort_transactions(server: PostgresServer, count: int) -> int:
+    """Use up xids in transactions that abort, of which nothing is flushed; return the last."""
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    last = 0
+    for _ in range(count):
+        transaction = connection.transaction()
+        await transaction.start()
+        last = await connection.fetchval("SELECT pg_current_xact_id()")
+        await transaction.rollback()
+    await connection.close()
+    return last
+
+
+async def test_crash_after_which_xids_come_back(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """The events of transactions that were given a lost one's xid are published, each once."""
+    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        await worker.leading()
+        worker.pause()
+        await write(server, "before")
+        lost = await abort_transactions(server, 50)
+        worker.resume()
+        assert await published(kafka, topic, 1) == ["before"]
+        server.crash()
+        server.start()
+        assert await next_xid(server) < lost
+        await write(server, *(f"after {n}" for n in range(30)))
+        values = await published(kafka, topic, 31)
+    assert values == ["before", *(f"after {n}" for n in range(30))]
+
+
+async def test_volume_rolled_back(
+    server: PostgresServer, kafka: str, topic: str, tmp_path: Path
+) -> None:
+    """On an older copy of its files the worker starts from the checkpoint that is in it."""
+    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        await worker.leading()
+        await write(server, "kept 1")
+        await published(kafka, topic, 1)
+        worker.end()
+        server.stop()
+        shutil.copytree(server.data_dir, tmp_path / "volume")
+        server.start()
+        worker.start()
+        await worker.leading()
+        await write(server, "undone 1", "undone 2")
+        await published(kafka, topic, 3)
+        worker.end()
+        server.stop()
+        restore(tmp_path / "volume", server)
+        server.start()
+        worker.start()
+        started = await worker.wait_event("relay.started", level="warning")
+        assert (started["source"], started["reason"]) == (
+            "checkpoint",
+            "the database has gone back in time",
+        )
+        await write(server, "kept 2", "kept 3")
+        values = await published(kafka, topic, 5)
+    assert values == ["kept 1", "undone 1", "undone 2", "kept 2", "kept 3"]
+
+
+def restore(volume: Path, server: PostgresServer) -> None:
+    """Put a copy of the files where the server's are, under the same owner."""
+    owner = server.data_dir.stat()
+    shutil.rmtree(server.data_dir)
+    shutil.copytree(volume, server.data_dir)
+    for path in (server.data_dir, *server.data_dir.rglob("*")):
+        shutil.chown(path, owner.st_uid, owner.st_gid)
+    server.data_dir.chmod(0o700)
+
+
+async def test_failover_to_a_standby_that_lost_commits(
+    server: PostgresServer, kafka: str, topic: str, line: Line
+) -> None:
+    """On the standby the worker starts from the checkpoint; what was lost there stays published."""
+    with Worker(through(line), kafka, topic) as worker:
+        await worker.leading()
+        await write(server, "kept 1")
+        await published(kafka, topic, 1)
+        standby = server.make_standby()
+        await write(server, "kept 2")
+        await published(kafka, topic, 2)
+        await caught_up(server, standby)
+        await parts.execute(standby.dsn(), "ALTER SYSTEM SET primary_conninfo = ''")
+        await parts.execute(standby.dsn(), "SELECT pg_reload_conf()")
+        await until(lambda: has_no_receiver(standby))
+        await write(server, "lost 1", "lost 2")
+        await published(kafka, topic, 4)
+        server.crash()
+        standby.promote()
+        line.target = ("127.0.0.1", standby.port)
+        started = await worker.wait_event("relay.started", source="checkpoint", level="warning")
+        assert "timeline" in started["reason"]
+        await write(standby, "kept 3")
+        values = await published(kafka, topic, 5)
+        await until_published(worker, kafka, topic, "kept 3")
+        values = await published(kafka, topic, 5)
+    assert list(dict.fromkeys(values)) == ["kept 1", "kept 2", "lost 1", "lost 2", "kept 3"]
+    assert values[-1] == "kept 3"
+
+
+async def until_published(worker: Worker, kafka: str, topic: str, value: str) -> None:
+    """Return once an event is in the topic."""
+
+    async def look() -> bool:
+        return value.encode() in await topics.payloads(kafka, topic)
+
+    assert worker.running
+    await until(look)
+
+
+async def caught_up(primary: PostgresServer, standby: PostgresServer) -> None:
+    """Return once the standby has replayed all there is."""
+    connection = await asyncpg.connect(primary.dsn())
+    end = await connection.fetchval("SELECT pg_current_wal_flush_lsn()::text")
+    await connection.close()
+    replica = await asyncpg.connect(standby.dsn())
+
+    async def look() -> bool:
+        return bool(
+            await replica.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end)
+        )
+
+    await until(look)
+    await replica.close()
+
+
+async def has_no_receiver(standby: PostgresServer) -> bool:
+    """Whether the standby no longer receives anything."""
+    connection = await asyncpg.connect(standby.dsn())
+    count = await connection.fetchval("SELECT count(*) FROM pg_stat_wal_receiver")
+    await connection.close()
+    return bool(count == 0)
+
+
+async def test_standby_is_not_relayed_from(server: PostgresServer, kafka: str, topic: str) -> None:
+    """Pointed at a standby the worker waits, says why, and leads once that is promoted."""
+    standby = server.make_standby()
+    with Worker(standby.dsn(DATABASE), kafka, topic) as worker:
+        await worker.wait_event("worker.failing")
+        server.crash()
+        standby.promote()
+        await worker.leading()
+        await write(standby, "1")
+        assert await published(kafka, topic, 1) == ["1"]
+
+
+async def test_dump_and_restore_into_another_cluster(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """A restored dump is refused with exit 1, and the original goes on undisturbed."""
+    with (
+        Worker(server.dsn(DATABASE), kafka, topic) as original,
+        PostgresServer() as other,
+    ):
+        await original.leading()
+        await write(server, "1")
+        await published(kafka, topic, 1)
+        dump_and_restore(server, other)
+        with Worker(other.dsn(DATABASE), kafka, topic) as copy:
+            await until(copy.ended)
+            assert copy.end() == 1
+            assert "rebase" in copy.output()
+        await write(server, "2")
+        assert await published(kafka, topic, 2) == ["1", "2"]
+        assert await original.metric("outbox_fenced_total") == 0
+
+
+def dump_and_restore(source: PostgresServer, target: PostgresServer) -> None:
+    """Copy the database as operators do."""
+    dump = subprocess.run(
+        [source.bindir / "pg_dump", "--create", source.dsn(DATABASE)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(
+        [target.bindir / "psql", "-q", "-v", "ON_ERROR_STOP=1", target.dsn()],
+        input=dump.stdout, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+async def test_connections_terminated(server: PostgresServer, kafka: str, topic: str) -> None:
+    """A worker whose sessions are ended begins anew and repeats nothing."""
+    end_all = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """
+    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        await worker.leading()
+        for n in range(5):
+            await write(server, str(n))
+            await parts.execute(server.dsn(DATABASE), end_all)
+            await published(kafka, topic, n + 1)
+        assert await published(kafka, topic, 5) == [str(n) for n in range(5)]
