@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from service.core.changes import DocumentKey, LinkRow, Triple
+from service.core.changes import DocumentKey, EntityKey, LinkRow, Triple
 from service.core.decide import Draft, State
 from service.core.documents import (
     CAUSE_OF,
@@ -131,16 +131,20 @@ class DocumentWriter:
             {*request.edits.wanted, *(t for t, link in links.items() if link.deleted_at)}
         )
         if triples:
-            state = await self._lock_entities(connection, triples)
+            used = {triple.entity for triple in request.edits.wanted}
+            state = await self._lock_entities(connection, triples, used)
         else:
             state = State(await connection.fetchval(MOMENT))
         state.links.update(links)
         state.stored_links.update(links)
         return state
 
-    async def _lock_entities(self, connection: "Connection", triples: list[Triple]) -> State:
+    async def _lock_entities(
+        self, connection: "Connection", triples: list[Triple], used: set[EntityKey]
+    ) -> State:
+        """Lock and read; where the policy is `any`, register what is used. A restore uses nothing."""
         state, unheld = await lock_and_read(connection, triples, patient=True)
-        missing = {triple.entity for triple in triples} - state.entities
+        missing = used - state.entities
         if missing and self._register_unknown:
             await register_entities(connection, sorted(missing))
             state, unheld = await lock_and_read(connection, triples, patient=True)
