@@ -1,0 +1,88 @@
+"""Migrating: an empty database gets the schema, once; any other is left alone."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from service.store.database import Database
+from service.store.migrations import SchemaError, check_schema, migrate
+from tests.api import Service, serving
+from tests.parts import execute
+
+TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+
+
+async def migrated(dsn: str) -> bool:
+    """Migrate as one process does."""
+    async with Database(dsn, pool_size=1) as database:
+        return await migrate(database)
+
+
+async def tables(dsn: str) -> int:
+    """Return how many tables there are."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        count: int = await connection.fetchval(TABLES)
+        return count
+    finally:
+        await connection.close()
+
+
+async def test_empty_database_gets_the_schema(empty_database: str) -> None:
+    """The first time applies the schema, the second does nothing."""
+    assert await migrated(empty_database) is True
+    count = await tables(empty_database)
+    assert count > 20
+    assert await migrated(empty_database) is False
+    assert await tables(empty_database) == count
+    async with serving(empty_database) as api:
+        assert (await api.client.get("/readyz")).status_code == 200
+
+
+async def test_two_at_once_apply_it_once(empty_database: str) -> None:
+    """Of several that begin together one applies the schema, and none fails."""
+    done = await asyncio.gather(*(migrated(empty_database) for _ in range(5)))
+    assert sorted(done) == [False, False, False, False, True]
+
+
+async def test_newer_schema_is_refused(database: str) -> None:
+    """A schema that this program does not know is left alone, and the service is not ready."""
+    await execute(database, "INSERT INTO schema_version (version) VALUES (1000)")
+    with pytest.raises(SchemaError, match="1000"):
+        await migrated(database)
+    async with Database(database, pool_size=1) as pool:
+        with pytest.raises(SchemaError, match="1000"):
+            await check_schema(pool)
+
+
+async def test_foreign_tables_are_refused(empty_database: str) -> None:
+    """A database with somebody else's table in it stays as it is."""
+    await execute(empty_database, "CREATE TABLE theirs (n int)")
+    with pytest.raises(SchemaError, match="not empty"):
+        await migrated(empty_database)
+    assert await tables(empty_database) == 1
+
+
+async def test_schema_is_applied_whole_or_not_at_all(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A schema that fails half way leaves the database empty."""
+    broken = tmp_path_factory.mktemp("schema") / "schema.sql"
+    broken.write_text("CREATE TABLE one (n int); CREATE TABLE two (n nonsense)")
+    monkeypatch.setattr("service.store.migrations.SCHEMA", broken)
+    with pytest.raises(asyncpg.PostgresError):
+        await migrated(empty_database)
+    assert await tables(empty_database) == 0
+
+
+async def test_service_before_migration_says_so(empty_database: str) -> None:
+    """Without the schema the service answers, is not ready, and names the command."""
+    async with Service(empty_database) as service:
+        client = await service.client(x_api_key="wbk_" + "x" * 52)
+        ready = await client.get("/readyz")
+        link = await client.get("/v1/documents/doc_1/links")
+        alive = await client.get("/healthz")
+    assert (ready.status_code, alive.status_code) == (503, 200)
+    assert "service migrate" in ready.json()["detail"]
+    assert (link.status_code, link.json()["code"]) == (503, "unavailable")
