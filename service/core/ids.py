@@ -10,6 +10,12 @@ from uuid import UUID
 DOCUMENT_PREFIX: Final = "doc"
 LINK_PREFIX: Final = "dlnk"
 
+LINK_ID_PATTERN: Final = (
+    rf"^({LINK_PREFIX}_[0-7][0-9a-hjkmnp-tv-z]{{25}}"
+    r"|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$"
+)
+"""What `from_text` reads as a link's id: either form."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

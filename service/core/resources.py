@@ -20,6 +20,9 @@ ENTITY_TYPES: Final = (*NAMED_TYPES, *PREFIXED_TYPES.values())
 ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$"
 """Ids of documents and entities: opaque, safe in a URL's path, a log line and a Kafka key."""
 
+PREFIX_PATTERN: Final = f"^({'|'.join(PREFIXED_TYPES)})."
+"""What begins with a known prefix and goes on after it."""
+
 _valid_id = re.compile(ID_PATTERN.removesuffix("$") + r"\Z").match
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from service.core.events import EventType
-from service.core.ids import LINK_PREFIX
+from service.core.ids import LINK_ID_PATTERN
 from service.described.schemas import Schema, inlined
 from service.edge.messages import EntityType, Id
 
@@ -18,8 +18,7 @@ REQUEST_ID: Final[Schema] = {
 LinkId = Annotated[
     str,
     Meta(
-        pattern=f"^({LINK_PREFIX}_[0-7][0-9a-hjkmnp-tv-z]{{25}}"
-        "|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$",
+        pattern=LINK_ID_PATTERN,
         description="The link's id in either form.",
         examples=["dlnk_01jtbcckssfnyvj8hzhg6gwpkj"],
     ),

@@ -1,10 +1,10 @@
 """What callers send and get about whole documents."""
 
-from typing import Any
+from typing import Annotated, Any, Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.edge.messages import EntityType, Id, IsoTime, Name, Role, Uuid
+from service.edge.messages import EntityType, Id, IsoTime, Name, PrefixedId, Role, Uuid
 
 
 class EntityItem(Struct, frozen=True, forbid_unknown_fields=True):
@@ -15,7 +15,7 @@ class EntityItem(Struct, frozen=True, forbid_unknown_fields=True):
     role: Role | None = None
 
 
-Item = Id | EntityItem
+Item = PrefixedId | EntityItem
 """A resource id with a known prefix, or an entity."""
 
 
@@ -37,13 +37,19 @@ class Edits(Struct, frozen=True, forbid_unknown_fields=True):
     set: list[Item] | UnsetType = UNSET
 
 
+ALONE: Final = {
+    "not": {"required": ["set"], "anyOf": [{"required": ["add"]}, {"required": ["remove"]}]}
+}
+"""`set` is not combined with the others."""
+
+
 class UpdateDocument(Struct, frozen=True, forbid_unknown_fields=True):
     """What to change: an absent field stays, null clears, `metadata` replaces the whole."""
 
     display_name: Name | UnsetType | None = UNSET
     category: Name | UnsetType | None = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
-    resources: Edits | UnsetType = UNSET
+    resources: Annotated[Edits, Meta(extra_json_schema=ALONE)] | UnsetType = UNSET
 
 
 class LinkedEntity(Struct, frozen=True):

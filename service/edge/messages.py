@@ -5,13 +5,14 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from service.core.resources import ENTITY_TYPES, ID_PATTERN, PREFIXED_TYPES
+from service.core.resources import ENTITY_TYPES, ID_PATTERN, PREFIX_PATTERN, PREFIXED_TYPES
 
 # Python's `$` also matches before a final newline; the look-ahead closes that door.
 _ID = ID_PATTERN.replace("$", r"(?!\n)$")
 _NO_NUL = r"^[^\u0000]*$"
 
 Id = Annotated[str, Meta(pattern=_ID)]
+PrefixedId = Annotated[Id, Meta(extra_json_schema={"allOf": [{"pattern": PREFIX_PATTERN}]})]
 Role = Annotated[str, Meta(max_length=64, pattern=_NO_NUL)]
 Name = Annotated[str, Meta(max_length=512, pattern=_NO_NUL)]
 

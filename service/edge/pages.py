@@ -11,7 +11,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct, structs
 
-from service.core.ids import LINK_PREFIX, from_text, to_text
+from service.core.ids import LINK_ID_PATTERN, LINK_PREFIX, from_text, to_text
 from service.edge.call import Call, invalid_field
 from service.edge.messages import Pagination
 
@@ -26,7 +26,8 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     page: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="Counted from 1.")] = 1
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Items on a page.")] = DEFAULT_LIMIT
     cursor: Annotated[
-        str | None, Meta(description="From a Link header; then `page` is only repeated.")
+        Annotated[str, Meta(extra_json_schema={"pattern": LINK_ID_PATTERN})] | None,
+        Meta(description="From a Link header; then `page` is only repeated."),
     ] = None
 
 

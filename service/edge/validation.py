@@ -60,9 +60,13 @@ class QueryReader:
         """
         values = _parameters(query) if query else {}
         try:
-            return msgspec.convert(values, self.shape, strict=False)
+            query_of_shape = msgspec.convert(values, self.shape, strict=False)
         except msgspec.ValidationError:
             raise _refusal(values, self.shape, strict=False) from None
+        # msgspec reads the text "null" as None, which says no more than an absent parameter.
+        if nulls := [name for name in values if getattr(query_of_shape, name) is None]:
+            raise wrong_fields([FieldError(name, "cannot be null: leave it out") for name in nulls])
+        return query_of_shape
 
 
 def _parameters(query: bytes) -> dict[str, str]:

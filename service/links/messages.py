@@ -12,6 +12,7 @@ from service.edge.messages import (
     Id,
     IsoTime,
     Pagination,
+    PrefixedId,
     Resource,
     Role,
     Uuid,
@@ -60,7 +61,7 @@ class RoleReply(Struct, frozen=True):
 class ResourceLinkRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Link the document to a resource whose type its id's prefix tells."""
 
-    resource_id: Id
+    resource_id: PrefixedId
 
 
 class DocumentName(Struct, frozen=True):

@@ -1,0 +1,56 @@
+"""Query strings: read by the same types as bodies, though all that they hold is text."""
+
+from typing import Annotated, Literal
+
+import pytest
+from msgspec import Meta, Struct
+
+from service.edge.problems import EdgeError
+from service.edge.validation import QueryReader
+
+
+class Query(Struct, forbid_unknown_fields=True):
+    """Like the query of a list."""
+
+    page: Annotated[int, Meta(ge=1)] = 1
+    kind: Literal["deal", "task"] | None = None
+    name: str | None = None
+
+
+READER = QueryReader(Query)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (b"", Query()),
+        (b"page=7&kind=deal&name=a%20b", Query(7, "deal", "a b")),
+        (b"name=", Query(name="")),
+        (b"name=null", Query(name="null")),
+    ],
+)
+def test_good_query_is_read(query: bytes, expected: Query) -> None:
+    """Numbers become numbers, what is absent its default, and text stays text."""
+    assert READER.decode(query) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        (b"page=0", "page"),
+        (b"page=one", "page"),
+        (b"page=1.5", "page"),
+        (b"page=null", "page"),
+        (b"kind=other", "kind"),
+        (b"kind=", "kind"),
+        (b"kind=null", "kind"),
+        (b"kind=NULL", "kind"),
+        (b"page=1&page=2", "page"),
+        (b"pages=1", "pages"),
+    ],
+)
+def test_wrong_query_names_its_parameter(query: bytes, field: str) -> None:
+    """What is malformed, unknown, given twice, or a null in disguise is refused by its name."""
+    with pytest.raises(EdgeError) as refusal:
+        READER.decode(query)
+    assert [error.field for error in refusal.value.errors] == [field]
