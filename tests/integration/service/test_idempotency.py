@@ -23,7 +23,7 @@ WHERE wait_event_type = 'Lock' AND datname = current_database()
 
 def replayed(response: httpx.Response) -> bool:
     """Whether the response says that it is a replay."""
-    return response.headers.get("idempotent-replayed") == "true"
+    return bool(response.headers.get("idempotent-replayed") == "true")
 
 
 async def test_the_first_success_is_replayed(api: Api, connection: asyncpg.Connection) -> None:
