@@ -1,116 +1,27 @@
 """Many writers on few documents: no deadlock, no 500, no gap, rows and events agree."""
 
 import asyncio
-import random
 from collections import Counter
 from contextlib import AsyncExitStack
-from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 
-from tests.api import Api, Service, new_key, seed
+from tests.api import Service, new_key, seed
+from tests.callers import DOCUMENTS, Caller
 from tests.subscriber import check_outbox
 
 PROCESSES = 3
 WRITERS = 24
 CALLS = 25
-DOCUMENTS = [f"doc_{number}" for number in range(1, 5)]
-RESOURCES = [f"{prefix}_{number}" for prefix in ("ship", "item") for number in range(1, 4)]
+
+DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
 
-class Caller:
-    """Makes random calls of every kind that writes."""
-
-    def __init__(self, api: Api, seed: int) -> None:
-        self._api = api
-        self._random = random.Random(seed)
-        self.statuses: Counter[int] = Counter()
-
-    async def run(self) -> None:
-        """Make them, one after the other."""
-        for _ in range(CALLS):
-            kind = self._random.choice(KINDS)
-            response = await kind(self)
-            self.statuses[response.status_code] += 1
-            assert response.status_code < 500, response.text
-
-    def document(self) -> str:
-        """Return the path of a document."""
-        return f"/v1/documents/{self._random.choice(DOCUMENTS)}"
-
-    def some(self, count: int = 3) -> list[str]:
-        """Return a few resources, in any order."""
-        return self._random.sample(RESOURCES, count)
-
-    async def add(self) -> httpx.Response:
-        """Link one."""
-        resource = {"resource_id": self._random.choice(RESOURCES)}
-        return await self._api.client.post(f"{self.document()}/links", json=resource)
-
-    async def remove(self) -> httpx.Response:
-        """Unlink one by its natural key."""
-        query = {"resource_id": self._random.choice(RESOURCES)}
-        return await self._api.client.delete(f"{self.document()}/links", params=query)
-
-    async def update(self) -> httpx.Response:
-        """Add and remove, or set, in one update."""
-        few = self.some()
-        edits: dict[str, Any] = self._random.choice(
-            [{"set": few}, {"add": few[:2], "remove": few[2:]}]
-        )
-        return await self._api.client.post(self.document(), json={"resources": edits})
-
-    async def put(self) -> httpx.Response:
-        """Replace a document with its links, or bring it back."""
-        return await self._api.client.put(self.document(), json={"resources": self.some()})
-
-    async def batch(self) -> httpx.Response:
-        """Link and unlink on several documents, in any order."""
-        operations = [
-            {
-                "op": self._random.choice(["link", "unlink"]),
-                "document_id": self._random.choice(DOCUMENTS),
-                "resource_id": self._random.choice(RESOURCES),
-            }
-            for _ in range(self._random.randint(1, 12))
-        ]
-        body = {"operations": operations, "atomic": self._random.random() < 0.3}
-        return await self._api.client.post("/v1/links/batch", json=body)
-
-    async def delete(self) -> httpx.Response:
-        """Delete a document with its links."""
-        return await self._api.client.delete(self.document())
-
-    async def restore(self) -> httpx.Response:
-        """Restore a document with its links."""
-        return await self._api.client.post(f"{self.document()}/restore")
-
-    async def delete_entity(self) -> httpx.Response:
-        """Delete an entity everywhere."""
-        return await self._api.client.delete(f"/v1/entities/shipment/ship_{self.number()}")
-
-    async def put_entity(self) -> httpx.Response:
-        """Bring an entity back."""
-        return await self._api.client.put(f"/v1/entities/shipment/ship_{self.number()}")
-
-    def number(self) -> int:
-        """Return the number of a shipment."""
-        return self._random.randint(1, 3)
-
-
-KINDS = [
-    *[Caller.add] * 6,
-    *[Caller.remove] * 4,
-    *[Caller.update] * 3,
-    *[Caller.batch] * 3,
-    *[Caller.put] * 2,
-    Caller.delete,
-    *[Caller.restore] * 2,
-    Caller.delete_entity,
-    *[Caller.put_entity] * 2,
-]
+async def calls(caller: Caller) -> None:
+    """Make them, one after the other."""
+    for _ in range(CALLS):
+        await caller.call()
 
 
 @pytest.mark.parametrize("policy", ["registered", "any"])
@@ -126,13 +37,8 @@ async def test_mixed_writes_do_not_get_in_each_others_way(
             service = Service(database, LINKS_ENTITY_POLICY=policy)
             apis.append(await (await stack.enter_async_context(service)).api(key))
         callers = [Caller(apis[n % PROCESSES], n) for n in range(WRITERS)]
-        await asyncio.gather(*(caller.run() for caller in callers))
+        await asyncio.gather(*(calls(caller) for caller in callers))
     statuses = sum((caller.statuses for caller in callers), Counter[int]())
     assert statuses[200] + statuses[201] > WRITERS * CALLS / 3
-    assert (
-        await connection.fetchval(
-            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        )
-        == 0
-    )
+    assert await connection.fetchval(DEADLOCKS) == 0
     await check_outbox(connection)
