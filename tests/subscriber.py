@@ -1,10 +1,11 @@
 """A subscriber: applies events in order, and complains of whatever does not follow."""
 
-import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import asyncpg
+
+from tests.events import event_of
 
 ACTIVE = """
 SELECT id::text, workspace_id::text, document_id, entity_type, entity_id, role
@@ -46,7 +47,7 @@ class Subscriber:
 
     def apply(self, value: bytes) -> None:
         """Take one event, the value of a message."""
-        event = json.loads(value)
+        event = event_of(value)
         data, kind = event["data"], event["type"]
         self._count(event["id"], event["partitionkey"], data["document_version"])
         link, resource = data["link"], data["link"]["resource"]

@@ -1,0 +1,20 @@
+"""Events, held against what is published of them: the JSON Schema that their `dataschema` names."""
+
+from typing import Any, Final
+
+import jsonschema_rs
+import msgspec
+
+from service.described.events import EVENT_TYPES, event_schema
+
+_SCHEMAS: Final = {
+    schema["$id"]: jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+    for schema in map(event_schema, EVENT_TYPES)
+}
+
+
+def event_of(value: bytes) -> dict[str, Any]:
+    """Return the event that a message's value is, once it was found to be as published."""
+    event: dict[str, Any] = msgspec.json.decode(value)
+    _SCHEMAS[event["dataschema"]].validate(event)
+    return event
