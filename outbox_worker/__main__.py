@@ -2,20 +2,19 @@
 
 import asyncio
 import ctypes
-import os
 import signal
 import socket
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 import uvloop
 
-from outbox_worker import logs
+from outbox_worker import doctor, logs, rebase, replay, snapshot, status, terminal, verify
 from outbox_worker.health import Health, pages, serve
 from outbox_worker.metrics import Metrics
 from outbox_worker.registration import RefusedError
 from outbox_worker.relay import Relay
-from outbox_worker.settings import Settings, SettingsError, read
+from outbox_worker.settings import Settings
 
 log = logs.Log("main")
 
@@ -23,8 +22,6 @@ log = logs.Log("main")
 STOP_PATIENCE_S = 6
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
-FAILED = 1
-USAGE = 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,20 +39,22 @@ def run(
     ] = False,
 ) -> None:
     """Relay until SIGTERM or Ctrl-C."""
-    settings = _settings()
+    settings = terminal.settings()
     logs.configure()
     _keep_big_buffers()
     try:
         listener = socket.create_server((settings.http_host, settings.http_port))
     except OSError as error:
-        _fail(f"cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}")
+        terminal.fail(
+            f"cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}"
+        )
     try:
         uvloop.run(_work(settings, listener, accept_topic=accept_topic))
     except RefusedError as refusal:
-        _fail(str(refusal))
+        terminal.fail(str(refusal))
     except Exception as error:
         log.crash("worker.crashed", error)
-        raise typer.Exit(FAILED) from error
+        raise typer.Exit(terminal.FAILED) from error
 
 
 async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bool) -> None:
@@ -98,18 +97,12 @@ def _keep_big_buffers() -> None:
         mallopt(M_TRIM_THRESHOLD, 64 << 20)
 
 
-def _settings() -> Settings:
-    try:
-        return read(os.environ)
-    except SettingsError as error:
-        _fail(str(error), USAGE)
-
-
-def _fail(message: str, code: int = FAILED) -> NoReturn:
-    """End with one clear line."""
-    typer.echo(f"outbox_worker: {message}", err=True)
-    raise typer.Exit(code)
-
+app.command("status")(status.command)
+app.command("verify")(verify.command)
+app.command("replay")(replay.command)
+app.command("snapshot")(snapshot.command)
+app.command("rebase")(rebase.command)
+app.command("doctor")(doctor.command)
 
 if __name__ == "__main__":
     app(prog_name="python -m outbox_worker")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import asyncpg
 
@@ -54,6 +55,13 @@ WHERE backend_xid IS NOT NULL AND datname = current_database()
 """
 
 
+class Due(NamedTuple):
+    """How many events are due, about, and how old the oldest of them is."""
+
+    events: int
+    seconds: float
+
+
 class Lag:
     """Keeps the gauges up to date for as long as the worker leads."""
 
@@ -84,12 +92,19 @@ class Lag:
 
     async def look(self, connection: asyncpg.Connection) -> None:
         """Set the gauges."""
-        cursor = self._published()
-        if cursor.s1 is None:
-            row = await connection.fetchrow(OLDEST, cursor.s0.in_progress, cursor.s0.xmax)
-        else:
-            row = await connection.fetchrow(NEXT, cursor.after[1])
-        newest = await connection.fetchval(NEWEST)
-        self._metrics.lag_seconds.set(row["seconds"] if row else 0)
-        self._metrics.lag_events.set(newest - row["position"] + 1 if row else 0)
+        behind = await due(connection, self._published())
+        self._metrics.lag_seconds.set(behind.seconds)
+        self._metrics.lag_events.set(behind.events)
         self._metrics.oldest_transaction.set(await connection.fetchval(OLDEST_TRANSACTION))
+
+
+async def due(connection: asyncpg.Connection, cursor: Cursor) -> Due:
+    """Return what is committed and not published, over a session with the window's settings."""
+    if cursor.s1 is None:
+        row = await connection.fetchrow(OLDEST, cursor.s0.in_progress, cursor.s0.xmax)
+    else:
+        row = await connection.fetchrow(NEXT, cursor.after[1])
+    if row is None:
+        return Due(0, 0.0)
+    newest = await connection.fetchval(NEWEST)
+    return Due(newest - row["position"] + 1, row["seconds"])

@@ -6,7 +6,6 @@ from itertools import zip_longest
 from typing import Any, Protocol
 
 CONTENT_TYPE = ("content-type", b"application/cloudevents+json; charset=utf-8")
-HEADERS = [CONTENT_TYPE]
 # Hashing a key in Python costs 2-4 µs, a look here 0.05; a hundred bytes a key or so.
 KEYS_CACHED = 50_000
 _SEED = 0x9747B28C
@@ -51,10 +50,14 @@ def murmur2(data: bytes) -> int:
 
 
 class Packer:
-    """Distributes rows over the partitions' batches; remembers the hashes of recent keys."""
+    """Distributes rows over the partitions' batches; remembers the hashes of recent keys.
 
-    def __init__(self, partitions: int) -> None:
+    `marks` are headers that every record gets.
+    """
+
+    def __init__(self, partitions: int, marks: Sequence[tuple[str, bytes]] = ()) -> None:
         self._partitions = partitions
+        self._headers = [CONTENT_TYPE, *marks]
         self._known: dict[str, tuple[int, bytes]] = {}
 
     def pack(
@@ -62,11 +65,13 @@ class Packer:
     ) -> list[dict[int, Batch]]:
         """Return rounds of at most one batch a partition, to be sent one round after the other."""
         full: list[list[Batch]] = [[] for _ in range(self._partitions)]
-        known = self._known
+        known, plain = self._known, self._headers
         for _, key, payload, traceparent, *_ in rows:
             place = known.get(key)
             partition, key_bytes = place if place is not None else self._learn(key)
-            headers = HEADERS if traceparent is None else _headers(traceparent)
+            headers = plain
+            if traceparent is not None:
+                headers = [*plain, ("traceparent", traceparent.encode())]
             batches = full[partition]
             if not batches or not batches[-1].append(
                 timestamp=timestamp, key=key_bytes, value=payload, headers=headers
@@ -88,10 +93,6 @@ def _begin(
     """Put the first record into a batch: aiokafka takes that one whatever its size."""
     batch.append(timestamp=timestamp, key=key, value=payload, headers=headers)
     return batch
-
-
-def _headers(traceparent: str) -> list[tuple[str, bytes]]:
-    return [CONTENT_TYPE, ("traceparent", traceparent.encode())]
 
 
 def _rounds(batches: Iterable[Sequence[Batch]]) -> list[dict[int, Batch]]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -20,6 +20,8 @@ from aiokafka.errors import (
 ADMIN_TIMEOUT_S = 15
 REQUEST_TIMEOUT_MS = 8_000
 READ_TIMEOUT_S = 15
+FETCH_BYTES = 4 << 20
+FETCH_RECORDS = 10_000
 REPLICATION = 3
 LEAST_IN_SYNC = "2"
 # A topic from its beginning rebuilds the database, so nothing is ever dropped from it:
@@ -27,6 +29,13 @@ LEAST_IN_SYNC = "2"
 EVENT_TOPIC = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 DEFAULT_BATCH_BYTES = 1_000_000  # Kafka's own default for max.message.bytes is 1,048,588
 PROGRESS_TOPIC = {"cleanup.policy": "compact"}
+
+
+class Described(NamedTuple):
+    """A topic's partitions, and the fewest replicas that one of them has."""
+
+    partitions: int
+    replicas: int
 
 
 class Topics:
@@ -57,12 +66,17 @@ class Topics:
             return False
         raise error(topic)
 
+    async def described(self, topic: str) -> Described:
+        """Return how a topic is laid out."""
+        (topic_,) = await self._admin.describe_topics([topic])
+        if error := topic_["error_code"]:
+            raise for_code(error)(topic)
+        replicas = [len(partition["replicas"]) for partition in topic_["partitions"]]
+        return Described(len(replicas), min(replicas))
+
     async def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has."""
-        (described,) = await self._admin.describe_topics([topic])
-        if error := described["error_code"]:
-            raise for_code(error)(topic)
-        return len(described["partitions"])
+        return (await self.described(topic)).partitions
 
     async def configs(self, topic: str) -> dict[str, str]:
         """Return the topic's settings; nothing without the right to see them."""
@@ -76,10 +90,14 @@ class Topics:
         limit = (await self.configs(topic)).get("max.message.bytes")
         return DEFAULT_BATCH_BYTES if limit is None else int(limit)
 
+    async def brokers(self) -> int:
+        """Return how many brokers there are."""
+        return len((await self._admin.describe_cluster())["brokers"])
+
     async def _create(
         self, topic: str, partitions: int, configs: dict[str, str], *, validate_only: bool = False
     ) -> type[KafkaError]:
-        brokers = len((await self._admin.describe_cluster())["brokers"])
+        brokers = await self.brokers()
         if brokers >= REPLICATION:
             configs = configs | {"min.insync.replicas": LEAST_IN_SYNC}
         new = NewTopic(topic, partitions, min(REPLICATION, brokers), topic_configs=configs)
@@ -110,15 +128,19 @@ async def administration(client: dict[str, Any]) -> AsyncIterator[Topics]:
 @asynccontextmanager
 async def _reader(client: dict[str, Any], isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
     """Yield a consumer without a group, that raises where there is nothing to read."""
-    consumer = AIOKafkaConsumer(
+    async with asyncio.timeout(READ_TIMEOUT_S), _consumer(client, isolation) as consumer:
+        yield consumer
+
+
+def _consumer(client: dict[str, Any], isolation: str) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
         **client,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         isolation_level=isolation,
         auto_offset_reset="none",
         enable_auto_commit=False,
+        max_partition_fetch_bytes=FETCH_BYTES,
     )
-    async with asyncio.timeout(READ_TIMEOUT_S), consumer:
-        yield consumer
 
 
 async def end_offsets(client: dict[str, Any], topic: str, partitions: int) -> dict[int, int]:
@@ -159,3 +181,19 @@ async def _last_between(
         for records in (await consumer.getmany(place, timeout_ms=200)).values():
             value = records[-1].value
     return value
+
+
+async def everything(
+    client: dict[str, Any], topic: str, partitions: int
+) -> AsyncIterator[list[Any]]:
+    """Yield the committed records up to where they end now; in order within a partition."""
+    places = [TopicPartition(topic, partition) for partition in range(partitions)]
+    async with _consumer(client, "read_committed") as consumer:
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        await consumer.seek_to_beginning(*places)
+        while [place for place in places if await consumer.position(place) < ends[place]]:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                fetched = await consumer.getmany(timeout_ms=200, max_records=FETCH_RECORDS)
+            for place, records in fetched.items():
+                yield [record for record in records if record.offset < ends[place]]

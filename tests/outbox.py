@@ -104,7 +104,9 @@ async def _write(
     old = [] if new else [link]
     unlinked = kind == "document.unlinked"
     version = now["version"] + 1
-    event = {"type": kind, "subject": document, "version": version, "link": str(link)}
+    event_id = uuid4()
+    event = {"id": str(event_id), "type": kind, "subject": document, "version": version}
+    event["link"] = str(link)
     await connection.execute(
         WRITE, moment,
         [WORKSPACE] * len(new), [document] * len(new), new, [TYPE] * len(new),
@@ -113,7 +115,7 @@ async def _write(
         [moment if unlinked else None] * len(old), ["unlink" if unlinked else None] * len(old),
         [None] * len(old),
         [WORKSPACE], [document], [version], [now["revision"] + 1],
-        [uuid4()], [kind], [f"{WORKSPACE}/{document}"], [json.dumps(event).encode()], [None],
+        [event_id], [kind], [f"{WORKSPACE}/{document}"], [json.dumps(event).encode()], [None],
     )  # fmt: skip
 
 

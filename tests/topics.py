@@ -7,6 +7,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tests.waiting import until
 
@@ -40,6 +41,16 @@ async def read_all(kafka: str, topic: str, isolation: str = "read_committed") ->
             for place, batch in (await consumer.getmany(timeout_ms=200)).items():
                 records += [record for record in batch if record.offset < ends[place]]
     return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+async def configure(kafka: str, topic: str, configs: dict[str, str]) -> None:
+    """Set a topic's configuration, as an operator does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+    finally:
+        await admin.close()
 
 
 async def payloads(kafka: str, topic: str) -> list[bytes]:

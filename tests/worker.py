@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 
 from deploy.local.process import Process
-from tests.waiting import TIMEOUT_S, until
+from tests.waiting import TIMEOUT_S, eventually, until
 
 
 class Worker:
@@ -41,6 +41,13 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         """Kill it."""
         self._process.end(signal.SIGKILL)
+
+    def command(self, *arguments: str) -> int | None:
+        """Run another command with the same environment, to its end; what it says is in `output`."""
+        program = self._program(*arguments)
+        program.start()
+        eventually(lambda: not program.running)
+        return program.end()
 
     def start(self, *arguments: str) -> None:
         """Start it, again if need be."""

@@ -1,0 +1,215 @@
+"""`doctor`: looks at everything that the worker needs, and says how to mend what is wrong."""
+
+import time
+from collections.abc import Awaitable
+
+import asyncpg
+import msgspec
+import typer
+from aiokafka.errors import KafkaError
+
+from outbox_worker import terminal, topics
+from outbox_worker.registration import RefusedError, check_schema, read_place, registered
+from outbox_worker.retention import FIRST_ROW, SLOTS
+from outbox_worker.sessions import ERRORS, connect, disconnect
+from outbox_worker.settings import Settings
+
+TIMEOUT_S = 30
+SKEW_S = 5
+DAYS_OF_GRACE = 2
+LEAST_MESSAGE_BYTES = 20_000  # the largest payload that the table takes, its key and headers
+
+PRIVILEGES = {
+    "outbox": "SELECT",
+    "outbox_relay": "SELECT, INSERT",
+    "outbox_checkpoints": "SELECT, INSERT, DELETE",
+    "schema_version": "SELECT",
+}
+
+HAS_PRIVILEGE = """
+SELECT has_table_privilege($1, $2)
+"""
+
+MAY_TRUNCATE = """
+SELECT bool_and(has_table_privilege(inhrelid, 'TRUNCATE'))
+FROM pg_inherits
+WHERE inhparent = 'outbox'::regclass
+"""
+
+
+class Check(msgspec.Struct):
+    """One line: what was looked at, what was found, and what mends it."""
+
+    name: str
+    passed: bool
+    found: str
+    mend: str = ""
+
+
+class Report(msgspec.Struct):
+    """All lines."""
+
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every line passes."""
+        return all(check.passed for check in self.checks)
+
+
+def command(*, as_json: terminal.Json = False) -> None:
+    """Check settings, connections, privileges, topics, clocks and the ring."""
+    settings = terminal.settings()
+    report = terminal.carry_out(examine(settings))
+    terminal.show(report, _print, as_json=as_json)
+    if not report.passed:
+        raise typer.Exit(terminal.FAILED)
+
+
+async def examine(settings: Settings) -> Report:
+    """Make every check that can be made."""
+    checks = [Check("settings", passed=True, found=f"topic {settings.topic}, {settings.delivery}")]
+    checks += await _database(settings)
+    checks += await _kafka(settings)
+    return Report(checks)
+
+
+async def _database(settings: Settings) -> list[Check]:
+    try:
+        connection = await connect(settings.session_database_url, "doctor", timeout_s=TIMEOUT_S)
+    except ERRORS as error:
+        mend = "check DATABASE_URL and that the server listens"
+        return [Check("database", passed=False, found=_said(error), mend=mend)]
+    checks = [Check("database", passed=True, found="connected")]
+    looks = (_schema, _primary, _session, _privileges, _durability, _clock, _relay)
+    checks += [await _guarded(look.__name__.strip("_"), look(connection)) for look in looks]
+    checks.append(await _guarded("ring", _ring(connection, settings)))
+    await disconnect(connection)
+    return checks
+
+
+async def _guarded(name: str, look: Awaitable[Check]) -> Check:
+    """Return the check, or that it could not be made."""
+    try:
+        return await look
+    except (*ERRORS, KafkaError, RefusedError) as error:
+        return Check(name, passed=False, found=_said(error), mend="see the lines above")
+
+
+async def _schema(connection: asyncpg.Connection) -> Check:
+    try:
+        await check_schema(connection)
+    except (RefusedError, asyncpg.UndefinedTableError) as error:
+        mend = "python -m service migrate"
+        return Check("schema", passed=False, found=_said(error), mend=mend)
+    return Check("schema", passed=True, found="as this worker knows it")
+
+
+async def _primary(connection: asyncpg.Connection) -> Check:
+    standby = await connection.fetchval("SELECT pg_is_in_recovery()")
+    found = "a standby" if standby else "yes"
+    return Check("primary", not standby, found, "point DATABASE_URL at the primary")
+
+
+async def _session(connection: asyncpg.Connection) -> Check:
+    """Look for a transaction pooler: it spreads one session's statements over several."""
+    await connection.execute("SET work_mem = '4321kB'")
+    backends = {await connection.fetchval("SELECT pg_backend_pid()") for _ in range(3)}
+    kept = await connection.fetchval("SHOW work_mem") == "4321kB" and len(backends) == 1
+    found = "sessions are the server's own" if kept else "a transaction pooler is in the way"
+    return Check("session", kept, found, "set OUTBOX_SESSION_DATABASE_URL to the server itself")
+
+
+async def _privileges(connection: asyncpg.Connection) -> Check:
+    missing = [
+        f"GRANT {privilege} ON {table}"
+        for table, privileges in PRIVILEGES.items()
+        for privilege in privileges.split(", ")
+        if not await connection.fetchval(HAS_PRIVILEGE, table, privilege)
+    ]
+    if not await connection.fetchval(MAY_TRUNCATE):
+        missing.append("GRANT TRUNCATE ON outbox_00 … outbox_15")
+    found = f"{len(missing)} missing" if missing else "all there"
+    return Check("privileges", not missing, found, "; ".join(missing))
+
+
+async def _durability(connection: asyncpg.Connection) -> Check:
+    fsync = await connection.fetchval("SHOW fsync")
+    return Check("durability", fsync == "on", f"fsync = {fsync}", "ALTER SYSTEM SET fsync = on")
+
+
+async def _clock(connection: asyncpg.Connection) -> Check:
+    skew = abs((await connection.fetchval("SELECT clock_timestamp()")).timestamp() - time.time())
+    return Check("clock", skew < SKEW_S, f"{skew:.1f} s apart", "synchronise the clocks (NTP)")
+
+
+async def _relay(connection: asyncpg.Connection) -> Check:
+    registration = await registered(connection)
+    if registration is None:
+        return Check("relay", passed=True, found="never started")
+    try:
+        registration.check(await read_place(connection))
+    except RefusedError as error:
+        return Check("relay", passed=False, found=str(error), mend="python -m outbox_worker rebase")
+    return Check("relay", passed=True, found=registration.name)
+
+
+async def _ring(connection: asyncpg.Connection, settings: Settings) -> Check:
+    oldest = 0.0
+    for slot in range(SLOTS):
+        first = await connection.fetchval(FIRST_ROW.format(slot=f"outbox_{slot:02}"))
+        oldest = max(oldest, 0.0 if first is None else (time.time() - first.timestamp()) / 86_400)
+    fine = oldest <= settings.retention_days + DAYS_OF_GRACE
+    mend = "start the worker: it clears what is published; python -m outbox_worker status"
+    return Check("ring", fine, f"oldest row {oldest:.1f} days", mend)
+
+
+async def _kafka(settings: Settings) -> list[Check]:
+    try:
+        async with topics.administration(settings.kafka_client()) as admin:
+            brokers = await admin.brokers()
+            checks = [Check("kafka", passed=True, found=f"{brokers} brokers")]
+            if not await admin.exists(settings.topic):
+                found = "not there yet; the worker's first start makes it"
+                return [*checks, Check("topic", passed=True, found=found)]
+            described = await admin.described(settings.topic)
+            configs = await admin.configs(settings.topic)
+    except (*ERRORS, KafkaError) as error:
+        mend = "check KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL and the right to describe"
+        return [Check("kafka", passed=False, found=_said(error), mend=mend)]
+    return [*checks, *_topic(settings.topic, described, configs, brokers)]
+
+
+def _topic(
+    topic: str, described: topics.Described, configs: dict[str, str], brokers: int
+) -> list[Check]:
+    """Hold the topic against what the worker makes itself."""
+    replicas, least = min(topics.REPLICATION, brokers), int(configs.get("min.insync.replicas", 0))
+    size = int(configs.get("max.message.bytes", LEAST_MESSAGE_BYTES))
+    kept, policy = configs.get("retention.ms", "-1"), configs.get("cleanup.policy", "delete")
+    alter = f"kafka-configs.sh --alter --topic {topic} --add-config "
+    looks: list[tuple[str, bool, str, str]] = [
+        ("topic", True, f"{described.partitions} partitions", ""),
+        ("replication", described.replicas >= replicas, f"{described.replicas} replicas",
+         "kafka-reassign-partitions.sh: give it 3 replicas"),
+        ("in sync", brokers < topics.REPLICATION or least > 1, f"min.insync.replicas={least}",
+         f"{alter}min.insync.replicas=2"),
+        ("message size", size >= LEAST_MESSAGE_BYTES, f"max.message.bytes={size}",
+         f"{alter}max.message.bytes=1048588"),
+        ("retention", kept == "-1", f"retention.ms={kept}", f"{alter}retention.ms=-1"),
+        ("compaction", "compact" not in policy, f"cleanup.policy={policy}",
+         f"{alter}cleanup.policy=delete"),
+    ]  # fmt: skip
+    return [Check(*look) for look in looks]
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def _print(report: Report) -> None:
+    for check in report.checks:
+        mark = "[green]pass[/]" if check.passed else "[red]fail[/]"
+        terminal.say(f"{mark} {check.name}: {check.found}")
+        if not check.passed:
+            terminal.say(f"     mend: {check.mend}")

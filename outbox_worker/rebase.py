@@ -1,0 +1,214 @@
+"""`rebase`: makes a restored, upgraded or copied database the relay's own, once the other is gone.
+
+The xids in a copied outbox are another cluster's. The rows that the old cursor does not cover,
+and for safety those of the quarter of an hour before it, get the xid of this transaction, the
+others a frozen one; the checkpoint that goes with them is from just before.
+"""
+
+import secrets
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from outbox_worker import terminal, topics
+from outbox_worker.progress import NEWEST_CHECKPOINT, WRITE_CHECKPOINT, Progress
+from outbox_worker.registration import (
+    Place,
+    RefusedError,
+    Registration,
+    check_schema,
+    read_place,
+    registered,
+)
+from outbox_worker.sessions import connect, disconnect
+from outbox_worker.settings import Settings
+from outbox_worker.window import Snapshot
+
+TIMEOUT_S = 3_600
+SAFETY_S = 900
+QUIET_S = 10
+
+TRY_LOCK = """
+SELECT pg_try_advisory_lock(hashtextextended($1, 0))
+"""
+
+# Writers wait, readers do not; whoever writes just now makes this fail at once.
+LOCK_OUTBOX = """
+LOCK TABLE outbox IN SHARE ROW EXCLUSIVE MODE NOWAIT
+"""
+
+WRITTEN_LATELY = """
+SELECT EXISTS (SELECT FROM outbox WHERE created_at > clock_timestamp() - make_interval(secs => $1))
+"""
+
+# What the old cursor covers: $1 s0; $2 s1 and, of its window, what stands up to $3 (late rows)
+# and $4 (new rows); $5 and $6 tell the two apart; $7 the safe moment.
+COVERED = """
+created_at < to_timestamp($7) AND (
+    pg_visible_in_snapshot(xid, $1::pg_snapshot)
+    OR (pg_visible_in_snapshot(xid, $2::pg_snapshot)
+        AND ((xid = ANY ($5::xid8[]) AND position <= $3) OR (xid >= $6::xid8 AND position <= $4)))
+)
+"""
+
+COUNT = f"""
+SELECT count(*) FILTER (WHERE NOT ({COVERED})) AS again, count(*) AS all
+FROM outbox
+"""  # noqa: S608 - put together from constants
+
+STAMP = f"""
+UPDATE outbox
+SET xid = CASE WHEN {COVERED} THEN '2'::xid8 ELSE pg_current_xact_id() END
+"""  # noqa: S608 - put together from constants
+
+RENAME = """
+UPDATE outbox_relay
+SET name = $1, system_identifier = $2, database_oid = $3::bigint::oid
+"""
+
+CURRENT_XID = """
+SELECT pg_current_xact_id()
+"""
+
+
+class Report(msgspec.Struct):
+    """What was or would be done."""
+
+    old_relay: str
+    new_relay: str | None
+    events: int
+    events_to_publish: int
+
+
+def command(*, yes: terminal.Yes = False, as_json: terminal.Json = False) -> None:
+    """Give the relay a new identity, on a restored, upgraded or copied database."""
+    settings = terminal.settings()
+    report = terminal.carry_out(rebase(settings, for_good=False))
+    terminal.confirmed(
+        f"Relay {report.old_relay} is of another database. If that one goes on, stop here. "
+        f"This one gets a relay of its own, which begins with {report.events_to_publish} of "
+        f"{report.events} events. Go on?",
+        yes=yes,
+    )
+    report = terminal.carry_out(rebase(settings, for_good=True))
+    terminal.show(report, _print, as_json=as_json)
+
+
+async def rebase(settings: Settings, *, for_good: bool) -> Report:
+    """Do it, or only say what it would do; RefusedError while anybody writes or leads."""
+    connection = await connect(settings.session_database_url, "rebase", timeout_s=TIMEOUT_S)
+    try:
+        await check_schema(connection)
+        place = await read_place(connection)
+        registration = await _foreign(connection, place)
+        old = await _progress(settings, connection, registration)
+        async with connection.transaction():
+            await _alone(connection, registration)
+            return await _rebase(connection, place, registration, old, for_good=for_good)
+    finally:
+        await disconnect(connection)
+
+
+async def _foreign(connection: asyncpg.Connection, place: Place) -> Registration:
+    registration = await registered(connection)
+    if registration is None:
+        message = "this database has no relay yet: start the worker, there is nothing to rebase"
+        raise RefusedError(message)
+    try:
+        registration.check(place)
+    except RefusedError:
+        return registration
+    message = "the relay is this database's own: there is nothing to rebase"
+    raise RefusedError(message)
+
+
+async def _progress(
+    settings: Settings, connection: asyncpg.Connection, registration: Registration
+) -> Progress:
+    """Return how far the other database's relay had come; its checkpoint where Kafka has no record."""
+    topic = registration.progress_topic(settings.topic)
+    async with topics.administration(settings.kafka_client()) as admin:
+        there = await admin.exists(topic)
+    value = await topics.last_value(settings.kafka_client(), topic) if there else None
+    if value is None:
+        row = await connection.fetchrow(NEWEST_CHECKPOINT, registration.name)
+        value = None if row is None else row["cursor"].encode()
+    if value is None:
+        message = "neither Kafka nor the database tells how far the other relay had come"
+        raise RefusedError(message)
+    return msgspec.json.decode(value, type=Progress)
+
+
+async def _alone(connection: asyncpg.Connection, registration: Registration) -> None:
+    if not await connection.fetchval(TRY_LOCK, registration.name):
+        message = "a worker leads on this database: stop it first"
+        raise RefusedError(message)
+    try:
+        await connection.execute(LOCK_OUTBOX)
+    except asyncpg.LockNotAvailableError:
+        message = "somebody writes to the outbox: stop the service first"
+        raise RefusedError(message) from None
+    if await connection.fetchval(WRITTEN_LATELY, QUIET_S):
+        message = f"events were written in the last {QUIET_S} s: stop the service first"
+        raise RefusedError(message)
+
+
+async def _rebase(
+    connection: asyncpg.Connection,
+    place: Place,
+    registration: Registration,
+    old: Progress,
+    *,
+    for_good: bool,
+) -> Report:
+    covered = _arguments(old)
+    counts = await connection.fetchrow(COUNT, *covered)
+    assert counts is not None  # noqa: S101 - count(*) returns its row
+    report = Report(registration.name, None, counts["all"], counts["again"])
+    if for_good:
+        report.new_relay = secrets.token_hex(8)
+        await connection.execute(STAMP, *covered)
+        await connection.execute(
+            RENAME, report.new_relay, place.system_identifier, place.database_oid
+        )
+        xid = await connection.fetchval(CURRENT_XID)
+        before = Snapshot(xid, xid)
+        cursor = _own(old, place, before, counts["all"] - counts["again"])
+        await connection.fetchval(
+            WRITE_CHECKPOINT,
+            report.new_relay,
+            place.system_identifier,
+            place.database_oid,
+            place.timeline,
+            msgspec.json.encode(cursor).decode(),
+        )
+    return report
+
+
+def _arguments(old: Progress) -> tuple[Any, ...]:
+    s0, s1, after = old.cursor
+    return s0, s1 or s0, *after, s0.in_progress, s0.xmax, old.at - SAFETY_S
+
+
+def _own(old: Progress, place: Place, before: Snapshot, events: int) -> Progress:
+    """Return the first checkpoint of the new relay. The topic stays: its offsets are the old ones."""
+    return Progress(
+        system_identifier=place.system_identifier,
+        database_oid=place.database_oid,
+        timeline=place.timeline,
+        checkpoint=secrets.token_hex(8),
+        s0=str(before),
+        s1=None,
+        after=(0, 0),
+        offsets=old.offsets,
+        events=events,
+        at=old.at,
+    )
+
+
+def _print(report: Report) -> None:
+    terminal.say(
+        f"relay {report.new_relay} takes the place of {report.old_relay}; it begins with "
+        f"{report.events_to_publish} of {report.events} events"
+    )

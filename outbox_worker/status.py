@@ -1,0 +1,216 @@
+"""`status`: who leads, how far behind, how the ring and the topic are."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+import asyncpg
+import msgspec
+import typer
+from rich.table import Table
+
+from outbox_worker import lag, terminal, topics
+from outbox_worker.progress import Progress
+from outbox_worker.registration import Registration, registered
+from outbox_worker.sessions import connect, disconnect
+from outbox_worker.settings import Settings
+from outbox_worker.window import PLANNER_SETTINGS
+
+WATCH_EVERY_S = 2
+TIMEOUT_S = 30
+
+HOLDER = """
+SELECT a.pid, a.client_addr::text AS address, a.backend_start::text AS since,
+    extract(EPOCH FROM clock_timestamp() - a.state_change)::float8 AS silent_s
+FROM pg_locks AS l
+JOIN pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory'
+    AND l.granted
+    AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.classid::bigint = (hashtextextended($1, 0) >> 32) & 4294967295
+    AND l.objid::bigint = hashtextextended($1, 0) & 4294967295
+"""
+
+SLOTS = """
+SELECT c.relname AS slot, pg_total_relation_size(c.oid)::bigint AS bytes,
+    greatest(c.reltuples, 0)::bigint AS rows
+FROM pg_inherits AS i
+JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'outbox'::regclass
+ORDER BY c.relname
+"""
+
+FIRST_ROW = """
+SELECT extract(EPOCH FROM now() - created_at)::float8 / 86400
+FROM ONLY {slot}
+LIMIT 1
+"""
+
+
+class Leader(msgspec.Struct):
+    """Who holds the lock."""
+
+    backend: int
+    address: str | None
+    since: str
+    silent_s: float
+
+
+class Slot(msgspec.Struct):
+    """One day of the ring; rows as the statistics have them."""
+
+    name: str
+    bytes: int
+    rows: int
+    age_days: float | None
+
+
+class Topic(msgspec.Struct):
+    """The event topic, as its brokers have it."""
+
+    name: str
+    exists: bool
+    brokers: int
+    partitions: int = 0
+    events_end: int = 0
+
+
+class Status(msgspec.Struct):
+    """Everything at one moment."""
+
+    delivery: str
+    slots: list[Slot]
+    topic: Topic
+    relay: str | None = None
+    leader: Leader | None = None
+    lag_events: int | None = None
+    lag_seconds: float | None = None
+    last_batch_age_s: float | None = None
+    published: int | None = None
+    rate: float | None = None
+
+
+def command(
+    *,
+    as_json: terminal.Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 s.")] = False,
+) -> None:
+    """Say who leads, how far behind the relay is, and how the ring and the topic are."""
+    settings = terminal.settings()
+    before: Status | None = None
+    while True:
+        status = terminal.carry_out(look(settings, before))
+        if watch and not as_json:
+            terminal.console.clear()
+        terminal.show(status, _print, as_json=as_json)
+        if not watch:
+            return
+        before = status
+        asyncio.run(asyncio.sleep(WATCH_EVERY_S))
+
+
+async def look(settings: Settings, before: Status | None = None) -> Status:
+    """Return the state of everything; the rate since an earlier look."""
+    connection = await connect(
+        settings.session_database_url, "status", timeout_s=TIMEOUT_S, **PLANNER_SETTINGS
+    )
+    try:
+        status = Status(
+            delivery=settings.delivery,
+            slots=await _slots(connection),
+            topic=await _topic(settings),
+        )
+        registration = await registered(connection)
+        if registration is not None:
+            status.relay = registration.name
+            status.leader = await _leader(connection, registration.name)
+            if progress := await _progress(settings, registration):
+                await _add_progress(status, connection, progress, before)
+        return status
+    finally:
+        await disconnect(connection)
+
+
+async def _progress(settings: Settings, registration: Registration) -> Progress | None:
+    topic = registration.progress_topic(settings.topic)
+    async with topics.administration(settings.kafka_client()) as admin:
+        if not await admin.exists(topic):
+            return None
+    value = await topics.last_value(settings.kafka_client(), topic)
+    return None if value is None else msgspec.json.decode(value, type=Progress)
+
+
+async def _add_progress(
+    status: Status, connection: asyncpg.Connection, progress: Progress, before: Status | None
+) -> None:
+    due = await lag.due(connection, progress.cursor)
+    status.lag_events = due.events
+    status.lag_seconds = round(due.seconds, 3)
+    status.last_batch_age_s = round(time.time() - progress.at, 1)
+    status.published = progress.events
+    if before is not None and before.published is not None:
+        status.rate = (progress.events - before.published) / WATCH_EVERY_S
+
+
+async def _leader(connection: asyncpg.Connection, relay: str) -> Leader | None:
+    row = await connection.fetchrow(HOLDER, relay)
+    return None if row is None else Leader(*row)
+
+
+async def _slots(connection: asyncpg.Connection) -> list[Slot]:
+    slots = []
+    for row in await connection.fetch(SLOTS):
+        age = await connection.fetchval(FIRST_ROW.format(slot=row["slot"]))
+        slots.append(Slot(row["slot"], row["bytes"], row["rows"], age and round(age, 1)))
+    return slots
+
+
+async def _topic(settings: Settings) -> Topic:
+    async with topics.administration(settings.kafka_client()) as admin:
+        brokers = await admin.brokers()
+        if not await admin.exists(settings.topic):
+            return Topic(settings.topic, exists=False, brokers=brokers)
+        partitions = await admin.partitions(settings.topic)
+    ends = await topics.end_offsets(settings.kafka_client(), settings.topic, partitions)
+    return Topic(
+        settings.topic,
+        exists=True,
+        brokers=brokers,
+        partitions=partitions,
+        events_end=sum(ends.values()),
+    )
+
+
+def _print(status: Status) -> None:
+    leader = status.leader
+    facts: list[tuple[str, Any]] = [
+        ("relay", status.relay or "never started"),
+        ("leader", leader and f"backend {leader.backend}, {leader.address}, since {leader.since}"),
+        ("delivery", status.delivery),
+        ("lag", _text(status.lag_events, "events", status.lag_seconds, "s")),
+        ("last batch", _text(status.last_batch_age_s, "s ago")),
+        ("published", _text(status.published, "events", status.rate, "/s")),
+        ("topic", _describe(status.topic)),
+    ]
+    table = Table(show_header=False, box=None)
+    for name, fact in facts:
+        table.add_row(name, str(fact or "none"))
+    terminal.console.print(table)
+    ring = Table("slot", "MiB", "rows", "days old", box=None)
+    for slot in status.slots:
+        age = "" if slot.age_days is None else f"{slot.age_days}"
+        ring.add_row(slot.name, f"{slot.bytes / 2**20:.1f}", str(slot.rows), age)
+    terminal.console.print(ring)
+
+
+def _text(*parts: object) -> str:
+    """Return numbers and units, without the pairs that are not known."""
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return ", ".join(f"{number} {unit}" for number, unit in pairs if number is not None)
+
+
+def _describe(topic: Topic) -> str:
+    if not topic.exists:
+        return f"{topic.name}: not there ({topic.brokers} brokers)"
+    return f"{topic.name}: {topic.partitions} partitions, {topic.brokers} brokers"

@@ -1,0 +1,284 @@
+"""The operator's commands, as programs: what they find, print and return."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from outbox_worker.records import partition_of
+from tests import outbox, topics
+from tests.worker import Worker
+
+DOCUMENTS = 5
+ENTITIES = 4
+TIMEOUT_S = 60
+
+
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What it printed as JSON."""
+        report: dict[str, Any] = json.loads(self.output)
+        return report
+
+
+class Operator:
+    """Runs commands with a worker's environment."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self._env = {**os.environ, **env}
+
+    async def run(self, *arguments: str) -> Done:
+        """Run a command without a terminal."""
+        command = [sys.executable, "-m", "outbox_worker", *arguments]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        async with asyncio.timeout(TIMEOUT_S):
+            output, errors = await process.communicate()
+        assert process.returncode is not None
+        return Done(process.returncode, output.decode(), errors.decode())
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection to a database with documents and entities."""
+    connection = await asyncpg.connect(database)
+    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def worker(database: str, kafka: str, topic: str) -> Iterator[Worker]:
+    """Yield a running worker."""
+    with Worker(database, kafka, topic) as worker:
+        yield worker
+
+
+@pytest.fixture
+def operator(worker: Worker) -> Operator:
+    """Return somebody with that worker's environment."""
+    return Operator(worker.env)
+
+
+async def publish(connection: asyncpg.Connection, kafka: str, topic: str) -> int:
+    """Link, unlink and restore, until all of it is in the topic; return the number of events."""
+    for document in range(1, DOCUMENTS + 1):
+        for entity in range(1, ENTITIES + 1):
+            for _ in range(1 + (document + entity) % 3):
+                await outbox.toggle(connection, f"doc_{document}", str(entity))
+    count: int = await connection.fetchval("SELECT count(*) FROM outbox")
+    await topics.wait_for_count(kafka, topic, count)
+    return count
+
+
+async def plant(kafka: str, topic: str, key: bytes, value: bytes) -> None:
+    """Put a record into the topic beside the relay."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka)
+    async with producer:
+        await producer.send_and_wait(topic, value, key, partition_of(key, 12))
+
+
+async def test_verify_finds_nothing_wrong_with_a_right_topic(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """All events there, once, in order: exit 0."""
+    count = await publish(connection, kafka, topic)
+    done = await operator.run("verify", "--json")
+    assert done.code == 0, done.errors
+    assert (done.report["outbox_events"], done.report["topic_records"]) == (count, count)
+    assert done.report["faults"] == {}
+    assert "nothing missing" in (await operator.run("verify")).output
+
+
+async def test_verify_finds_each_kind_of_fault(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """A duplicate, a loss, an altered event and a wrong order are counted and named: exit 1."""
+    await publish(connection, kafka, topic)
+    records = await topics.read_all(kafka, topic)
+    await plant(kafka, topic, records[0].key, records[0].value)
+    rows = await connection.fetch("SELECT position, event_id::text AS id FROM outbox")
+    ids = {row["position"]: row["id"] for row in rows}
+    altered, first, second = ids[1], ids[2], ids[3]
+    await connection.execute("UPDATE outbox SET payload = payload || ' ' WHERE position = 1")
+    # What is written now under an old xid counts as published, and is not in the topic.
+    await connection.execute(
+        "INSERT INTO outbox (xid, event_id, event_type, key, payload)"
+        " SELECT xid, gen_random_uuid(), event_type, key, payload FROM outbox WHERE position = 4"
+    )
+    await connection.execute("UPDATE outbox SET position = DEFAULT WHERE position = 2")
+    done = await operator.run("verify", "--json")
+    assert done.code == 1, done.errors
+    faults, examples = done.report["faults"], done.report["examples"]
+    assert faults == {
+        "duplicated": 1,
+        "missing": 1,
+        "altered": 1,
+        "out_of_order": faults["out_of_order"],
+    }
+    assert examples["duplicated"] == [json.loads(records[0].value)["id"]]
+    assert examples["altered"] == [altered]
+    assert second in examples["out_of_order"] or first in examples["out_of_order"]
+
+
+async def test_status_tells_leader_lag_and_topic(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker, operator: Operator
+) -> None:
+    """Who leads, how much is published, the ring and the topic; as text too."""
+    count = await publish(connection, kafka, topic)
+    report = (await operator.run("status", "--json")).report
+    assert report["leader"]["backend"] > 0
+    assert (report["lag_events"], report["lag_seconds"], report["published"]) == (0, 0.0, count)
+    assert len(report["slots"]) == 16
+    assert report["topic"]["partitions"] == 12
+    worker.end()
+    await outbox.toggle(connection, "doc_1", "1")
+    report = (await operator.run("status", "--json")).report
+    assert (report["leader"], report["lag_events"]) == (None, 1)
+    text = await operator.run("status")
+    assert (text.code, "leader" in text.output) == (0, True)
+
+
+async def test_replay_counts_asks_and_publishes_again(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """The same events, marked, go to a topic of their own; nothing goes without a yes."""
+    count = await publish(connection, kafka, topic)
+    now = datetime.now(UTC)
+    times = [
+        "--from",
+        (now - timedelta(hours=1)).isoformat(),
+        "--to",
+        (now + timedelta(hours=1)).isoformat(),
+    ]
+    dry = await operator.run("replay", *times, "--dry-run", "--json")
+    assert dry.report == {"topic": f"{topic}.replay", "events": count, "published": False}
+    assert (await operator.run("replay", *times)).code == 1
+    assert await topics.read_all(kafka, f"{topic}.replay") == []
+    done = await operator.run("replay", *times, "--yes", "--json")
+    assert done.report["published"], done.errors
+    again = await topics.read_all(kafka, f"{topic}.replay")
+    before = await topics.read_all(kafka, topic)
+    assert [(r.key, r.value) for r in again] == [(r.key, r.value) for r in before]
+    assert all(dict(record.headers)["replay"] == b"true" for record in again)
+
+
+async def test_replay_of_one_document(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """Only that document's events are published again."""
+    await publish(connection, kafka, topic)
+    done = await operator.run(
+        "replay", "--from", "2020-01-01", "--to", "2100-01-01", "--document", "doc_2", "--yes"
+    )
+    assert done.code == 0, done.errors
+    again = await topics.read_all(kafka, f"{topic}.replay")
+    assert {record.key.decode() for record in again} == {f"{outbox.WORKSPACE}/doc_2"}
+
+
+async def test_replay_with_a_wrong_moment_is_a_usage_error(operator: Operator) -> None:
+    """What is no moment is named, with exit 2."""
+    done = await operator.run("replay", "--from", "yesterday", "--to", "2100-01-01")
+    assert (done.code, "yesterday is no moment" in done.errors) == (2, True)
+
+
+async def test_snapshot_gives_the_active_links_and_where_to_go_on(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """Snapshot and what comes after its offsets, applied by version, give the active links."""
+    await publish(connection, kafka, topic)
+    done = await operator.run("snapshot", "--json")
+    assert done.code == 0, done.errors
+    for entity in range(1, ENTITIES + 1):
+        await outbox.toggle(connection, "doc_1", str(entity))
+    count = await connection.fetchval("SELECT count(*) FROM outbox")
+    live = await topics.wait_for_count(kafka, topic, count)
+    active: set[str] = set()
+    versions: dict[str, int] = {}
+    for record in await topics.read_all(kafka, f"{topic}.snapshot"):
+        data = json.loads(record.value)["data"]
+        active.add(data["link"]["id"])
+        versions[data["document_id"]] = data["document_version"]
+        assert dict(record.headers)["snapshot"] == b"true"
+    assert len(active) == done.report["links"]
+    for record in live:
+        event = json.loads(record.value)
+        fresh = event["version"] > versions.get(event["subject"], 0)
+        if record.offset >= done.report["continue_from"][str(record.partition)] and fresh:
+            change = active.discard if event["type"] == "document.unlinked" else active.add
+            change(event["link"])
+    assert active == await outbox.active_links(connection)
+
+
+async def test_doctor_passes_a_healthy_installation(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """Every line but fsync, which tests switch off, passes."""
+    await publish(connection, kafka, topic)
+    done = await operator.run("doctor", "--json")
+    failed = {check["name"] for check in done.report["checks"] if not check["passed"]}
+    assert failed <= {"durability"}
+    assert {"schema", "privileges", "topic", "retention", "clock", "ring", "session"} <= {
+        check["name"] for check in done.report["checks"]
+    }
+
+
+async def test_doctor_says_how_to_mend(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> None:
+    """A role without rights and a topic that forgets are found, each with its remedy."""
+    await publish(connection, kafka, topic)
+    role = f"reader_{topic[-8:]}"
+    await connection.execute(f"CREATE ROLE {role} LOGIN")
+    await topics.configure(
+        kafka, topic, {"retention.ms": "1000000000", "cleanup.policy": "compact"}
+    )
+    dsn = worker.env["DATABASE_URL"].replace("postgres@", f"{role}@")
+    done = await Operator({**worker.env, "DATABASE_URL": dsn}).run("doctor", "--json")
+    assert done.code == 1
+    mend = {check["name"]: check["mend"] for check in done.report["checks"] if not check["passed"]}
+    assert "GRANT INSERT ON outbox_checkpoints" in mend["privileges"]
+    assert "retention.ms=-1" in mend["retention"]
+    assert "cleanup.policy=delete" in mend["compaction"]
+    await connection.execute(f"DROP ROLE {role}")
+
+
+async def test_doctor_without_database_or_kafka_still_answers() -> None:
+    """What cannot be reached fails with one line each, and exit 1."""
+    nowhere = {
+        "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    }
+    done = await Operator(nowhere).run("doctor")
+    assert done.code == 1
+    assert "fail database" in done.output
+    assert "fail kafka" in done.output
+
+
+async def test_commands_without_a_relay_say_so(database: str, kafka: str, topic: str) -> None:
+    """Before the worker's first start, verify, snapshot and rebase end with one line."""
+    env = {"DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka, "OUTBOX_TOPIC": topic}
+    for name in ("verify", "snapshot", "rebase"):
+        done = await Operator(env).run(name)
+        assert done.code == 1
+        assert len(done.errors.strip().splitlines()) == 1
