@@ -127,6 +127,7 @@ def decide_document(
     else:
         row = _with_fields(row, request.fields)
         outcomes = _edit_links(draft, request.edits)
+    _check_precondition(request, row_before, made=made)
     if not made and not draft.outbox and same_fields(row, row_before):
         draft.documents.clear()  # nothing to write
     draft.keep()
@@ -169,13 +170,17 @@ def _admit(request: DocumentRequest, before: DocumentRow | None, *, made: bool) 
         raise Conflict(
             f"document {request.document_id!r} exists{' (deleted)' if deleted else ''}: choose another id"
         )
+    return before
+
+
+def _check_precondition(request: DocumentRequest, before: DocumentRow, *, made: bool) -> None:
+    """Hold the document against If-Match: last of all, since a caller has to know what is missing."""
     if made and (request.must_exist or request.revisions is not None):
         raise PreconditionFailed(
             f"document {request.document_id!r} does not exist, so it has no revision"
         )
     if request.revisions is not None:
         check_revision(DocumentState(before.version, before.revision), request.revisions)
-    return before
 
 
 def _delete(draft: Draft, row: DocumentRow) -> tuple[DocumentRow, list[Outcome]]:
