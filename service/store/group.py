@@ -21,7 +21,7 @@ from service.core.requests import Reply, Request
 from service.store.database import Database, unavailable
 from service.store.execute import Member, execute
 from service.store.notify import Notifier
-from service.store.transaction import BEGIN, transact, transact_alone
+from service.store.transaction import BEGIN, NotCommitted, transact, transact_alone
 
 MAX_CHANGES: Final = 500
 """In one joint transaction: keeps it short, and what it holds in memory bounded."""
@@ -92,8 +92,9 @@ class GroupWriter:
             except Unavailable as refusal:
                 for member in members:
                     member.fail(refusal)
-            except Exception:
-                log.exception("write.group_failed", extra={"members": len(members)})
+            except Exception as error:
+                if not isinstance(error, NotCommitted):  # a broken connection is no mystery
+                    log.exception("write.group_failed", extra={"members": len(members)})
                 for member in members:
                     self._write_alone(member)
 

@@ -56,7 +56,7 @@ class Witness(NamedTuple):
 
 
 class NotCommitted(Exception):  # noqa: N818 - a fact, on which the caller retries
-    """The answer to COMMIT was lost, and the transaction did not take effect: do it again."""
+    """The connection broke, and the transaction did not take effect: do it again."""
 
 
 class Appeared(Exception):  # noqa: N818 - likewise
@@ -72,12 +72,19 @@ async def transact(database: Database, connection: "Connection", begin: str, ste
     A step that returns no witness has written nothing and is rolled back: nothing to flush.
 
     Raises:
-        NotCommitted: the connection broke during COMMIT, and nothing was written.
-        Unavailable: it broke, and whether it was written could not be found out in time.
+        NotCommitted: the connection broke, and nothing was written.
+        Unavailable: the database does not answer; or the connection broke during COMMIT, and what
+            became of it could not be found out in time.
     """
-    await connection.execute(begin)
     try:
+        await connection.execute(begin)
         result, witness = await step(connection)
+    except TimeoutError as error:
+        connection.terminate()
+        raise Unavailable("the database does not answer; nothing was written") from error
+    except CONNECTION_ERRORS as error:
+        connection.terminate()
+        raise NotCommitted from error
     except BaseException:
         await roll_back(connection)
         raise
@@ -131,8 +138,8 @@ async def _look(database: Database, witness: Witness) -> bool | None:
         # In this order: what was no longer in progress before the look is seen by the look.
         running = await _is_running(connection, witness.xid)
         found = await connection.fetchval(FOUND, *witness)
-    except CONNECTION_ERRORS:
-        return None
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+        return None  # a standby, for one, cannot tell
     finally:
         connection.terminate()
     return True if found else None if running else False
