@@ -35,7 +35,6 @@ from service.store.group import GroupWriter
 from service.store.idempotency import forget_expired_forever
 from service.store.notify import Notifier
 
-
 GC_THRESHOLD = 20_000
 """Objects made before the youngest are looked through: Python's 700 come about every third request."""
 
