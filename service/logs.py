@@ -3,8 +3,10 @@
 import logging
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -14,7 +16,24 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
 }
 
 
-class JsonFormatter(logging.Formatter):
+class DiscreetFormatter(logging.Formatter):
+    """Leaves out what Postgres quotes of a row that it refused: that is a caller's body."""
+
+    def formatException(  # noqa: N802 - the standard library's name
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None],
+    ) -> str:
+        """Return the traceback."""
+        error = ei[1]
+        while error is not None:
+            if isinstance(error, asyncpg.PostgresError):
+                error.detail = None
+            error = error.__cause__ or error.__context__
+        return super().formatException(ei)
+
+
+class JsonFormatter(DiscreetFormatter):
     """One JSON object a line: time, level, event, and the fields given as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -30,7 +49,7 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(DiscreetFormatter):
     """The same for human eyes."""
 
     def format(self, record: logging.LogRecord) -> str:
