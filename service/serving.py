@@ -1,7 +1,9 @@
 """Running the app under uvicorn, in one process or several."""
 
 import os
+import signal
 import tempfile
+from typing import NoReturn
 
 import uvicorn
 
@@ -15,22 +17,35 @@ GRACE_S = 10
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; exits the process with 1 if it cannot start."""
     logs.set_up(settings.links_log_level)
+    signal.signal(signal.SIGTERM, _end)  # uvicorn sends it once more when it has finished
     with tempfile.TemporaryDirectory(prefix="document-links-metrics-") as folder:
         if settings.links_workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = (
                 folder  # before the workers start: they inherit it
             )
-        uvicorn.run(
-            "service.app:create_app",
-            factory=True,
-            host=settings.links_host,
-            port=settings.links_port,
-            workers=settings.links_workers,
-            loop="uvloop" if settings.links_workers == 1 else "service.accepting:TurnTakingLoop",
-            http="httptools",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # nothing here depends on the client's address
-            timeout_graceful_shutdown=GRACE_S,
-        )
+        try:
+            _run(settings)
+        except SystemExit as end:  # uvicorn has codes of its own
+            raise SystemExit(1 if end.code else 0) from None
+
+
+def _run(settings: Settings) -> None:
+    uvicorn.run(
+        "service.app:create_app",
+        factory=True,
+        host=settings.links_host,
+        port=settings.links_port,
+        workers=settings.links_workers,
+        loop="uvloop" if settings.links_workers == 1 else "service.accepting:TurnTakingLoop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing here depends on the client's address
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+def _end(*_: object) -> NoReturn:
+    """Clean up and exit with 0, where Python would be gone at once."""
+    raise SystemExit(0)
