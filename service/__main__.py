@@ -25,7 +25,12 @@ SCOPES: Final = ("read:documents", "write:documents")
 
 T = TypeVar("T")
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="The document-link service.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they show local variables: the database's password
+    help="The document-link service.",
+)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys, name="keys")
 

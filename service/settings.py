@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import limits
 import msgspec
@@ -64,6 +65,15 @@ def _problems(field: msgspec.structs.FieldInfo, value: str | None) -> Iterator[s
         yield f"{name}: {error}"
     except ValueError:
         yield f'{name}: not a rate like "1000/minute"'
+    if name == "DATABASE_URL" and not _names_postgres(value):
+        yield f"{name}: not a URL like postgresql://user:password@host:5432/database"
+
+
+def _names_postgres(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in {"postgresql", "postgres"}
+    except ValueError:
+        return False
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -73,6 +73,9 @@ def test_unknown_variable_names_the_nearest(name: str, nearest: str) -> None:
         ("LINKS_ENTITY_POLICY", "all"),
         ("LINKS_RATE_LIMIT", "many"),
         ("LINKS_LOG_LEVEL", "loud"),
+        ("DATABASE_URL", "mysql://localhost/links"),
+        ("DATABASE_URL", "localhost:5432"),
+        ("DATABASE_URL", "postgresql://["),
     ],
 )
 def test_wrong_value_names_its_variable(name: str, value: str) -> None:
