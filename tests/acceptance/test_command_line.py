@@ -1,0 +1,158 @@
+"""`python -m service` as an operator uses it: what it prints, where, and how it ends."""
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local import programs
+from tests.parts import execute
+
+SECRET = "s3cret-password"
+OURS = re.compile("LINKS_|DATABASE_URL")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process' environment with no other settings than these."""
+    kept = {name: value for name, value in os.environ.items() if not OURS.match(name)}
+    return kept | variables
+
+
+def run(database: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment(DATABASE_URL=database, **variables),
+    )
+
+
+def create(database: str, *options: str) -> str:
+    """Return a new key."""
+    done = run(database, "keys", "create", "--workspace", "acme", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+async def test_a_key_is_shown_once_and_listed_never(database: str) -> None:
+    """`create` prints the key alone; `list` shows its id, its scopes and its limit, never it."""
+    done = run(database, "keys", "create", "--workspace", "acme", "--scope", "read:documents",
+               "--rate-limit", "5/minute", "--expires-at", "2020-01-01")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"wbk_[A-Za-z0-9]{52}\n", done.stdout)
+    listed = run(database, "keys", "list", "--workspace", "acme", COLUMNS="200")
+    assert listed.returncode == 0
+    assert done.stdout.strip().removeprefix("wbk_") not in listed.stdout
+    for shown in ("acme", "read:documents", "5/minute", "2020-01-01"):
+        assert shown in listed.stdout
+    assert "write:documents" not in listed.stdout
+    assert "acme" not in run(database, "keys", "list", "--workspace", "other").stdout
+
+
+async def test_a_key_works_until_it_is_revoked(database: str, tmp_path: Path) -> None:
+    """The printed key is let in by the service, the revoked and the expired one are not."""
+    good, revoked = create(database), create(database)
+    expired = create(database, "--expires-at", "2020-01-01T00:00:00Z")
+    listed = run(database, "keys", "list", COLUMNS="200").stdout
+    key_ids = re.findall(r"key_[A-Za-z0-9]{12}", listed)
+    assert len(key_ids) == 3
+    done = run(database, "keys", "revoke", key_ids[1])
+    assert (done.returncode, done.stdout) == (0, f"{key_ids[1]} is revoked\n")
+    with programs.service(database, tmp_path) as service:
+        async with httpx.AsyncClient(base_url=service.url) as client:
+            url = "/v1/documents/none/links"
+            keys = (good, revoked, expired)
+            answers = [await client.get(url, headers={"X-API-KEY": key}) for key in keys]
+    assert [answer.status_code for answer in answers] == [404, 401, 401]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["keys", "revoke", "key_none"], 1, "there is no key key_none"),
+        (["keys", "create"], 2, "--workspace"),
+        (["keys", "create", "--workspace", ""], 2, "1 to 128 characters"),
+        (["keys", "create", "--workspace", "a", "--scope", "all"], 2, "unknown scope all"),
+        (["keys", "create", "--workspace", "a", "--rate-limit", "x"], 2, "1000/minute"),
+        (["keys", "create", "--workspace", "a", "--expires-at", "soon"], 2, "2030-01-31"),
+        (["keys", "drop"], 2, "drop"),
+        (["start"], 2, "start"),
+        (["migrate", "--now"], 2, "--now"),
+    ],
+)
+async def test_errors_are_clear(database: str, arguments: list[str], code: int, words: str) -> None:
+    """What failed exits 1, what was asked wrongly 2, each in words on standard error alone."""
+    done = run(database, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["migrate"], ["keys"], ["keys", "create"],
+                                       ["keys", "list"], ["keys", "revoke"]])  # fmt: skip
+def test_every_command_has_help(arguments: list[str]) -> None:
+    """--help exits 0, without a database."""
+    done = run("", *arguments, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["migrate"], ["keys", "list"]])
+def test_wrong_settings_are_named(arguments: list[str]) -> None:
+    """An unknown variable of ours is an error with the nearest name, before anything is done."""
+    done = run("postgresql://127.0.0.1:1/none", *arguments, LINKS_PROT="80")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "LINKS_PROT: unknown variable; did you mean LINKS_PORT?\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        (f"postgresql://u:{SECRET}@127.0.0.1:1/none", 1),
+        (f"mysql://u:{SECRET}@127.0.0.1/none", 2),
+        (f"postgresql://u:{SECRET}@[/none", 2),
+    ],
+)
+def test_database_that_cannot_be_reached_is_one_line(url: str, code: int) -> None:
+    """Exit 1, or 2 where the URL is none: one line that says so, without the password."""
+    done = run(url, "migrate")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert SECRET not in done.stderr
+
+
+async def test_two_migrations_at_once(empty_database: str) -> None:
+    """Of two processes one applies the schema and the other finds it."""
+    done = await asyncio.gather(
+        *(asyncio.to_thread(run, empty_database, "migrate") for _ in range(2))
+    )
+    assert [each.returncode for each in done] == [0, 0]
+    assert sorted(each.stdout for each in done) == ["schema applied\n", "schema is up to date\n"]
+
+
+async def test_a_foreign_database_is_refused(empty_database: str) -> None:
+    """A database with other tables is left alone: exit 1, in one line."""
+    await execute(empty_database, "CREATE TABLE theirs (n int)")
+    done = run(empty_database, "migrate")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "not empty" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_said(database: str) -> None:
+    """`serve` on a port where somebody listens exits 1 and names it, without a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        port = str(somebody.getsockname()[1])
+        done = run(database, "serve", LINKS_PORT=port)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
