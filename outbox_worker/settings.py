@@ -9,6 +9,7 @@ import msgspec
 from aiokafka.helpers import create_ssl_context
 
 PREFIX = "OUTBOX_"
+Url = Annotated[str, msgspec.Meta(pattern="^postgres(ql)?://.")]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,150}$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -24,8 +25,8 @@ class SettingsError(Exception):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting under the name of its variable. Texts never appear in logs: some are secret."""
 
-    database_url: Name = msgspec.field(name="DATABASE_URL")
-    session_url: Name | None = msgspec.field(name="OUTBOX_SESSION_DATABASE_URL", default=None)
+    database_url: Url = msgspec.field(name="DATABASE_URL")
+    session_url: Url | None = msgspec.field(name="OUTBOX_SESSION_DATABASE_URL", default=None)
 
     bootstrap_servers: Name = msgspec.field(name="KAFKA_BOOTSTRAP_SERVERS")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = msgspec.field(

@@ -26,6 +26,18 @@ async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
 
 
+async def leader(kafka: str, topic: str) -> int:
+    """Return the broker that leads the topic's first partition."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        (described,) = await admin.describe_topics([topic])
+    finally:
+        await admin.close()
+    node: int = described["partitions"][0]["leader"]
+    return node
+
+
 async def read_all(kafka: str, topic: str, isolation: str = "read_committed") -> list[Record]:
     """Return every record that the topic holds now, partition after partition."""
     if not (places := await places_of(kafka, topic)):
@@ -66,6 +78,18 @@ async def wait_for_count(kafka: str, topic: str, count: int, timeout_s: float = 
         return records if len(records) >= count else []
 
     return await until(enough, timeout_s) if count else []
+
+
+def first_of_each(records: Sequence[Record]) -> list[Record]:
+    """Return the records without those whose version a subscriber has seen before."""
+    versions: dict[str, int] = {}
+    fresh = []
+    for record in records:
+        event = json.loads(record.value)
+        if event["version"] > versions.get(event["subject"], 0):
+            versions[event["subject"]] = event["version"]
+            fresh.append(record)
+    return fresh
 
 
 def fold(records: Sequence[Record]) -> tuple[set[str], list[str]]:

@@ -18,6 +18,11 @@ async def until(look: Callable[[], Awaitable[T]], timeout_s: float = TIMEOUT_S) 
     return found
 
 
+async def last(seconds: float) -> None:
+    """Let a fault last for so long."""
+    await asyncio.sleep(seconds)
+
+
 def eventually(look: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
     """Return when `look` says so; TimeoutError at the deadline. For tests without an event loop."""
     deadline = time.monotonic() + timeout_s

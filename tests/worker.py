@@ -1,5 +1,6 @@
 """The worker as an operator sees it: a process with an environment, log lines and pages."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import httpx
 
 from deploy.local.process import Process
 from tests.waiting import TIMEOUT_S, eventually, until
+
+OK = 200
 
 
 class Worker:
@@ -130,6 +133,20 @@ class Worker:
             return await self.metric("outbox_events_published_total") >= events
 
         await until(enough, timeout_s)
+
+    async def wait_working(self, timeout_s: float = TIMEOUT_S) -> None:
+        """Return once it publishes, from now on, while somebody writes."""
+        before: float | None = None
+
+        async def working() -> bool:
+            nonlocal before
+            with contextlib.suppress(httpx.HTTPError):
+                now = await self.metric("outbox_last_publish_timestamp_seconds")
+                before = now if before is None else before
+                return now > before and (await self.get("/readyz")).status_code == OK
+            return False
+
+        await until(working, timeout_s)
 
     async def metric(self, name: str) -> float:
         """Return the value of a metric; 0 where it has none."""

@@ -1,7 +1,6 @@
 """The worker as a whole, on real processes: started, signalled, killed."""
 
 import asyncio
-import contextlib
 import random
 import signal
 import time
@@ -10,11 +9,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests import outbox, topics
+from tests import load, outbox, topics
 from tests.worker import Worker
-
-DOCUMENTS = 20
-ENTITIES = 10
 
 
 @pytest.fixture
@@ -23,26 +19,6 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
-
-
-@contextlib.asynccontextmanager
-async def writers(database: str, count: int) -> AsyncIterator[None]:
-    """Toggle random links over so many connections for as long as the context lasts."""
-    stop = asyncio.Event()
-
-    async def write(seed: int) -> None:
-        choice = random.Random(seed)
-        connection = await asyncpg.connect(database)
-        while not stop.is_set():
-            await outbox.toggle_any(connection, choice, DOCUMENTS, ENTITIES)
-        await connection.close()
-
-    tasks = [asyncio.create_task(write(seed)) for seed in range(count)]
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.gather(*tasks)
 
 
 async def outbox_rows(connection: asyncpg.Connection) -> int:
@@ -73,10 +49,10 @@ async def test_killed_every_few_seconds_under_random_writes(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
     """However often it is killed, the topic gives the active links, nothing twice, no gap."""
-    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    await load.prepare(database)
     choice = random.Random(7)
     with Worker(database, kafka, topic) as worker:
-        async with writers(database, count=3):
+        async with load.writers(lambda: database, 3):
             for _ in range(8):
                 await worker.leading()
                 await worker.wait_published(choice.randint(1, 400))
@@ -111,9 +87,9 @@ async def test_sigterm_ends_it_cleanly_within_ten_seconds(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
     """Told to stop in the middle of work it exits 0 and loses nothing."""
-    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    await load.prepare(database)
     with Worker(database, kafka, topic) as worker:
-        async with writers(database, count=2):
+        async with load.writers(lambda: database, 2):
             await worker.wait_published(100)
             began = time.monotonic()
             assert worker.end(signal.SIGTERM) == 0
@@ -145,10 +121,10 @@ async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
     """A leader that hangs at work is replaced; when it wakes up it publishes nothing."""
-    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    await load.prepare(database)
     with Worker(database, kafka, topic) as first, Worker(database, kafka, topic) as second:
         leader, standby = await leader_first(first, second)
-        async with writers(database, count=2):
+        async with load.writers(lambda: database, 2):
             await leader.wait_published(100)
             began = time.monotonic()
             leader.send(signal.SIGSTOP)

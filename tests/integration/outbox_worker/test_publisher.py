@@ -29,7 +29,11 @@ def rows(values: list[str], key: str = "key") -> list[tuple[int, str, bytes, str
 async def settings(kafka: str, topic: str) -> Settings:
     """Return settings for topics that are there: the event topic with three partitions."""
     settings = read(
-        {"DATABASE_URL": "unused", "KAFKA_BOOTSTRAP_SERVERS": kafka, "OUTBOX_TOPIC": topic}
+        {
+            "DATABASE_URL": "postgresql://unused",
+            "KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "OUTBOX_TOPIC": topic,
+        }
     )
     async with admin.administration(settings.kafka_client()) as topics_:
         await topics_.ensure(topic, RELAY.partitions, admin.EVENT_TOPIC)

@@ -43,6 +43,7 @@ def test_session_url_wins_for_sessions() -> None:
         ("OUTBOX_DELIVERY", "twice", "one of exactly-once, at-least-once"),
         ("OUTBOX_TOPIC", "no spaces", "OUTBOX_TOPIC"),
         ("OUTBOX_HTTP_PORT", "70000", "<= 65535"),
+        ("DATABASE_URL", "localhost/links", "DATABASE_URL: Expected `str` matching regex"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "KAFKA_SECURITY_PROTOCOL"),
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "KAFKA_SASL_USERNAME"),
         ("KAFKA_SSL_CERTFILE", "cert.pem", "KAFKA_SSL_KEYFILE"),

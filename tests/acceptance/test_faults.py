@@ -1,0 +1,261 @@
+"""Faults under load; afterwards the topic, applied in order, gives exactly the active links.
+
+`FAULT_SECONDS` says how long each fault lasts: a few seconds here, a minute in `make test-faults`.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import asyncpg
+import pytest
+
+from deploy.local.kafka import KafkaCluster
+from deploy.local.postgres import PostgresServer
+from tests import load, parts, topics
+from tests.brokers import Broker, broker_behind_a_line
+from tests.line import Line
+from tests.waiting import last, until
+from tests.worker import Worker
+
+FAULT_S = float(os.environ.get("FAULT_SECONDS", "4"))
+MARGIN_S = 60
+WRITERS = 2
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    """Yield a broker whose clients go through a line."""
+    with broker_behind_a_line() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def line(broker: Broker) -> AsyncIterator[Line]:
+    """Yield the line to it."""
+    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
+        yield line
+
+
+async def delayed(line: Line) -> None:
+    """Hold everything up for a while."""
+    line.delay_s = 0.05
+    await last(FAULT_S)
+    line.delay_s = 0.0
+
+
+async def reset(line: Line) -> None:
+    """Reset all connections again and again."""
+    choice = random.Random(1)
+    for _ in range(int(FAULT_S * 2)):
+        line.cut()
+        await last(choice.uniform(0.2, 0.8))
+
+
+async def silent(line: Line) -> None:
+    """Let nothing through: connections stay open, half of them dead."""
+    line.silence()
+    await last(FAULT_S + 10)  # longer than a sign of life and a transaction may take
+    line.silence(silent=False)
+
+
+FAULTS = {"delay": delayed, "resets": reset, "silence": silent}
+Fault = Callable[[Line], Awaitable[None]]
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_line_to_kafka(
+    database: str, broker: Broker, line: Line, fault: Fault, delivery: str
+) -> None:
+    """Whatever the network to Kafka does, nothing is lost, and exactly once nothing is repeated."""
+    topic = database.rpartition("/")[2]
+    await load.prepare(database)
+    settings = {"OUTBOX_DELIVERY": delivery}
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+        await worker.leading()
+        async with load.writers(lambda: database, WRITERS):
+            await worker.wait_published(50)
+            await fault(line)
+            await worker.wait_working(MARGIN_S)
+        reckon = load.reckon if delivery == "exactly-once" else load.reckon_repeated
+        await reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_line_to_postgres(database: str, kafka: str, topic: str, fault: Fault) -> None:
+    """The same for the worker's line to Postgres."""
+    host, port = database.rpartition("@")[2].partition("/")[0].split(":")
+    await load.prepare(database)
+    async with Line(host, int(port)) as line:
+        through = database.replace(f"{host}:{port}", f"127.0.0.1:{line.port}")
+        with Worker(through, kafka, topic) as worker:
+            await worker.leading()
+            async with load.writers(lambda: database, WRITERS):
+                await worker.wait_published(50)
+                await fault(line)
+                await worker.wait_working(MARGIN_S)
+            await load.reckon(database, kafka, topic, timeout_s=MARGIN_S)
+
+
+async def test_postgres_crashes_and_sessions_are_ended(kafka: str, topic: str) -> None:
+    """Immediate shutdowns and terminated sessions under load cost nothing but time."""
+    end_all = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """
+    with PostgresServer() as server:
+        await parts.execute(server.dsn(), "CREATE DATABASE links")
+        await parts.execute(server.dsn("links"), load.SCHEMA)
+        database = server.dsn("links")
+        await load.prepare(database)
+        with Worker(database, kafka, topic) as worker:
+            await worker.leading()
+            async with load.writers(lambda: database, WRITERS):
+                for _ in range(max(2, int(FAULT_S / 10))):
+                    await worker.wait_working(MARGIN_S)
+                    server.crash()
+                    server.start()
+                    await worker.wait_working(MARGIN_S)
+                    await parts.execute(database, end_all)
+            await load.reckon(database, kafka, topic, timeout_s=MARGIN_S)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[KafkaCluster]:
+    """Yield three brokers."""
+    with KafkaCluster(brokers=3) as cluster:
+        yield cluster
+
+
+async def kill_partition_leader(cluster: KafkaCluster, topic: str) -> None:
+    """Kill the leader of a partition."""
+    await kill_and_restart(cluster, await topics.leader(cluster.bootstrap, topic))
+
+
+async def kill_coordinator(cluster: KafkaCluster, _: str) -> None:
+    """Kill the transaction coordinator."""
+    await kill_and_restart(cluster, await topics.leader(cluster.bootstrap, "__transaction_state"))
+
+
+async def kill_and_restart(cluster: KafkaCluster, *nodes: int) -> None:
+    """Kill brokers and start them again after a while."""
+    for node in nodes:
+        cluster.kill(node)
+    await last(FAULT_S)
+    await asyncio.gather(*(asyncio.to_thread(cluster.start_broker, node) for node in nodes))
+
+
+async def two_of_three(cluster: KafkaCluster, _: str) -> None:
+    """Let two brokers hang for a while: no quorum, not enough replicas."""
+    for node in (0, 1):
+        cluster.pause(node)
+    await last(max(FAULT_S, 12))
+    for node in (0, 1):
+        cluster.resume(node)
+
+
+async def rolling_restart(cluster: KafkaCluster, _: str) -> None:
+    """Restart one broker after the other."""
+    for node in range(3):
+        await asyncio.to_thread(cluster.stop_broker, node)
+        await asyncio.to_thread(cluster.start_broker, node)
+
+
+BROKER_FAULTS = {
+    "partition leader": kill_partition_leader,
+    "coordinator": kill_coordinator,
+    "two of three": two_of_three,
+    "rolling restart": rolling_restart,
+}
+
+
+@pytest.mark.parametrize("fault", BROKER_FAULTS.values(), ids=BROKER_FAULTS)
+async def test_brokers(
+    database: str, cluster: KafkaCluster, fault: Callable[[KafkaCluster, str], Awaitable[None]]
+) -> None:
+    """Brokers die, restart and hang; what is acknowledged stays, and nothing comes twice."""
+    topic = database.rpartition("/")[2]
+    await load.prepare(database)
+    with Worker(database, cluster.bootstrap, topic) as worker:
+        await worker.leading()
+        async with load.writers(lambda: database, WRITERS):
+            await worker.wait_published(50)
+            await fault(cluster, topic)
+            await worker.wait_working(MARGIN_S)
+        await load.reckon(database, cluster.bootstrap, topic, timeout_s=MARGIN_S)
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "25006"], ids=["disk full", "read only"])
+async def test_postgres_refuses_to_write(
+    database: str, kafka: str, topic: str, sqlstate: str
+) -> None:
+    """Where a checkpoint cannot be written the worker says so, loses nothing, and recovers."""
+    refuse = f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END $$
+    """
+    await load.prepare(database)
+    await parts.execute(
+        database,
+        refuse,
+        "CREATE TRIGGER refuse BEFORE INSERT ON outbox_checkpoints EXECUTE FUNCTION refuse()",
+    )
+    with Worker(database, kafka, topic) as worker:
+        failing = await worker.wait_event("worker.failing")
+        assert failing["detail"] == "no"
+        assert (await worker.get("/readyz")).status_code == 503
+        await parts.execute(database, "DROP TRIGGER refuse ON outbox_checkpoints")
+        await worker.leading()
+        async with load.writers(lambda: database, WRITERS):
+            await worker.wait_published(50)
+        await load.reckon(database, kafka, topic)
+
+
+async def test_topic_that_takes_only_small_messages(database: str, kafka: str, topic: str) -> None:
+    """Batches shrink to what the topic takes; below one event it is unhealthy until mended."""
+    await load.prepare(database)
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        await topics.configure(kafka, topic, {"max.message.bytes": "100"})
+        async with load.writers(lambda: database, WRITERS):
+            await worker.wait_event("worker.failing", problem="MessageSizeTooLargeError")
+            await topics.configure(kafka, topic, {"max.message.bytes": "2000"})
+            await worker.wait_working(MARGIN_S)
+        await load.reckon(database, kafka, topic)
+
+
+async def test_killed_again_and_again(database: str, kafka: str, topic: str) -> None:
+    """A worker that is killed every two seconds publishes everything once."""
+    await load.prepare(database)
+    with Worker(database, kafka, topic) as worker:
+        async with load.writers(lambda: database, WRITERS):
+            for _ in range(max(3, int(FAULT_S / 2))):
+                await last(2)
+                worker.end(signal.SIGKILL)
+                worker.start()
+        await load.reckon(database, kafka, topic)
+
+
+async def test_transaction_held_open_all_the_while(database: str, kafka: str, topic: str) -> None:
+    """A writer that stays open, and a reader of one snapshot, hold nobody up."""
+    await load.prepare(database)
+    held, reader = await asyncpg.connect(database), await asyncpg.connect(database)
+    await held.execute("BEGIN; SELECT pg_current_xact_id()")
+    await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox")
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        async with load.writers(lambda: database, WRITERS):
+            await worker.wait_published(500)
+
+        async def told() -> bool:
+            return await worker.metric("outbox_oldest_transaction_seconds") > 1
+
+        await until(told)
+        await load.reckon(database, kafka, topic)
+    await held.close()
+    await reader.close()
