@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
+from uuid import UUID
 
 from service.core.changes import Caller, EntityKey, Triple, Unlink
 from service.core.decide import State
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 CASCADE_CHUNK: Final = 200
 """Links that a deletion removes in one transaction; it holds their documents' locks meanwhile."""
+
+FIRST: Final = UUID(int=0)
 
 NO_REPLY: Final = Reply(200, b"")
 """Of a step whose caller is answered later."""
@@ -47,17 +50,19 @@ SELECT EXISTS (
 )
 """
 
-# Of an entity that is still deleted, in the order of the index that finds them.
+# Of an entity that is still deleted, in the order of the index that finds them, from where the last
+# chunk ended: what is unlinked stays in the index until a vacuum, and would be walked over each time.
 LINKED: Final = """
-SELECT document_id
+SELECT document_id, id
 FROM document_links
 WHERE workspace_id = $1 AND entity_type = $2 AND entity_id = $3 AND deleted_at IS NULL
+    AND id > $4
     AND EXISTS (
         SELECT FROM entities
         WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NOT NULL
     )
 ORDER BY workspace_id, entity_id, id
-LIMIT $4
+LIMIT $5
 """
 
 
@@ -126,9 +131,10 @@ class EntityWriter:
         The last chunk's transaction stores the reply, and is the one that returns it. Where others
         take the last chunk (a second deletion, a revival), returns whether any was left to us.
         """
-        unlinked = False
-        while triples := await self._linked(key):
-            is_last = len(triples) <= CASCADE_CHUNK
+        unlinked, after = False, FIRST
+        while found := await self._linked(key, after):
+            is_last = len(found) <= CASCADE_CHUNK
+            triples = [Triple(key[0], document_id, *key[1:]) for document_id, _ in found]
             changes = [Unlink(t, missing_ok=True, orphaned=True) for t in triples[:CASCADE_CHUNK]]
             answer = await self._writer.write(
                 Request(
@@ -141,15 +147,14 @@ class EntityWriter:
             )
             if is_last:
                 return answer
-            unlinked = True
+            unlinked, after = True, found[CASCADE_CHUNK - 1][1]
         return unlinked
 
-    async def _linked(self, key: EntityKey) -> list[Triple]:
-        """Return a chunk of what is linked to a deleted entity, and one more if there is more."""
+    async def _linked(self, key: EntityKey, after: UUID) -> list[tuple[str, UUID]]:
+        """Return a chunk of a deleted entity's documents and links, and one more if there is more."""
         async with self._database.reading() as connection:
-            rows = await connection.fetch(LINKED, *key, CASCADE_CHUNK + 1)
-        workspace_id, entity_type, entity_id = key
-        return [Triple(workspace_id, row[0], entity_type, entity_id) for row in rows]
+            rows = await connection.fetch(LINKED, *key, after, CASCADE_CHUNK + 1)
+        return [(row[0], row[1]) for row in rows]
 
 
 async def _mark_deleted(
@@ -165,7 +170,7 @@ async def _mark_deleted(
     if deleted:
         return "deleted before", None
     await connection.execute(MARK_DELETED, *key)
-    if not await connection.fetch(LINKED, *key, 1):
+    if not await connection.fetch(LINKED, *key, FIRST, 1):
         return reply, await _store_reply(connection, key, idempotency, reply)
     return "deleted now", await _store_reply(connection, key, None, NO_REPLY)
 
