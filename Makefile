@@ -5,10 +5,10 @@ STAMP  := .venv/.requirements
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench lock clean
+.PHONY: help setup run test lint format bench bench-peers lock clean
 
 help:  ## this menu
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv and install what is locked (does nothing when up to date)
 
@@ -29,14 +29,20 @@ format: $(STAMP)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)  ## measure requests, draining and latency beside pgbench (needs wrk)
-	@$(BIN)/python -m tests.benchmarks
+bench: $(STAMP)  ## measure requests, draining and latency beside pgbench (needs wrk; ten minutes)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-peers: $(STAMP)  ## the same and more beside OpenFGA, FastAPI and Debezium (wrk, Go, Java, Maven)
+	@$(BIN)/python -m tests.benchmarks --peers --output .cache/bench-peers.json $(ARGS)
 
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --all-extras pyproject.toml
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+FASTAPI := tests/benchmarks/peers/fastapi_app
 lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
-	$(BIN)/uv $(LOCK) --output-file deploy/requirements/run.txt
-	$(BIN)/uv $(LOCK) --group dev --constraint deploy/requirements/run.txt --output-file deploy/requirements/dev.txt
+	$(BIN)/uv $(LOCK) --all-extras pyproject.toml --output-file deploy/requirements/run.txt
+	$(BIN)/uv $(LOCK) --all-extras pyproject.toml --group dev --constraint deploy/requirements/run.txt \
+		--output-file deploy/requirements/dev.txt
+	$(BIN)/uv $(LOCK) $(FASTAPI)/requirements.in --output-file $(FASTAPI)/requirements.txt
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`make bench`: requests, draining and latency, round after round, as a table and as JSON."""
+"""`make bench` and `make bench-peers`: part after part, round after round, as a table and as JSON."""
 
 import logging
 import sys
@@ -9,41 +9,74 @@ import typer
 import uvloop
 
 from deploy.local.process import LocalError, say
-from tests.benchmarks import drain, latency, links, machine, report
+from tests.benchmarks import (
+    backlog,
+    drain,
+    growth,
+    held,
+    latency,
+    links,
+    machine,
+    memory,
+    report,
+)
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.stage import Stage, stage
+from tests.benchmarks.parts import Part
+from tests.benchmarks.stage import Scale, Stage, stage
 
-WARM_UP_SHARE = 10
+# Those with Kafka Connect in the background come last.
+PARTS = {
+    "links": Part(links.part),
+    "growth": Part(growth.part, long=True),
+    "memory": Part(memory.part, long=True, once=True),
+    "held": Part(held.part),
+    "backlog": Part(backlog.part, long=True),
+    "drain": Part(drain.part),
+    "latency": Part(latency.part),
+}
 
 
-def bench(
+def bench(  # noqa: PLR0913 - a command line
+    *,
+    peers: Annotated[
+        bool, typer.Option(help="Set up and measure peers too, and long parts.")
+    ] = False,
+    only: Annotated[str, typer.Option(help=f"Some of {', '.join(PARTS)}, with commas.")] = "",
     rounds: Annotated[int, typer.Option(help="How often each measurement is made.")] = 3,
     seconds: Annotated[int, typer.Option(help="How long each timed measurement lasts.")] = 10,
-    events: Annotated[int, typer.Option(help="How many events the backlog has.")] = 300_000,
+    events: Annotated[int, typer.Option(help="How many events there are to drain.")] = 300_000,
+    backlog: Annotated[int, typer.Option(help="How many in a great backlog.")] = 3_000_000,
+    links: Annotated[int, typer.Option(help="How many links in a great workspace.")] = 5_000_000,
+    requests: Annotated[int, typer.Option(help="How many before memory is looked at.")] = 1_000_000,
     output: Annotated[Path, typer.Option(help="Where the figures go.")] = Path(".cache/bench.json"),
 ) -> None:
     """Measure on this machine: needs wrk, and nothing else running."""
-    with stage() as here:
-        uvloop.run(_bench(here, rounds, seconds, events, output))
+    if unknown := {*filter(None, only.split(","))} - PARTS.keys():
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(PARTS)}")
+    chosen = only.split(",") if only else [n for n, part in PARTS.items() if peers or not part.long]
+    scale = Scale(seconds, events, backlog, links, requests, peers)
+    with stage(scale) as here:
+        uvloop.run(_bench(here, [name for name in PARTS if name in chosen], rounds, output))
 
 
-async def _bench(here: Stage, rounds: int, seconds: int, events: int, output: Path) -> None:
+async def _bench(here: Stage, chosen: list[str], rounds: int, output: Path) -> None:
     about = await machine.describe(here.postgres.dsn())
-    database = await here.make_database("bench_links")
-    say("warming up …")  # the broker's JVM, above all
-    await drain.measure(here, events // WARM_UP_SHARE, report.DELIVERIES[0])
-    measured: list[Figures] = []
-    for number in range(rounds):
-        say(f"round {number + 1} of {rounds}: links …")
-        figures = await links.measure(here, database, seconds)
-        for delivery in report.DELIVERIES:
-            say(f"round {number + 1} of {rounds}: draining, then steady links, {delivery} …")
-            figures |= await drain.measure(here, events, delivery)
-            figures |= await latency.measure(here, seconds, delivery)
-        measured.append(figures)
+    measured: list[Figures] = [{} for _ in range(rounds)]
+    async with here.running:
+        for name in chosen:
+            await _measure(here, name, measured)
+            report.save(output, measured, about)
     report.show(measured, about)
-    report.save(output, measured, about)
     say(f"figures of every round: {output}")
+
+
+async def _measure(here: Stage, name: str, measured: list[Figures]) -> None:
+    part = PARTS[name]
+    async with part.open(here) as one_round:
+        rounds = measured[:1] if part.once else measured
+        for number, figures in enumerate(rounds, 1):
+            say(f"{name}, round {number} of {len(rounds)} …")
+            figures.update(await one_round())
 
 
 def main() -> int:

@@ -1,27 +1,24 @@
-"""Events a second that the worker relays from a backlog; afterwards they are read back and counted."""
+"""Events a second that a relay takes from a backlog; afterwards they are read back and counted."""
 
 import asyncio
 import time
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
-from uuid import uuid4
 
-import asyncpg
 import msgspec
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from deploy.local.process import LocalError, Process
-from deploy.local.programs import worker_program
-from tests.benchmarks.figures import Figures, cpu_s, peak_mib
-from tests.benchmarks.stage import DOCUMENTS, Database, Stage, checkpoint
+from deploy.local.process import LocalError, Process, say
+from tests.benchmarks.figures import Figures, cpu_s, forget_peak, peak_mib
+from tests.benchmarks.parts import Round
+from tests.benchmarks.relays import Relay, relays, topic_with_consumer
+from tests.benchmarks.stage import Stage
 
-FILL = (Path(__file__).parent / "fill.sql").read_text()
-PER_TRANSACTION = 100
-PARTITIONS = 12
 POLL_S = 0.02
 QUIET_S = 1.5
-PATIENCE_S = 120
+PATIENCE_S = 180
+WARM_UPS = 2
 
 
 class Sample(NamedTuple):
@@ -38,80 +35,69 @@ class Identity(msgspec.Struct):
     id: str
 
 
-async def measure(stage: Stage, events: int, delivery: str) -> Figures:
-    """Fill a new database's outbox, start a worker on it and time how the topic grows."""
-    database = await stage.make_database("bench_drain")
-    await _fill(database, events)
-    topic = await _make_topic(stage.bootstrap)
-    settings = {"OUTBOX_TOPIC": topic, "OUTBOX_DELIVERY": delivery}
-    worker = worker_program(database.dsn, stage.bootstrap, stage.logs, **settings)
-    consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=stage.bootstrap, isolation_level="read_committed",
-        auto_offset_reset="earliest", max_partition_fetch_bytes=8 << 20,
-    )  # fmt: skip
-    await consumer.start()
-    try:
-        worker.start()
-        first, last = await _watch(consumer, worker, events)
-        peak = peak_mib(worker.pid)
-        await _check(consumer, events)
-    finally:
-        worker.end()
-        await consumer.stop()
+@asynccontextmanager
+async def part(stage: Stage) -> AsyncIterator[Round]:
+    """Yield what drains once with each relay."""
+    everybody = await relays(stage)
+    await warm_up(stage, everybody)
+
+    async def one_round() -> Figures:
+        figures: Figures = {}
+        for relay in everybody:
+            figures |= await measure(stage, relay, stage.scale.events)
+        return figures
+
+    yield one_round
+
+
+async def warm_up(stage: Stage, everybody: list[Relay]) -> None:
+    """Let a JVM compile what it will run."""
+    for relay in everybody:
+        if not relay.warm:
+            say(f"warming up {relay.name} …")
+            for _ in range(WARM_UPS):
+                await measure(stage, relay, stage.scale.events)
+            relay.warm = True
+
+
+async def measure(stage: Stage, relay: Relay, events: int) -> Figures:
+    """Let a relay loose on a backlog and time how the topic grows, from its first events on."""
+    async with (
+        topic_with_consumer(stage.bootstrap) as (topic, consumer),
+        relay.waiting(events) as waiting,
+        waiting.relayed(topic) as process,
+    ):
+        forget_peak(process.pid)
+        first, last = await watch(consumer, process, events)
+        peak = peak_mib(process.pid)
+        await check(consumer, events)
     # What was there at the first look came before the clock started. Offsets also count
     # the ends of transactions, evenly.
     timed = events * (1 - first.offsets / last.offsets)
     return {
-        f"drain.{delivery}.rate": timed / (last.at - first.at),
-        f"drain.{delivery}.cpu_us": (last.cpu_s - first.cpu_s) / timed * 1e6,
-        f"drain.{delivery}.peak_mib": peak,
+        f"drain.{relay.name}.rate": timed / (last.at - first.at),
+        f"drain.{relay.name}.cpu_us": (last.cpu_s - first.cpu_s) / timed * 1e6,
+        f"drain.{relay.name}.peak_mib": peak,
     }
 
 
-async def _fill(database: Database, events: int) -> None:
-    connection = await asyncpg.connect(database.dsn)
-    try:
-        await connection.execute(FILL)
-        await connection.execute("SET synchronous_commit = off")  # only the filling is quicker
-        call = "CALL fill_outbox($1, $2, $3, $4)"
-        await connection.execute("SET plan_cache_mode = force_generic_plan")
-        await connection.fetch(call, database.workspace, DOCUMENTS, events, PER_TRANSACTION)
-        await connection.execute("VACUUM ANALYZE outbox")
-    finally:
-        await connection.close()
-    await checkpoint(database.dsn)
-
-
-async def _make_topic(bootstrap: str) -> str:
-    """Make it before the worker does, so that the clock can start with its first event."""
-    topic = f"bench-{uuid4().hex}"
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        forever = {"cleanup.policy": "delete", "retention.ms": "-1"}
-        await admin.create_topics([NewTopic(topic, PARTITIONS, 1, topic_configs=forever)])
-    finally:
-        await admin.close()
-    return topic
-
-
-async def _watch(consumer: AIOKafkaConsumer, worker: Process, events: int) -> tuple[Sample, Sample]:
+async def watch(consumer: AIOKafkaConsumer, process: Process, events: int) -> tuple[Sample, Sample]:
     """Return the topic when its first events were there, and when its last were."""
     samples: list[Sample] = []
     deadline = time.monotonic() + PATIENCE_S
     while True:
         ends = await consumer.end_offsets(consumer.assignment())
-        sample = Sample(time.monotonic(), sum(ends.values()), cpu_s(worker.pid))
+        sample = Sample(time.monotonic(), sum(ends.values()), cpu_s(process.pid))
         if sample.offsets > (samples[-1].offsets if samples else 0):
             samples.append(sample)
         elif samples and sample.offsets >= events and sample.at > samples[-1].at + QUIET_S:
             return samples[0], samples[-1]
-        if not worker.running or sample.at > deadline:
-            raise LocalError(f"the backlog was not drained\n{worker.log_tail()}")
+        if not process.running or sample.at > deadline:
+            raise LocalError(f"the backlog was not drained\n{process.log_tail()}")
         await asyncio.sleep(POLL_S)
 
 
-async def _check(consumer: AIOKafkaConsumer, events: int) -> None:
+async def check(consumer: AIOKafkaConsumer, events: int) -> None:
     """Read everything back: each event once."""
     decode = msgspec.json.Decoder(Identity).decode
     ids: list[str] = []
@@ -121,5 +107,6 @@ async def _check(consumer: AIOKafkaConsumer, events: int) -> None:
             break
         ids += [decode(message.value).id for batch in batches.values() for message in batch]
     if len(ids) != events or len(set(ids)) != events:
-        message = f"{events} events were relayed as {len(ids)}, {len(set(ids))} of them distinct"
-        raise LocalError(message)
+        raise LocalError(
+            f"{events} events were relayed as {len(ids)}, {len(set(ids))} of them distinct"
+        )

@@ -1,24 +1,30 @@
-"""From the response to the event at a consumer, at a steady 1,000 links a second."""
+"""From the response to the event at a consumer, at a steady 1,000 links a second; then at rest."""
 
 import asyncio
 import gc
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
 from deploy.local import programs
-from deploy.local.process import LocalError
-from tests.benchmarks.figures import Figures, percentiles_ms
+from deploy.local.process import LocalError, Process
+from tests.benchmarks import drain
+from tests.benchmarks.figures import Figures, cpu_s, percentiles_ms
+from tests.benchmarks.parts import Round
+from tests.benchmarks.relays import Relay, relays, topic_with_consumer
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES, SERVICE, Database, Stage
 from tests.benchmarks.steady import Orders
 
 RATE = 1000
 WARM_UP_S = 3
-PATIENCE_S = 20
+PATIENCE_S = 60
+REST_S = 5
+"""How long a relay with nothing to do is watched."""
 
 
 class Resource(msgspec.Struct):
@@ -46,27 +52,43 @@ class Event(msgspec.Struct):
     data: Data
 
 
-async def measure(stage: Stage, seconds: int, delivery: str) -> Figures:
-    """Run both programs, link at a steady rate, and match answers with events."""
-    database = await stage.make_database("bench_latency")
-    topic = f"bench-{uuid4().hex}"
-    settings = {"OUTBOX_TOPIC": topic, "OUTBOX_DELIVERY": delivery}
-    with (
-        programs.service(database.dsn, stage.logs, **SERVICE) as service,
-        programs.worker(database.dsn, stage.bootstrap, stage.logs, **settings),
+@asynccontextmanager
+async def part(stage: Stage) -> AsyncIterator[Round]:
+    """Yield what measures each relay once."""
+    everybody = await relays(stage)
+    await drain.warm_up(stage, everybody)
+
+    async def one_round() -> Figures:
+        figures: Figures = {}
+        for relay in everybody:
+            figures |= await _measure(stage, relay)
+        return figures
+
+    yield one_round
+
+
+async def _measure(stage: Stage, relay: Relay) -> Figures:
+    """Run the service and a relay, link at a steady rate, and match answers with events."""
+    async with (
+        topic_with_consumer(stage.bootstrap) as (topic, consumer),
+        relay.waiting(0) as waiting,
+        waiting.relayed(topic) as process,
     ):
-        orders = _orders(database, service.url, (WARM_UP_S + seconds) * RATE)
-        consumer = AIOKafkaConsumer(
-            topic, bootstrap_servers=stage.bootstrap, isolation_level="read_committed",
-            auto_offset_reset="earliest",
-        )  # fmt: skip
-        await consumer.start()
-        try:
+        database = waiting.database
+        with programs.service(database.dsn, stage.logs, **SERVICE) as service:
+            orders = _orders(database, service.url, (WARM_UP_S + stage.scale.seconds) * RATE)
             answered, arrived = await asyncio.gather(_answers(orders), _arrivals(consumer, orders))
-        finally:
-            await consumer.stop()
+        rest = await _cores_at_rest(process)
     late = [arrived[link] - moment for link, moment in zip(orders.links, answered, strict=True)]
-    return percentiles_ms(f"latency.{delivery}", late[WARM_UP_S * RATE :])
+    name = f"latency.{relay.name}"
+    return {**percentiles_ms(name, late[WARM_UP_S * RATE :]), f"{name}.rest_cores": rest}
+
+
+async def _cores_at_rest(process: Process) -> float:
+    """Return the part of a core that it takes while nothing is written."""
+    began, used = time.monotonic(), cpu_s(process.pid)
+    await asyncio.sleep(REST_S)
+    return (cpu_s(process.pid) - used) / (time.monotonic() - began)
 
 
 def _orders(database: Database, url: str, count: int) -> Orders:
@@ -86,15 +108,15 @@ async def _answers(orders: Orders) -> list[int]:
     )  # fmt: skip
     output, _ = await caller.communicate(msgspec.json.encode(orders))
     if caller.returncode != 0:
-        message = "the steady caller failed; see above"
-        raise LocalError(message)
+        raise LocalError("the steady caller failed; see above")
     return msgspec.json.decode(output, type=list[int])
 
 
 async def _arrivals(consumer: AIOKafkaConsumer, orders: Orders) -> dict[tuple[str, str], int]:
-    """Return when the event of each link was in the consumer's hands."""
+    """Return when the event of each link was in the consumer's hands; LocalError if one came twice."""
     decode = msgspec.json.Decoder(Event).decode
     arrived: dict[tuple[str, str], int] = {}
+    count = 0
     deadline = time.monotonic() + len(orders.links) / orders.rate + PATIENCE_S
     gc.collect()
     gc.disable()  # a pause here would look like one of the relay
@@ -104,9 +126,11 @@ async def _arrivals(consumer: AIOKafkaConsumer, orders: Orders) -> dict[tuple[st
             now = time.monotonic_ns()
             for data in (decode(m.value).data for batch in batches.values() for m in batch):
                 arrived[data.document_id, data.link.resource.id] = now
+                count += 1
             if time.monotonic() > deadline:
-                message = f"{len(arrived)} of {len(orders.links)} events arrived"
-                raise LocalError(message)
+                raise LocalError(f"{len(arrived)} of {len(orders.links)} events arrived")
     finally:
         gc.enable()
+    if count != len(arrived):
+        raise LocalError(f"{len(arrived)} events arrived as {count}")
     return arrived

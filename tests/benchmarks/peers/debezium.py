@@ -52,9 +52,9 @@ class Source:
         here = {
             "topic.prefix": self.name,
             "slot.name": self.name,
-            "database.hostname": url.hostname,
+            "database.hostname": url.hostname or "",
             "database.port": str(url.port),
-            "database.user": url.username,
+            "database.user": url.username or "",
             "database.password": url.password or "none",
             "database.dbname": url.path.removeprefix("/"),
             "transforms.event.route.topic.replacement": topic,

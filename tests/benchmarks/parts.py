@@ -1,0 +1,19 @@
+"""What a part of the benchmark is: something to open, and to measure round after round."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from tests.benchmarks.figures import Figures
+from tests.benchmarks.stage import Stage
+
+Round = Callable[[], Awaitable[Figures]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Figures that belong together. `long` ones are left out unless asked for."""
+
+    open: Callable[[Stage], AbstractAsyncContextManager[Round]]
+    long: bool = False
+    once: bool = False
