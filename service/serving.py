@@ -3,11 +3,13 @@
 import os
 import signal
 import tempfile
+from functools import partial
 from typing import NoReturn
 
 import uvicorn
 
 from service import logs
+from service.protocol import LimitedProtocol, Limits
 from service.settings import Settings
 
 GRACE_S = 10
@@ -30,6 +32,7 @@ def serve(settings: Settings) -> None:
 
 
 def _run(settings: Settings) -> None:
+    limits = Limits(settings.links_request_timeout, settings.links_max_connections)
     uvicorn.run(
         "service.app:create_app",
         factory=True,
@@ -37,7 +40,9 @@ def _run(settings: Settings) -> None:
         port=settings.links_port,
         workers=settings.links_workers,
         loop="uvloop" if settings.links_workers == 1 else "service.accepting:TurnTakingLoop",
-        http="httptools",
+        http=partial(LimitedProtocol, limits=limits),  # type: ignore[arg-type] # it is called alike
+        ws="none",
+        timeout_keep_alive=settings.links_idle_timeout,
         log_config=None,
         access_log=False,
         server_header=False,

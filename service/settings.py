@@ -28,6 +28,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=lambda na
     links_rate_limit: str = "1000/minute"
     links_rate_limit_storage: str = "memory"
     """`memory`, each process on its own, or a Redis URL that several share."""
+    links_request_timeout: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    """Seconds that a caller has to send a request's head, and again for its body."""
+    links_idle_timeout: Annotated[int, Meta(ge=0, le=3600)] = 75
+    """Seconds between requests until a connection is closed: more than a load balancer's 60."""
+    links_max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Of each process."""
     links_log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` logs every request."""
 

@@ -1,0 +1,216 @@
+"""Limits on callers, which uvicorn's HTTP protocol does not have: how much they send, and how slowly.
+
+Whoever connects, owes a request's head within the time for a request, counted from connecting and
+from its first byte; then the body, within as long again. Between requests a connection may be idle
+for longer. What cannot be read is answered as a problem, where there is still somebody to answer.
+
+Nothing is timed while whole requests come: a timer is started only for what is incomplete when its
+bytes have been read.
+"""
+
+import asyncio
+import re
+from http import HTTPStatus
+from typing import Any, Final
+
+from msgspec import Struct
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
+
+from service.core.ids import request_id
+from service.edge.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, encode
+
+MAX_HEAD_BYTES: Final = 64 << 10
+"""Request line and headers together."""
+LINGER_S: Final = 1.0
+"""For the caller to read its refusal: closing at once would throw it away with what is still unread."""
+
+
+_upgrade = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
+
+
+class Limits(Struct, frozen=True):
+    """What can be set."""
+
+    request_timeout_s: float
+    """For a head to come, and again for a body."""
+    max_connections: int
+    """Of one process."""
+
+
+class Refusal(Struct, frozen=True):
+    """Why the caller is not served, and its connection closed."""
+
+    status: HTTPStatus
+    code: str
+    detail: str
+
+
+GARBAGE: Final = Refusal(HTTPStatus.BAD_REQUEST, "validation_error", "this is no HTTP/1.1 request")
+TOO_LARGE: Final = Refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "headers_too_large",
+    f"request line and headers are larger than {MAX_HEAD_BYTES} bytes",
+)
+SLOW_HEAD: Final = Refusal(
+    HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the headers did not end in time"
+)
+SLOW_BODY: Final = Refusal(
+    HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the body did not end in time"
+)
+FULL: Final = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "too many connections are open: try again"
+)
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection; uvicorn makes it with what it knows, `limits` is ours."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: Limits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._in_head = False
+        self._head_bytes = 0
+        """Since nothing was being served: no less than a head that came in pieces."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._refusal: Refusal | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Expect a request, unless there are too many callers."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(FULL)
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all timers."""
+        super().connection_lost(exc)
+        for timer in (self._head_timer, self._body_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Let uvicorn read; then see what is still to come."""
+        if self._refusal is not None:
+            return
+        self._head_bytes += len(data)
+        if b"pgrade" in data:
+            data = self._without_upgrade(data)
+        super().data_received(data)
+        cycle = self.cycle
+        if self._in_head or cycle is None or cycle.response_complete:  # type: ignore[redundant-expr] # None at first
+            self._expect_head()
+            return
+        self._head_bytes = 0
+        if cycle.more_body and self._body_timer is None:
+            self._body_timer = self.loop.call_later(
+                self._limits.request_timeout_s, self._on_slow_body, cycle
+            )
+
+    def on_message_begin(self) -> None:
+        """Note that a head has begun."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Note that it has ended, and was not too large."""
+        self._in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+            self._refuse(TOO_LARGE)
+            raise ValueError(TOO_LARGE.detail)  # ends the parsing
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are for programmers
+        """Refuse what the parser cannot read; but answer what was read before it."""
+        if self._refusal is not None:
+            return
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:  # type: ignore[redundant-expr] # None at first
+            self._refuse(GARBAGE)
+        else:
+            self._refusal = GARBAGE
+            cycle.keep_alive = False
+
+    def _without_upgrade(self, data: bytes) -> bytes:
+        """Hide the offer of another protocol: the parser would read no body after it.
+
+        Java's HttpClient and `curl --http2` make one with every first request.
+        """
+        cycle = self.cycle
+        if not self._in_head and cycle is not None and not cycle.response_complete:  # type: ignore[redundant-expr] # None at first
+            return data
+        head, end, rest = data.partition(b"\r\n\r\n")
+        return _upgrade.sub(b"x-offered", head) + end + rest
+
+    def _expect_head(self) -> None:
+        """Give the caller the time of a request to send its head; it is not given twice."""
+        if not self._in_head:
+            self._head_bytes = 0
+        elif self._head_bytes > MAX_HEAD_BYTES and self._refusal is None:
+            self._refuse(TOO_LARGE)
+        if self._head_timer is None and self._refusal is None:
+            self._head_timer = self.loop.call_later(
+                self._limits.request_timeout_s, self._on_slow_head
+            )
+
+    def _on_slow_head(self) -> None:
+        self._head_timer = None
+        if self._in_head:
+            self._refuse(SLOW_HEAD)
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _on_slow_body(self, cycle: RequestResponseCycle) -> None:
+        self._body_timer = None
+        if cycle is self.cycle and cycle.more_body and not cycle.response_started:
+            self._refuse(SLOW_BODY)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with a problem, end what was waiting for the rest, and close."""
+        self._refusal = refusal
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr] # None at first
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(self._response(refusal))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _response(self, refusal: Refusal) -> bytes:
+        code, status, new_id = refusal.code, refusal.status, request_id()
+        title, kind = status.phrase, f"urn:document-links:problem:{code}"
+        body = encode(Problem(kind, title, status, refusal.detail, code, new_id))
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", CONTENT_TYPE),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", new_id.encode()),
+            (b"connection", b"close"),
+        ]
+        if status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.SERVICE_UNAVAILABLE}:
+            headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])
