@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +61,7 @@ def bench(  # noqa: PLR0913 - a command line
 
 
 async def _bench(here: Stage, chosen: list[str], rounds: int, output: Path) -> None:
-    about = await machine.describe(here.postgres.dsn())
+    about = {**await machine.describe(here.postgres.dsn()), **asdict(here.scale)}
     measured: list[Figures] = [{} for _ in range(rounds)]
     async with here.running:
         for name in chosen:

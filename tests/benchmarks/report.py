@@ -23,7 +23,7 @@ def show(rounds: Rounds, machine: Mapping[str, str | float]) -> None:
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=True)
     for row in ROWS:
-        if _values(rounds, row.figure):
+        if _is_known(rounds, row):
             table.add_row(*_cells(rounds, row))
     console = Console(width=max(150, Console().width))
     console.print(table)
@@ -44,6 +44,12 @@ def save(path: Path, rounds: Rounds, machine: Mapping[str, str | float]) -> None
     path.write_text(json.dumps(content, indent=1))
 
 
+def _is_known(rounds: Rounds, row: Row) -> bool:
+    """Whether there is something to show: a line that only compares needs what it compares with."""
+    needed = row.beside if row.compares_only and row.beside else row.figure
+    return bool(_values(rounds, row.figure) and _values(rounds, needed))
+
+
 def _cells(rounds: Rounds, row: Row) -> list[str]:
     ratio, compared = _ratio(rounds, row), _compared(rounds, row)
     with_peer = row.beside is not None and _values(rounds, row.beside)
@@ -53,7 +59,7 @@ def _cells(rounds: Rounds, row: Row) -> list[str]:
         row.beside_title if with_peer else "",
         _spread(rounds, row.beside) if row.beside is not None and with_peer else "",
         "" if ratio is None else f"{ratio:.2f}×",
-        row.target,
+        row.target if compared is not None else "",
         "" if compared is None or not row.target else "yes" if row.met(compared) else "NO",
     ]
 
