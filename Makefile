@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.requirements
+MODULES := tests/contract/node_modules/.package-lock.json
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench bench-peers lock clean
+.PHONY: help setup run test contract publish-contract lint format bench bench-peers lock clean
 
 help:  ## this menu
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv and install what is locked (does nothing when up to date)
 
@@ -16,7 +17,13 @@ run: $(STAMP)  ## start everything on this machine, link a document, show its ev
 	@$(BIN)/python -m deploy.local run
 
 test: $(STAMP)  ## every test, on real Postgres and Kafka (ARGS="-k name" to choose)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/contract $(ARGS)
+
+contract: $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and /docs, with others' tools (needs npm, Chromium)
+	@$(BIN)/python -m pytest tests/contract $(ARGS)
+
+publish-contract: $(STAMP)  ## take what the service describes now as published, unless that breaks callers
+	@$(BIN)/python -m tests.contract
 
 lint: $(STAMP)  ## ruff, mypy, the rooms' import contracts, the schema's linter
 	$(BIN)/ruff check
@@ -46,10 +53,15 @@ lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf tests/contract/node_modules
 
 $(STAMP): deploy/requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what deploy/requirements/dev.txt locks …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+$(MODULES): tests/contract/package-lock.json
+	@npm ci --prefix tests/contract --silent
 	@touch $@

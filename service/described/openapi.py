@@ -59,7 +59,6 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     rooms = list(dict.fromkeys(call.room for call in calls))
     return {
         "openapi": "3.1.0",
-        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": "Document links",
             "version": words.VERSION,

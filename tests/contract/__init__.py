@@ -1,0 +1,1 @@
+"""What is published about the service, held by tools that others wrote."""

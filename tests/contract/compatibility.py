@@ -1,0 +1,172 @@
+"""What a change of the published documents breaks, for callers and for subscribers.
+
+Callers may go on sending what they sent, and get nothing that they could not get before. Fields may
+be added to answers and events, optional ones to requests, and calls, errors and event types; a new
+major version (`info.version`, or the number in an event schema's `$id`) may break anything.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.contract.subsets import Subsets
+
+Document = dict[str, Any]
+
+
+class OpenApiChange:
+    """From one OpenAPI document to the next."""
+
+    def __init__(self, before: Document, after: Document) -> None:
+        self._before = before
+        self._after = after
+        old, new = Resolver(before), Resolver(after)
+        self._old, self._new = old, new
+        self._requests = Subsets(old.look_up, new.look_up)
+        self._responses = Subsets(new.look_up, old.look_up)
+
+    def breaks(self) -> Iterator[str]:
+        """Yield everything that breaks callers."""
+        if _major(self._after) > _major(self._before):
+            return
+        for path, calls in self._before["paths"].items():
+            for method, old in calls.items():
+                name = f"{method.upper()} {path}"
+                new = self._after["paths"].get(path, {}).get(method)
+                if new is None:
+                    yield f"{name}: is gone"
+                else:
+                    yield from self._call(old, new, name)
+
+    def _call(self, old: Document, new: Document, name: str) -> Iterator[str]:
+        if old["operationId"] != new["operationId"]:
+            yield f"{name}: operationId differs"
+        for way in old["security"]:
+            if way not in new["security"]:
+                yield f"{name}: the key or scope {way} is not enough any more"
+        if old["security"] == [] != new["security"]:
+            yield f"{name}: needs a key now"
+        yield from self._parameters(old, new, name)
+        yield from self._body(old.get("requestBody", {}), new.get("requestBody", {}), name)
+        yield from self._answers(old["responses"], new["responses"], name)
+
+    def _parameters(self, old: Document, new: Document, name: str) -> Iterator[str]:
+        ours, theirs = self._old.parameters(old), self._new.parameters(new)
+        for key, parameter in theirs.items():
+            if parameter.get("required") and not ours.get(key, {}).get("required"):
+                yield f"{name} {key}: is required now"
+        for key, parameter in ours.items():
+            if key not in theirs:
+                yield f"{name} {key}: is gone"
+                continue
+            before, after = parameter["schema"], theirs[key]["schema"]
+            if before.get("default") != after.get("default"):
+                yield f"{name} {key}: its default differs"
+            yield from self._requests.differences(before, after, f"{name} {key}")
+
+    def _body(self, old: Document, new: Document, name: str) -> Iterator[str]:
+        if new.get("required") and not old.get("required"):
+            yield f"{name}: a body is required now"
+        for media_type, content in old.get("content", {}).items():
+            if media_type not in new.get("content", {}):
+                yield f"{name}: does not take {media_type} any more"
+                continue
+            schema = new["content"][media_type]["schema"]
+            yield from self._requests.differences(content["schema"], schema, f"{name} body")
+
+    def _answers(self, old: Document, new: Document, name: str) -> Iterator[str]:
+        for status in sorted(new.keys() - old.keys()):
+            if status.startswith("2"):
+                yield f"{name} {status}: is a new kind of success"
+        for status, response in old.items():
+            if status in new:
+                yield from self._answer(response, new[status], f"{name} {status}")
+            elif status.startswith("2"):
+                yield f"{name} {status}: is gone"
+
+    def _answer(self, old: Document, new: Document, name: str) -> Iterator[str]:
+        old, new = self._old.resolved(old), self._new.resolved(new)
+        for header, reference in old.get("headers", {}).items():
+            if header not in new.get("headers", {}):
+                yield f"{name} {header}: is gone"
+                continue
+            before = self._old.resolved(reference)
+            after = self._new.resolved(new["headers"][header])
+            if before["required"] and not after["required"]:
+                yield f"{name} {header}: may be absent now"
+            yield from self._responses.differences(
+                after["schema"], before["schema"], f"{name} {header}"
+            )
+        for media_type, content in old.get("content", {}).items():
+            if media_type not in new.get("content", {}):
+                yield f"{name}: is not {media_type} any more"
+                continue
+            schema = new["content"][media_type]["schema"]
+            yield from self._responses.differences(schema, content["schema"], f"{name} answer")
+            yield from _removed(
+                self._old.whole(content["schema"]), self._new.whole(schema), f"{name} answer"
+            )
+
+
+class Resolver:
+    """Follows the references of a document."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def look_up(self, reference: str) -> Document:
+        """Return what a reference names."""
+        found = self._document
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+        return found
+
+    def resolved(self, thing: Document) -> Document:
+        """Return the thing, or what it refers to."""
+        return self.look_up(thing["$ref"]) if "$ref" in thing else thing
+
+    def whole(self, schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
+        """Return a schema with everything that it refers to in it."""
+        if isinstance(schema, list):
+            return [self.whole(part) for part in schema]
+        if not isinstance(schema, dict):
+            return schema
+        beside = {name: self.whole(part) for name, part in schema.items() if name != "$ref"}
+        return (
+            {**self.whole(self.look_up(schema["$ref"])), **beside} if "$ref" in schema else beside
+        )
+
+    def parameters(self, call: Document) -> dict[str, Document]:
+        """Return a call's parameters by place and name."""
+        found = [self.resolved(parameter) for parameter in call["parameters"]]
+        return {f"{each['in']} {each['name']}": each for each in found}
+
+
+def event_breaks(before: Document, after: Document) -> Iterator[str]:
+    """Yield everything that breaks subscribers to an event type."""
+    old_name, _, old_version = before["$id"].rpartition(":")
+    new_name, _, new_version = after["$id"].rpartition(":")
+    if old_name == new_name and int(new_version) > int(old_version):
+        return
+    if before["$id"] != after["$id"]:
+        yield f"{before['$id']}: became {after['$id']}"
+    compare = Subsets(Resolver(after).look_up, Resolver(before).look_up)
+    yield from compare.differences(after, before, old_name)
+    yield from _removed(before, after, old_name)
+
+
+def _removed(before: Any, after: Any, where: str) -> Iterator[str]:  # noqa: ANN401 - any part of a schema
+    """Yield the fields that answers had, also those that were optional."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        ours, theirs = before.get("properties", {}), after.get("properties", {})
+        for name in ours:
+            if name not in theirs:
+                yield f"{where}.{name}: is gone"
+            else:
+                yield from _removed(ours[name], theirs[name], f"{where}.{name}")
+        yield from _removed(before.get("items"), after.get("items"), f"{where}[]")
+        for old, new in zip(before.get("anyOf", []), after.get("anyOf", []), strict=False):
+            yield from _removed(old, new, where)
+
+
+def _major(document: Document) -> int:
+    return int(document["info"]["version"].partition(".")[0])

@@ -1,0 +1,45 @@
+"""The documents that the service publishes: as it makes them now, and as they are published."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from service.app import build
+from service.described.events import EVENT_TYPES
+from service.settings import read_settings
+from tests.contract.compatibility import OpenApiChange, event_breaks
+
+PUBLISHED: Final = Path(__file__).with_name("published")
+PATHS: Final = {
+    "openapi.json": "/openapi.json",
+    "asyncapi.json": "/asyncapi.json",
+    **{f"{name}.json": f"/schemas/{name}.json" for name in EVENT_TYPES},
+}
+"""Where the service serves each file."""
+
+
+async def made_now() -> dict[str, bytes]:
+    """Return the files as the service makes them; it needs no database for that."""
+    app = build(read_settings({"DATABASE_URL": "postgresql://nowhere"}))
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return {name: (await client.get(path)).content + b"\n" for name, path in PATHS.items()}
+
+
+def published() -> dict[str, bytes]:
+    """Return the files as they were published last."""
+    return {path.name: path.read_bytes() for path in sorted(PUBLISHED.glob("*.json"))}
+
+
+def breaks(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
+    """Return what callers and subscribers would miss; the AsyncAPI document repeats the schemas."""
+    found = [f"{name}: is gone" for name in before if name not in after]
+    for name in before.keys() & after.keys() - {"asyncapi.json"}:
+        old: dict[str, Any] = json.loads(before[name])
+        new: dict[str, Any] = json.loads(after[name])
+        found += (
+            OpenApiChange(old, new).breaks() if name == "openapi.json" else event_breaks(old, new)
+        )
+    return found

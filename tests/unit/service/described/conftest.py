@@ -1,0 +1,32 @@
+"""An app that nothing was connected to: it can describe itself all the same."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from service.app import build
+from service.described.openapi import openapi
+from service.settings import read_settings
+
+
+@pytest.fixture
+async def app() -> Starlette:
+    """Return the app; asyncpg wants a loop for the pool that it does not open yet."""
+    return build(read_settings({"DATABASE_URL": "postgresql://nowhere"}))
+
+
+@pytest.fixture
+def document(app: Starlette) -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    return openapi(app.routes)
+
+
+@pytest.fixture
+async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client without a key."""
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client

@@ -1,0 +1,203 @@
+"""The OpenAPI document: all of the route table, in words that are true."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from service.core.ids import LINK_ID_PATTERN
+from service.described.calls import calls_of
+from service.described.errors import WITHOUT_KEY
+from service.described.examples import LINK_ID, SHORT_LINK_ID
+from service.edge.endpoint import READ, WRITE, Path
+from service.edge.problems import STATUS_OF
+
+Document = dict[str, Any]
+
+
+def operations(document: Document) -> Iterator[Document]:
+    """Yield the calls of a document."""
+    for path in document["paths"].values():
+        yield from path.values()
+
+
+def contents(document: Document) -> Iterator[tuple[Document, Document]]:
+    """Yield the schema of every body, with each of its examples."""
+    for operation in operations(document):
+        bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for body in [*bodies, *document["components"]["responses"].values()]:
+            for content in body.get("content", {}).values():
+                for example in content.get("examples", {}).values():
+                    yield content["schema"], example["value"]
+
+
+def test_every_call_is_described(app: Starlette, document: Document) -> None:
+    """What the router serves is in the document, and nothing else."""
+    served = {
+        (route.path, method.lower())
+        for route in app.routes
+        if isinstance(route, Route) and isinstance(route.app, Path) and route.include_in_schema
+        for method in route.app.endpoints
+        if method != "HEAD"
+    }
+    assert served == {
+        (path, method) for path, found in document["paths"].items() for method in found
+    }
+    assert [
+        route for route in app.routes if not isinstance(getattr(route, "app", None), Path)
+    ] == []
+
+
+def test_names_are_unique(document: Document) -> None:
+    """No two calls have one operationId."""
+    names = [operation["operationId"] for operation in operations(document)]
+    assert len(names) == len(set(names)) == 24
+
+
+def test_examples_are_right(document: Document) -> None:
+    """Each example is what its schema says, with formats, so readers can copy it."""
+    found = list(contents(document))
+    for schema, example in found:
+        whole = {**schema, "components": document["components"]}
+        jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(example)
+    assert len(found) > 100
+
+
+def test_every_message_has_an_example(document: Document) -> None:
+    """Bodies in JSON show what they look like, but for the documents themselves."""
+    for operation in operations(document):
+        if operation["tags"] != ["described"]:
+            bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+            for body in bodies:
+                assert body.get("content", {}).get("application/json", {"examples": 1})["examples"]
+
+
+def test_vendors_examples_are_shown(document: Document) -> None:
+    """The answers on the two vendors' pages are the examples of their calls."""
+    paths = document["paths"]
+    linked = paths["/v1/documents/{id}/link"]["post"]["responses"]["201"]
+    assert linked["content"]["application/json"]["examples"]["example"]["value"] == {
+        "data": {
+            "link_id": "dlnk_01HY1",
+            "document_id": "doc_01HY1",
+            "entity_type": "deal",
+            "entity_id": "deal_01HY1",
+            "role": "signed",
+            "created_at": "2026-04-17T10:55:00Z",
+        }
+    }
+    resource = paths["/v1/documents/{id}/links"]["post"]["responses"]["201"]
+    assert resource["content"]["application/json"]["examples"]["new"]["value"] == {
+        "data": {
+            "id": "019696c6-4b3a-7e1d-b9a2-3f8c1d0e5a72",
+            "resource": {"id": "ship_abc123", "type": "shipment"},
+            "created_at": 1747094400,
+            "document": {"id": "dcmt_01j9abc123"},
+            "restored": False,
+        },
+        "message": "Document linked",
+    }
+
+
+@pytest.mark.parametrize(("code", "status"), STATUS_OF.items())
+def test_every_error_is_described(document: Document, code: str, status: int) -> None:
+    """Each code of the table of problems is the answer of some call, under its status."""
+    references = [
+        operation["responses"].get(str(status), {}).get("$ref")
+        for operation in operations(document)
+    ]
+    assert f"#/components/responses/{code}" in references
+
+
+def test_errors_are_those_that_can_happen(app: Starlette, document: Document) -> None:
+    """A call has the errors of its parts: of a body, of a key, of a precondition, and no others."""
+    paths = document["paths"]
+    read = set(paths["/v1/documents/{id}"]["get"]["responses"])
+    assert read == {"200", "400", "401", "403", "404", "405", "429", "500", "503"}
+    made = set(paths["/v1/documents"]["post"]["responses"])
+    assert made == {"201"} | read - {"200"} | {"408", "409", "412", "413", "415", "422"}
+    assert set(paths["/healthz"]["get"]["responses"]) == {"200", "405", "500"}
+    for call in calls_of(app.routes):
+        matches = "#/components/parameters/IfMatch" in str(paths[call.path][call.method.lower()])
+        assert matches == ("412" in paths[call.path][call.method.lower()]["responses"])
+
+
+def test_both_schemes_open_every_call_that_needs_a_key(document: Document) -> None:
+    """Either header will do, with the call's scope; what operators and readers need is open."""
+    for path, calls in document["paths"].items():
+        for operation in calls.values():
+            scopes = [scope for way in operation["security"] for scope in way.values()]
+            if path.startswith("/v1/"):
+                assert [set(way) for way in operation["security"]] == [{"bearer"}, {"apiKey"}]
+                assert scopes in ([[READ], [READ]], [[WRITE], [WRITE]])
+            else:
+                assert operation["security"] == []
+
+
+def test_headers_of_answers(document: Document) -> None:
+    """Every answer has an id, and every one to a known key its quota."""
+    quota = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit"}
+    responses = document["components"]["responses"]
+    for path, calls in document["paths"].items():
+        for operation in calls.values():
+            for status, response in operation["responses"].items():
+                name = response.get("$ref", "").rpartition("/")[2]
+                headers = (responses[name] if name else response)["headers"].keys()
+                assert "X-Request-ID" in headers
+                if path.startswith("/v1/") and status not in {"401", "500", "503"}:
+                    assert quota <= headers
+    assert "WWW-Authenticate" in responses["invalid_key"]["headers"]
+    assert "Allow" in responses[f"method_not_allowed{WITHOUT_KEY}"]["headers"]
+    for code in ("rate_limited", "unavailable"):
+        assert "Retry-After" in responses[code]["headers"]
+
+
+def test_links_lead_to_calls_with_their_parameters(document: Document) -> None:
+    """A link gives its target every parameter of the path."""
+    paths = {
+        operation["operationId"]: (path, operation)
+        for path, calls in document["paths"].items()
+        for operation in calls.values()
+    }
+    found = [
+        link
+        for operation in operations(document)
+        for response in operation["responses"].values()
+        for link in response.get("links", {}).values()
+    ]
+    for link in found:
+        path, target = paths[link["operationId"]]
+        assert {name for name in ("id", "link_id", "entity_id") if f"{{{name}}}" in path} <= set(
+            link["parameters"]
+        )
+        named = {parameter.get("name") for parameter in target["parameters"]}
+        assert set(link["parameters"]) <= named
+    assert len(found) == 40
+
+
+def test_descriptions_of_queries_are_there(document: Document) -> None:
+    """No parameter of a query goes without a word, nor takes a null that a query cannot hold."""
+    for operation in operations(document):
+        for parameter in operation["parameters"]:
+            if parameter.get("in") == "query":
+                assert parameter["description"]
+                assert "null" not in str(parameter["schema"])
+
+
+def test_patterns_are_everybody_s(document: Document) -> None:
+    """Nothing in a schema needs Python to be read: `$` alone is the end."""
+    assert r"(?!\n)" not in str(document)
+    validator = jsonschema_rs.Draft202012Validator({"pattern": LINK_ID_PATTERN})
+    assert validator.is_valid(LINK_ID)
+    assert validator.is_valid(SHORT_LINK_ID)
+    assert not validator.is_valid(SHORT_LINK_ID + "\n")
+
+
+def test_every_call_says_what_it_does(document: Document) -> None:
+    """A few words in a list, and the rest where there is room."""
+    for operation in operations(document):
+        assert 0 < len(operation["summary"]) <= 80
+        assert operation["description"].startswith(operation["summary"])
