@@ -15,7 +15,10 @@ from tests.waiting import until
 SCHEMA = Path("schema.sql").read_text()
 DOCUMENTS = 20
 ENTITIES = 10
-LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+LOST = (
+    OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)  # fmt: skip
 RECONNECT_S = 0.1
 
 

@@ -112,7 +112,11 @@ class Worker:
                 raise AssertionError(message)
             return None
 
-        found = await until(look, timeout_s)
+        try:
+            found = await until(look, timeout_s)
+        except TimeoutError:
+            message = f"no {event} {fields} in {timeout_s} s: {self.output()[-3000:]}"
+            raise AssertionError(message) from None
         assert found
         return found
 
