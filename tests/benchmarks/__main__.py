@@ -44,7 +44,7 @@ def bench(  # noqa: PLR0913 - a command line
     ] = False,
     only: Annotated[str, typer.Option(help=f"Some of {', '.join(PARTS)}, with commas.")] = "",
     rounds: Annotated[int, typer.Option(help="How often each measurement is made.")] = 3,
-    seconds: Annotated[int, typer.Option(help="How long each timed measurement lasts.")] = 10,
+    seconds: Annotated[int, typer.Option(help="How long each timed measurement lasts.")] = 8,
     events: Annotated[int, typer.Option(help="How many events there are to drain.")] = 300_000,
     backlog: Annotated[int, typer.Option(help="How many in a great backlog.")] = 3_000_000,
     links: Annotated[int, typer.Option(help="How many links in a great workspace.")] = 5_000_000,

@@ -21,18 +21,20 @@ async def measure(database: Database, clients: int, seconds: int) -> Figures:
     payload_bytes = (await fetch_row(database.dsn, PAYLOAD_BYTES))["bytes"]
     await checkpoint(database.dsn)
     async with counted.rows(database.dsn) as rows:
-        output = _run(database, clients, seconds, payload_bytes)
+        output = run(
+            database, payload_bytes, f"--client={clients}", "--jobs=1", f"--time={seconds}",
+            f"--define=documents={DOCUMENTS}", f"--define=entities={ENTITIES}",
+        )  # fmt: skip
     rows.check(int(_find(PROCESSED, output)))
     return {f"pgbench.c{clients}.rate": float(_find(RATE, output))}
 
 
-def _run(database: Database, clients: int, seconds: int, payload_bytes: int) -> str:
+def run(database: Database, payload_bytes: int, *options: str) -> str:
+    """Run the script in the database's workspace and return what pgbench says."""
     command = [
-        str(wheel_bindir() / "pgbench"), "--no-vacuum", "--protocol=prepared",
-        f"--client={clients}", "--jobs=1", f"--time={seconds}", f"--file={SCRIPT}",
-        f"--define=documents={DOCUMENTS}", f"--define=entities={ENTITIES}",
+        str(wheel_bindir() / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--file={SCRIPT}",
         f"--define=workspace={database.workspace}", f"--define=payload_bytes={payload_bytes}",
-        database.dsn,
+        *options, database.dsn,
     ]  # fmt: skip
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:

@@ -63,7 +63,6 @@ LINKS = (
     Row(*ONE, "openfga.c32.rate", "OpenFGA, write", at_least=4),
     Row(*ONE, "fastapi.c32.rate", "FastAPI, SQLAlchemy", at_least=15),
     Row("new links, 1 connection, p50", "links.w1c1.p50", "ms", "openfga.c1.p50", "OpenFGA", at_most=0.9),
-    Row(BESIDE, "links.w1c1.p50", "ms", "fastapi.c1.p50", "FastAPI, SQLAlchemy"),
     Row("links in batches of 500, 2 workers", "batch.w2c4.rate", "/s", *PGBENCH, at_least=3),
 )  # fmt: skip
 

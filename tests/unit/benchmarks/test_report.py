@@ -1,0 +1,46 @@
+"""The benchmark's table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import report
+
+ROUNDS = [
+    {"links.w2c128.rate": 1200.0, "pgbench.c32.rate": 1000.0, "memory.many.mib": 121.0},
+    {"links.w2c128.rate": 300.0, "pgbench.c32.rate": 200.0},
+    {"links.w2c128.rate": 1100.0, "pgbench.c32.rate": 1000.0},
+]
+
+
+def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
+    """A round in which everything was slow counts by its ratio; each target says if it is met."""
+    report.save(tmp_path / "figures.json", ROUNDS, {"cores": 2})
+    saved = json.loads((tmp_path / "figures.json").read_text())
+    assert saved["targets"] == [
+        {
+            "what": "new links, 2 workers, 128 connections",
+            "target": "≥ 1.2×",
+            "value": pytest.approx(1.2),
+            "met": True,
+        },
+        {
+            "what": "memory after very many requests",
+            "target": "≤ 120 MiB",
+            "value": 121.0,
+            "met": False,
+        },
+    ]
+    assert saved["medians"]["links.w2c128.rate"] == 1100.0
+
+
+def test_table_shows_what_was_measured_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines without figures are left out, and those that only compare, without what they compare with."""
+    report.show(ROUNDS, {"cores": 2})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("│")[1].strip() for line in lines if line.startswith("│")] == [
+        "new links, 2 workers, 128 connections",
+        "memory after very many requests",
+    ]
+    assert any("1,100 (300 – 1,200) /s" in line and "yes" in line for line in lines)
