@@ -63,12 +63,14 @@ def bench(  # noqa: PLR0913 - a command line
 async def _bench(here: Stage, chosen: list[str], rounds: int, output: Path) -> None:
     about = {**await machine.describe(here.postgres.dsn()), **asdict(here.scale)}
     measured: list[Figures] = [{} for _ in range(rounds)]
-    async with here.running:
-        for name in chosen:
-            await _measure(here, name, measured)
-            report.save(output, measured, about)
-    report.show(measured, about)
-    say(f"figures of every round: {output}")
+    try:
+        async with here.running:
+            for name in chosen:
+                await _measure(here, name, measured)
+    finally:  # what was measured before something went wrong is shown all the same
+        report.save(output, measured, about)
+        report.show(measured, about)
+        say(f"figures of every round: {output}")
 
 
 async def _measure(here: Stage, name: str, measured: list[Figures]) -> None:
