@@ -60,6 +60,7 @@ def build(settings: Settings) -> Starlette:
     lists = DocumentLists(database)
     keys = KeyRing(database)
     metrics = Metrics()
+    limiter = make_limiter(settings.links_rate_limit_storage, metrics.storage_away)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -76,6 +77,7 @@ def build(settings: Settings) -> Starlette:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            await limiter.close()
 
     routes: list[BaseRoute] = [
         *link_routes(Links(database, writer)),
@@ -88,7 +90,7 @@ def build(settings: Settings) -> Starlette:
     gate = partial(
         Gate,
         keys=keys,
-        limiter=make_limiter(settings.links_rate_limit_storage),
+        limiter=limiter,
         default_rate=settings.links_rate_limit,
         metrics=metrics,
     )

@@ -1,5 +1,6 @@
 """Running the app under uvicorn, in one process or several."""
 
+import logging
 import os
 import signal
 import tempfile
@@ -12,6 +13,8 @@ from service import logs
 from service.protocol import LimitedProtocol, Limits
 from service.settings import Settings
 
+log = logging.getLogger(__name__)
+
 GRACE_S = 10
 """For requests in flight at SIGTERM."""
 
@@ -19,6 +22,10 @@ GRACE_S = 10
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; exits the process with 1 if it cannot start."""
     logs.set_up(settings.links_log_level)
+    if settings.links_workers > 1 and settings.links_rate_limit_storage == "memory":
+        log.warning(
+            "rate_limits.each_process_on_its_own", extra={"workers": settings.links_workers}
+        )
     signal.signal(signal.SIGTERM, _end)  # uvicorn sends it once more when it has finished
     with tempfile.TemporaryDirectory(prefix="document-links-metrics-") as folder:
         if settings.links_workers > 1:

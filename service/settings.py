@@ -71,6 +71,8 @@ def _problems(field: msgspec.structs.FieldInfo, value: str | None) -> Iterator[s
         yield f"{name}: {error}"
     except ValueError:
         yield f'{name}: not a rate like "1000/minute"'
+    if name == "LINKS_RATE_LIMIT_STORAGE" and value != "memory" and not _names_redis(value):
+        yield f"{name}: neither `memory` nor a URL like redis://user:password@host:6379/0"
     if name == "DATABASE_URL" and not _names_postgres(value):
         yield f"{name}: not a URL like postgresql://user:password@host:5432/database"
 
@@ -78,6 +80,19 @@ def _problems(field: msgspec.structs.FieldInfo, value: str | None) -> Iterator[s
 def _names_postgres(url: str) -> bool:
     try:
         return urlsplit(url).scheme in {"postgresql", "postgres"}
+    except ValueError:
+        return False
+
+
+def _names_redis(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in {"redis", "rediss"}
+            and bool(parts.hostname)
+            and parts.port != 0  # and it is a number at all
+            and (parts.path.strip("/") or "0").isdigit()
+        )
     except ValueError:
         return False
 

@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import Scope
 
@@ -29,7 +29,17 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
+        self._storage_away = Gauge(
+            "links_rate_limit_storage_away",
+            "1 while a process cannot reach the shared storage of the rate limits, and counts by itself.",
+            multiprocess_mode="max",
+            registry=self._registry,
+        )
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def storage_away(self, is_away: bool) -> None:  # noqa: FBT001 - its name says what it means
+        """Note whether the rate limits' storage is away."""
+        self._storage_away.set(is_away)
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Count one response."""

@@ -1,18 +1,23 @@
 """Rate limits: a fixed window for each key, counted here or in a Redis that processes share."""
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import limits
 from limits.aio.storage import RedisStorage
-from limits.aio.strategies import FixedWindowRateLimiter
-
-from service.core.errors import Unavailable
 
 MAX_WINDOWS: Final = 100_000
 """Counters kept in memory before those of past windows are thrown away."""
+
+STORAGE_TIMEOUT_S: Final = 0.25
+"""A call waits no longer for the count."""
+LOOK_EVERY_S: Final = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class Quota(NamedTuple):
@@ -44,39 +49,77 @@ class MemoryLimiter:
         self._counts[counter] = count
         return Quota(limit, max(limit - count, 0), (number + 1) * window_s, window_s, count > limit)
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
     def _forget_past_windows(self) -> None:
         now = self._clock()
         self._counts = {c: n for c, n in self._counts.items() if (c[2] + 1) * c[1] > now}
 
 
 class SharedLimiter:
-    """Counts in Redis, for all processes together, by the `limits` library."""
+    """Counts in Redis, for all processes together, by the `limits` library: one round trip a call.
 
-    def __init__(self, url: str) -> None:
-        self._limiter = FixedWindowRateLimiter(RedisStorage("async+" + url))
+    While Redis is away each process counts by itself, and looks once a second whether it is back.
+    """
+
+    def __init__(self, url: str, on_away: Callable[[bool], None] = lambda _: None) -> None:
+        self._storage = RedisStorage(
+            f"async+{url}",
+            implementation="redispy",
+            socket_timeout=STORAGE_TIMEOUT_S,
+            socket_connect_timeout=STORAGE_TIMEOUT_S,
+        )
+        errors = self._storage.base_exceptions
+        self._away: tuple[type[Exception], ...] = (
+            *(errors if isinstance(errors, tuple) else (errors,)),
+            OSError,
+            TimeoutError,
+        )
+        self._alone = MemoryLimiter()
+        self._on_away = on_away
+        self._is_away = False
+        self._look_at = 0.0
 
     async def hit(self, key_id: str, rate: str) -> Quota:
-        """Count a call and return where the key stands.
-
-        Raises:
-            Unavailable: Redis is away.
-        """
-        item = limits.parse(rate)
-        window_s = item.get_expiry()
+        """Count a call and return where the key stands."""
+        if self._is_away and time.monotonic() < self._look_at:
+            return await self._alone.hit(key_id, rate)
+        limit, window_s = parse_rate(rate)
+        number = int(time.time() // window_s)
+        self._look_at = time.monotonic() + LOOK_EVERY_S  # one call looks, others go by
         try:
-            allowed = await self._limiter.hit(item, key_id)
-            reset_at, remaining = await self._limiter.get_window_stats(item, key_id)
-        except Exception as error:
-            raise Unavailable("the storage of the rate limits is not available") from error
-        return Quota(item.amount, remaining, int(reset_at), window_s, not allowed)
+            async with asyncio.timeout(STORAGE_TIMEOUT_S):
+                count = await self._storage.incr(f"{key_id}/{window_s}/{number}", window_s)
+        except self._away as error:
+            self._tell(is_away=True, error=str(error) or type(error).__name__)
+            return await self._alone.hit(key_id, rate)
+        self._tell(is_away=False)
+        return Quota(limit, max(limit - count, 0), (number + 1) * window_s, window_s, count > limit)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        bridge: Any = self._storage.bridge  # which of three clients it has, its type does not say
+        await bridge.get_connection().aclose()
+
+    def _tell(self, *, is_away: bool, error: str = "") -> None:
+        """Say it once when it changes."""
+        if is_away == self._is_away:
+            return
+        self._is_away = is_away
+        self._on_away(is_away)
+        if is_away:
+            log.warning("rate_limits.storage_away", extra={"error": error})
+        else:
+            log.warning("rate_limits.storage_back")
 
 
 Limiter = MemoryLimiter | SharedLimiter
 
 
-def make_limiter(storage: str) -> Limiter:
-    """Return the limiter for `memory` or a Redis URL."""
-    return MemoryLimiter() if storage == "memory" else SharedLimiter(storage)
+def make_limiter(storage: str, on_away: Callable[[bool], None] = lambda _: None) -> Limiter:
+    """Return the limiter for `memory` or a Redis URL; `on_away` is told when that one is away or back."""
+    return MemoryLimiter() if storage == "memory" else SharedLimiter(storage, on_away)
 
 
 @lru_cache(maxsize=1024)

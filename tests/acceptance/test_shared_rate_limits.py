@@ -1,0 +1,158 @@
+"""Rate limits that processes share through a real Redis, which may go away."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local import programs
+from service.edge.rates import MemoryLimiter, Quota, SharedLimiter
+from tests.api import new_key
+from tests.redis import Redis
+from tests.waiting import eventually, until
+
+RATE = "20/hour"
+URL = "/v1/documents/doc_1"
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """Yield a Redis."""
+    with Redis() as redis:
+        yield redis
+
+
+@pytest.fixture
+async def limiter(redis: Redis) -> AsyncIterator[SharedLimiter]:
+    """Yield one of several limiters on it."""
+    limiter = SharedLimiter(redis.url)
+    yield limiter
+    await limiter.close()
+
+
+async def test_it_counts_as_a_limiter_in_memory_does(limiter: SharedLimiter) -> None:
+    """Limit, remaining, reset and refusal are the same, wherever the count is."""
+    memory = MemoryLimiter()
+    for _ in range(5):
+        assert await limiter.hit("key", "3/day") == await memory.hit("key", "3/day")
+    assert not (await limiter.hit("other", "3/day")).exceeded
+
+
+async def test_calls_at_once_are_counted_once_each(redis: Redis, limiter: SharedLimiter) -> None:
+    """Two processes' calls together use up one limit, to the call."""
+    other = SharedLimiter(redis.url)
+    quotas: list[Quota] = []
+    for _ in range(10):
+        hits = [each.hit("key", "30/day") for each in (limiter, other) for _ in range(3)]
+        quotas += await asyncio.gather(*hits)
+    await other.close()
+    assert sum(quota.exceeded for quota in quotas) == 30
+    assert sorted(quota.remaining for quota in quotas)[30:] == list(range(30))
+
+
+async def test_a_call_is_one_round_trip(redis: Redis, limiter: SharedLimiter) -> None:
+    """Once the script is loaded, each call sends one command."""
+    await limiter.hit("key", RATE)
+    before = await commands(redis)
+    for _ in range(10):
+        await limiter.hit("key", RATE)
+    assert await commands(redis) - before == 10 + 1  # and the one that asks
+
+
+async def commands(redis: Redis) -> int:
+    """Return how many commands callers have sent (what a script does counts too, but for these)."""
+    host, _, port = redis.url.removeprefix("redis://").removesuffix("/0").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"INFO commandstats\r\n")
+    length = int((await reader.readline())[1:])
+    text = (await reader.readexactly(length)).decode()
+    writer.close()
+    calls = {
+        line.partition(":")[0]: int(line.partition("calls=")[2].partition(",")[0])
+        for line in text.splitlines()
+        if "calls=" in line
+    }
+    return calls["cmdstat_evalsha"] + calls.get("cmdstat_info", 0) + 1
+
+
+async def test_hanging_storage_costs_one_call_a_moment(
+    redis: Redis, limiter: SharedLimiter
+) -> None:
+    """A Redis that does not answer delays one call by a quarter of a second; the others go by."""
+    await limiter.hit("key", RATE)
+    redis.pause()
+    began = time.monotonic()
+    quotas = [await limiter.hit("key", RATE) for _ in range(15)]
+    redis.resume()
+    assert time.monotonic() - began < 2  # not 15 times 0.25
+    assert [quota.remaining for quota in quotas] == list(range(19, 4, -1))
+
+
+def client_of(program: programs.Program, key: str) -> httpx.AsyncClient:
+    """Return a client of one of the processes."""
+    return httpx.AsyncClient(base_url=program.url, headers={"X-API-KEY": key}, timeout=30)
+
+
+def logged(program: programs.Program, event: str) -> int:
+    """Return how often an event is in a process' log."""
+    return program.log.read_text().count(f'"event":"{event}"')
+
+
+async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_path: Path) -> None:
+    """They count together; while Redis is away each goes on by itself, and says so once; then together."""
+    key = await new_key(database, rate_limit=RATE)
+    settings = {"LINKS_RATE_LIMIT_STORAGE": redis.url}
+    with ExitStack() as running:
+        pair = []
+        for name in "ab":
+            folder = tmp_path / name
+            folder.mkdir()
+            pair.append(running.enter_context(programs.service(database, folder, **settings)))
+        async with client_of(pair[0], key) as first, client_of(pair[1], key) as second:
+            answers = [await client.get(URL) for _ in range(5) for client in (first, second)]
+            left = [answer.headers["x-ratelimit-remaining"] for answer in answers]
+            assert left == [str(number) for number in range(19, 9, -1)]
+            for _ in range(5):
+                await asyncio.gather(first.get(URL), second.get(URL))
+            refused = await second.get(URL)
+            assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+            assert 0 < int(refused.headers["retry-after"]) <= 3600
+
+            redis.stop()
+            for client in (first, second):
+                answers = [await client.get(URL) for _ in range(3)]
+                left = [answer.headers["x-ratelimit-remaining"] for answer in answers]
+                assert left == ["19", "18", "17"]
+            assert [logged(program, "rate_limits.storage_away") for program in pair] == [1, 1]
+            metric = "links_rate_limit_storage_away 1.0"
+            assert metric in (await first.get("/metrics")).text
+
+            redis.start()
+
+            async def together() -> bool:
+                await asyncio.gather(first.get(URL), second.get(URL))
+                return all(logged(each, "rate_limits.storage_back") == 1 for each in pair)
+
+            await until(together)
+            assert "links_rate_limit_storage_away 0.0" in (await first.get("/metrics")).text
+
+
+async def test_it_starts_without_redis(database: str, tmp_path: Path) -> None:
+    """A Redis that is not there yet keeps nobody from being served."""
+    key = await new_key(database)
+    with Redis() as redis:
+        url = redis.url
+    with programs.service(database, tmp_path, LINKS_RATE_LIMIT_STORAGE=url) as program:
+        async with client_of(program, key) as client:
+            assert (await client.get(URL)).status_code == 404
+        eventually(lambda: logged(program, "rate_limits.storage_away") == 1)
+
+
+def test_processes_on_their_own_are_told_of(database: str, tmp_path: Path) -> None:
+    """Several workers that count in memory are said to do so at the start."""
+    with programs.service(database, tmp_path, LINKS_WORKERS="2") as program:
+        assert logged(program, "rate_limits.each_process_on_its_own") == 1
