@@ -1,0 +1,46 @@
+"""Patterns in the schemas: they take what the service takes, and nothing else."""
+
+import jsonschema_rs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.core.ids import LINK_ID_PATTERN, LINK_PREFIX, from_text, to_text
+from service.core.resources import ID_PATTERN, PREFIX_PATTERN, is_valid_id, type_of
+
+UUIDS = st.uuids()
+ALMOST = st.one_of(
+    st.from_regex(LINK_ID_PATTERN, fullmatch=True),
+    st.from_regex(r"dlnk_[0-9a-zA-Z]{24,28}", fullmatch=True),
+    UUIDS.map(str),
+    UUIDS.map(lambda uuid: uuid.hex),
+    UUIDS.map(lambda uuid: to_text(LINK_PREFIX, uuid)),
+    UUIDS.map(lambda uuid: to_text("doc", uuid)),
+    st.text(),
+)
+IDS = st.one_of(
+    st.from_regex(r"(ful|ship|ast|mfst|item|deal)?_?[A-Za-z0-9_.\-]{0,130}", fullmatch=True),
+    st.text(),
+)
+
+
+def takes(pattern: str, text: str) -> bool:
+    """Whether a JSON Schema with that pattern takes the text."""
+    return jsonschema_rs.Draft202012Validator({"pattern": pattern}).is_valid(text)
+
+
+@given(ALMOST)
+def test_link_ids(text: str) -> None:
+    """A link's id is taken in either form."""
+    assert takes(LINK_ID_PATTERN, text) == (from_text(LINK_PREFIX, text) is not None)
+
+
+@given(IDS)
+def test_ids(text: str) -> None:
+    """An id of a document or an entity is what the service takes for one."""
+    assert takes(ID_PATTERN, text) == is_valid_id(text)
+
+
+@given(IDS.filter(is_valid_id))
+def test_prefixes(text: str) -> None:
+    """A resource's id, if it is an id, has the pattern if its prefix tells a type."""
+    assert takes(PREFIX_PATTERN, text) == (type_of(text) is not None)
