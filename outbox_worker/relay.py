@@ -7,6 +7,7 @@ after a crash. Postgres is only read from, but for a checkpoint every 10 s of wo
 
 import asyncio
 import time
+import traceback
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
@@ -135,7 +136,17 @@ class Relay:
             self.metrics.fenced.inc()
         if isinstance(error, MessageSizeTooLargeError):
             self._batch_bytes = max(self._batch_bytes // 2, LEAST_BATCH_BYTES)
-        self.health.failing(type(error).__name__, detail=str(error))
+        self.health.failing(type(error).__name__, detail=str(error), during=_during(error))
+
+
+def _during(error: BaseException) -> str:
+    """Return the innermost function of ours that the error came through."""
+    ours = [
+        f"{frame.f_globals['__name__'].rpartition('.')[2]}.{frame.f_code.co_name}"
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals["__name__"].startswith(__package__ or "")
+    ]
+    return ours[-1] if ours else ""
 
 
 class Packed(NamedTuple):
