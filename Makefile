@@ -6,7 +6,7 @@ MODULES := tests/contract/node_modules/.package-lock.json
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test contract publish-contract lint format bench bench-peers lock clean
+.PHONY: help setup run test test-faults contract publish-contract lint format bench bench-peers lock clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,10 @@ run: $(STAMP)  ## start everything on this machine, link a document, show its ev
 	@$(BIN)/python -m deploy.local run
 
 test: $(STAMP)  ## every test, on real Postgres and Kafka (ARGS="-k name" to choose)
-	@$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/contract $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/contract $(ARGS)
+
+test-faults: $(STAMP)  ## the relay through long faults: brokers, Postgres, the network (half an hour)
+	@FAULT_SECONDS=60 $(BIN)/python -m pytest --timeout 1800 tests/acceptance/test_faults.py tests/acceptance/test_recovery_*.py $(ARGS)
 
 contract: $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and /docs, with others' tools (needs npm, Chromium)
 	@$(BIN)/python -m pytest tests/contract $(ARGS)

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
 import pytest
@@ -23,6 +24,8 @@ from tests.worker import Worker
 FAULT_S = float(os.environ.get("FAULT_SECONDS", "4"))
 MARGIN_S = 60
 WRITERS = 2
+# One thread that stays: a broker ends with the thread that started it.
+BESIDE = ThreadPoolExecutor(max_workers=1)
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -67,6 +70,7 @@ FAULTS = {"delay": delayed, "resets": reset, "silence": silent}
 Fault = Callable[[Line], Awaitable[None]]
 
 
+@pytest.mark.xdist_group("a line to Kafka")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_line_to_kafka(
@@ -132,6 +136,11 @@ def cluster() -> Iterator[KafkaCluster]:
         yield cluster
 
 
+async def beside(work: Callable[[int], None], node: int) -> None:
+    """Do something to a broker while the writers go on."""
+    await asyncio.get_running_loop().run_in_executor(BESIDE, work, node)
+
+
 async def kill_partition_leader(cluster: KafkaCluster, topic: str) -> None:
     """Kill the leader of a partition."""
     await kill_and_restart(cluster, await topics.leader(cluster.bootstrap, topic))
@@ -147,7 +156,8 @@ async def kill_and_restart(cluster: KafkaCluster, *nodes: int) -> None:
     for node in nodes:
         cluster.kill(node)
     await last(FAULT_S)
-    await asyncio.gather(*(asyncio.to_thread(cluster.start_broker, node) for node in nodes))
+    for node in nodes:
+        await beside(cluster.start_broker, node)
 
 
 async def two_of_three(cluster: KafkaCluster, _: str) -> None:
@@ -162,8 +172,8 @@ async def two_of_three(cluster: KafkaCluster, _: str) -> None:
 async def rolling_restart(cluster: KafkaCluster, _: str) -> None:
     """Restart one broker after the other."""
     for node in range(3):
-        await asyncio.to_thread(cluster.stop_broker, node)
-        await asyncio.to_thread(cluster.start_broker, node)
+        await beside(cluster.stop_broker, node)
+        await beside(cluster.start_broker, node)
 
 
 BROKER_FAULTS = {
@@ -174,6 +184,7 @@ BROKER_FAULTS = {
 }
 
 
+@pytest.mark.xdist_group("three brokers")
 @pytest.mark.parametrize("fault", BROKER_FAULTS.values(), ids=BROKER_FAULTS)
 async def test_brokers(
     database: str, cluster: KafkaCluster, fault: Callable[[KafkaCluster, str], Awaitable[None]]

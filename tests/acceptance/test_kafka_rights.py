@@ -21,6 +21,9 @@ PREFIXED = 4
 ALLOW = 3
 
 
+pytestmark = pytest.mark.xdist_group("rights")
+
+
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
     """Yield a broker whose outer door wants a password and grants nothing by itself."""
