@@ -15,6 +15,7 @@ from service import logs
 from service.described.routes import routes as described_routes
 from service.documents.routes import Documents
 from service.documents.routes import routes as document_routes
+from service.edge.cors import Cors
 from service.edge.gate import Gate
 from service.edge.keys import KeyRing
 from service.edge.lists import DocumentLists
@@ -93,6 +94,7 @@ def build(settings: Settings) -> Starlette:
         limiter=limiter,
         default_rate=settings.links_rate_limit,
         metrics=metrics,
+        cors=Cors(settings.cors_origins) if settings.cors_origins else None,
     )
     return LinkService(routes, lifespan, gate)
 

@@ -1,6 +1,7 @@
 """The service's settings: read from the environment once, validated together, passed down."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 PREFIX: Final = "LINKS_"
+
+_origin = re.compile(r"(\*|https?://([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?)\Z").match
 
 
 class SettingsError(Exception):
@@ -28,6 +31,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=lambda na
     links_rate_limit: str = "1000/minute"
     links_rate_limit_storage: str = "memory"
     """`memory`, each process on its own, or a Redis URL that several share."""
+    links_cors_origins: str = ""
+    """Origins whose pages may call from a browser, comma-separated, `*` for any; none unless told."""
     links_request_timeout: Annotated[float, Meta(gt=0, le=3600)] = 10.0
     """Seconds that a caller has to send a request's head, and again for its body."""
     links_idle_timeout: Annotated[int, Meta(ge=0, le=3600)] = 75
@@ -36,6 +41,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=lambda na
     """Of each process."""
     links_log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` logs every request."""
+
+    @property
+    def cors_origins(self) -> list[str]:
+        """The origins, one by one."""
+        return [origin.strip() for origin in self.links_cors_origins.split(",") if origin.strip()]
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -71,6 +81,8 @@ def _problems(field: msgspec.structs.FieldInfo, value: str | None) -> Iterator[s
         yield f"{name}: {error}"
     except ValueError:
         yield f'{name}: not a rate like "1000/minute"'
+    if name == "LINKS_CORS_ORIGINS" and not all(map(_is_origin, value.split(","))):
+        yield f"{name}: not a list like https://app.example.com,https://example.com:8443, nor `*`"
     if name == "LINKS_RATE_LIMIT_STORAGE" and value != "memory" and not _names_redis(value):
         yield f"{name}: neither `memory` nor a URL like redis://user:password@host:6379/0"
     if name == "DATABASE_URL" and not _names_postgres(value):
@@ -82,6 +94,11 @@ def _names_postgres(url: str) -> bool:
         return urlsplit(url).scheme in {"postgresql", "postgres"}
     except ValueError:
         return False
+
+
+def _is_origin(text: str) -> bool:
+    """Whether it is an origin as browsers send it, or `*`."""
+    return _origin(text.strip()) is not None
 
 
 def _names_redis(url: str) -> bool:

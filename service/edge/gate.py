@@ -12,6 +12,7 @@ from service.core.requests import Reply
 from service.edge import problems
 from service.edge.body import Disconnected
 from service.edge.call import Call
+from service.edge.cors import Cors, is_preflight
 from service.edge.endpoint import send_response
 from service.edge.keys import KeyRing
 from service.edge.metrics import Metrics
@@ -27,14 +28,22 @@ log = logging.getLogger(__name__)
 class Gate:
     """ASGI middleware around the router: nothing under /v1 is reached without a key."""
 
-    def __init__(
-        self, app: ASGIApp, *, keys: KeyRing, limiter: Limiter, default_rate: str, metrics: Metrics
+    def __init__(  # noqa: PLR0913 - the parts, put together in one place
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        limiter: Limiter,
+        default_rate: str,
+        metrics: Metrics,
+        cors: Cors | None = None,
     ) -> None:
         self._app = app
         self._keys = keys
         self._limiter = limiter
         self._default_rate = default_rate
         self._metrics = metrics
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; every response carries its id, and those to a known key their quota."""
@@ -46,8 +55,12 @@ class Gate:
         scope["call"] = call
         response = _Response(send, call.request_id)
         try:
+            if self._cors is not None and await self._answer_preflight(call, response):
+                return
             if call.path.startswith("/v1/"):
                 await self._admit(call, response)
+            if b"%" in scope["raw_path"]:
+                _check_encoded(scope["raw_path"])
             await self._app(scope, receive, response.send)
             if call.reply is not None:
                 await _send_reply(call, call.reply, response)
@@ -58,6 +71,15 @@ class Gate:
         self._metrics.observe(scope, response.status, time.perf_counter() - started)
         if log.isEnabledFor(logging.DEBUG):
             _log_access(call, response.status, started)
+
+    async def _answer_preflight(self, call: Call, response: "_Response") -> bool:
+        """Let browsers of the known origins read the response; a preflight is answered here."""
+        if self._cors is not None:
+            response.headers += self._cors.headers(call)
+        if not is_preflight(call):
+            return False
+        await send_response(response.send, 204, [], b"")
+        return True
 
     async def _admit(self, call: Call, response: "_Response") -> None:
         """Let the call in if its key is good and has calls left in this window."""
@@ -71,6 +93,16 @@ class Gate:
                 f"the limit of {quota.limit} calls in {quota.window_s} s is used up: wait {wait_s} s",
                 headers=[(b"retry-after", b"%d" % wait_s)],
             )
+
+
+def _check_encoded(path: bytes) -> None:
+    """Let no id bring a slash of its own: decoded, it would name another path.
+
+    Raises:
+        HTTPException: 404.
+    """
+    if b"%2F" in path.upper():
+        raise HTTPException(404)
 
 
 class _Response:
