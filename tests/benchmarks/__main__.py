@@ -1,6 +1,7 @@
 """`make bench` and `make bench-peers`: part after part, round after round, as a table and as JSON."""
 
 import logging
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -84,11 +85,14 @@ async def _measure(here: Stage, name: str, measured: list[Figures]) -> None:
 
 def main() -> int:
     """Run; 1 with one clear message where something is missing or went wrong."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up then, too
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a new topic has no leader at first
     try:
         typer.run(bench)
     except LocalError as error:
         say(str(error))
+        return 1
+    except KeyboardInterrupt:
         return 1
     return 0
 

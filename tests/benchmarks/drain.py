@@ -91,6 +91,8 @@ async def watch(consumer: AIOKafkaConsumer, process: Process, events: int) -> tu
         if sample.offsets > (samples[-1].offsets if samples else 0):
             samples.append(sample)
         elif samples and sample.offsets >= events and sample.at > samples[-1].at + QUIET_S:
+            if len(samples) == 1:
+                raise LocalError(f"{events} events are too few to be timed")
             return samples[0], samples[-1]
         if not process.running or sample.at > deadline:
             raise LocalError(f"the backlog was not drained\n{process.log_tail()}")
