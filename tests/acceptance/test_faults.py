@@ -240,16 +240,18 @@ async def test_topic_that_takes_only_small_messages(database: str, kafka: str, t
         await load.reckon(database, kafka, topic)
 
 
-async def test_killed_again_and_again(database: str, kafka: str, topic: str) -> None:
-    """A worker that is killed every two seconds publishes everything once."""
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+async def test_killed_again_and_again(database: str, kafka: str, topic: str, delivery: str) -> None:
+    """A worker that is killed every two seconds loses nothing, and exactly once repeats nothing."""
     await load.prepare(database)
-    with Worker(database, kafka, topic) as worker:
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         async with load.writers(lambda: database, WRITERS):
             for _ in range(max(3, int(FAULT_S / 2))):
                 await last(2)
                 worker.end(signal.SIGKILL)
                 worker.start()
-        await load.reckon(database, kafka, topic)
+        reckon = load.reckon if delivery == "exactly-once" else load.reckon_repeated
+        await reckon(database, kafka, topic)
 
 
 async def test_transaction_held_open_all_the_while(database: str, kafka: str, topic: str) -> None:

@@ -204,6 +204,57 @@ async def has_no_receiver(standby: PostgresServer) -> bool:
     return bool(count == 0)
 
 
+async def test_point_in_time_restore(kafka: str, topic: str) -> None:
+    """After a restore to an earlier moment the worker starts from the checkpoint of that time."""
+    with PostgresServer(settings={"archive_mode": "on", "max_wal_senders": "4"}) as server:
+        await make_database(server)
+        archive = server.data_dir.with_name("archive")
+        backup = server.data_dir.with_name("backup")
+        make_folder(archive, server)
+        await parts.execute(
+            server.dsn(),
+            f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'",
+            "SELECT pg_reload_conf()",
+        )
+        with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+            await worker.leading()
+            await write(server, "kept 1")
+            await published(kafka, topic, 1)
+            base_backup(server, backup)
+            await write(server, "kept 2")
+            await parts.execute(server.dsn(), "SELECT pg_create_restore_point('here')")
+            await write(server, "undone")
+            await published(kafka, topic, 3)
+            await parts.execute(server.dsn(), "SELECT pg_switch_wal()")
+            server.stop()
+            with (backup / "postgresql.conf").open("a") as conf:
+                conf.write(f"restore_command = 'cp {archive}/%f %p'\n")
+                conf.write("recovery_target_name = 'here'\nrecovery_target_action = promote\n")
+            (backup / "recovery.signal").touch()
+            restore(backup, server)
+            server.start()
+            await worker.wait_event("relay.started", source="checkpoint", level="warning")
+            await write(server, "kept 3")
+            await until_published(worker, kafka, topic, "kept 3")
+        values = await published(kafka, topic, 4)
+    assert list(dict.fromkeys(values)) == ["kept 1", "kept 2", "undone", "kept 3"]
+
+
+def make_folder(folder: Path, server: PostgresServer) -> None:
+    """Make a folder that the server may write to."""
+    folder.mkdir()
+    owner = server.data_dir.stat()
+    shutil.chown(folder, owner.st_uid, owner.st_gid)
+
+
+def base_backup(server: PostgresServer, folder: Path) -> None:
+    """Copy a running server's files."""
+    subprocess.run(
+        [server.bindir / "pg_basebackup", "-D", folder, "-d", server.dsn(), "-c", "fast"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
 async def test_standby_is_not_relayed_from(server: PostgresServer, kafka: str, topic: str) -> None:
     """Pointed at a standby the worker waits, says why, and leads once that is promoted."""
     standby = server.make_standby()
