@@ -14,7 +14,14 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 @pytest.mark.timeout(300)
-def test_the_service_does_what_its_document_says(running: Running, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phases", "seconds"),
+    [("examples,coverage,fuzzing", 40), ("stateful", 30)],
+    ids=["one", "many"],
+)
+def test_the_service_does_what_its_document_says(
+    running: Running, tmp_path: Path, phases: str, seconds: int
+) -> None:
     """Requests made from the document, right and wrong, alone and in sequences, find no difference."""
     shutil.copy(CONFIG, tmp_path)
     users = [
@@ -22,6 +29,9 @@ def test_the_service_does_what_its_document_says(running: Running, tmp_path: Pat
         for name, key in [("one", running.key), ("other", running.other_key)]
     ]
     (tmp_path / "keys.json").write_text(json.dumps({"auth": users}))
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{running.url}/openapi.json"]
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "run", f"{running.url}/openapi.json",
+        "--phases", phases, "--max-time", str(seconds),
+    ]  # fmt: skip
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
