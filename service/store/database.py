@@ -1,8 +1,8 @@
 """Connections to Postgres, and which of its errors mean that it is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 import asyncpg
@@ -23,7 +23,6 @@ CONNECTION_ERRORS: Final = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,  # "connection is closed", when it went away between two calls
     asyncpg.OperatorInterventionError,  # shut down, crashed, starting up, terminated
 )
 """The connection is gone, or was never made; whether a COMMIT on it took effect is unknown."""
@@ -97,7 +96,8 @@ class Database:
         """
         with unavailable():
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-                yield connection
+                with noticing_loss(connection):
+                    yield connection
 
     @asynccontextmanager
     async def reading(self) -> "AsyncIterator[Connection]":
@@ -112,6 +112,20 @@ class Database:
                 yield connection
             finally:
                 await roll_back(connection)
+
+
+@contextmanager
+def noticing_loss(connection: "Connection") -> "Iterator[None]":
+    """Turn asyncpg's complaint that the connection is closed into ConnectionResetError.
+
+    It went away between two calls; what else InterfaceError says is a mistake of ours.
+    """
+    try:
+        yield
+    except asyncpg.InterfaceError as error:
+        if not connection.is_closed():
+            raise
+        raise ConnectionResetError(str(error)) from error
 
 
 class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
@@ -132,7 +146,8 @@ class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
 async def roll_back(connection: "Connection") -> None:
     """End the transaction without effect, with its connection if need be."""
     try:
-        await connection.execute("ROLLBACK")
+        with noticing_loss(connection):
+            await connection.execute("ROLLBACK")
     except (*CONNECTION_ERRORS, asyncpg.PostgresError):
         connection.terminate()  # ends the transaction as well; a pool replaces the connection
 

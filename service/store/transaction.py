@@ -13,6 +13,7 @@ from service.store.database import (
     INDEXES_ONLY,
     REFUSAL_ERRORS,
     Database,
+    noticing_loss,
     roll_back,
 )
 
@@ -77,8 +78,9 @@ async def transact(database: Database, connection: "Connection", begin: str, ste
             became of it could not be found out in time.
     """
     try:
-        await connection.execute(begin)
-        result, witness = await step(connection)
+        with noticing_loss(connection):
+            await connection.execute(begin)
+            result, witness = await step(connection)
     except TimeoutError as error:
         connection.terminate()
         raise Unavailable("the database does not answer; nothing was written") from error
@@ -92,7 +94,8 @@ async def transact(database: Database, connection: "Connection", begin: str, ste
         await connection.execute("ROLLBACK")
         return result
     try:
-        await connection.execute("COMMIT")
+        with noticing_loss(connection):
+            await connection.execute("COMMIT")
     except CONNECTION_ERRORS as error:
         if not await _was_committed(database, witness):
             raise NotCommitted from error
@@ -105,13 +108,14 @@ async def transact_alone(database: Database, step: Step[T]) -> T:
     Raises:
         Unavailable: the database is away, or somebody held a lock for too long.
     """
+    last: Exception | None = None
     for _ in range(ATTEMPTS):
         try:
             async with database.acquire() as connection:
                 return await transact(database, connection, BEGIN_PATIENT, step)
-        except (NotCommitted, Appeared, asyncpg.TransactionRollbackError):
-            continue
-    raise Unavailable("the database was interrupted again and again; nothing was written")
+        except (NotCommitted, Appeared, asyncpg.TransactionRollbackError) as error:
+            last = error
+    raise Unavailable("the database was interrupted again and again; nothing was written") from last
 
 
 async def _was_committed(database: Database, witness: Witness) -> bool:
