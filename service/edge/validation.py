@@ -1,6 +1,7 @@
 """From what a caller sent to a struct, or to a list of all that is wrong with it."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from itertools import islice
 from types import UnionType
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Struct, UnsetType
+from msgspec import Meta, Struct, UnsetType
 
 from service.edge.messages import PATTERN_WORDS
 from service.edge.problems import EdgeError, FieldError
@@ -19,6 +20,18 @@ MAX_DEPTH: Final = 100
 """Levels of a JSON value that is stored as it is."""
 MAX_NAME: Final = 100
 """Characters of an unknown field's name that are repeated to the caller."""
+
+
+_expected = re.compile(r"Expected `([^`]+)`(?: of length (<=|>=) (\d+)|, got `([^`]+)`)\Z").match
+_KINDS: Final = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+"""What msgspec calls them, and callers."""
 
 
 class BodyReader:
@@ -153,9 +166,9 @@ def _wrong(value: Any, shape: Any, path: str, *, strict: bool) -> Iterator[Field
                     before += 1
                     yield found
             if not before:
-                yield FieldError(path, _words(error, inner))
+                yield FieldError(path, _words(error, inner, shape))
         else:
-            yield FieldError(path, _words(error, inner))
+            yield FieldError(path, _words(error, inner, shape))
 
 
 def _wrong_in_object(
@@ -163,7 +176,7 @@ def _wrong_in_object(
 ) -> Iterator[FieldError]:
     prefix = f"{path}." if path else ""
     fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
-    for name in value.keys() - fields.keys():
+    for name in (name for name in value if name not in fields):
         nearest = difflib.get_close_matches(name[:MAX_NAME], fields, n=1, cutoff=0.5)
         hint = f"did you mean `{nearest[0]}`?" if nearest else f"known are {', '.join(fields)}"
         yield FieldError(prefix + name[:MAX_NAME], f"is not known; {hint}")
@@ -191,16 +204,35 @@ def _candidate(value: object, shape: Any) -> Any:  # noqa: ANN401 - a type
     return known[0] if len(known) == 1 else shape
 
 
-def _words(error: Exception, shape: Any) -> str:  # noqa: ANN401 - a type
+def _words(error: Exception, inner: Any, shape: Any) -> str:  # noqa: ANN401 - types
     """Say in a caller's words what msgspec says in a programmer's."""
     if isinstance(error, RecursionError):
         return "is nested too deeply"
-    if get_origin(shape) is Literal:
-        return f"has to be one of {', '.join(map(str, get_args(shape)))}"
-    if shape is int:
-        return "has to be a whole number"
+    if get_origin(inner) is Literal:
+        return f"has to be one of {', '.join(map(str, get_args(inner)))}"
+    if inner is int:
+        return f"has to be a whole number{_range(shape)}"
     message = str(error).partition(" - at `$")[0]
-    for pattern, words in PATTERN_WORDS.items():
-        if repr(pattern) in message:
-            return words
-    return message[:1].lower() + message[1:]
+    known = [words for pattern, words in PATTERN_WORDS.items() if repr(pattern) in message]
+    return known[0] if known else _plain(message)
+
+
+def _plain(message: str) -> str:
+    """Put "Expected `str`, got `int`" and its like in words."""
+    if (found := _expected(message)) is None:
+        return message[:1].lower() + message[1:]
+    kinds, bound, length, got = found.groups()
+    if bound:
+        unit = ("item" if kinds.startswith("array") else "character") + "s" * (length != "1")
+        return f"has to have at {'most' if bound == '<=' else 'least'} {length} {unit}"
+    wanted = " or ".join(_KINDS.get(kind, kind) for kind in kinds.split(" | "))
+    return f"has to be {wanted}, not {_KINDS.get(got, got)}"
+
+
+def _range(shape: Any) -> str:  # noqa: ANN401 - a type
+    """Return " from 1 to 100", if the number's type says so."""
+    metas = [part for part in get_args(shape) if isinstance(part, Meta)]
+    for low, high in ((meta.ge, meta.le) for meta in metas):
+        if low is not None:
+            return f" from {low} to {high}" if high is not None else f" from {low} on"
+    return ""

@@ -27,22 +27,8 @@ CALLS = [
     ("POST", "/v1/links/batch"),
 ]
 NAMES = [
-    "id",
-    "display_name",
-    "category",
-    "metadata",
-    "resources",
-    "add",
-    "remove",
-    "set",
-    "entity_type",
-    "entity_id",
-    "role",
-    "resource_id",
-    "operations",
-    "atomic",
-    "op",
-    "document_id",
+    *("id", "display_name", "category", "metadata", "resources", "add", "remove", "set", "role"),
+    *("entity_type", "entity_id", "resource_id", "operations", "atomic", "op", "document_id"),
 ]
 ODD_TEXTS = ["", "\0", "\ud800", "\udfff\ud800", "\u202e", "é" * 65, "x" * 5000, "a\nb", "🧨"]
 NUMBERS = ["1e400", "-1e400", "1e-400", "-0", "9" * 400, "0.1e1", "1" * 5000, "NaN", "Infinity"]
