@@ -18,8 +18,9 @@ from outbox_worker.settings import Settings
 
 log = logs.Log("main")
 
-# SIGTERM: this long for the transaction in flight, then what is left of 10 s for the clean-up.
-STOP_PATIENCE_S = 6
+# Together with the pages' own second less than the 10 s that an orchestrator gives.
+FINISH_S = 4
+CLEAN_UP_S = 4
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
@@ -80,11 +81,11 @@ async def _until_stopped(relay: Relay, stop: asyncio.Event, health: Health) -> N
     stopping.cancel()
     if not running.done():
         health.enter("stopping")
-        await asyncio.wait([running], timeout=STOP_PATIENCE_S)
+        await asyncio.wait([running], timeout=FINISH_S)
     if not running.done():
         log.warning("worker.stop_forced")
         running.cancel()
-        await asyncio.wait([running], timeout=STOP_PATIENCE_S)
+        await asyncio.wait([running], timeout=CLEAN_UP_S)
     if running.done() and not running.cancelled():
         running.result()
 

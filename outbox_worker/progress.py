@@ -7,7 +7,7 @@ of work: it goes back in time together with the data, which is when the record i
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Self
 
@@ -102,7 +102,8 @@ def decide_start(
     A start from the checkpoint publishes up to 10 s of events a second time, and loses none.
     """
     reason = _distrust(record, place, checkpoint_known=record_checkpoint_known)
-    offsets = _highest(each.offsets for each in (record, checkpoint) if each is not None)
+    known = [each for each in (record, checkpoint) if each is not None]
+    offsets = max(known, key=lambda each: each.at).offsets if known else {}
     if record is not None and reason is None:
         return Start(record.cursor, "progress", "trusted", offsets, record.events)
     if checkpoint is not None and checkpoint.in_database_of(place):
@@ -114,15 +115,6 @@ def decide_start(
         "if the other one is gone for good, run: python -m outbox_worker rebase"
     )
     raise RefusedError(message)
-
-
-def _highest(known: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """Return the highest offset that was ever acknowledged in each partition."""
-    highest: dict[int, int] = {}
-    for offsets in known:
-        for partition, offset in offsets.items():
-            highest[partition] = max(offset, highest.get(partition, -1))
-    return highest
 
 
 def _distrust(record: Progress | None, place: Place, *, checkpoint_known: bool) -> str | None:

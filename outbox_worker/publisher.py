@@ -29,7 +29,7 @@ TRANSACTION_TIMEOUT_MS = 10_000
 REQUEST_TIMEOUT_MS = 8_000
 START_TIMEOUT_S = 15
 PUBLISH_TIMEOUT_S = 12
-CLOSE_TIMEOUT_S = 2
+CLOSE_TIMEOUT_S = 1
 BATCH_BYTES = 1_000_000
 # Below this a batch may not hold one event of the greatest size that the table allows.
 LEAST_BATCH_BYTES = 20_000

@@ -5,7 +5,7 @@ from typing import Final
 import asyncpg
 
 CONNECT_TIMEOUT_S = 10
-DISCONNECT_TIMEOUT_S = 2
+DISCONNECT_TIMEOUT_S = 1
 # What a session can fail with. (asyncpg calls it a client error of its own when a connection
 # breaks while a cancelled statement is still being cleaned up.)
 ERRORS: Final = (

@@ -7,6 +7,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -88,6 +89,32 @@ async def test_line_to_kafka(
             await worker.wait_working(MARGIN_S)
         reckon = load.reckon if delivery == "exactly-once" else load.reckon_repeated
         await reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
+
+
+@pytest.mark.xdist_group("a line to Kafka")
+async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
+    database: str, broker: Broker, line: Line
+) -> None:
+    """With work and a silent Kafka /healthz turns 503; SIGTERM still ends it within 10 s."""
+    topic = database.rpartition("/")[2]
+    await load.prepare(database)
+    with Worker(database, f"127.0.0.1:{line.port}", topic) as worker:
+        await worker.leading()
+        line.silence()
+        async with load.writers(lambda: database, 1):
+
+            async def unhealthy() -> bool:
+                return (await worker.get("/healthz")).status_code == 503
+
+            began = time.monotonic()
+            await until(unhealthy, MARGIN_S)
+            assert time.monotonic() - began > 20
+        began = time.monotonic()
+        assert worker.end(signal.SIGTERM, timeout_s=12) == 0
+        assert time.monotonic() - began < 10
+        line.silence(silent=False)
+        worker.start()
+        await load.reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
