@@ -13,6 +13,8 @@ FROM document_links
 WHERE deleted_at IS NULL
 """
 
+EVENTS = "SELECT payload FROM outbox ORDER BY position"
+
 VERSIONS = """
 SELECT workspace_id::text || '/' || id, version
 FROM documents
@@ -71,9 +73,14 @@ class Subscriber:
 
 
 async def read_outbox(connection: asyncpg.Connection) -> list[bytes]:
-    """Return the values of all events, in the order in which each document's were committed."""
-    rows = await connection.fetch("SELECT payload FROM outbox ORDER BY position")
-    return [row[0] for row in rows]
+    """Return the values of all events, in the order in which each document's were committed.
+
+    Each was found to be as its schema says.
+    """
+    values = [row[0] for row in await connection.fetch(EVENTS)]
+    for value in values:
+        event_of(value)
+    return values
 
 
 async def check(connection: asyncpg.Connection, values: Iterable[bytes]) -> Subscriber:
