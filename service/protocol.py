@@ -82,7 +82,6 @@ class LimitedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
-        self._in_head = False
         self._head_bytes = 0
         """Since nothing was being served: no less than a head that came in pieces."""
         self._head_timer: asyncio.TimerHandle | None = None
@@ -109,34 +108,39 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES and self._ends_a_large_head(data):
+            self._refuse(TOO_LARGE)
+            return
         if b"pgrade" in data:
             data = self._without_upgrade(data)
-        super().data_received(data)
+        HttpToolsProtocol.data_received(self, data)  # super() costs more, at every request
         cycle = self.cycle
-        if self._in_head or cycle is None or cycle.response_complete:  # type: ignore[redundant-expr] # None at first
+        if cycle is None or cycle.response_complete or cycle.scope is not self.scope:  # type: ignore[redundant-expr] # None at first
             self._expect_head()
             return
         self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         if cycle.more_body and self._body_timer is None:
             self._body_timer = self.loop.call_later(
                 self._limits.request_timeout_s, self._on_slow_body, cycle
             )
 
-    def on_message_begin(self) -> None:
-        """Note that a head has begun."""
-        self._in_head = True
-        super().on_message_begin()
+    @property
+    def _in_head(self) -> bool:
+        """Whether a head has begun and not ended: uvicorn has its scope, but no cycle for it."""
+        if self.cycle is None:
+            return self.scope is not None
+        return self.cycle.scope is not self.scope
 
-    def on_headers_complete(self) -> None:
-        """Note that it has ended, and was not too large."""
-        self._in_head = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
-            self._refuse(TOO_LARGE)
-            raise ValueError(TOO_LARGE.detail)  # ends the parsing
-        super().on_headers_complete()
+    def _ends_a_large_head(self, data: bytes) -> bool:
+        """Whether a head that is too large ends in this data, and so is about to be served."""
+        cycle = self.cycle
+        if not self._in_head and cycle is not None and cycle.more_body:  # type: ignore[redundant-expr] # None at first
+            return False  # the data is of a body, that of an answered request perhaps
+        end = data.find(b"\r\n\r\n")
+        return end >= 0 and self._head_bytes - len(data) + end > MAX_HEAD_BYTES
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are for programmers
         """Refuse what the parser cannot read; but answer what was read before it."""
@@ -182,9 +186,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_timer = None
         if cycle is self.cycle and cycle.more_body and not cycle.response_started:
             self._refuse(SLOW_BODY)
-
-    def _head_size(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer with a problem, end what was waiting for the rest, and close."""
