@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import tempfile
 from functools import partial
@@ -15,6 +16,8 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+OTHER_FILES = 1200
+"""Besides callers' connections: those to Postgres, at most a thousand, and a few more."""
 GRACE_S = 10
 """For requests in flight at SIGTERM."""
 
@@ -26,6 +29,7 @@ def serve(settings: Settings) -> None:
         log.warning(
             "rate_limits.each_process_on_its_own", extra={"workers": settings.links_workers}
         )
+    _allow_open_files(settings.links_max_connections + OTHER_FILES)
     signal.signal(signal.SIGTERM, _end)  # uvicorn sends it once more when it has finished
     with tempfile.TemporaryDirectory(prefix="document-links-metrics-") as folder:
         if settings.links_workers > 1:
@@ -36,6 +40,14 @@ def serve(settings: Settings) -> None:
             _run(settings)
         except SystemExit as end:  # uvicorn has codes of its own
             raise SystemExit(1 if end.code else 0) from None
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise the limit on open files, as far as may be: often it is 1024, and a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft not in {resource.RLIM_INFINITY, hard} and soft < count:
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _run(settings: Settings) -> None:
