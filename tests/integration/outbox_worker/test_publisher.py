@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -16,7 +17,8 @@ from outbox_worker.registration import Registration
 from outbox_worker.settings import Settings, read
 from tests import topics
 
-RELAY = Registration("relay", "1", 1, 3)
+# Of its own for each process: tests that run side by side must not fence one another.
+RELAY = Registration(uuid4().hex, "1", 1, 3)
 Start = Callable[..., Any]
 
 
