@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
 import asyncpg
@@ -123,9 +123,22 @@ def noticing_loss(connection: "Connection") -> "Iterator[None]":
     try:
         yield
     except asyncpg.InterfaceError as error:
-        if not connection.is_closed():
+        if not _is_closed(connection):
             raise
         raise ConnectionResetError(str(error)) from error
+
+
+def _is_closed(connection: "Connection") -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool took it back when it closed
+
+
+def terminate(connection: "Connection") -> None:
+    """Drop the connection, and with it what is open on it; a pool replaces it."""
+    with suppress(asyncpg.InterfaceError):  # gone already
+        connection.terminate()
 
 
 class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
@@ -149,7 +162,7 @@ async def roll_back(connection: "Connection") -> None:
         with noticing_loss(connection):
             await connection.execute("ROLLBACK")
     except (*CONNECTION_ERRORS, asyncpg.PostgresError):
-        connection.terminate()  # ends the transaction as well; a pool replaces the connection
+        terminate(connection)
 
 
 async def _nothing_to_reset(_: "Connection") -> None:

@@ -15,6 +15,7 @@ from service.store.database import (
     Database,
     noticing_loss,
     roll_back,
+    terminate,
 )
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ async def transact(database: Database, connection: "Connection", begin: str, ste
             await connection.execute(begin)
             result, witness = await step(connection)
     except TimeoutError as error:
-        connection.terminate()
+        terminate(connection)
         raise Unavailable("the database does not answer; nothing was written") from error
     except CONNECTION_ERRORS as error:
-        connection.terminate()
+        terminate(connection)
         raise NotCommitted from error
     except BaseException:
         await roll_back(connection)
