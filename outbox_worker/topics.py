@@ -1,7 +1,7 @@
 """The topics: made where they are missing, checked where they are not, and their ends read."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
@@ -184,13 +184,17 @@ async def _last_between(
 
 
 async def everything(
-    client: dict[str, Any], topic: str, partitions: int
+    client: dict[str, Any], topic: str, end_of: Mapping[int, int]
 ) -> AsyncIterator[list[Any]]:
-    """Yield the committed records up to where they end now; in order within a partition."""
-    places = [TopicPartition(topic, partition) for partition in range(partitions)]
+    """Yield the committed records before the end of each partition; in order within each.
+
+    The ends should be those of uncommitted records: for a moment after a commit its markers
+    are still on their way, and committed records seem to end before it.
+    """
+    ends = {TopicPartition(topic, partition): end for partition, end in end_of.items()}
+    places = list(ends)
     async with _consumer(client, "read_committed") as consumer:
         consumer.assign(places)
-        ends = await consumer.end_offsets(places)
         await consumer.seek_to_beginning(*places)
         while [place for place in places if await consumer.position(place) < ends[place]]:
             async with asyncio.timeout(READ_TIMEOUT_S):

@@ -82,7 +82,7 @@ async def verify(settings: Settings, *, shown: bool = False) -> Report:
         partitions = await admin.partitions(settings.topic)
     ends = await topics.end_offsets(settings.kafka_client(), settings.topic, partitions)
     with terminal.progress_bar("topic", sum(ends.values()), shown=shown) as step:
-        async for records in topics.everything(settings.kafka_client(), settings.topic, partitions):
+        async for records in topics.everything(settings.kafka_client(), settings.topic, ends):
             for record in records:
                 checker.take(record)
             step(len(records))

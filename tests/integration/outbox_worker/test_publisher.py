@@ -16,6 +16,7 @@ from outbox_worker.publisher import FencedError, Publisher
 from outbox_worker.registration import Registration
 from outbox_worker.settings import Settings, read
 from tests import topics
+from tests.waiting import until
 
 # Of its own for each process: tests that run side by side must not fence one another.
 RELAY = Registration(uuid4().hex, "1", 1, 3)
@@ -63,9 +64,27 @@ async def publish(publisher: Publisher, values: list[str], progress: bytes) -> d
     return await publisher.publish(publisher.pack(rows(values)), progress)
 
 
+async def committed(kafka: str, topic: str, count: int) -> list[bytes]:
+    """Return the payloads in the topic, sorted, once there are so many.
+
+    A commit returns before all partitions have its marker.
+    """
+    records = await topics.wait_for_count(kafka, topic, count)
+    return sorted(record.value for record in records)
+
+
 async def last_progress(settings: Settings) -> bytes | None:
     """Return what a take-over finds."""
     return await admin.last_value(settings.kafka_client(), RELAY.progress_topic(settings.topic))
+
+
+async def until_progress(settings: Settings, value: bytes) -> None:
+    """Return once that is the last record."""
+
+    async def look() -> bool:
+        return await last_progress(settings) == value
+
+    await until(look)
 
 
 async def test_rows_and_progress_are_committed_together(
@@ -75,15 +94,15 @@ async def test_rows_and_progress_are_committed_together(
     publisher = await start()
     await publish(publisher, ["a", "b", "c"], b"1")
     await publish(publisher, ["d"], b"2")
-    assert sorted(await topics.payloads(kafka, settings.topic)) == [b"a", b"b", b"c", b"d"]
-    assert await last_progress(settings) == b"2"
+    assert await committed(kafka, settings.topic, 4) == [b"a", b"b", b"c", b"d"]
+    await until_progress(settings, b"2")
 
 
 async def test_highest_offsets_are_returned(settings: Settings, start: Start, kafka: str) -> None:
     """The offsets are those of the last records, as a reader sees them."""
     publisher = await start()
     offsets = await publish(publisher, [str(n) for n in range(50)], b"1")
-    records = await topics.read_all(kafka, settings.topic)
+    records = await topics.wait_for_count(kafka, settings.topic, 50)
     last = {record.partition: record.offset for record in records}
     assert offsets == last
 
@@ -98,8 +117,8 @@ async def test_newer_publisher_fences_the_older(
     with pytest.raises(FencedError):
         await publish(older, ["b"], b"2")
     await publish(newer, ["c"], b"3")
-    assert sorted(await topics.payloads(kafka, settings.topic)) == [b"a", b"c"]
-    assert await last_progress(settings) == b"3"
+    assert await committed(kafka, settings.topic, 2) == [b"a", b"c"]
+    await until_progress(settings, b"3")
 
 
 async def test_open_transaction_of_the_older_is_ended(
@@ -116,7 +135,7 @@ async def test_open_transaction_of_the_older_is_ended(
     newer = await start()
     assert await last_progress(settings) is None
     await publish(newer, ["kept"], b"1")
-    assert await topics.payloads(kafka, settings.topic) == [b"kept"]
+    assert await committed(kafka, settings.topic, 1) == [b"kept"]
 
 
 async def test_batch_that_the_topic_refuses_fails_the_whole_transaction(
@@ -133,7 +152,7 @@ async def test_batch_that_the_topic_refuses_fails_the_whole_transaction(
     assert await last_progress(settings) is None
     smaller = await start(batch_bytes=20_000)
     await publish(smaller, values, b"1")
-    assert len(await topics.payloads(kafka, settings.topic)) == len(values)
+    assert len(await committed(kafka, settings.topic, len(values))) == len(values)
 
 
 async def limit_message_size(kafka: str, topic: str, size: int) -> None:
@@ -152,7 +171,8 @@ async def test_page_larger_than_a_batch_stays_in_order(
     publisher = await start(batch_bytes=20_000)
     page = [(n, "one key", f"{n:05}{'x' * 500}".encode(), None) for n in range(400)]
     await publisher.publish(publisher.pack(page), b"1")
-    values = [int(value[:5]) for value in await topics.payloads(kafka, settings.topic)]
+    records = await topics.wait_for_count(kafka, settings.topic, 400)
+    values = [int(record.value[:5]) for record in records]
     assert values == list(range(400))
 
 
@@ -161,7 +181,8 @@ async def test_traceparent_becomes_a_header(settings: Settings, start: Start, ka
     publisher = await start()
     page = [(1, "k", b"with", "00-ab-cd-01"), (2, "k", b"without", None)]
     await publisher.publish(publisher.pack(page), b"1")
-    headers = {r.value: dict(r.headers) for r in await topics.read_all(kafka, settings.topic)}
+    records = await topics.wait_for_count(kafka, settings.topic, 2)
+    headers = {record.value: dict(record.headers) for record in records}
     assert headers[b"with"]["traceparent"] == b"00-ab-cd-01"
     assert "traceparent" not in headers[b"without"]
 
@@ -186,7 +207,7 @@ async def test_progress_is_found_behind_aborted_records(settings: Settings, star
         await publisher._producer.begin_transaction()  # noqa: SLF001 - to abort it
         await (await publisher._send_progress(b"aborted"))  # noqa: SLF001 - as above
         await publisher._producer.abort_transaction()  # noqa: SLF001 - as above
-    assert await last_progress(settings) == b"committed"
+    await until_progress(settings, b"committed")
 
 
 async def test_missing_topic_is_not_made_by_looking(kafka: str, topic: str) -> None:
