@@ -50,7 +50,9 @@ async def prepare_topics(settings: Settings, registration: Registration) -> int:
         await admin.ensure(progress_topic, 1, topics.PROGRESS_TOPIC)
         if not await admin.exists(settings.topic):
             return topics.DEFAULT_BATCH_BYTES
-        return await admin.largest_batch(settings.topic)
+        configs = await admin.configs(settings.topic)
+    _check_memory(settings.topic, configs)
+    return int(configs.get("max.message.bytes", topics.DEFAULT_BATCH_BYTES))
 
 
 async def find_start(
@@ -100,6 +102,13 @@ async def check_topic(
         )
         raise TopicLostError(message)
     return start
+
+
+def _check_memory(topic: str, configs: dict[str, str]) -> None:
+    """Warn of a topic that forgets: it cannot rebuild the database. Not ours to change."""
+    policy, kept = configs.get("cleanup.policy", "delete"), configs.get("retention.ms", "-1")
+    if "compact" in policy or kept != "-1":
+        log.warning("topic.forgets", topic=topic, cleanup_policy=policy, retention_ms=kept)
 
 
 def _check_partitions(topic: str, partitions: int, registration: Registration) -> None:

@@ -85,11 +85,6 @@ class Topics:
         ((error, _, _, _, entries),) = response.resources
         return {} if error else {name: value for name, value, *_ in entries}
 
-    async def largest_batch(self, topic: str) -> int:
-        """Return how many bytes a batch may have."""
-        limit = (await self.configs(topic)).get("max.message.bytes")
-        return DEFAULT_BATCH_BYTES if limit is None else int(limit)
-
     async def brokers(self) -> int:
         """Return how many brokers there are."""
         return len((await self._admin.describe_cluster())["brokers"])

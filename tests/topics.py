@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tests.waiting import until
@@ -53,6 +53,16 @@ async def read_all(kafka: str, topic: str, isolation: str = "read_committed") ->
             for place, batch in (await consumer.getmany(timeout_ms=200)).items():
                 records += [record for record in batch if record.offset < ends[place]]
     return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str]) -> None:
+    """Make a topic, as an operator does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
+    finally:
+        await admin.close()
 
 
 async def configure(kafka: str, topic: str, configs: dict[str, str]) -> None:

@@ -65,6 +65,20 @@ async def test_killed_every_few_seconds_under_random_writes(
     assert len(records) == await outbox_rows(connection)
 
 
+async def test_existing_topic_is_taken_as_it_is(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """A topic made beforehand keeps its partitions, and one that forgets is warned of."""
+    await topics.make(kafka, topic, partitions=3, configs={"retention.ms": "86400000"})
+    await outbox.insert_events(connection, 200)
+    with Worker(database, kafka, topic) as worker:
+        warning = await worker.wait_event("topic.forgets", level="warning")
+        assert warning["retention_ms"] == "86400000"
+        records = await topics.wait_for_count(kafka, topic, 200)
+    assert {record.partition for record in records} == {0, 1, 2}
+    assert await connection.fetchval("SELECT topic_partitions FROM outbox_relay") == 3
+
+
 async def test_late_commit_is_not_lost_and_holds_nobody_up(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
