@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import signal
 import socket
 from typing import Annotated
@@ -43,6 +44,7 @@ def run(
     settings = terminal.settings()
     logs.configure()
     _keep_big_buffers()
+    _collect_rarely()
     try:
         listener = socket.create_server((settings.http_host, settings.http_port))
     except OSError as error:
@@ -88,6 +90,12 @@ async def _until_stopped(relay: Relay, stop: asyncio.Event, health: Health) -> N
         await asyncio.wait([running], timeout=CLEAN_UP_S)
     if running.done() and not running.cancelled():
         running.result()
+
+
+def _collect_rarely() -> None:
+    """Look for garbage less often: a page is thousands of objects, none of them in a cycle."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def _keep_big_buffers() -> None:

@@ -70,6 +70,7 @@ class Publisher:
         self._packer = Packer(registration.partitions)
         name = f"outbox-{registration.name}"
         self._sent: Counter[int] = Counter()
+        self._mark: asyncio.Future[Any] | None = None
         self._producer = AIOKafkaProducer(
             **settings.kafka_client(),
             client_id=name,
@@ -136,7 +137,10 @@ class Publisher:
         offsets: dict[int, int] = {}
         for batches in rounds:
             offsets |= await _acknowledged(await self._send(batches))
-        await (await self._send_progress(progress))
+        # Its acknowledgement is waited for with the next one's: the next batch need not wait.
+        earlier, self._mark = self._mark, await self._send_progress(progress)
+        if earlier is not None:
+            await earlier
         return offsets
 
     async def _send(self, batches: Round) -> list[Sent]:
