@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from service.core.changes import Triple
+from service.core.changes import DocumentKey, Triple
 from service.core.decide import Draft, State, decide, missing_entities
 from service.core.errors import IdempotencyMismatch, Refusal
 from service.core.requests import Idempotency, Reply, Request
@@ -28,6 +28,11 @@ class Member:
         self.answer: Reply | Refusal | None = None
         """As prepared inside the transaction; None: locks were not to be had, it must go alone."""
         self.scope = scope_of(request.caller.workspace_id, request.idempotency)
+
+    @property
+    def documents(self) -> set[DocumentKey]:
+        """Those that the request is about."""
+        return {change.triple.document for change in self.request.changes}
 
     def settle(self) -> None:
         """Give the caller the prepared answer, now that it is durable."""

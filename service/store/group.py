@@ -8,7 +8,7 @@ written one by one.
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Final, Self
 
 import asyncpg
 
+from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
 from service.store.database import Database, unavailable
@@ -49,6 +50,9 @@ class GroupWriter:
         self._stopping = False
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._alone: set[asyncio.Task[None]] = set()
+        self._busy: Counter[DocumentKey] = Counter()
+        """Documents that requests alone are waiting for or writing: a joint transaction could overtake
+        them again and again, since it takes a lock in the moment that it is free."""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="group-writer")
@@ -81,11 +85,11 @@ class GroupWriter:
 
     async def _run(self) -> None:
         while self._queue or not self._stopping:
-            if not self._queue:
+            members = self._next_group()
+            if not members:
                 self._arrival.clear()
                 await self._arrival.wait()
                 continue
-            members = self._next_group()
             try:
                 with unavailable():
                     await self._write_together(members)
@@ -113,6 +117,8 @@ class GroupWriter:
                 member.fail(Unavailable("the database does not keep up; nothing was written"))
             elif member.scope is not None and member.scope in scopes:
                 put_off.append(member)  # it has to see the reply of the one before it
+            elif self._busy and not self._busy.keys().isdisjoint(member.documents):
+                put_off.append(member)
             else:
                 scopes.add(member.scope)
                 group.append(member)
@@ -121,8 +127,6 @@ class GroupWriter:
         return group
 
     async def _write_together(self, members: Sequence[Member]) -> None:
-        if not members:
-            return
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._database.connect()
         step = partial(
@@ -138,9 +142,17 @@ class GroupWriter:
                 member.settle()
 
     def _write_alone(self, member: Member) -> None:
+        self._busy.update(member.documents)
         task = asyncio.create_task(self._alone_to_its_end(member), name="write-alone")
         self._alone.add(task)
-        task.add_done_callback(self._alone.discard)
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._alone.discard(task)
+            self._busy.subtract(member.documents)
+            self._busy = +self._busy  # without those that are down to nothing
+            self._arrival.set()  # for those that were put off
+
+        task.add_done_callback(done)
 
     async def _alone_to_its_end(self, member: Member) -> None:
         step = partial(
