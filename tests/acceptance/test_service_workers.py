@@ -10,11 +10,13 @@ from tests.waiting import eventually
 
 CONNECTIONS = 16
 ESTABLISHED = "01"
+STARTED = "Application startup complete"
 
 
 async def test_workers_share_the_connections(database: str, tmp_path: Path) -> None:
     """Of sixteen connections that arrive together, neither of two workers is left with under four."""
     with programs.service(database, tmp_path, LINKS_WORKERS="2") as service, ExitStack() as open_:
+        eventually(lambda: service.log.read_text().count(STARTED) == 2)
         address = urlsplit(service.url)
         workers = children(service.pid)
         for _ in range(CONNECTIONS):
