@@ -57,7 +57,7 @@ def build(settings: Settings) -> Starlette:
     notifier = Notifier(database)
     register_unknown = settings.links_entity_policy == "any"
     writer = GroupWriter(database, notifier, register_unknown=register_unknown)
-    document_writer = DocumentWriter(database, notifier, register_unknown=register_unknown)
+    document_writer = DocumentWriter(database, notifier, writer, register_unknown=register_unknown)
     lists = DocumentLists(database)
     keys = KeyRing(database)
     metrics = Metrics()

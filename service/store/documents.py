@@ -20,6 +20,7 @@ from service.core.errors import NotFound
 from service.core.requests import Reply
 from service.store.database import Database
 from service.store.execute import replay_one
+from service.store.group import GroupWriter
 from service.store.notify import Notifier
 from service.store.registration import register_entities
 from service.store.transaction import Appeared, Witness, transact_alone
@@ -82,9 +83,12 @@ async def read_document(database: Database, key: DocumentKey) -> tuple[DocumentR
 class DocumentWriter:
     """Writes whole documents, each in a transaction of its own: what it inserts, a refusal undoes."""
 
-    def __init__(self, database: Database, notifier: Notifier, *, register_unknown: bool) -> None:
+    def __init__(
+        self, database: Database, notifier: Notifier, group: GroupWriter, *, register_unknown: bool
+    ) -> None:
         self._database = database
         self._notifier = notifier
+        self._group = group
         self._register_unknown = register_unknown
 
     async def write(self, request: DocumentRequest) -> Reply:
@@ -93,9 +97,10 @@ class DocumentWriter:
         Raises:
             Refusal: nothing was written, except where Unavailable says that this is not known.
         """
-        reply, wrote_events = await transact_alone(
-            self._database, partial(self._execute, request=request)
-        )
+        with self._group.ahead_of_the_queue([request.key]):
+            reply, wrote_events = await transact_alone(
+                self._database, partial(self._execute, request=request)
+            )
         if wrote_events:
             self._notifier.notify()
         return reply

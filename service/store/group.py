@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -51,8 +52,6 @@ class GroupWriter:
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._alone: set[asyncio.Task[None]] = set()
         self._busy: Counter[DocumentKey] = Counter()
-        """Documents that requests alone are waiting for or writing: a joint transaction could overtake
-        them again and again, since it takes a lock in the moment that it is free."""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="group-writer")
@@ -82,6 +81,22 @@ class GroupWriter:
             self._queue.append(member)
             self._arrival.set()
         return await member.future
+
+    @contextmanager
+    def ahead_of_the_queue(self, documents: Iterable[DocumentKey]) -> Iterator[None]:
+        """Put off requests for these documents while somebody waits for their locks, or has them.
+
+        A joint transaction would overtake whoever waits again and again, since it takes a lock in
+        the moment that it is free.
+        """
+        documents = list(documents)
+        self._busy.update(documents)
+        try:
+            yield
+        finally:
+            self._busy.subtract(documents)
+            self._busy = +self._busy  # without those that are down to nothing
+            self._arrival.set()  # for those that were put off
 
     async def _run(self) -> None:
         while self._queue or not self._stopping:
@@ -142,17 +157,12 @@ class GroupWriter:
                 member.settle()
 
     def _write_alone(self, member: Member) -> None:
-        self._busy.update(member.documents)
+        ahead = ExitStack()
+        ahead.enter_context(self.ahead_of_the_queue(member.documents))
         task = asyncio.create_task(self._alone_to_its_end(member), name="write-alone")
         self._alone.add(task)
-
-        def done(_: asyncio.Task[None]) -> None:
-            self._alone.discard(task)
-            self._busy.subtract(member.documents)
-            self._busy = +self._busy  # without those that are down to nothing
-            self._arrival.set()  # for those that were put off
-
-        task.add_done_callback(done)
+        task.add_done_callback(self._alone.discard)
+        task.add_done_callback(lambda _: ahead.close())
 
     async def _alone_to_its_end(self, member: Member) -> None:
         step = partial(
