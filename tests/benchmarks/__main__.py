@@ -68,6 +68,7 @@ async def _bench(here: Stage, chosen: list[str], rounds: int, output: Path) -> N
         async with here.running:
             for name in chosen:
                 await _measure(here, name, measured)
+                report.save(output, measured, about)
     finally:  # what was measured before something went wrong is shown all the same
         report.save(output, measured, about)
         report.show(measured, about)
