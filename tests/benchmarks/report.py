@@ -25,7 +25,7 @@ def show(rounds: Rounds, machine: Mapping[str, str | float]) -> None:
     for row in ROWS:
         if _is_known(rounds, row):
             table.add_row(*_cells(rounds, row))
-    console = Console(width=max(150, Console().width))
+    console = Console(width=max(180, Console().width))  # a table cut off is none
     console.print(table)
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), soft_wrap=True)
 
