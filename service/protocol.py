@@ -177,6 +177,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _on_slow_head(self) -> None:
         self._head_timer = None
+        if self._refusal is not None:
+            return  # it is being closed already
         if self._in_head:
             self._refuse(SLOW_HEAD)
         elif not self.transport.is_closing():
@@ -184,7 +186,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _on_slow_body(self, cycle: RequestResponseCycle) -> None:
         self._body_timer = None
-        if cycle is self.cycle and cycle.more_body and not cycle.response_started:
+        if (
+            self._refusal is None
+            and cycle is self.cycle
+            and cycle.more_body
+            and not cycle.response_started
+        ):
             self._refuse(SLOW_BODY)
 
     def _refuse(self, refusal: Refusal) -> None:
