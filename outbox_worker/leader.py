@@ -31,10 +31,9 @@ SIGN_OF_LIFE = """
 SELECT 1
 """
 
-# The holder of the lock, if its session has been silent for too long: the key's two halves
-# are how pg_locks shows a bigint's lock (the manual, view-pg-locks).
-END_HUNG_HOLDER = """
-SELECT a.pid, pg_terminate_backend(a.pid) AS ended
+# The session that holds the lock: the key's two halves are how pg_locks shows a bigint's lock
+# (the manual, view-pg-locks).
+OF_THE_HOLDER = """
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory'
@@ -43,6 +42,12 @@ WHERE l.locktype = 'advisory'
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND l.classid::bigint = (hashtextextended($1, 0) >> 32) & 4294967295
     AND l.objid::bigint = hashtextextended($1, 0) & 4294967295
+"""
+
+# If it has been silent for too long.
+END_HUNG_HOLDER = f"""
+SELECT a.pid, pg_terminate_backend(a.pid) AS ended
+{OF_THE_HOLDER}
     AND a.state_change < clock_timestamp() - make_interval(secs => $2)
 """
 

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from outbox_worker import lag, terminal, topics
+from outbox_worker.leader import OF_THE_HOLDER
 from outbox_worker.progress import Progress
 from outbox_worker.registration import Registration, registered
 from outbox_worker.sessions import connect, disconnect
@@ -19,18 +20,11 @@ from outbox_worker.window import PLANNER_SETTINGS
 WATCH_EVERY_S = 2
 TIMEOUT_S = 30
 
-HOLDER = """
+HOLDER = f"""
 SELECT a.pid, a.client_addr::text AS address, a.backend_start::text AS since,
     extract(EPOCH FROM clock_timestamp() - a.state_change)::float8 AS silent_s
-FROM pg_locks AS l
-JOIN pg_stat_activity AS a USING (pid)
-WHERE l.locktype = 'advisory'
-    AND l.granted
-    AND l.objsubid = 1
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND l.classid::bigint = (hashtextextended($1, 0) >> 32) & 4294967295
-    AND l.objid::bigint = hashtextextended($1, 0) & 4294967295
-"""
+{OF_THE_HOLDER}
+"""  # noqa: S608 - both parts are constants of ours
 
 SLOTS = """
 SELECT c.relname AS slot, pg_total_relation_size(c.oid)::bigint AS bytes,

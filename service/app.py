@@ -70,9 +70,7 @@ def build(settings: Settings) -> Starlette:
                 asyncio.create_task(keys.refresh_forever(), name="refresh-keys"),
                 asyncio.create_task(forget_expired_forever(database), name="forget-replies"),
             ]
-            gc.collect()
-            gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
-            gc.freeze()  # what is alive now stays alive: no need to look at it again
+            _collect_less_garbage()
             yield
             for task in background:
                 task.cancel()
@@ -97,6 +95,12 @@ def build(settings: Settings) -> Starlette:
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
     )
     return LinkService(routes, lifespan, gate)
+
+
+def _collect_less_garbage() -> None:
+    gc.collect()
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+    gc.freeze()  # what is alive now stays alive: no need to look at it again
 
 
 class LinkService(Starlette):

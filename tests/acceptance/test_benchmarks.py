@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from deploy.local.postgres import Postgres
 
 
 @pytest.mark.timeout(300)  # half a minute where nothing else runs
-@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
 async def test_measures_and_counts(postgres: Postgres, kafka: str, tmp_path: Path) -> None:
     """It drains and calls, finds that rows, events and answers agree, and writes its figures."""
     output = tmp_path / "figures.json"
