@@ -24,7 +24,7 @@ from service.store.group import GroupWriter
 from service.store.notify import Notifier
 from service.store.registration import register_entities
 from service.store.transaction import Appeared, Witness, transact_alone
-from service.store.write import StoredReply, lock_and_read, write_changes
+from service.store.write import StoredReply, empty_state, lock_and_read, write_changes
 
 if TYPE_CHECKING:
     import asyncpg
@@ -52,8 +52,6 @@ UPDATE documents
 SET display_name = $3, category = $4, metadata = $5, deleted_at = $6, deletion_id = $7
 WHERE workspace_id = $1 AND id = $2
 """
-
-MOMENT: Final = "SELECT clock_timestamp()"
 
 # Active links, and those that went with the document's deletion: all that deciding may need.
 LINKS: Final = """
@@ -139,7 +137,7 @@ class DocumentWriter:
             used = {triple.entity for triple in request.edits.wanted}
             state = await self._lock_entities(connection, triples, used)
         else:
-            state = State(await connection.fetchval(MOMENT))
+            state = await empty_state(connection)
         state.links.update(links)
         state.stored_links.update(links)
         return state

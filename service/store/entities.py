@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from service.core.changes import Caller, EntityKey, Triple, Unlink
-from service.core.decide import State
 from service.core.errors import NotFound
 from service.core.requests import Idempotency, Reply, Request
 from service.store.database import Database
 from service.store.execute import replay_one
 from service.store.group import GroupWriter
-from service.store.registration import register_entities
+from service.store.registration import is_active, register_entities
 from service.store.transaction import Witness, transact_alone
-from service.store.write import StoredReply, write_changes
+from service.store.write import StoredReply, empty_state, write_changes
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -26,8 +25,6 @@ FIRST: Final = UUID(int=0)
 
 NO_REPLY: Final = Reply(200, b"")
 """Of a step whose caller is answered later."""
-
-MOMENT: Final = "SELECT clock_timestamp()"
 
 # FOR UPDATE waits for those who are linking to it, so that no link slips in behind the deletion.
 LOCK: Final = """
@@ -41,13 +38,6 @@ MARK_DELETED: Final = """
 UPDATE entities
 SET deleted_at = clock_timestamp()
 WHERE workspace_id = $1 AND type = $2 AND id = $3
-"""
-
-IS_ACTIVE: Final = """
-SELECT EXISTS (
-    SELECT FROM entities
-    WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NULL
-)
 """
 
 # Of an entity that is still deleted, in the order of the index that finds them, from where the last
@@ -87,7 +77,7 @@ class EntityWriter:
             if stored is not None:
                 return stored, None
             registered = await register_entities(connection, [key]) > 0
-            if not await connection.fetchval(IS_ACTIVE, *key):
+            if not await is_active(connection, key):
                 return None, None  # its deletion is not complete
             reply = respond(registered)
             if not registered and idempotency is None:
@@ -196,6 +186,6 @@ async def _conclude(
 async def _store_reply(
     connection: "Connection", key: EntityKey, idempotency: Idempotency | None, reply: Reply
 ) -> Witness | None:
-    state = State(await connection.fetchval(MOMENT))
+    state = await empty_state(connection)
     replies = [StoredReply.for_call(key[0], idempotency, reply)]
     return await write_changes(connection, state, replies)

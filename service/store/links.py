@@ -11,6 +11,7 @@ from uuid import UUID
 from service.core.changes import DocumentKey, EntityKey, Triple
 from service.core.errors import NotFound
 from service.store.database import Database
+from service.store.registration import is_active
 
 TRIPLE: Final = """
 SELECT entity_type, entity_id
@@ -37,13 +38,6 @@ WHERE workspace_id = $1 AND document_id = $2 AND deleted_at IS NULL
     AND id > $5
 ORDER BY workspace_id, document_id, id
 LIMIT $6 OFFSET $7
-"""
-
-ENTITY_EXISTS: Final = """
-SELECT EXISTS (
-    SELECT FROM entities
-    WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NULL
-)
 """
 
 COUNT_DOCUMENTS: Final = """
@@ -152,7 +146,7 @@ async def require_entity(database: Database, key: EntityKey) -> None:
         NotFound: it is unknown or deleted.
     """
     async with database.reading() as connection:
-        if not await connection.fetchval(ENTITY_EXISTS, *key):
+        if not await is_active(connection, key):
             raise NotFound(f"{key[1]} {key[2]!r} does not exist")
 
 

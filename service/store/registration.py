@@ -25,6 +25,18 @@ WHERE e.deleted_at IS NOT NULL
 RETURNING e.id
 """
 
+IS_ACTIVE: Final = """
+SELECT EXISTS (
+    SELECT FROM entities
+    WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NULL
+)
+"""
+
+
+async def is_active(connection: "Connection", key: EntityKey) -> bool:
+    """Whether the entity is known and not deleted."""
+    return bool(await connection.fetchval(IS_ACTIVE, *key))
+
 
 async def register_entities(connection: "Connection", keys: Sequence[EntityKey]) -> int:
     """Make the entities known, or bring them back from deletion; their links stay unlinked.

@@ -27,6 +27,8 @@ SELECT moment, held, version, revision, document_deleted_at, entity_known, entit
 FROM lock_and_read($1, $2, $3, $4, $5)
 """
 
+MOMENT: Final = "SELECT clock_timestamp()"
+
 WRITE_CHANGES: Final = f"SELECT write_changes({', '.join(f'${n}' for n in range(1, 29))})"
 
 READ_CHUNK: Final = 500
@@ -91,6 +93,11 @@ async def lock_and_read(
         else:
             unheld.add(triple)
     return state, unheld
+
+
+async def empty_state(connection: "Connection") -> State:
+    """Return the state of a transaction that has read no links, as of now."""
+    return State(await connection.fetchval(MOMENT))
 
 
 def _take(state: State, triple: Triple, row: "asyncpg.Record") -> None:
