@@ -18,12 +18,17 @@ class Proxy:
     - command lost: never reaches the server, whose own line breaks too;
     - answer lost: has been carried out by the server;
     - command late: is carried out only when `let_go` is set, the session being idle until then.
+
+    While `lines_end` is not set, a client gets the server's farewell but not the end of the line.
     """
 
     def __init__(self, dsn: str) -> None:
         self._parts = urlsplit(dsn)
         self._armed: Fault | None = None
         self.broken = 0
+        self.lines_end = asyncio.Event()
+        self.lines_end.set()
+        self.farewells = 0
         self.let_go = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -57,7 +62,7 @@ class Proxy:
         up_reader, up_writer = await asyncio.open_connection(
             self._parts.hostname, self._parts.port or 5432
         )
-        answers = asyncio.create_task(_pump(up_reader, writer))
+        answers = asyncio.create_task(self._answer(up_reader, writer))
         try:
             with suppress(ConnectionError):
                 await self._relay(reader, writer, up_reader, up_writer, answers)
@@ -65,6 +70,15 @@ class Proxy:
             answers.cancel()
             writer.close()
             up_writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what the server says."""
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        self.farewells += 1
+        await self.lines_end.wait()
+        writer.close()
 
     async def _relay(
         self,
@@ -89,11 +103,3 @@ class Proxy:
                 up_writer.write(COMMIT)
                 assert (await up_reader.read(65536)).startswith(b"C")  # CommandComplete
             return
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what the server says."""
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-    writer.close()

@@ -116,12 +116,17 @@ class Database:
 
 @contextmanager
 def noticing_loss(connection: "Connection") -> "Iterator[None]":
-    """Turn asyncpg's complaint that the connection is closed into ConnectionResetError.
+    """Turn asyncpg's complaints about a connection that ended between two calls into ConnectionResetError.
 
-    It went away between two calls; what else InterfaceError says is a mistake of ours.
+    Between the server's farewell and the end of the line it says InternalClientError, since it
+    expected no message then; whatever made it say so, such a connection is of no more use. What else
+    InterfaceError says is a mistake of ours.
     """
     try:
         yield
+    except asyncpg.InternalClientError as error:
+        terminate(connection)
+        raise ConnectionResetError(str(error)) from error
     except asyncpg.InterfaceError as error:
         if not _is_closed(connection):
             raise

@@ -17,6 +17,11 @@ SELECT count(*)
 FROM pg_stat_activity
 WHERE state = 'idle in transaction' AND datname = current_database()
 """
+END_SESSIONS = """
+SELECT count(pg_terminate_backend(pid))
+FROM pg_stat_activity
+WHERE application_name = 'document-links' AND datname = current_database()
+"""
 
 
 @pytest.fixture
@@ -148,15 +153,22 @@ async def test_what_cannot_be_known_is_said_to_be_unknown(
     proxy.let_go.set()
 
 
-async def test_an_ended_session_is_replaced(api: Api, connection: asyncpg.Connection) -> None:
-    """After an administrator has ended every idle session the next calls succeed."""
+@pytest.mark.parametrize("lingering", [False, True])
+async def test_an_ended_session_is_replaced(
+    api: Api, proxy: Proxy, connection: asyncpg.Connection, *, lingering: bool
+) -> None:
+    """After an administrator ended every session the next write succeeds, also if the lines linger."""
     await api.add("doc_1", "ship_1")
-    ours = "FROM pg_stat_activity WHERE application_name = 'document-links' AND datname = current_database()"
-    await connection.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+    if lingering:
+        proxy.lines_end.clear()
+    sessions = await connection.fetchval(END_SESSIONS)
 
-    async def gone() -> bool:
-        return bool(await connection.fetchval(f"SELECT count(*) = 0 {ours}"))
+    async def told() -> bool:
+        return bool(proxy.farewells >= sessions > 0)
 
-    await until(gone)
+    await until(told)
+    await check_outbox(connection)  # a round trip, in which the service's end hears it too
     assert (await api.add("doc_2", "ship_1")).status_code == 201
-    assert len(await api.links("doc_2")) == 1
+    proxy.lines_end.set()
+    await check_outbox(connection)
+    assert len(await read_outbox(connection)) == 2
