@@ -342,17 +342,18 @@ $$;
 
 -- Writes one transaction's changes: each link and each document once, in its final state; events in list order, which
 -- becomes the order of their positions; the replies kept for idempotency. Returns the transaction's id, by which a
--- lost answer to COMMIT is looked up.
+-- lost answer to COMMIT is looked up. Most calls write new links only: arrays cost something when they are empty, too.
 CREATE FUNCTION write_changes(
     moment timestamptz,
     new_workspaces uuid [], new_documents text [], new_ids uuid [], new_types text [], new_entities text [],
     new_roles text [],
-    old_workspaces uuid [], old_documents text [], old_ids uuid [], old_roles text [], old_deleted_ats timestamptz [],
-    old_causes text [], old_deletions uuid [],
     document_workspaces uuid [], document_ids text [], document_versions bigint [], document_revisions bigint [],
     event_ids uuid [], event_types text [], event_keys text [], event_payloads bytea [], event_traceparents text [],
-    reply_workspaces uuid [], reply_scopes bytea [], reply_fingerprints bytea [], reply_statuses smallint [],
-    reply_bodies bytea []
+    old_workspaces uuid [] DEFAULT '{}', old_documents text [] DEFAULT '{}', old_ids uuid [] DEFAULT '{}',
+    old_roles text [] DEFAULT '{}', old_deleted_ats timestamptz [] DEFAULT '{}', old_causes text [] DEFAULT '{}',
+    old_deletions uuid [] DEFAULT '{}',
+    reply_workspaces uuid [] DEFAULT '{}', reply_scopes bytea [] DEFAULT '{}', reply_fingerprints bytea [] DEFAULT '{}',
+    reply_statuses smallint [] DEFAULT '{}', reply_bodies bytea [] DEFAULT '{}'
 )
 RETURNS xid8
 LANGUAGE plpgsql VOLATILE

@@ -65,7 +65,7 @@ def build(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with database, writer:
+        async with database, notifier, writer:
             background = [
                 asyncio.create_task(keys.refresh_forever(), name="refresh-keys"),
                 asyncio.create_task(forget_expired_forever(database), name="forget-replies"),
@@ -121,4 +121,4 @@ class LinkService(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what Starlette calls for each request."""
-        return self._gate(self.router)
+        return self._gate(self.router.app)

@@ -173,11 +173,11 @@ class Draft:
         self, event_type: events.EventType, link: LinkRow, before: LinkRow | None, version: int
     ) -> events.OutboxRow:
         workspace_id, document_id, entity_type, entity_id = link.triple
-        event_id = ids.uuid7(self.state.moment_us)
+        event_id = ids.uuid7_text(self.state.moment_us)
         is_new = before is None
         event = events.Event(
             specversion="1.0",
-            id=str(event_id),
+            id=event_id,
             source=f"/workspaces/{workspace_id}",
             type=event_type,
             subject=document_id,

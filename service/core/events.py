@@ -1,8 +1,8 @@
 """Events as subscribers get them: CloudEvents 1.0, structured mode, in JSON."""
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Final, Literal, NamedTuple, get_args
-from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -95,7 +95,7 @@ class Event(Struct, frozen=True):
 class OutboxRow(NamedTuple):
     """What the outbox stores of an event: columns for the relay, and the message's value."""
 
-    event_id: UUID
+    event_id: str
     event_type: EventType
     key: str
     payload: bytes
@@ -105,12 +105,13 @@ class OutboxRow(NamedTuple):
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def outbox_row(event_id: UUID, event: Event) -> OutboxRow:
+def outbox_row(event_id: str, event: Event) -> OutboxRow:
     """Serialise the event, once and for all: the payload is what Kafka will carry."""
     traceparent = None if event.traceparent is UNSET else event.traceparent
     return OutboxRow(event_id, event.type, event.partitionkey, _encode(event), traceparent)
 
 
+@lru_cache(maxsize=256)  # a transaction's links were made at one moment
 def timestamp(moment: datetime) -> str:
     """ISO 8601 in UTC with microseconds; the moment has to be in UTC."""
     return moment.isoformat(timespec="microseconds")[:26] + "Z"

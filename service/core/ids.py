@@ -1,9 +1,11 @@
 """Ids that the service makes: UUIDv7 (RFC 9562), their TypeID text, and ULIDs for requests."""
 
+import os
 import re
+import struct
 import time
 from datetime import UTC, datetime, timedelta
-from secrets import token_bytes
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -22,8 +24,11 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _TEXT_LENGTH: Final = 26  # of 128 bits, five to a character
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_PAIR_SHIFTS: Final = tuple(range(120, -1, -10))
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
+
+_BLOCK: Final = struct.Struct("=256Q")
+_random_words: Final[list[int]] = []
+os.register_at_fork(after_in_child=_random_words.clear)
 
 _canonical_uuid = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z").match
 
@@ -39,10 +44,13 @@ def uuid7(moment_us: int) -> UUID:
     The 12 bits after the milliseconds hold the fraction of the millisecond (RFC 9562, section 6.2,
     method 3), so ids of different microseconds sort as their moments do.
     """
-    milliseconds, fraction = divmod(moment_us, 1000)
-    high = milliseconds << 16 | 0x7000 | fraction * 4096 // 1000
-    low = 0x8000_0000_0000_0000 | int.from_bytes(token_bytes(8)) >> 2
-    return UUID(int=high << 64 | low)
+    return UUID(int=_uuid7(moment_us))
+
+
+def uuid7_text(moment_us: int) -> str:
+    """Return the text of a new `uuid7`, for less than by way of the UUID."""
+    text = f"{_uuid7(moment_us):032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def to_text(prefix: str, uuid: UUID) -> str:
@@ -68,10 +76,34 @@ def from_text(prefix: str, text: str) -> UUID | None:
 
 def request_id() -> str:
     """Return a new request id: `req_` and a ULID (a millisecond and 80 random bits)."""
-    value = time.time_ns() // 1_000_000 << 80 | int.from_bytes(token_bytes(10))
-    return "req_" + _base32(value).upper()
+    value = _random64() << 16 | _random64() & 0xFFFF
+    return _request_prefix(time.time_ns() // 1_000_000) + _base32(value)[10:].upper()
 
 
-def _base32(value: int) -> str:
+@lru_cache(maxsize=1)
+def _request_prefix(milliseconds: int) -> str:
+    return "req_" + _base32(milliseconds)[-10:].upper()
+
+
+def _uuid7(moment_us: int) -> int:
+    milliseconds, fraction = divmod(moment_us, 1000)
+    high = milliseconds << 16 | 0x7000 | fraction * 4096 // 1000
+    return high << 64 | 0x8000_0000_0000_0000 | _random64() >> 2
+
+
+def _random64() -> int:
+    """64 bits from the system's generator: asked for in blocks, a call of its own costs more than an id."""
+    if not _random_words:
+        _random_words.extend(_BLOCK.unpack(os.urandom(_BLOCK.size)))
+    return _random_words.pop()
+
+
+def _base32(value: int, pairs: tuple[str, ...] = _PAIRS) -> str:
     """128 bits as 26 characters of Crockford's alphabet, two at a time."""
-    return "".join([_PAIRS[value >> shift & 1023] for shift in _PAIR_SHIFTS])
+    return (
+        f"{pairs[value >> 120]}{pairs[value >> 110 & 1023]}{pairs[value >> 100 & 1023]}"
+        f"{pairs[value >> 90 & 1023]}{pairs[value >> 80 & 1023]}{pairs[value >> 70 & 1023]}"
+        f"{pairs[value >> 60 & 1023]}{pairs[value >> 50 & 1023]}{pairs[value >> 40 & 1023]}"
+        f"{pairs[value >> 30 & 1023]}{pairs[value >> 20 & 1023]}{pairs[value >> 10 & 1023]}"
+        f"{pairs[value & 1023]}"
+    )

@@ -6,10 +6,15 @@ lost costs the relay's poll interval, nothing else.
 
 import asyncio
 import logging
-from typing import Final
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 from service.core.errors import Unavailable
-from service.store.database import Database
+from service.store.database import Database, noticing_loss, unavailable
+
+if TYPE_CHECKING:
+    import asyncpg
 
 NOTIFY: Final = "NOTIFY outbox"
 INTERVAL_S: Final = 0.010
@@ -18,25 +23,46 @@ log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Sends hints on a connection of the pool, one at a time."""
+    """Sends hints, one at a time, on a connection of its own: lending one would cost more than the hint."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._wanted = False
         self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        """Send no more; a hint that is lost costs little."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection is not None:
+            self._connection.terminate()
 
     def notify(self) -> None:
         """Send a hint soon; several calls in one interval send one."""
         self._wanted = True
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._send(), name="notify")
+            self._task = asyncio.create_task(self._send_all(), name="notify")
 
-    async def _send(self) -> None:
+    async def _send_all(self) -> None:
         while self._wanted:
             self._wanted = False
             try:
-                async with self._database.acquire() as connection:
-                    await connection.execute(NOTIFY)
+                with unavailable():
+                    await self._send()
             except Unavailable:
                 log.info("notify.failed", exc_info=True)
             await asyncio.sleep(INTERVAL_S)
+
+    async def _send(self) -> None:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._database.connect()
+        with noticing_loss(self._connection):
+            await self._connection.execute(NOTIFY)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
-from uuid import UUID
 
 import asyncpg
 
@@ -51,7 +50,7 @@ class Witness(NamedTuple):
     """
 
     xid: int
-    event_id: UUID | None = None
+    event_id: str | None = None
     workspace_id: str | None = None
     scope: bytes | None = None
     fingerprint: bytes | None = None

@@ -29,7 +29,9 @@ FROM lock_and_read($1, $2, $3, $4, $5)
 
 MOMENT: Final = "SELECT clock_timestamp()"
 
-WRITE_CHANGES: Final = f"SELECT write_changes({', '.join(f'${n}' for n in range(1, 29))})"
+WRITE_NEW: Final = f"SELECT write_changes({', '.join(f'${n}' for n in range(1, 17))})"
+WRITE_ALL: Final = f"SELECT write_changes({', '.join(f'${n}' for n in range(1, 29))})"
+"""With changed links and replies too. Where there are none, 12 empty arrays would cost more than a link."""
 
 READ_CHUNK: Final = 500
 """Triples a call of lock_and_read: its cost grows with their square."""
@@ -128,15 +130,12 @@ async def write_changes(
     new = [link for link in written if link.triple not in state.stored_links]
     # A link that is made and removed in one transaction is inserted, and then updated like others.
     old = [link for link in written if link.triple in state.stored_links or link.deleted_at]
-    xid = await connection.fetchval(
-        WRITE_CHANGES,
-        state.moment,
-        *_new_links(new),
-        *_old_links(old),
-        *_documents(state),
-        *_columns(state.outbox, 5),
-        *_columns([(r.workspace_id, *r.idempotency, *r.reply[:2]) for r in replies], 5),
-    )
+    columns = [*_new_links(new), *_documents(state), *_columns(state.outbox, 5)]
+    if old or replies:
+        columns += _old_links(old)
+        columns += _columns([(r.workspace_id, *r.idempotency, *r.reply[:2]) for r in replies], 5)
+    statement = WRITE_ALL if old or replies else WRITE_NEW
+    xid = await connection.fetchval(statement, state.moment, *columns)
     if state.outbox:
         return Witness(xid, event_id=state.outbox[0].event_id)
     return Witness(xid, None, replies[0].workspace_id, *replies[0].idempotency) if replies else None

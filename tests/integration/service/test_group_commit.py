@@ -29,10 +29,12 @@ WHERE wait_event_type = 'Lock' AND datname = current_database()
 @pytest.fixture
 async def writer(database: str) -> AsyncIterator[GroupWriter]:
     """Yield a writer."""
-    async with Database(database, pool_size=5) as pool:
-        writer = GroupWriter(pool, Notifier(pool), register_unknown=False)
-        async with writer:
-            yield writer
+    async with (
+        Database(database, pool_size=5) as pool,
+        Notifier(pool) as notifier,
+        GroupWriter(pool, notifier, register_unknown=False) as writer,
+    ):
+        yield writer
 
 
 @pytest.fixture
@@ -196,8 +198,8 @@ async def test_what_was_asked_is_written_before_the_end(
     database: str, workspace: str, connection: asyncpg.Connection
 ) -> None:
     """A writer that is told to stop answers what it has taken on first."""
-    async with Database(database, pool_size=5) as pool:
-        async with GroupWriter(pool, Notifier(pool), register_unknown=False) as writer:
+    async with Database(database, pool_size=5) as pool, Notifier(pool) as notifier:
+        async with GroupWriter(pool, notifier, register_unknown=False) as writer:
             task = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
             await asyncio.sleep(0)
         assert (await task).status == 201
