@@ -73,7 +73,8 @@ CREATE TABLE documents (
     deletion_id uuid,
     CONSTRAINT documents_pkey PRIMARY KEY (workspace_id, id),
     CONSTRAINT documents_workspace_fkey FOREIGN KEY (workspace_id) REFERENCES workspaces (id),
-    CONSTRAINT documents_id_check CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$'),
+    -- Checked at each update, too: the length apart, since a bounded repetition makes the match twenty times slower.
+    CONSTRAINT documents_id_check CHECK (length(id) <= 128 AND id ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$'),
     CONSTRAINT documents_version_check CHECK (version >= 0 AND revision >= 1),
     CONSTRAINT documents_deletion_check CHECK ((deleted_at IS NULL) = (deletion_id IS NULL))
 ) WITH (fillfactor = 80); -- every link event updates its document: leave room to do it in the same page (HOT)
@@ -87,7 +88,7 @@ CREATE TABLE entities (
     deleted_at timestamptz,
     CONSTRAINT entities_pkey PRIMARY KEY (workspace_id, type, id),
     CONSTRAINT entities_workspace_fkey FOREIGN KEY (workspace_id) REFERENCES workspaces (id),
-    CONSTRAINT entities_id_check CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$')
+    CONSTRAINT entities_id_check CHECK (length(id) <= 128 AND id ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$')
 ) WITH (fillfactor = 90);
 
 CREATE TABLE document_links (
