@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, Self
+from typing import Protocol
 
 from deploy.local import containers, maven
-from deploy.local.process import LocalError, Process, free_port
+from deploy.local.process import LocalError, Part, Process, free_port
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 POM = Path(__file__).with_name("pom.xml")
@@ -40,12 +40,11 @@ class KafkaAt:
         self.bootstrap = bootstrap
 
 
-class KafkaCluster:
+class KafkaCluster(Part):
     """Real brokers on loopback ports, each broker and controller (KRaft); numbered from 0.
 
     Three brokers have replication 3 and `min.insync.replicas` 2, one has 1 of both.
-    `properties` go into every broker's configuration and win over ours. As a context
-    manager it starts, and at the end kills the brokers and deletes their data.
+    `properties` go into every broker's configuration and win over ours.
     """
 
     def __init__(self, brokers: int = 1, properties: Mapping[str, str] = NOTHING) -> None:
@@ -56,19 +55,6 @@ class KafkaCluster:
         self._ports = [free_port() for _ in range(2 * brokers)]
         self._brokers = [self._broker(node, properties) for node in range(brokers)]
         self._formatted = False
-
-    def __enter__(self) -> Self:
-        """Start every broker."""
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End every broker and delete the data."""
-        self.close()
 
     @property
     def bootstrap(self) -> str:

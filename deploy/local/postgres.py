@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, Self
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from deploy.local import containers
-from deploy.local.process import LocalError, Process, free_port
+from deploy.local.process import LocalError, Part, Process, free_port
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 NOBODY = 65534
@@ -46,12 +46,11 @@ class PostgresAt:
         )
 
 
-class PostgresServer:
+class PostgresServer(Part):
     """A server of our own: superuser `postgres`, no password, loopback only.
 
-    Durable unless `settings` (postgresql.conf) say otherwise. As a context manager
-    it starts, and at the end stops and deletes its data and its standbys. The data
-    is in a new folder under `directory`, the system's temporary one unless told.
+    Durable unless `settings` (postgresql.conf) say otherwise. The data is in a new folder
+    under `directory`, the system's temporary one unless told. Its standbys end with it.
     """
 
     def __init__(
@@ -76,19 +75,6 @@ class PostgresServer:
         )
         if self._user is not None:
             os.chown(self._home, self._user, self._user)
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop it and delete its data."""
-        self.close()
 
     @property
     def log(self) -> Path:

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 LOG_LINES_SHOWN = 15
 # Below Linux's range for outgoing connections (from 32768), so that no client
@@ -110,6 +112,31 @@ class Process:
         """Return the last lines of its log."""
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(f"  | {line}" for line in lines[-LOG_LINES_SHOWN:])
+
+
+class Part(ABC):
+    """Programs and their data: as a context manager it starts, and at the end nothing is left."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start what is down, on the data there is; return when it serves."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it at once and delete its data."""
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing."""
+        self.close()
 
 
 def free_port() -> int:

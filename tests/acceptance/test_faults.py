@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
@@ -17,8 +17,9 @@ import pytest
 from deploy.local.kafka import KafkaCluster
 from deploy.local.postgres import PostgresServer
 from tests import load, parts, topics
-from tests.brokers import Broker, broker_behind_a_line
+from tests.brokers import Broker
 from tests.line import Line
+from tests.postgres import DATABASE, make_database
 from tests.waiting import last, until
 from tests.worker import Worker
 
@@ -29,20 +30,6 @@ WRITERS = 2
 BESIDE = ThreadPoolExecutor(max_workers=1)
 
 pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    """Yield a broker whose clients go through a line."""
-    with broker_behind_a_line() as broker:
-        yield broker
-
-
-@pytest.fixture
-async def line(broker: Broker) -> AsyncIterator[Line]:
-    """Yield the line to it."""
-    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
-        yield line
 
 
 async def delayed(line: Line) -> None:
@@ -140,9 +127,8 @@ async def test_postgres_crashes_and_sessions_are_ended(kafka: str, topic: str) -
         WHERE datname = current_database() AND pid <> pg_backend_pid()
     """
     with PostgresServer() as server:
-        await parts.execute(server.dsn(), "CREATE DATABASE links")
-        await parts.execute(server.dsn("links"), load.SCHEMA)
-        database = server.dsn("links")
+        await make_database(server)
+        database = server.dsn(DATABASE)
         await load.prepare(database)
         with Worker(database, kafka, topic) as worker:
             await worker.leading()

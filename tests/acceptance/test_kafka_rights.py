@@ -1,6 +1,6 @@
 """A broker that asks who we are and what we may: SASL, and rights that are missing at first."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -37,13 +37,6 @@ def broker() -> Iterator[Broker]:
     }
     with broker_behind_a_line(properties) as broker:
         yield broker
-
-
-@pytest.fixture
-async def line(broker: Broker) -> AsyncIterator[Line]:
-    """Yield the line to it."""
-    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
-        yield line
 
 
 async def allow(kafka: str, kind: int, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import asyncpg
@@ -10,26 +10,12 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from tests import outbox, topics
-from tests.brokers import Broker, broker_behind_a_line
+from tests.brokers import Broker
 from tests.line import ADD_PARTITIONS_TO_TXN, END_TXN, PRODUCE, Line
 from tests.waiting import until
 from tests.worker import Worker
 
 EVENTS = 40
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    """Yield a broker whose clients go through a line."""
-    with broker_behind_a_line() as broker:
-        yield broker
-
-
-@pytest.fixture
-async def line(broker: Broker) -> AsyncIterator[Line]:
-    """Yield the line to it."""
-    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
-        yield line
 
 
 @pytest.fixture

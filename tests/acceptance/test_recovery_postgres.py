@@ -1,36 +1,19 @@
-"""Postgres crashes, goes back in time, moves or is copied: nothing is lost, and it is said."""
+"""Postgres crashes, goes back in time or fails over: nothing is lost, and it is said."""
 
-import asyncio
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from deploy.local.postgres import PostgresServer
-from tests import outbox, parts, topics
+from tests import parts
 from tests.line import Line
+from tests.postgres import DATABASE, make_database, published, until_published, write
 from tests.waiting import until
 from tests.worker import Worker
-
-DATABASE = "links"
-SCHEMA = Path("schema.sql").read_text()
-
-
-@pytest.fixture
-def server() -> Iterator[PostgresServer]:
-    """Yield a Postgres of the test's own, that flushes only what a commit makes it flush."""
-    with PostgresServer(settings={"wal_writer_delay": "10s", "max_wal_senders": "4"}) as server:
-        asyncio.run(make_database(server))
-        yield server
-
-
-async def make_database(server: PostgresServer) -> None:
-    """Make a database with the schema."""
-    await parts.execute(server.dsn(), f"CREATE DATABASE {DATABASE}")
-    await parts.execute(server.dsn(DATABASE), SCHEMA)
 
 
 @pytest.fixture
@@ -43,20 +26,6 @@ async def line(server: PostgresServer) -> AsyncIterator[Line]:
 def through(line: Line) -> str:
     """Return the worker's URL of the database."""
     return f"postgresql://postgres@127.0.0.1:{line.port}/{DATABASE}"
-
-
-async def write(server: PostgresServer, *values: str) -> None:
-    """Write events, each in a transaction of its own."""
-    connection = await asyncpg.connect(server.dsn(DATABASE))
-    for value in values:
-        await outbox.insert_event(connection, "key", value)
-    await connection.close()
-
-
-async def published(kafka: str, topic: str, count: int) -> list[str]:
-    """Return the events in the topic once there are so many."""
-    records = await topics.wait_for_count(kafka, topic, count)
-    return [record.value.decode() for record in records]
 
 
 async def next_xid(server: PostgresServer) -> int:
@@ -170,16 +139,6 @@ async def test_failover_to_a_standby_that_lost_commits(
     assert values[-1] == "kept 3"
 
 
-async def until_published(worker: Worker, kafka: str, topic: str, value: str) -> None:
-    """Return once an event is in the topic."""
-
-    async def look() -> bool:
-        return value.encode() in await topics.payloads(kafka, topic)
-
-    assert worker.running
-    await until(look)
-
-
 async def caught_up(primary: PostgresServer, standby: PostgresServer) -> None:
     """Return once the standby has replayed all there is."""
     connection = await asyncpg.connect(primary.dsn())
@@ -265,95 +224,6 @@ async def test_standby_is_not_relayed_from(server: PostgresServer, kafka: str, t
         await worker.leading()
         await write(standby, "1")
         assert await published(kafka, topic, 1) == ["1"]
-
-
-async def test_dump_and_restore_into_another_cluster(
-    server: PostgresServer, kafka: str, topic: str
-) -> None:
-    """A restored dump is refused with exit 1, and the original goes on undisturbed."""
-    with (
-        Worker(server.dsn(DATABASE), kafka, topic) as original,
-        PostgresServer() as other,
-    ):
-        await original.leading()
-        await write(server, "1")
-        await published(kafka, topic, 1)
-        dump_and_restore(server, other)
-        with Worker(other.dsn(DATABASE), kafka, topic) as copy:
-            await until(copy.ended)
-            assert copy.end() == 1
-            assert "rebase" in copy.output()
-        await write(server, "2")
-        assert await published(kafka, topic, 2) == ["1", "2"]
-        assert await original.metric("outbox_fenced_total") == 0
-
-
-async def test_rebase_makes_a_restored_database_the_relays_own(
-    server: PostgresServer, kafka: str, topic: str
-) -> None:
-    """After a dump, a restore and a rebase nothing is lost, and only what is young is repeated."""
-    with PostgresServer(settings={"shared_buffers": "16MB"}) as other:
-        with Worker(server.dsn(DATABASE), kafka, topic) as original:
-            await original.leading()
-            await write(server, "old")
-            await published(kafka, topic, 1)
-            await parts.execute(
-                server.dsn(DATABASE), "UPDATE outbox SET created_at = now() - interval '1 hour'"
-            )
-            await write(server, "young")
-            await published(kafka, topic, 2)
-            original.end()
-        await write(server, "unpublished")
-        await parts.execute(
-            server.dsn(DATABASE),
-            "UPDATE outbox SET created_at = now() - interval '1 minute'"
-            " WHERE created_at > now() - interval '1 minute'",
-        )
-        dump_and_restore(server, other)
-        with Worker(other.dsn(DATABASE), kafka, topic) as worker:
-            assert worker.command("rebase", "--json") == 1  # nobody said yes
-            assert worker.command("rebase", "--yes", "--json") == 0, worker.output()
-            worker.end()
-            worker.start()
-            await worker.wait_event("relay.started", source="checkpoint")
-            await write(other, "new")
-            await until_published(worker, kafka, topic, "new")
-            assert worker.command("rebase", "--yes") == 1  # it is its own now
-        values = await published(kafka, topic, 5)
-    assert values == ["old", "young", "young", "unpublished", "new"]
-
-
-async def test_rebase_is_refused_while_somebody_writes_or_leads(
-    server: PostgresServer, kafka: str, topic: str
-) -> None:
-    """A copy that is written to is left as it is."""
-    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
-        await worker.leading()
-        await write(server, "1")
-        await published(kafka, topic, 1)
-        worker.end()
-        await parts.execute(server.dsn(), f"CREATE DATABASE copy TEMPLATE {DATABASE}")
-        copy = Worker(server.dsn("copy"), kafka, topic)
-        connection = await asyncpg.connect(server.dsn("copy"))
-        assert copy.command("rebase", "--yes") == 1
-        assert "events were written" in copy.output()
-        async with connection.transaction():
-            await outbox.insert_event(connection, "key", "2")
-            assert copy.command("rebase", "--yes") == 1
-            assert "somebody writes" in copy.output()
-        await connection.close()
-
-
-def dump_and_restore(source: PostgresServer, target: PostgresServer) -> None:
-    """Copy the database as operators do."""
-    dump = subprocess.run(
-        [source.bindir / "pg_dump", "--create", source.dsn(DATABASE)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    subprocess.run(
-        [target.bindir / "psql", "-q", "-v", "ON_ERROR_STOP=1", target.dsn()],
-        input=dump.stdout, check=True, capture_output=True,
-    )  # fmt: skip
 
 
 async def test_connections_terminated(server: PostgresServer, kafka: str, topic: str) -> None:

@@ -1,0 +1,33 @@
+"""What faults happen to: a broker behind a line, and a Postgres of the test's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from deploy.local.postgres import PostgresServer
+from tests.brokers import Broker, broker_behind_a_line
+from tests.line import Line
+from tests.postgres import make_database
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    """Yield a broker whose clients go through a line."""
+    with broker_behind_a_line() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def line(broker: Broker) -> AsyncIterator[Line]:
+    """Yield the line to it."""
+    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
+        yield line
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """Yield a Postgres with a database, that flushes only what a commit makes it flush."""
+    with PostgresServer(settings={"wal_writer_delay": "10s", "max_wal_senders": "4"}) as server:
+        asyncio.run(make_database(server))
+        yield server

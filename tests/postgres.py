@@ -1,0 +1,40 @@
+"""A database on a Postgres of the test's own: events written to it, and what a topic has of them."""
+
+import asyncpg
+
+from deploy.local.postgres import PostgresServer
+from tests import load, outbox, parts, topics
+from tests.waiting import until
+from tests.worker import Worker
+
+DATABASE = "links"
+
+
+async def make_database(server: PostgresServer) -> None:
+    """Make a database with the schema."""
+    await parts.execute(server.dsn(), f"CREATE DATABASE {DATABASE}")
+    await parts.execute(server.dsn(DATABASE), load.SCHEMA)
+
+
+async def write(server: PostgresServer, *values: str) -> None:
+    """Write events, each in a transaction of its own."""
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    for value in values:
+        await outbox.insert_event(connection, "key", value)
+    await connection.close()
+
+
+async def published(kafka: str, topic: str, count: int) -> list[str]:
+    """Return the events in the topic once there are so many."""
+    records = await topics.wait_for_count(kafka, topic, count)
+    return [record.value.decode() for record in records]
+
+
+async def until_published(worker: Worker, kafka: str, topic: str, value: str) -> None:
+    """Return once an event is in the topic."""
+
+    async def look() -> bool:
+        return value.encode() in await topics.payloads(kafka, topic)
+
+    assert worker.running
+    await until(look)
