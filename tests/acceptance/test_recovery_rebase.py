@@ -4,9 +4,9 @@ import subprocess
 
 import asyncpg
 
-from deploy.local.postgres import PostgresServer
-from tests import outbox, parts
-from tests.postgres import DATABASE, published, until_published, write
+from deploy.local.postgres import PostgresServer, wheel_bindir
+from tests import load, outbox, parts, topics
+from tests.postgres import DATABASE, make_database, published, until_published, write
 from tests.waiting import until
 from tests.worker import Worker
 
@@ -41,18 +41,12 @@ async def test_rebase_makes_a_restored_database_the_relays_own(
             await original.leading()
             await write(server, "old")
             await published(kafka, topic, 1)
-            await parts.execute(
-                server.dsn(DATABASE), "UPDATE outbox SET created_at = now() - interval '1 hour'"
-            )
+            await age(server, "1 hour")
             await write(server, "young")
             await published(kafka, topic, 2)
             original.end()
         await write(server, "unpublished")
-        await parts.execute(
-            server.dsn(DATABASE),
-            "UPDATE outbox SET created_at = now() - interval '1 minute'"
-            " WHERE created_at > now() - interval '1 minute'",
-        )
+        await age(server, "1 minute")
         dump_and_restore(server, other)
         with Worker(other.dsn(DATABASE), kafka, topic) as worker:
             assert worker.command("rebase", "--json") == 1  # nobody said yes
@@ -65,6 +59,54 @@ async def test_rebase_makes_a_restored_database_the_relays_own(
             assert worker.command("rebase", "--yes") == 1  # it is its own now
         values = await published(kafka, topic, 5)
     assert values == ["old", "young", "young", "unpublished", "new"]
+
+
+async def age(server: PostgresServer, interval: str) -> None:
+    """Let no event be younger than that."""
+    await parts.execute(
+        server.dsn(DATABASE),
+        f"UPDATE outbox SET created_at = now() - interval '{interval}'"
+        f" WHERE created_at > now() - interval '{interval}'",
+    )
+
+
+async def test_pg_upgrade(kafka: str, topic: str) -> None:
+    """An upgraded database is refused until the rebase; then what is not young comes just once."""
+    with PostgresServer(wheel_bindir("pginstall")) as older:
+        await make_database(older)
+        await load.prepare(older.dsn(DATABASE))
+        with Worker(older.dsn(DATABASE), kafka, topic) as worker:
+            await link(older, worker)
+            await load.reckon(older.dsn(DATABASE), kafka, topic)
+            worker.end()
+        await link_unpublished(older)
+        await age(older, "1 hour")
+        before = await topics.payloads(kafka, topic)
+        newer = older.upgrade()
+        with Worker(newer.dsn(DATABASE), kafka, topic) as worker:
+            await until(worker.ended)
+            assert worker.end() == 1
+            assert "rebase" in worker.output()
+            assert await topics.payloads(kafka, topic) == before
+            assert worker.command("rebase", "--yes") == 0, worker.output()
+            worker.start()
+            await worker.wait_event("relay.started", source="checkpoint")
+            await link(newer, worker)
+            await load.reckon(newer.dsn(DATABASE), kafka, topic)
+
+
+async def link(server: PostgresServer, worker: Worker) -> None:
+    """Link, unlink and restore until the worker has published a few hundred events."""
+    async with load.writers(lambda: server.dsn(DATABASE), 2):
+        await worker.wait_published(300)
+
+
+async def link_unpublished(server: PostgresServer) -> None:
+    """Link or unlink on every document, while no worker is there."""
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    for number in range(1, load.DOCUMENTS + 1):
+        await outbox.toggle(connection, f"doc_{number}", "1")
+    await connection.close()
 
 
 async def test_rebase_is_refused_while_somebody_writes_or_leads(
