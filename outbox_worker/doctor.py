@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from outbox_worker import terminal, topics
 from outbox_worker.registration import RefusedError, check_schema, read_place, registered
 from outbox_worker.retention import FIRST_ROW, SLOTS
-from outbox_worker.sessions import ERRORS, connect, disconnect
+from outbox_worker.sessions import ERRORS, connect, disconnect, pooled
 from outbox_worker.settings import Settings
 
 TIMEOUT_S = 30
@@ -80,10 +80,12 @@ async def _database(settings: Settings) -> list[Check]:
     except ERRORS as error:
         mend = "check DATABASE_URL and that the server listens"
         return [Check("database", passed=False, found=_said(error), mend=mend)]
-    checks = [Check("database", passed=True, found="connected")]
-    looks = (_schema, _primary, _session, _privileges, _durability, _clock, _relay)
-    checks += [await _guarded(look.__name__.strip("_"), look(connection)) for look in looks]
-    checks.append(await _guarded("ring", _ring(connection, settings)))
+    session = await _guarded("session", _session(connection, settings))
+    checks = [Check("database", passed=True, found="connected"), session]
+    if session.passed:  # else there is no telling on whose session the others would look
+        looks = (_schema, _primary, _privileges, _durability, _clock, _relay)
+        checks += [await _guarded(look.__name__.strip("_"), look(connection)) for look in looks]
+        checks.append(await _guarded("ring", _ring(connection, settings)))
     await disconnect(connection)
     return checks
 
@@ -111,13 +113,10 @@ async def _primary(connection: asyncpg.Connection) -> Check:
     return Check("primary", not standby, found, "point DATABASE_URL at the primary")
 
 
-async def _session(connection: asyncpg.Connection) -> Check:
-    """Look for a transaction pooler: it spreads one session's statements over several."""
-    await connection.execute("SET work_mem = '4321kB'")
-    backends = {await connection.fetchval("SELECT pg_backend_pid()") for _ in range(3)}
-    kept = await connection.fetchval("SHOW work_mem") == "4321kB" and len(backends) == 1
-    found = "sessions are the server's own" if kept else "a transaction pooler is in the way"
-    return Check("session", kept, found, "set OUTBOX_SESSION_DATABASE_URL to the server itself")
+async def _session(connection: asyncpg.Connection, settings: Settings) -> Check:
+    lent = await pooled(connection, settings.session_database_url)
+    found = "a transaction pooler is in the way" if lent else "sessions are the server's own"
+    return Check("session", not lent, found, "set OUTBOX_SESSION_DATABASE_URL to the server itself")
 
 
 async def _privileges(connection: asyncpg.Connection) -> Check:

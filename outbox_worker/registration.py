@@ -5,6 +5,8 @@ import secrets
 import asyncpg
 import msgspec
 
+from outbox_worker.sessions import pooled
+
 KNOWN_SCHEMA_VERSION = 1
 
 IDENTITY = """
@@ -33,7 +35,7 @@ ON CONFLICT ON CONSTRAINT outbox_relay_pkey DO NOTHING
 
 
 class RefusedError(Exception):
-    """The worker must not start: this database is not the one that its progress is of."""
+    """The worker must not start: this is not the database, or the way to it, that it can work on."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -66,6 +68,16 @@ class Registration(msgspec.Struct, frozen=True):
                 "python -m outbox_worker rebase"
             )
             raise RefusedError(message)
+
+
+async def check_session(connection: asyncpg.Connection, url: str) -> None:
+    """Refuse a transaction pooler: the lock, LISTEN and SET would be on anybody's session."""
+    if await pooled(connection, url):
+        message = (
+            "a transaction pooler is in the way: "
+            "set OUTBOX_SESSION_DATABASE_URL to the server itself"
+        )
+        raise RefusedError(message)
 
 
 async def check_schema(connection: asyncpg.Connection) -> None:

@@ -15,20 +15,51 @@ ERRORS: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+# How it shows that a prepared statement is another session's.
+MIXED_UP: Final = (
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.ProtocolViolationError,
+)
+
+BACKEND = """
+SELECT pg_backend_pid()
+"""
 
 
 async def connect(url: str, role: str, *, timeout_s: float, **settings: str) -> asyncpg.Connection:
     """Return a session of its own, in READ COMMITTED; each statement has timeout_s."""
-    return await asyncpg.connect(
+    connection = await asyncpg.connect(
         url,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=timeout_s,
-        server_settings={
-            "application_name": f"outbox_worker {role}",
-            "default_transaction_isolation": "read committed",
-            **settings,
-        },
+        server_settings={"application_name": f"outbox_worker {role}"},
     )
+    try:
+        await configure(connection, default_transaction_isolation="read committed", **settings)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+async def configure(connection: asyncpg.Connection, **settings: str) -> None:
+    """Set by statements: PgBouncer refuses, or forgets, what a client says as it connects."""
+    await connection.execute("".join(f"SET {name} = '{settings[name]}';" for name in settings))
+
+
+async def pooled(connection: asyncpg.Connection, url: str) -> bool:
+    """Whether a transaction pooler is in the way: it lends an idle session's backend to others."""
+    other = await connect(url, "look", timeout_s=CONNECT_TIMEOUT_S)
+    try:
+        ours = await connection.fetchval(BACKEND)
+        async with other.transaction():
+            lent = await other.fetchval(BACKEND) == ours
+            return bool(lent or await connection.fetchval(BACKEND) != ours)
+    except MIXED_UP:
+        return True
+    finally:
+        await disconnect(other)
 
 
 async def disconnect(connection: asyncpg.Connection) -> None:

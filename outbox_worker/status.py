@@ -12,8 +12,8 @@ from rich.table import Table
 from outbox_worker import lag, terminal, topics
 from outbox_worker.leader import OF_THE_HOLDER
 from outbox_worker.progress import Progress
-from outbox_worker.registration import Registration, registered
-from outbox_worker.sessions import connect, disconnect
+from outbox_worker.registration import Registration, check_session, registered
+from outbox_worker.sessions import configure, connect, disconnect
 from outbox_worker.settings import Settings
 from outbox_worker.window import PLANNER_SETTINGS
 
@@ -106,10 +106,11 @@ def command(
 
 async def look(settings: Settings, before: Status | None = None) -> Status:
     """Return the state of everything; the rate since an earlier look."""
-    connection = await connect(
-        settings.session_database_url, "status", timeout_s=TIMEOUT_S, **PLANNER_SETTINGS
-    )
+    url = settings.session_database_url
+    connection = await connect(url, "status", timeout_s=TIMEOUT_S)
     try:
+        await check_session(connection, url)  # a pooler would hand our settings on to the service
+        await configure(connection, **PLANNER_SETTINGS)
         status = Status(
             delivery=settings.delivery,
             slots=await _slots(connection),

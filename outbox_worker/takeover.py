@@ -14,6 +14,7 @@ from outbox_worker.progress import (
 from outbox_worker.registration import (
     Registration,
     check_schema,
+    check_session,
     read_place,
     register,
     registered,
@@ -30,6 +31,7 @@ class TopicLostError(Exception):
 async def identify(session: Session, settings: Settings) -> Registration:
     """Return who we are, after a look that this is our database; made at the first start."""
     async with session() as connection:
+        await check_session(connection, settings.session_database_url)
         await check_schema(connection)
         place = await read_place(connection)
         registration = await registered(connection)

@@ -14,10 +14,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from deploy.local import containers
-from deploy.local.process import LocalError, Part, Process, free_port
+from deploy.local.process import UNPRIVILEGED, LocalError, Part, Process, free_port
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-NOBODY = 65534
 HINT = """No Postgres was found. Do one of these:
   - set DATABASE_URL to a database of a Postgres 15 or newer
   - start Docker
@@ -61,7 +60,7 @@ class PostgresServer(Part):
         directory: Path | None = None,
     ) -> None:
         self.port = free_port()
-        self._user = NOBODY if os.geteuid() == 0 else None  # Postgres refuses to run as root
+        self._user = UNPRIVILEGED
         self._settings = dict(settings)
         self._home = Path(tempfile.mkdtemp(prefix="postgres-", dir=directory))
         self.bindir = _reachable(bindir or wheel_bindir(), self._home)

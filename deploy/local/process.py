@@ -17,6 +17,8 @@ LOG_LINES_SHOWN = 15
 # Below Linux's range for outgoing connections (from 32768), so that no client
 # sits on the port of a server that is down for a moment.
 PORTS = range(15000, 32000)
+# For programs that refuse to run as root.
+UNPRIVILEGED = 65534 if os.geteuid() == 0 else None
 _PR_SET_PDEATHSIG = 1
 
 
