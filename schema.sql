@@ -230,7 +230,7 @@ CREATE TABLE outbox_checkpoints (
 ------------------------------------------------------------------------------------------------------------------------
 -- The write path (service/store/write.py): three functions, so that one round trip can hold several statements, each
 -- with a snapshot of its own. The planner's switches are fixed on them: a plan made while the tables are empty would
--- otherwise be a sequential scan, and stay one.
+-- otherwise be a sequential scan, or an index read from end to end and materialized, and stay so.
 ------------------------------------------------------------------------------------------------------------------------
 
 -- Locks idempotency scopes and returns the replies stored under them, one row for each scope that could be locked.
@@ -242,6 +242,7 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_material = off
 AS $$
 DECLARE
     locked integer[] := '{}';
@@ -288,6 +289,7 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_material = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -362,6 +364,7 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_material = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$

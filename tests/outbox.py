@@ -14,10 +14,9 @@ READ = "SELECT * FROM lock_and_read($1::uuid[], $2::text[], $3::text[], $4::text
 WRITE = """
 SELECT write_changes(
     $1, $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-    $8::uuid[], $9::text[], $10::uuid[], $11::text[], $12::timestamptz[], $13::text[], $14::uuid[],
-    $15::uuid[], $16::text[], $17::bigint[], $18::bigint[],
-    $19::uuid[], $20::text[], $21::text[], $22::bytea[], $23::text[],
-    '{}', '{}', '{}', '{}', '{}'
+    $8::uuid[], $9::text[], $10::bigint[], $11::bigint[],
+    $12::uuid[], $13::text[], $14::text[], $15::bytea[], $16::text[],
+    $17::uuid[], $18::text[], $19::uuid[], $20::text[], $21::timestamptz[], $22::text[], $23::uuid[]
 )
 """
 
@@ -111,11 +110,11 @@ async def _write(
         WRITE, moment,
         [WORKSPACE] * len(new), [document] * len(new), new, [TYPE] * len(new),
         [entity] * len(new), [None] * len(new),
+        [WORKSPACE], [document], [version], [now["revision"] + 1],
+        [event_id], [kind], [f"{WORKSPACE}/{document}"], [json.dumps(event).encode()], [None],
         [WORKSPACE] * len(old), [document] * len(old), old, [None] * len(old),
         [moment if unlinked else None] * len(old), ["unlink" if unlinked else None] * len(old),
         [None] * len(old),
-        [WORKSPACE], [document], [version], [now["revision"] + 1],
-        [event_id], [kind], [f"{WORKSPACE}/{document}"], [json.dumps(event).encode()], [None],
     )  # fmt: skip
 
 

@@ -41,10 +41,15 @@ INDEXES_ONLY: Final = """
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_hashjoin = off;
-SET LOCAL enable_mergejoin = off
+SET LOCAL enable_mergejoin = off;
+SET LOCAL enable_material = off;
+SET LOCAL enable_sort = off
 """
-"""For statements whose plan may be made while the tables are empty: it would be a sequential scan, and
-stay one. Local to a transaction, so that it holds behind a transaction pooler too."""
+"""For statements whose plan may be made while the tables are empty: it would be a sequential scan, or an
+index read from end to end and materialized, and stay so.
+
+Local to a transaction, so that it holds behind a transaction pooler too.
+"""
 
 BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {INDEXES_ONLY}"
 

@@ -24,9 +24,13 @@ SELECT
     EXISTS (SELECT FROM documents WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL),
     (
         SELECT count(*)
-        FROM document_links
-        WHERE workspace_id = $1 AND document_id = $2 AND deleted_at IS NULL
-            AND ($3::text IS NULL OR entity_type = $3) AND ($4::text IS NULL OR entity_id = $4)
+        FROM (
+            SELECT
+            FROM document_links
+            WHERE workspace_id = $1 AND document_id = $2 AND deleted_at IS NULL
+                AND ($3::text IS NULL OR entity_type = $3) AND ($4::text IS NULL OR entity_id = $4)
+            ORDER BY id -- so that no other index will do
+        ) AS l
     )
 """
 
@@ -59,7 +63,12 @@ FROM (
     ORDER BY workspace_id, entity_id, id
     LIMIT $6 OFFSET $7
 ) AS l
-JOIN documents AS d ON d.workspace_id = l.workspace_id AND d.id = l.document_id
+CROSS JOIN LATERAL (
+    SELECT display_name
+    FROM documents
+    WHERE workspace_id = l.workspace_id AND id = l.document_id
+    OFFSET 0 -- one by one, never the whole table
+) AS d
 ORDER BY l.id
 """
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from service.store.database import Connection
 
 # One whose deletion has not reached all its links yet is left alone: its links are to stay unlinked.
+# (NOT EXISTS might be made a hash of all links.)
 REGISTER: Final = """
 INSERT INTO entities AS e (workspace_id, type, id)
 SELECT w, t, i
@@ -17,11 +18,12 @@ ORDER BY n
 ON CONFLICT (workspace_id, type, id) DO UPDATE
 SET deleted_at = NULL
 WHERE e.deleted_at IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM document_links AS l
+    AND (
+        SELECT true FROM document_links AS l
         WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
             AND l.deleted_at IS NULL
-    )
+        LIMIT 1
+    ) IS NULL
 RETURNING e.id
 """
 
