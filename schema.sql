@@ -269,9 +269,9 @@ BEGIN
 END
 $$;
 
--- Locks documents, then entities, then reads them and the links between them: one row for each triple, in order.
--- Lock and read are statements of their own, so the read sees what the transaction that we waited for has committed.
--- A triple without an entity (NULL, NULL) asks for its document alone.
+-- Locks documents, then entities, then reads the links between them: one row for each triple, in order. A lock returns
+-- its row as the transaction that we waited for has committed it, and the links are read by a later statement, that sees
+-- what it wrote. A triple without an entity (NULL, NULL) asks for its document alone.
 --   patient  waits for locks, at most lock_timeout; otherwise what somebody else holds is left alone
 --   moment   the clock after the locks: the time of whatever is written, one clock for all processes
 --   held     document and entity are locked, or were not there; if not, the rest of the row is not to be relied on
@@ -295,48 +295,69 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    locked_documents bigint[];
-    locked_entities bigint[];
+    -- One element a triple, in order; NULL: not there, or not to be locked.
+    versions bigint[];
+    revisions bigint[];
+    document_deletions timestamptz[];
+    entities_locked boolean[];
+    entity_deletions timestamptz[];
     now_locked timestamptz;
 BEGIN
     IF patient THEN
-        SELECT array_agg(u.n) INTO locked_documents
+        SELECT array_agg(l.version ORDER BY n), array_agg(l.revision ORDER BY n), array_agg(l.deleted_at ORDER BY n)
+        INTO versions, revisions, document_deletions
         FROM (SELECT * FROM unnest(workspaces, document_ids) WITH ORDINALITY AS u (w, d, n) ORDER BY w, d) AS u
-        CROSS JOIN LATERAL (
-            SELECT FROM documents AS d WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE
-        ) AS l;
-        SELECT array_agg(u.n) INTO locked_entities
+        LEFT JOIN LATERAL (
+            SELECT d.version, d.revision, d.deleted_at
+            FROM documents AS d
+            WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE
+        ) AS l ON true;
+        SELECT array_agg(l.locked ORDER BY n), array_agg(l.deleted_at ORDER BY n)
+        INTO entities_locked, entity_deletions
         FROM (
             SELECT * FROM unnest(workspaces, entity_types, entity_ids) WITH ORDINALITY AS u (w, t, e, n)
             ORDER BY w, t, e
         ) AS u
-        CROSS JOIN LATERAL (
-            SELECT FROM entities AS e WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e FOR KEY SHARE
-        ) AS l;
+        LEFT JOIN LATERAL (
+            SELECT true AS locked, e.deleted_at
+            FROM entities AS e
+            WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e FOR KEY SHARE
+        ) AS l ON true;
     ELSE
-        SELECT array_agg(u.n) INTO locked_documents
-        FROM unnest(workspaces, document_ids) WITH ORDINALITY AS u (w, d, n)
-        CROSS JOIN LATERAL (
-            SELECT FROM documents AS d WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE SKIP LOCKED
-        ) AS l;
-        SELECT array_agg(u.n) INTO locked_entities
-        FROM unnest(workspaces, entity_types, entity_ids) WITH ORDINALITY AS u (w, t, e, n)
-        CROSS JOIN LATERAL (
-            SELECT FROM entities AS e
+        SELECT array_agg(l.version), array_agg(l.revision), array_agg(l.deleted_at)
+        INTO versions, revisions, document_deletions
+        FROM unnest(workspaces, document_ids) AS u (w, d)
+        LEFT JOIN LATERAL (
+            SELECT d.version, d.revision, d.deleted_at
+            FROM documents AS d
+            WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE SKIP LOCKED
+        ) AS l ON true;
+        SELECT array_agg(l.locked), array_agg(l.deleted_at)
+        INTO entities_locked, entity_deletions
+        FROM unnest(workspaces, entity_types, entity_ids) AS u (w, t, e)
+        LEFT JOIN LATERAL (
+            SELECT true AS locked, e.deleted_at
+            FROM entities AS e
             WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e FOR KEY SHARE SKIP LOCKED
-        ) AS l;
+        ) AS l ON true;
     END IF;
     now_locked := clock_timestamp();
     RETURN QUERY
     SELECT
         now_locked,
-        (d.id IS NULL OR u.n = ANY (locked_documents)) IS TRUE AND (e.id IS NULL OR u.n = ANY (locked_entities)) IS TRUE,
-        d.version, d.revision, d.deleted_at,
-        e.id IS NOT NULL, e.deleted_at,
+        -- (NOT EXISTS might be made a hash of all documents.)
+        (u.v IS NOT NULL OR (SELECT true FROM documents AS d WHERE d.workspace_id = u.w AND d.id = u.d) IS NULL)
+        AND (
+            u.k IS NOT NULL
+            OR (SELECT true FROM entities AS e WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e) IS NULL
+        ),
+        u.v, u.r, u.x,
+        u.k IS NOT NULL, u.y,
         l.id, l.role, l.created_at, l.deleted_at
-    FROM unnest(workspaces, document_ids, entity_types, entity_ids) WITH ORDINALITY AS u (w, d, t, e, n)
-    LEFT JOIN documents AS d ON d.workspace_id = u.w AND d.id = u.d
-    LEFT JOIN entities AS e ON e.workspace_id = u.w AND e.type = u.t AND e.id = u.e
+    FROM unnest(
+        workspaces, document_ids, entity_types, entity_ids,
+        versions, revisions, document_deletions, entities_locked, entity_deletions
+    ) WITH ORDINALITY AS u (w, d, t, e, v, r, x, k, y, n)
     LEFT JOIN document_links AS l
         ON l.workspace_id = u.w AND l.document_id = u.d AND l.entity_type = u.t AND l.entity_id = u.e
     ORDER BY u.n;
