@@ -13,6 +13,7 @@ import uvloop
 from deploy.local.process import LocalError, say
 from tests.benchmarks import (
     backlog,
+    compression,
     drain,
     growth,
     held,
@@ -33,6 +34,7 @@ PARTS = {
     "memory": Part(memory.part, long=True, once=True),
     "held": Part(held.part),
     "backlog": Part(backlog.part, long=True),
+    "compression": Part(compression.part, long=True),
     "drain": Part(drain.part),
     "latency": Part(latency.part),
 }

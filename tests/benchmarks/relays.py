@@ -45,10 +45,11 @@ class Relay(Protocol):
 class Worker:
     """`outbox_worker`."""
 
-    def __init__(self, stage: Stage, delivery: str) -> None:
+    def __init__(self, stage: Stage, delivery: str, **settings: str) -> None:
         self.name = delivery
         self.warm = True
         self._stage = stage
+        self._settings = {"OUTBOX_DELIVERY": delivery, **settings}
 
     @asynccontextmanager
     async def waiting(self, events: int) -> AsyncIterator[Waiting]:
@@ -57,7 +58,7 @@ class Worker:
 
         @asynccontextmanager
         async def relayed(topic: str) -> AsyncIterator[Process]:
-            settings = {"OUTBOX_TOPIC": topic, "OUTBOX_DELIVERY": self.name}
+            settings = {**self._settings, "OUTBOX_TOPIC": topic}
             stage = self._stage
             worker = worker_program(database.dsn, stage.bootstrap, stage.logs, **settings)
             worker.start()

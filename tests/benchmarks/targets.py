@@ -119,9 +119,21 @@ GROWN = (
     ),
 )
 
+PLAIN = "compression.none"
+COMPRESSED = tuple(
+    row
+    for codec in ("lz4", "zstd")
+    for row in (
+        Row(f"drain, exactly-once, {codec}", f"compression.{codec}.rate", "/s", f"{PLAIN}.rate", "none"),
+        Row("  CPU an event", f"compression.{codec}.cpu_us", "µs", f"{PLAIN}.cpu_us", "none"),
+        Row("  an event on the topic", f"compression.{codec}.bytes", "bytes", f"{PLAIN}.bytes", "none"),
+    )
+)  # fmt: skip
+
 ROWS = (
     *LINKS,
     *_relay("at-least-once", rate=4, p50=1.0, p99=1.0),
     *_relay("exactly-once", rate=5, p50=1.0, p99=0.2),
     *GROWN,
+    *COMPRESSED,
 )
