@@ -38,3 +38,10 @@ async def until_published(worker: Worker, kafka: str, topic: str, value: str) ->
 
     assert worker.running
     await until(look)
+
+
+async def hold(worker: Worker, kafka: str, topic: str, delivery: str, values: list[str]) -> None:
+    """Hold the topic against the events: in their order, none missing and, exactly once, none twice."""
+    await until_published(worker, kafka, topic, values[-1])
+    found = [payload.decode() for payload in await topics.payloads(kafka, topic)]
+    assert (found if delivery == "exactly-once" else list(dict.fromkeys(found))) == values

@@ -11,6 +11,12 @@ from tests.line import Line
 from tests.postgres import make_database
 
 
+@pytest.fixture(params=["exactly-once", "at-least-once"])
+def delivery(request: pytest.FixtureRequest) -> str:
+    """Return a delivery: exactly once nothing comes twice, at least once a subscriber skips it."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
     """Yield a broker whose clients go through a line."""

@@ -29,6 +29,8 @@ WRITERS = 2
 # One thread that stays: a broker ends with the thread that started it.
 BESIDE = ThreadPoolExecutor(max_workers=1)
 
+RECKON = {"exactly-once": load.reckon, "at-least-once": load.reckon_repeated}
+
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -59,7 +61,6 @@ Fault = Callable[[Line], Awaitable[None]]
 
 
 @pytest.mark.xdist_group("a line to Kafka")
-@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_line_to_kafka(
     database: str, broker: Broker, line: Line, fault: Fault, delivery: str
@@ -67,15 +68,14 @@ async def test_line_to_kafka(
     """Whatever the network to Kafka does, nothing is lost, and exactly once nothing is repeated."""
     topic = database.rpartition("/")[2]
     await load.prepare(database)
-    settings = {"OUTBOX_DELIVERY": delivery}
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    kafka = f"127.0.0.1:{line.port}"
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         async with load.writers(lambda: database, WRITERS):
             await worker.wait_published(50)
             await fault(line)
             await worker.wait_working(MARGIN_S)
-        reckon = load.reckon if delivery == "exactly-once" else load.reckon_repeated
-        await reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
+        await RECKON[delivery](database, broker.inside, topic, timeout_s=MARGIN_S)
 
 
 @pytest.mark.xdist_group("a line to Kafka")
@@ -105,22 +105,26 @@ async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_line_to_postgres(database: str, kafka: str, topic: str, fault: Fault) -> None:
+async def test_line_to_postgres(
+    database: str, kafka: str, topic: str, fault: Fault, delivery: str
+) -> None:
     """The same for the worker's line to Postgres."""
     host, port = database.rpartition("@")[2].partition("/")[0].split(":")
     await load.prepare(database)
     async with Line(host, int(port)) as line:
         through = database.replace(f"{host}:{port}", f"127.0.0.1:{line.port}")
-        with Worker(through, kafka, topic) as worker:
+        with Worker(through, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
             await worker.leading()
             async with load.writers(lambda: database, WRITERS):
                 await worker.wait_published(50)
                 await fault(line)
                 await worker.wait_working(MARGIN_S)
-            await load.reckon(database, kafka, topic, timeout_s=MARGIN_S)
+            await RECKON[delivery](database, kafka, topic, timeout_s=MARGIN_S)
 
 
-async def test_postgres_crashes_and_sessions_are_ended(kafka: str, topic: str) -> None:
+async def test_postgres_crashes_and_sessions_are_ended(
+    kafka: str, topic: str, delivery: str
+) -> None:
     """Immediate shutdowns and terminated sessions under load cost nothing but time."""
     end_all = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -130,7 +134,7 @@ async def test_postgres_crashes_and_sessions_are_ended(kafka: str, topic: str) -
         await make_database(server)
         database = server.dsn(DATABASE)
         await load.prepare(database)
-        with Worker(database, kafka, topic) as worker:
+        with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
             await worker.leading()
             async with load.writers(lambda: database, WRITERS):
                 for _ in range(max(2, int(FAULT_S / 10))):
@@ -139,7 +143,7 @@ async def test_postgres_crashes_and_sessions_are_ended(kafka: str, topic: str) -
                     server.start()
                     await worker.wait_working(MARGIN_S)
                     await parts.execute(database, end_all)
-            await load.reckon(database, kafka, topic, timeout_s=MARGIN_S)
+            await RECKON[delivery](database, kafka, topic, timeout_s=MARGIN_S)
 
 
 @pytest.fixture(scope="module")
@@ -200,23 +204,26 @@ BROKER_FAULTS = {
 @pytest.mark.xdist_group("three brokers")
 @pytest.mark.parametrize("fault", BROKER_FAULTS.values(), ids=BROKER_FAULTS)
 async def test_brokers(
-    database: str, cluster: KafkaCluster, fault: Callable[[KafkaCluster, str], Awaitable[None]]
+    database: str,
+    cluster: KafkaCluster,
+    fault: Callable[[KafkaCluster, str], Awaitable[None]],
+    delivery: str,
 ) -> None:
     """Brokers die, restart and hang; what is acknowledged stays, and nothing comes twice."""
     topic = database.rpartition("/")[2]
     await load.prepare(database)
-    with Worker(database, cluster.bootstrap, topic) as worker:
+    with Worker(database, cluster.bootstrap, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         async with load.writers(lambda: database, WRITERS):
             await worker.wait_published(50)
             await fault(cluster, topic)
             await worker.wait_working(MARGIN_S)
-        await load.reckon(database, cluster.bootstrap, topic, timeout_s=MARGIN_S)
+        await RECKON[delivery](database, cluster.bootstrap, topic, timeout_s=MARGIN_S)
 
 
 @pytest.mark.parametrize("sqlstate", ["53100", "25006"], ids=["disk full", "read only"])
 async def test_postgres_refuses_to_write(
-    database: str, kafka: str, topic: str, sqlstate: str
+    database: str, kafka: str, topic: str, sqlstate: str, delivery: str
 ) -> None:
     """Where a checkpoint cannot be written the worker says so, loses nothing, and recovers."""
     refuse = f"""
@@ -229,7 +236,7 @@ async def test_postgres_refuses_to_write(
         refuse,
         "CREATE TRIGGER refuse BEFORE INSERT ON outbox_checkpoints EXECUTE FUNCTION refuse()",
     )
-    with Worker(database, kafka, topic) as worker:
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         failing = await worker.wait_event("worker.failing")
         assert failing["detail"] == "no"
         assert (await worker.get("/readyz")).status_code == 503
@@ -237,23 +244,24 @@ async def test_postgres_refuses_to_write(
         await worker.leading()
         async with load.writers(lambda: database, WRITERS):
             await worker.wait_published(50)
-        await load.reckon(database, kafka, topic)
+        await RECKON[delivery](database, kafka, topic)
 
 
-async def test_topic_that_takes_only_small_messages(database: str, kafka: str, topic: str) -> None:
+async def test_topic_that_takes_only_small_messages(
+    database: str, kafka: str, topic: str, delivery: str
+) -> None:
     """Batches shrink to what the topic takes; below one event it is unhealthy until mended."""
     await load.prepare(database)
-    with Worker(database, kafka, topic) as worker:
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         await topics.configure(kafka, topic, {"max.message.bytes": "100"})
         async with load.writers(lambda: database, WRITERS):
             await worker.wait_event("worker.failing", problem="MessageSizeTooLargeError")
             await topics.configure(kafka, topic, {"max.message.bytes": "2000"})
             await worker.wait_working(MARGIN_S)
-        await load.reckon(database, kafka, topic)
+        await RECKON[delivery](database, kafka, topic)
 
 
-@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
 async def test_killed_again_and_again(database: str, kafka: str, topic: str, delivery: str) -> None:
     """A worker that is killed every two seconds loses nothing, and exactly once repeats nothing."""
     await load.prepare(database)
@@ -263,17 +271,18 @@ async def test_killed_again_and_again(database: str, kafka: str, topic: str, del
                 await last(2)
                 worker.end(signal.SIGKILL)
                 worker.start()
-        reckon = load.reckon if delivery == "exactly-once" else load.reckon_repeated
-        await reckon(database, kafka, topic)
+        await RECKON[delivery](database, kafka, topic)
 
 
-async def test_transaction_held_open_all_the_while(database: str, kafka: str, topic: str) -> None:
+async def test_transaction_held_open_all_the_while(
+    database: str, kafka: str, topic: str, delivery: str
+) -> None:
     """A writer that stays open, and a reader of one snapshot, hold nobody up."""
     await load.prepare(database)
     held, reader = await asyncpg.connect(database), await asyncpg.connect(database)
     await held.execute("BEGIN; SELECT pg_current_xact_id()")
     await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox")
-    with Worker(database, kafka, topic) as worker:
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         async with load.writers(lambda: database, WRITERS):
             await worker.wait_published(500)
@@ -282,6 +291,6 @@ async def test_transaction_held_open_all_the_while(database: str, kafka: str, to
             return await worker.metric("outbox_oldest_transaction_seconds") > 1
 
         await until(told)
-        await load.reckon(database, kafka, topic)
+        await RECKON[delivery](database, kafka, topic)
     await held.close()
     await reader.close()

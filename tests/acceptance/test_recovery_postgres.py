@@ -11,7 +11,7 @@ import pytest
 from deploy.local.postgres import PostgresServer
 from tests import parts
 from tests.line import Line
-from tests.postgres import DATABASE, make_database, published, until_published, write
+from tests.postgres import DATABASE, hold, make_database, published, until_published, write
 from tests.waiting import until
 from tests.worker import Worker
 
@@ -50,10 +50,10 @@ async def abort_transactions(server: PostgresServer, count: int) -> int:
 
 
 async def test_crash_after_which_xids_come_back(
-    server: PostgresServer, kafka: str, topic: str
+    server: PostgresServer, kafka: str, topic: str, delivery: str
 ) -> None:
     """The events of transactions that were given a lost one's xid are published, each once."""
-    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         worker.pause()
         await write(server, "before")
@@ -63,16 +63,16 @@ async def test_crash_after_which_xids_come_back(
         server.crash()
         server.start()
         assert await next_xid(server) < lost
-        await write(server, *(f"after {n}" for n in range(30)))
-        values = await published(kafka, topic, 31)
-    assert values == ["before", *(f"after {n}" for n in range(30))]
+        after = [f"after {n}" for n in range(30)]
+        await write(server, *after)
+        await hold(worker, kafka, topic, delivery, ["before", *after])
 
 
 async def test_volume_rolled_back(
-    server: PostgresServer, kafka: str, topic: str, tmp_path: Path
+    server: PostgresServer, kafka: str, topic: str, delivery: str, tmp_path: Path
 ) -> None:
     """On an older copy of its files the worker starts from the checkpoint that is in it."""
-    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         await write(server, "kept 1")
         await published(kafka, topic, 1)
@@ -83,7 +83,7 @@ async def test_volume_rolled_back(
         worker.start()
         await worker.leading()
         await write(server, "undone 1", "undone 2")
-        await published(kafka, topic, 3)
+        await until_published(worker, kafka, topic, "undone 2")
         worker.end()
         server.stop()
         restore(tmp_path / "volume", server)
@@ -95,8 +95,8 @@ async def test_volume_rolled_back(
             "the database has gone back in time",
         )
         await write(server, "kept 2", "kept 3")
-        values = await published(kafka, topic, 5)
-    assert values == ["kept 1", "undone 1", "undone 2", "kept 2", "kept 3"]
+        values = ["kept 1", "undone 1", "undone 2", "kept 2", "kept 3"]
+        await hold(worker, kafka, topic, delivery, values)
 
 
 def restore(volume: Path, server: PostgresServer) -> None:
@@ -110,10 +110,10 @@ def restore(volume: Path, server: PostgresServer) -> None:
 
 
 async def test_failover_to_a_standby_that_lost_commits(
-    server: PostgresServer, kafka: str, topic: str, line: Line
+    server: PostgresServer, kafka: str, topic: str, line: Line, delivery: str
 ) -> None:
     """On the standby the worker starts from the checkpoint; what was lost there stays published."""
-    with Worker(through(line), kafka, topic) as worker:
+    with Worker(through(line), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         await write(server, "kept 1")
         await published(kafka, topic, 1)
@@ -163,7 +163,7 @@ async def has_no_receiver(standby: PostgresServer) -> bool:
     return bool(count == 0)
 
 
-async def test_point_in_time_restore(kafka: str, topic: str) -> None:
+async def test_point_in_time_restore(kafka: str, topic: str, delivery: str) -> None:
     """After a restore to an earlier moment the worker starts from the checkpoint of that time."""
     with PostgresServer(settings={"archive_mode": "on", "max_wal_senders": "4"}) as server:
         await make_database(server)
@@ -175,7 +175,7 @@ async def test_point_in_time_restore(kafka: str, topic: str) -> None:
             f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'",
             "SELECT pg_reload_conf()",
         )
-        with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
             await worker.leading()
             await write(server, "kept 1")
             await published(kafka, topic, 1)
@@ -226,16 +226,18 @@ async def test_standby_is_not_relayed_from(server: PostgresServer, kafka: str, t
         assert await published(kafka, topic, 1) == ["1"]
 
 
-async def test_connections_terminated(server: PostgresServer, kafka: str, topic: str) -> None:
-    """A worker whose sessions are ended begins anew and repeats nothing."""
+async def test_connections_terminated(
+    server: PostgresServer, kafka: str, topic: str, delivery: str
+) -> None:
+    """A worker whose sessions are ended begins anew and, exactly once, repeats nothing."""
     end_all = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
     """
-    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         for n in range(5):
             await write(server, str(n))
             await parts.execute(server.dsn(DATABASE), end_all)
-            await published(kafka, topic, n + 1)
-        assert await published(kafka, topic, 5) == [str(n) for n in range(5)]
+            await until_published(worker, kafka, topic, str(n))
+        await hold(worker, kafka, topic, delivery, [str(n) for n in range(5)])
