@@ -43,10 +43,12 @@ SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_material = off;
-SET LOCAL enable_sort = off
+SET LOCAL enable_sort = off;
+SET LOCAL jit = off
 """
 """For statements whose plan may be made while the tables are empty: it would be a sequential scan, or an
-index read from end to end and materialized, and stay so.
+index read from end to end and materialized, and stay so. (What is switched off and needed all the same
+counts as so dear, up to Postgres 17, that it would be compiled.)
 
 Local to a transaction, so that it holds behind a transaction pooler too.
 """
