@@ -9,7 +9,14 @@ import typer
 from aiokafka.errors import KafkaError
 
 from outbox_worker import terminal, topics
-from outbox_worker.registration import RefusedError, check_schema, read_place, registered
+from outbox_worker.registration import (
+    POOLED,
+    POOLED_MEND,
+    RefusedError,
+    check_schema,
+    read_place,
+    registered,
+)
 from outbox_worker.retention import FIRST_ROW, SLOTS
 from outbox_worker.sessions import ERRORS, connect, disconnect, pooled
 from outbox_worker.settings import Settings
@@ -115,8 +122,9 @@ async def _primary(connection: asyncpg.Connection) -> Check:
 
 async def _session(connection: asyncpg.Connection, settings: Settings) -> Check:
     lent = await pooled(connection, settings.session_database_url)
-    found = "a transaction pooler is in the way" if lent else "sessions are the server's own"
-    return Check("session", not lent, found, "set OUTBOX_SESSION_DATABASE_URL to the server itself")
+    return Check(
+        "session", not lent, POOLED if lent else "sessions are the server's own", POOLED_MEND
+    )
 
 
 async def _privileges(connection: asyncpg.Connection) -> Check:

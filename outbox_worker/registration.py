@@ -8,6 +8,8 @@ import msgspec
 from outbox_worker.sessions import pooled
 
 KNOWN_SCHEMA_VERSION = 1
+POOLED = "a transaction pooler is in the way"
+POOLED_MEND = "set OUTBOX_SESSION_DATABASE_URL to the server itself"
 
 IDENTITY = """
 SELECT
@@ -73,10 +75,7 @@ class Registration(msgspec.Struct, frozen=True):
 async def check_session(connection: asyncpg.Connection, url: str) -> None:
     """Refuse a transaction pooler: the lock, LISTEN and SET would be on anybody's session."""
     if await pooled(connection, url):
-        message = (
-            "a transaction pooler is in the way: "
-            "set OUTBOX_SESSION_DATABASE_URL to the server itself"
-        )
+        message = f"{POOLED}: {POOLED_MEND}"
         raise RefusedError(message)
 
 

@@ -8,6 +8,11 @@ from tests.waiting import until
 from tests.worker import Worker
 
 DATABASE = "links"
+END_SESSIONS = """
+SELECT pg_terminate_backend(pid)
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 
 async def make_database(server: PostgresServer) -> None:

@@ -19,7 +19,7 @@ from deploy.local.postgres import PostgresServer
 from tests import load, parts, topics
 from tests.brokers import Broker
 from tests.line import Line
-from tests.postgres import DATABASE, make_database
+from tests.postgres import DATABASE, END_SESSIONS, make_database
 from tests.waiting import last, until
 from tests.worker import Worker
 
@@ -126,10 +126,6 @@ async def test_postgres_crashes_and_sessions_are_ended(
     kafka: str, topic: str, delivery: str
 ) -> None:
     """Immediate shutdowns and terminated sessions under load cost nothing but time."""
-    end_all = """
-        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()
-    """
     with PostgresServer() as server:
         await make_database(server)
         database = server.dsn(DATABASE)
@@ -142,7 +138,7 @@ async def test_postgres_crashes_and_sessions_are_ended(
                     server.crash()
                     server.start()
                     await worker.wait_working(MARGIN_S)
-                    await parts.execute(database, end_all)
+                    await parts.execute(database, END_SESSIONS)
             await RECKON[delivery](database, kafka, topic, timeout_s=MARGIN_S)
 
 

@@ -11,7 +11,15 @@ import pytest
 from deploy.local.postgres import PostgresServer
 from tests import parts
 from tests.line import Line
-from tests.postgres import DATABASE, hold, make_database, published, until_published, write
+from tests.postgres import (
+    DATABASE,
+    END_SESSIONS,
+    hold,
+    make_database,
+    published,
+    until_published,
+    write,
+)
 from tests.waiting import until
 from tests.worker import Worker
 
@@ -132,7 +140,6 @@ async def test_failover_to_a_standby_that_lost_commits(
         started = await worker.wait_event("relay.started", source="checkpoint", level="warning")
         assert "timeline" in started["reason"]
         await write(standby, "kept 3")
-        values = await published(kafka, topic, 5)
         await until_published(worker, kafka, topic, "kept 3")
         values = await published(kafka, topic, 5)
     assert list(dict.fromkeys(values)) == ["kept 1", "kept 2", "lost 1", "lost 2", "kept 3"]
@@ -230,14 +237,10 @@ async def test_connections_terminated(
     server: PostgresServer, kafka: str, topic: str, delivery: str
 ) -> None:
     """A worker whose sessions are ended begins anew and, exactly once, repeats nothing."""
-    end_all = """
-        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()
-    """
     with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         for n in range(5):
             await write(server, str(n))
-            await parts.execute(server.dsn(DATABASE), end_all)
+            await parts.execute(server.dsn(DATABASE), END_SESSIONS)
             await until_published(worker, kafka, topic, str(n))
         await hold(worker, kafka, topic, delivery, [str(n) for n in range(5)])

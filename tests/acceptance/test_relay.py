@@ -27,7 +27,6 @@ async def outbox_rows(connection: asyncpg.Connection) -> int:
     return count
 
 
-@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
 async def test_first_start_makes_the_topic_and_publishes_everything(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
 ) -> None:
