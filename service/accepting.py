@@ -1,26 +1,69 @@
-"""How several worker processes share one listening socket: one connection each, in turn.
+"""How several worker processes share one listening socket: who has fewest connections takes the next.
 
 An event loop takes every connection that waits, so one of two workers was seen with 32 of 32, for
-as long as the callers kept them open, while the other idled.
+as long as the callers kept them open, while the other idled. Taking turns by time alone is no
+better on a busy machine: whoever is not scheduled for a moment misses its turns.
 """
 
 import asyncio
+import fcntl
 import logging
+import mmap
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
-STEP_BACK_S: Final = 0.001
-"""After a connection: long enough for a worker with nothing to do to wake up and be first."""
+LOOK_AGAIN_S: Final = 0.001
+"""While another worker has fewer connections, and has not taken the one that waits."""
+PATIENCE_S: Final = 0.2
+"""For another worker that takes none: it hangs, or has died and is being replaced."""
 FAILED_STEP_BACK_S: Final = 1.0
 """After an accept that failed: too many files are open, most likely."""
+PLACES: Final = 256
+"""For workers: more than can be asked for, since uvicorn starts another at SIGTTIN."""
+NOBODY: Final = 2**32 - 1
+
+SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""What names the folder that the workers share; prometheus-client gave it its name."""
 
 log = logging.getLogger(__name__)
 
 
-class TurnTakingLoop(uvloop.Loop):
+class Counts:
+    """The number of connections that each worker has, in a file that all of them map."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the first place that no living worker has: its lock is the process'."""
+        self._file = (folder / "connections").open("r+b")
+        self._counts = memoryview(mmap.mmap(self._file.fileno(), 0)).cast("I")
+        self._place = next(place for place in range(PLACES) if self._lock(place))
+
+    @classmethod
+    def make(cls, folder: Path) -> None:
+        """Make the file, before the workers start."""
+        (folder / "connections").write_bytes(NOBODY.to_bytes(4, "little") * PLACES)
+
+    def tell(self, count: int) -> None:
+        """Let the others know how many this worker has."""
+        self._counts[self._place] = count
+
+    def fewest(self) -> int:
+        """Return how many the worker has that has fewest."""
+        return min(self._counts)
+
+    def _lock(self, place: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except BlockingIOError:
+            return False
+        return True
+
+
+class SharingLoop(uvloop.Loop):
     """uvloop, but for how it accepts on the socket that uvicorn's workers share."""
 
     async def create_server(  # type: ignore[override] # just as uvicorn calls it
@@ -30,14 +73,14 @@ class TurnTakingLoop(uvloop.Loop):
         sock: socket.socket,
         backlog: int,
         **_: object,
-    ) -> "Turns":
+    ) -> "Acceptor":
         """Listen on a bound socket, and accept until the answer is closed."""
         sock.settimeout(0)
         sock.listen(backlog)
-        return Turns(self, protocol_factory, sock)
+        return Acceptor(self, protocol_factory, sock, Counts(Path(os.environ[SHARED_FOLDER])))
 
 
-class Turns:
+class Acceptor:
     """A server, as far as uvicorn needs one."""
 
     def __init__(
@@ -45,31 +88,46 @@ class Turns:
         loop: asyncio.AbstractEventLoop,
         protocol_factory: Callable[[], asyncio.Protocol],
         listener: socket.socket,
+        counts: Counts,
     ) -> None:
         self._loop = loop
         self._protocol_factory = protocol_factory
         self._listener = listener
+        self._counts = counts
         self._closed = False
-        self._opening: set[asyncio.Task[Any]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._connections: Sized = ()
+        self._fewest = 0
+        self._looked_at = self._waiting_since = loop.time()
         self._wait()
 
     def close(self) -> None:
         """Accept no more."""
         self._closed = True
         self._loop.remove_reader(self._listener)
+        self._counts.tell(NOBODY)
 
     async def wait_closed(self) -> None:
         """Return at once: uvicorn knows the connections that were accepted."""
 
     def _wait(self) -> None:
         if not self._closed:
-            self._loop.add_reader(self._listener, self._accept)
+            self._counts.tell(self._count)
+            self._loop.add_reader(self._listener, self._look)
 
     def _step_back(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
         self._loop.call_later(seconds, self._wait)
 
-    def _accept(self) -> None:
+    @property
+    def _count(self) -> int:
+        return len(self._connections) + len(self._opening)
+
+    def _look(self) -> None:
+        """Take a connection that waits, or leave it to a worker that has fewer."""
+        if self._another_is_due():
+            self._step_back(LOOK_AGAIN_S)
+            return
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -78,12 +136,23 @@ class Turns:
             log.warning("http.accept_failed", extra={"error": str(error)})
             self._step_back(FAILED_STEP_BACK_S)
             return
-        self._step_back(STEP_BACK_S)
         opening = self._loop.create_task(self._open(connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
+        self._counts.tell(self._count)
+
+    def _another_is_due(self) -> bool:
+        """Whether a worker has fewer connections, and may still be about to take this one."""
+        self._counts.tell(self._count)
+        now, fewest = self._loop.time(), self._counts.fewest()
+        if fewest != self._fewest or now - self._looked_at > PATIENCE_S:
+            self._waiting_since = now  # it goes on over there, or has only now begun
+        self._fewest, self._looked_at = fewest, now
+        return fewest < self._count and now - self._waiting_since < PATIENCE_S
 
     async def _open(self, connection: socket.socket) -> None:
         connection.settimeout(0)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self._loop.connect_accepted_socket(self._protocol_factory, connection)
+        protocol: Any
+        _, protocol = await self._loop.connect_accepted_socket(self._protocol_factory, connection)
+        self._connections = protocol.connections  # of all of uvicorn's protocols here

@@ -6,11 +6,12 @@ import resource
 import signal
 import tempfile
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 import uvicorn
 
-from service import logs
+from service import accepting, logs
 from service.protocol import LimitedProtocol, Limits
 from service.settings import Settings
 
@@ -31,11 +32,10 @@ def serve(settings: Settings) -> None:
         )
     _allow_open_files(settings.links_max_connections + OTHER_FILES)
     signal.signal(signal.SIGTERM, _end)  # uvicorn sends it once more when it has finished
-    with tempfile.TemporaryDirectory(prefix="document-links-metrics-") as folder:
+    with tempfile.TemporaryDirectory(prefix="document-links-workers-") as folder:
         if settings.links_workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = (
-                folder  # before the workers start: they inherit it
-            )
+            accepting.Counts.make(Path(folder))
+            os.environ[accepting.SHARED_FOLDER] = folder  # for the workers: they inherit it
         try:
             _run(settings)
         except SystemExit as end:  # uvicorn has codes of its own
@@ -58,7 +58,7 @@ def _run(settings: Settings) -> None:
         host=settings.links_host,
         port=settings.links_port,
         workers=settings.links_workers,
-        loop="uvloop" if settings.links_workers == 1 else "service.accepting:TurnTakingLoop",
+        loop="uvloop" if settings.links_workers == 1 else "service.accepting:SharingLoop",
         http=partial(LimitedProtocol, limits=limits),  # type: ignore[arg-type] # it is called alike
         ws="none",
         timeout_keep_alive=settings.links_idle_timeout,
