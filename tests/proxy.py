@@ -1,12 +1,13 @@
 """A line to Postgres that breaks at COMMIT, in each of the ways in which a line can break."""
 
 import asyncio
+import re
 from contextlib import suppress
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
-"""COMMIT as asyncpg sends it: a message of the simple query protocol."""
+COMMIT = re.compile(rb"Q.{4}COMMIT[;\x00]", re.DOTALL).match
+"""COMMIT as asyncpg sends it: a message of the simple query protocol, which may begin the next one too."""
 
 Fault = Literal["command lost", "answer lost", "command late"]
 
@@ -90,7 +91,7 @@ class Proxy:
     ) -> None:
         """Pass on what the client says, up to its end or to the COMMIT at which the line breaks."""
         while data := await reader.read(65536):
-            if data != COMMIT or self._armed is None:
+            if self._armed is None or not COMMIT(data):
                 up_writer.write(data)
                 continue
             fault, self._armed = self._armed, None
@@ -100,6 +101,6 @@ class Proxy:
                 writer.close()
                 await self.let_go.wait()
             if fault != "command lost":
-                up_writer.write(COMMIT)
+                up_writer.write(data)
                 assert (await up_reader.read(65536)).startswith(b"C")  # CommandComplete
             return

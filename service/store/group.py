@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -20,7 +20,7 @@ import asyncpg
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
-from service.store.database import Database, unavailable
+from service.store.database import Database, roll_back, unavailable
 from service.store.execute import Member, execute
 from service.store.notify import Notifier
 from service.store.transaction import BEGIN, NotCommitted, transact, transact_alone
@@ -31,6 +31,8 @@ LARGE_CHANGES: Final = 100
 """A request of more goes alone from the start: company would have to wait for it."""
 MAX_WAIT_S: Final = 5.0
 """In the queue; whoever waited longer is told that the database is away."""
+AHEAD_S: Final = 0.1
+"""For a transaction begun ahead of its requests: it holds no snapshot, but its `now()` is fixed."""
 DRAIN_TIMEOUT_S: Final = 10.0
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,8 @@ log = logging.getLogger(__name__)
 class GroupWriter:
     """The writer of this process: a queue, one connection, and a task that serves them.
 
-    More connections bring nothing: while one transaction is in flight, the next one fills.
+    More connections bring nothing: while one transaction is in flight, the next one fills. It is
+    begun with the COMMIT of the one before it, which saves every fourth round trip.
     """
 
     def __init__(self, database: Database, notifier: Notifier, *, register_unknown: bool) -> None:
@@ -50,6 +53,8 @@ class GroupWriter:
         self._arrival = asyncio.Event()
         self._stopping = False
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._begun = False
+        """Whether the connection is in a transaction that has done nothing yet."""
         self._alone: set[asyncio.Task[None]] = set()
         self._busy: Counter[DocumentKey] = Counter()
 
@@ -103,7 +108,7 @@ class GroupWriter:
             members = self._next_group()
             if not members:
                 self._arrival.clear()
-                await self._arrival.wait()
+                await self._idle()
                 continue
             try:
                 with unavailable():
@@ -116,6 +121,17 @@ class GroupWriter:
                     log.exception("write.group_failed", extra={"members": len(members)})
                 for member in members:
                     self._write_alone(member)
+
+    async def _idle(self) -> None:
+        """Wait for an arrival; keep no transaction open for long meanwhile."""
+        if self._begun and self._connection is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AHEAD_S):
+                    await self._arrival.wait()
+                    return
+            self._begun = False
+            await roll_back(self._connection)
+        await self._arrival.wait()
 
     def _next_group(self) -> list[Member]:
         """Take from the queue what fits into one transaction."""
@@ -144,10 +160,15 @@ class GroupWriter:
     async def _write_together(self, members: Sequence[Member]) -> None:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._database.connect()
+            self._begun = False
         step = partial(
             execute, members=members, patient=False, register_unknown=self._register_unknown
         )
-        wrote_events = await transact(self._database, self._connection, BEGIN, step)
+        begin, self._begun = "" if self._begun else BEGIN, False
+        wrote_events = await transact(
+            self._database, self._connection, step, begin=begin, then=BEGIN
+        )
+        self._begun = True
         if wrote_events:
             self._notifier.notify()
         for member in members:

@@ -67,10 +67,13 @@ class Appeared(Exception):  # noqa: N818 - likewise
 Step = Callable[["Connection"], Awaitable[tuple[T, Witness | None]]]
 
 
-async def transact(database: Database, connection: "Connection", begin: str, step: Step[T]) -> T:
+async def transact(
+    database: Database, connection: "Connection", step: Step[T], *, begin: str = "", then: str = ""
+) -> T:
     """Run the step in a transaction and return its result once that is durable.
 
-    A step that returns no witness has written nothing and is rolled back: nothing to flush.
+    Without `begin` the connection is in one already; `then` is sent along with the COMMIT. A step
+    that returns no witness has written nothing and is rolled back: nothing to flush.
 
     Raises:
         NotCommitted: the connection broke, and nothing was written.
@@ -79,7 +82,8 @@ async def transact(database: Database, connection: "Connection", begin: str, ste
     """
     try:
         with noticing_loss(connection):
-            await connection.execute(begin)
+            if begin:
+                await connection.execute(begin)
             result, witness = await step(connection)
     except TimeoutError as error:
         terminate(connection)
@@ -91,11 +95,11 @@ async def transact(database: Database, connection: "Connection", begin: str, ste
         await roll_back(connection)
         raise
     if witness is None:
-        await connection.execute("ROLLBACK")
+        await connection.execute(f"ROLLBACK;{then}")
         return result
     try:
         with noticing_loss(connection):
-            await connection.execute("COMMIT")
+            await connection.execute(f"COMMIT;{then}")
     except CONNECTION_ERRORS as error:
         if not await _was_committed(database, witness):
             raise NotCommitted from error
@@ -112,7 +116,7 @@ async def transact_alone(database: Database, step: Step[T]) -> T:
     for _ in range(ATTEMPTS):
         try:
             async with database.acquire() as connection:
-                return await transact(database, connection, BEGIN_PATIENT, step)
+                return await transact(database, connection, step, begin=BEGIN_PATIENT)
         except (NotCommitted, Appeared, asyncpg.TransactionRollbackError) as error:
             last = error
     raise Unavailable("the database was interrupted again and again; nothing was written") from last

@@ -15,8 +15,14 @@ from service.store.transaction import BEGIN, BEGIN_PATIENT, Witness, transact
 from service.store.write import StoredReply, write_changes
 from tests.api import Api, Link, Service, new_key, seed
 from tests.subscriber import check_outbox, read_outbox
+from tests.waiting import until
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+STATES = """
+SELECT state
+FROM pg_stat_activity
+WHERE application_name = 'document-links' AND datname = current_database()
+"""
 PROCESSES = 4
 CALLERS = 50
 
@@ -103,7 +109,22 @@ async def test_every_write_is_read_committed(
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
         assert await session.fetchval("SHOW transaction_isolation") == isolation
-        assert await transact(pool, session, begin, step) == "read committed"
+        assert await transact(pool, session, step, begin=begin) == "read committed"
+
+
+async def test_a_transaction_begun_ahead_does_not_stay(
+    api: Api, connection: asyncpg.Connection
+) -> None:
+    """A session that nobody writes on any more is soon idle, not idle in a transaction."""
+    assert (await api.add("doc_1", "ship_1")).status_code == 201
+    await until(lambda: all_idle(connection), timeout_s=5)
+    assert (await api.add("doc_1", "ship_1")).status_code == 200
+
+
+async def all_idle(connection: asyncpg.Connection) -> bool:
+    """Whether no session of the service is in a transaction, and it has some."""
+    states = await connection.fetch(STATES)
+    return bool(states) and {row["state"] for row in states} == {"idle"}
 
 
 async def test_writes_are_durable_though_the_default_is_not(
@@ -121,4 +142,4 @@ async def test_writes_are_durable_though_the_default_is_not(
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
         assert await session.fetchval("SHOW synchronous_commit") == "off"
-        assert await transact(pool, session, BEGIN, step) == "on"
+        assert await transact(pool, session, step, begin=BEGIN) == "on"
