@@ -21,10 +21,10 @@ class Member:
 
     __slots__ = ("answer", "arrived", "future", "request", "scope")
 
-    def __init__(self, request: Request, arrived: float) -> None:
+    def __init__(self, request: Request, future: asyncio.Future[Reply], arrived: float) -> None:
         self.request = request
         self.arrived = arrived
-        self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.future = future
         self.answer: Reply | Refusal | None = None
         """As prepared inside the transaction; None: locks were not to be had, it must go alone."""
         self.scope = scope_of(request.caller.workspace_id, request.idempotency)

@@ -59,6 +59,7 @@ class GroupWriter:
         self._busy: Counter[DocumentKey] = Counter()
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()  # asking costs a system call, before Python 3.12
         self._task = asyncio.create_task(self._run(), name="group-writer")
         return self
 
@@ -79,7 +80,7 @@ class GroupWriter:
         Raises:
             Refusal: nothing was written, except where Unavailable says that this is not known.
         """
-        member = Member(request, arrived=time.monotonic())
+        member = Member(request, self._loop.create_future(), arrived=time.monotonic())
         if len(request.changes) > LARGE_CHANGES:
             self._write_alone(member)
         else:
