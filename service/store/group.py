@@ -23,7 +23,7 @@ from service.core.requests import Reply, Request
 from service.store.database import Database, roll_back, unavailable
 from service.store.execute import Member, execute
 from service.store.notify import Notifier
-from service.store.transaction import BEGIN, NotCommitted, transact, transact_alone
+from service.store.transaction import AND_BEGIN, BEGIN, NotCommitted, transact, transact_alone
 
 MAX_CHANGES: Final = 500
 """In one joint transaction: keeps it short, and what it holds in memory bounded."""
@@ -167,7 +167,7 @@ class GroupWriter:
         )
         begin, self._begun = "" if self._begun else BEGIN, False
         wrote_events = await transact(
-            self._database, self._connection, step, begin=begin, then=BEGIN
+            self._database, self._connection, step, begin=begin, then=AND_BEGIN
         )
         self._begun = True
         if wrote_events:

@@ -25,6 +25,9 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL idle_in_transaction_session_timeout = '10s'
 """  # whatever the database's default is; and a process that hangs must not keep documents locked
 
+AND_BEGIN: Final = f";{BEGIN}"
+"""After the end of one transaction, in the same message: the beginning of the next."""
+
 BEGIN_PATIENT: Final = f"{BEGIN}; SET LOCAL lock_timeout = '2s'; {INDEXES_ONLY}"
 
 STATUS: Final = "SELECT pg_xact_status($1::xid8)"
@@ -72,7 +75,7 @@ async def transact(
 ) -> T:
     """Run the step in a transaction and return its result once that is durable.
 
-    Without `begin` the connection is in one already; `then` is sent along with the COMMIT. A step
+    Without `begin` the connection is in one already; `then` goes with its end. A step
     that returns no witness has written nothing and is rolled back: nothing to flush.
 
     Raises:
@@ -95,11 +98,11 @@ async def transact(
         await roll_back(connection)
         raise
     if witness is None:
-        await connection.execute(f"ROLLBACK;{then}")
+        await connection.execute(f"ROLLBACK{then}")
         return result
     try:
         with noticing_loss(connection):
-            await connection.execute(f"COMMIT;{then}")
+            await connection.execute(f"COMMIT{then}")
     except CONNECTION_ERRORS as error:
         if not await _was_committed(database, witness):
             raise NotCommitted from error
