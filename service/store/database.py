@@ -147,6 +147,11 @@ def _is_closed(connection: "Connection") -> bool:
         return True  # the pool took it back when it closed
 
 
+def is_in_transaction(connection: "Connection") -> bool:
+    """Whether Postgres said so last, and the connection is still there."""
+    return not _is_closed(connection) and connection.is_in_transaction()
+
+
 def terminate(connection: "Connection") -> None:
     """Drop the connection, and with it what is open on it; a pool replaces it."""
     with suppress(asyncpg.InterfaceError):  # gone already

@@ -20,7 +20,7 @@ import asyncpg
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
-from service.store.database import Database, roll_back, unavailable
+from service.store.database import Database, is_in_transaction, roll_back, unavailable
 from service.store.execute import Member, execute
 from service.store.notify import Notifier
 from service.store.transaction import AND_BEGIN, BEGIN, NotCommitted, transact, transact_alone
@@ -53,8 +53,6 @@ class GroupWriter:
         self._arrival = asyncio.Event()
         self._stopping = False
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
-        self._begun = False
-        """Whether the connection is in a transaction that has done nothing yet."""
         self._alone: set[asyncio.Task[None]] = set()
         self._busy: Counter[DocumentKey] = Counter()
 
@@ -125,12 +123,11 @@ class GroupWriter:
 
     async def _idle(self) -> None:
         """Wait for an arrival; keep no transaction open for long meanwhile."""
-        if self._begun and self._connection is not None:
+        if self._connection is not None and is_in_transaction(self._connection):
             with suppress(TimeoutError):
                 async with asyncio.timeout(AHEAD_S):
                     await self._arrival.wait()
                     return
-            self._begun = False
             await roll_back(self._connection)
         await self._arrival.wait()
 
@@ -161,15 +158,13 @@ class GroupWriter:
     async def _write_together(self, members: Sequence[Member]) -> None:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._database.connect()
-            self._begun = False
         step = partial(
             execute, members=members, patient=False, register_unknown=self._register_unknown
         )
-        begin, self._begun = "" if self._begun else BEGIN, False
+        begin = "" if is_in_transaction(self._connection) else BEGIN
         wrote_events = await transact(
             self._database, self._connection, step, begin=begin, then=AND_BEGIN
         )
-        self._begun = True
         if wrote_events:
             self._notifier.notify()
         for member in members:

@@ -75,8 +75,8 @@ async def transact(
 ) -> T:
     """Run the step in a transaction and return its result once that is durable.
 
-    Without `begin` the connection is in one already; `then` goes with its end. A step
-    that returns no witness has written nothing and is rolled back: nothing to flush.
+    Without `begin` the connection is in one already; `then` goes with its end. A step that returns
+    no witness has written nothing and is rolled back: nothing to flush.
 
     Raises:
         NotCommitted: the connection broke, and nothing was written.
@@ -104,6 +104,7 @@ async def transact(
         with noticing_loss(connection):
             await connection.execute(f"COMMIT{then}")
     except CONNECTION_ERRORS as error:
+        terminate(connection)  # if it is there at all, what it is in the middle of is not known
         if not await _was_committed(database, witness):
             raise NotCommitted from error
     return result
