@@ -11,9 +11,9 @@ import logging
 import mmap
 import os
 import socket
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 
@@ -96,7 +96,7 @@ class Acceptor:
         self._counts = counts
         self._closed = False
         self._opening: set[asyncio.Task[None]] = set()
-        self._connections: Sized = ()
+        self._count = 0
         self._fewest = 0
         self._looked_at = self._waiting_since = loop.time()
         self._wait()
@@ -112,16 +112,17 @@ class Acceptor:
 
     def _wait(self) -> None:
         if not self._closed:
-            self._counts.tell(self._count)
+            self._add(0)
             self._loop.add_reader(self._listener, self._look)
 
     def _step_back(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
         self._loop.call_later(seconds, self._wait)
 
-    @property
-    def _count(self) -> int:
-        return len(self._connections) + len(self._opening)
+    def _add(self, connections: int) -> None:
+        self._count += connections
+        if not self._closed:
+            self._counts.tell(self._count)
 
     def _look(self) -> None:
         """Take a connection that waits, or leave it to a worker that has fewer."""
@@ -136,23 +137,37 @@ class Acceptor:
             log.warning("http.accept_failed", extra={"error": str(error)})
             self._step_back(FAILED_STEP_BACK_S)
             return
+        self._add(1)
         opening = self._loop.create_task(self._open(connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
-        self._counts.tell(self._count)
 
     def _another_is_due(self) -> bool:
         """Whether a worker has fewer connections, and may still be about to take this one."""
-        self._counts.tell(self._count)
         now, fewest = self._loop.time(), self._counts.fewest()
-        if fewest != self._fewest or now - self._looked_at > PATIENCE_S:
-            self._waiting_since = now  # it goes on over there, or has only now begun
+        goes_on = fewest != self._fewest  # over there
+        if self._count <= fewest or goes_on or now - self._looked_at > PATIENCE_S:
+            self._waiting_since = now
         self._fewest, self._looked_at = fewest, now
         return fewest < self._count and now - self._waiting_since < PATIENCE_S
 
     async def _open(self, connection: socket.socket) -> None:
         connection.settimeout(0)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        protocol: Any
-        _, protocol = await self._loop.connect_accepted_socket(self._protocol_factory, connection)
-        self._connections = protocol.connections  # of all of uvicorn's protocols here
+        try:
+            await self._loop.connect_accepted_socket(self._make_protocol, connection)
+        except BaseException:
+            self._add(-1)
+            raise
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        """Return one that also tells when its connection has ended: a stale count would mislead."""
+        protocol = self._protocol_factory()
+        connection_lost = protocol.connection_lost
+
+        def forget(error: Exception | None) -> None:
+            self._add(-1)
+            connection_lost(error)
+
+        protocol.connection_lost = forget  # type: ignore[method-assign,assignment] # of this one only
+        return protocol
