@@ -91,3 +91,6 @@ async def reckon_repeated(database: str, kafka: str, topic: str, *, timeout_s: f
     active, faults = topics.fold(topics.first_of_each(await topics.read_all(kafka, topic)))
     assert faults == []
     assert active == links
+
+
+RECKON = {"exactly-once": reckon, "at-least-once": reckon_repeated}

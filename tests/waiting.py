@@ -1,6 +1,7 @@
 """Waiting for a condition with a deadline: the only place where a test pauses."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -8,6 +9,8 @@ from typing import TypeVar
 T = TypeVar("T")
 TIMEOUT_S = 30.0
 LOOK_EVERY_S = 0.02
+FAULT_S = float(os.environ.get("FAULT_SECONDS", "4"))
+"""How long a fault lasts: a few seconds in `make test`, a minute in `make test-faults`."""
 
 
 async def until(look: Callable[[], Awaitable[T]], timeout_s: float = TIMEOUT_S) -> T:

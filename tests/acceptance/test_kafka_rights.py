@@ -63,13 +63,13 @@ async def test_missing_rights_are_told_and_nothing_is_lost(
         "KAFKA_SASL_PASSWORD": PASSWORD,
     }
     with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
-        await worker.wait_event("worker.failing", problem="TopicAuthorizationFailedError")
-        assert (await worker.get("/readyz")).status_code == 503
-        await allow(broker.inside, TOPIC, topic)
-        await worker.wait_event("worker.failing", problem="TransactionalIdAuthorizationFailed")
-        await allow(broker.inside, TRANSACTIONAL_ID, "outbox-")
-        await worker.leading()
         async with load.writers(lambda: database, 2):
+            await worker.wait_event("worker.failing", problem="TopicAuthorizationFailedError")
+            assert (await worker.get("/readyz")).status_code == 503
+            await allow(broker.inside, TOPIC, topic)
+            await worker.wait_event("worker.failing", problem="TransactionalIdAuthorizationFailed")
+            await allow(broker.inside, TRANSACTIONAL_ID, "outbox-")
+            await worker.leading()
             await worker.wait_published(50)
         await load.reckon(database, broker.inside, topic)
         assert PASSWORD not in worker.output()

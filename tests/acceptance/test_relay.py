@@ -1,6 +1,5 @@
 """The worker as a whole, on real processes: started, signalled, killed."""
 
-import asyncio
 import random
 import signal
 import time
@@ -110,51 +109,6 @@ async def test_sigterm_ends_it_cleanly_within_ten_seconds(
         worker.start()
         records = await topics.wait_for_count(kafka, topic, await outbox_rows(connection))
     assert topics.fold(records) == (await outbox.active_links(connection), [])
-
-
-async def test_standby_takes_over_within_two_seconds_of_a_kill(
-    database: str, kafka: str, topic: str, connection: asyncpg.Connection
-) -> None:
-    """The second worker stands by, says so, and leads within 2 s of the first one's death."""
-    with Worker(database, kafka, topic) as first:
-        await first.leading()
-        with Worker(database, kafka, topic) as second:
-            await second.wait_event("worker.state", state="standby")
-            ready = await second.get("/readyz")
-            assert (ready.status_code, ready.json()["status"]) == (200, "standby")
-            began = time.monotonic()
-            first.end(signal.SIGKILL)
-            await second.leading()
-            assert time.monotonic() - began < 2
-            await outbox.insert_events(connection, 10)
-            assert len(await topics.wait_for_count(kafka, topic, 10)) == 10
-
-
-async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
-    database: str, kafka: str, topic: str, connection: asyncpg.Connection
-) -> None:
-    """A leader that hangs at work is replaced; when it wakes up it publishes nothing."""
-    await load.prepare(database)
-    with Worker(database, kafka, topic) as first, Worker(database, kafka, topic) as second:
-        leader, standby = await leader_first(first, second)
-        async with load.writers(lambda: database, 2):
-            await leader.wait_published(100)
-            began = time.monotonic()
-            leader.send(signal.SIGSTOP)
-            await standby.leading()
-            assert time.monotonic() - began < 10 + 1  # a second for this machine's other tests
-            leader.send(signal.SIGCONT)
-            await leader.wait_event("worker.state", state="standby")
-        records = await topics.wait_for_count(kafka, topic, await outbox_rows(connection))
-    assert topics.fold(records) == (await outbox.active_links(connection), [])
-
-
-async def leader_first(first: Worker, second: Worker) -> tuple[Worker, Worker]:
-    """Return the two workers, the leader first."""
-    one = asyncio.create_task(first.wait_event("worker.state"))
-    await second.wait_event("worker.state")
-    leads = (await one)["state"] == "leading"
-    return (first, second) if leads else (second, first)
 
 
 async def test_wrong_settings_end_it_with_one_line(database: str, kafka: str, topic: str) -> None:

@@ -1,0 +1,68 @@
+"""One worker leads, the others stand by: what happens when the leader dies, or hangs."""
+
+import asyncio
+import signal
+import time
+
+import asyncpg
+
+from tests import load, outbox, topics
+from tests.load import RECKON
+from tests.waiting import FAULT_S, last
+from tests.worker import Worker
+
+MARGIN_S = 2
+"""For this machine's other tests."""
+
+
+async def test_standby_takes_over_within_two_seconds_of_a_kill(
+    database: str, kafka: str, topic: str
+) -> None:
+    """The second worker stands by, says so, and leads within 2 s of the first one's death."""
+    with Worker(database, kafka, topic) as first:
+        await first.leading()
+        with Worker(database, kafka, topic) as second:
+            await second.wait_event("worker.state", state="standby")
+            ready = await second.get("/readyz")
+            assert (ready.status_code, ready.json()["status"]) == (200, "standby")
+            began = time.monotonic()
+            first.end(signal.SIGKILL)
+            await second.leading()
+            assert time.monotonic() - began < 2 + MARGIN_S
+            connection = await asyncpg.connect(database)
+            await outbox.insert_events(connection, 10)
+            await connection.close()
+            assert len(await topics.wait_for_count(kafka, topic, 10)) == 10
+
+
+async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
+    database: str, kafka: str, topic: str, delivery: str
+) -> None:
+    """A leader that hangs at work is replaced; when it wakes up, long after, it publishes nothing."""
+    await load.prepare(database)
+    settings = {"OUTBOX_DELIVERY": delivery}
+    with (
+        Worker(database, kafka, topic, **settings) as first,
+        Worker(database, kafka, topic, **settings) as second,
+    ):
+        leader, standby = await leader_first(first, second)
+        async with load.writers(lambda: database, 2):
+            await leader.wait_published(100)
+            began = time.monotonic()
+            leader.pause()
+            await standby.leading()
+            assert time.monotonic() - began < 10 + MARGIN_S
+            await last(FAULT_S / 2)
+            await standby.wait_working()
+            leader.resume()
+            await leader.wait_event("worker.state", state="standby")
+            await standby.wait_working()
+        await RECKON[delivery](database, kafka, topic)
+
+
+async def leader_first(first: Worker, second: Worker) -> tuple[Worker, Worker]:
+    """Return the two workers, the leader first."""
+    one = asyncio.create_task(first.wait_event("worker.state"))
+    await second.wait_event("worker.state")
+    leads = (await one)["state"] == "leading"
+    return (first, second) if leads else (second, first)
