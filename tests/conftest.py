@@ -7,11 +7,17 @@ from uuid import uuid4
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from hypothesis import settings
 
 from deploy.local.postgres import Postgres, PostgresAt
 from tests import parts
 
 INTEGRATION = Path(__file__).parent / "integration"
+ACCEPTANCE = Path(__file__).parent / "acceptance"
+ACCEPTANCE_TIMEOUT_S = 300
+"""Whole programs start there, several a test."""
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 PARTS = pytest.StashKey[parts.Parts]()
 
 
@@ -25,6 +31,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """End the parts with the run."""
     if owner := config.stash.get(PARTS, None):
         owner.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests of whole programs longer."""
+    for item in items:
+        if ACCEPTANCE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(ACCEPTANCE_TIMEOUT_S))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -127,7 +127,7 @@ class Worker:
     async def get(self, path: str) -> httpx.Response:
         """Return a page of its own."""
         url = (await self.wait_event("worker.started"))["url"]
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, verify=False) as client:  # noqa: S501 - no TLS
             return await client.get(url + path)
 
     async def wait_published(self, events: int, timeout_s: float = TIMEOUT_S) -> None:

@@ -20,6 +20,7 @@ PORTS = range(15000, 32000)
 # For programs that refuse to run as root.
 UNPRIVILEGED = 65534 if os.geteuid() == 0 else None
 _PR_SET_PDEATHSIG = 1
+_given: set[int] = set()
 
 
 class LocalError(Exception):
@@ -142,9 +143,10 @@ class Part(ABC):
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on."""
+    """Return a loopback port that nothing listens on, another one at each call."""
     for port in random.sample(PORTS, 200):
-        if is_free(port):
+        if port not in _given and is_free(port):
+            _given.add(port)
             return port
     message = "no free port was found on 127.0.0.1"
     raise LocalError(message)

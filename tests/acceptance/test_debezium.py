@@ -28,7 +28,7 @@ def logical_database() -> Iterator[str]:
         yield server.dsn()
 
 
-@pytest.mark.timeout(300)  # a fresh machine fetches Connect and Debezium first
+@pytest.mark.timeout(600)  # a fresh machine fetches Connect and Debezium first
 async def test_gives_the_same_messages_as_the_worker(
     logical_database: str, kafka: str, topic: str
 ) -> None:

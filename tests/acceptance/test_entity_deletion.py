@@ -97,9 +97,8 @@ async def refused_link(url: str, key: str) -> int:
         return answer.status_code
 
 
-async def kill_and_start(program: Program) -> None:
-    """Kill the service without warning, and start it again."""
-    program.end(signal.SIGKILL)
+async def start_again(program: Program) -> None:
+    """Start the service that was killed; return once it is ready."""
     program.start()
 
     async def ready() -> bool:
@@ -128,7 +127,8 @@ async def test_killed_in_the_middle_and_called_again(
                 return bool(await connection.fetchval(ACTIVE) < LINKS / 2)
 
             await until(is_half_done, DELETION_TIMEOUT_S)
-            await kill_and_start(program)
+            await asyncio.to_thread(program.end, signal.SIGKILL)
+            await start_again(program)
             with pytest.raises(httpx.TransportError):
                 await first
             assert await connection.fetchval(ACTIVE) > 0

@@ -64,6 +64,9 @@ async def test_crash_after_which_xids_come_back(
     with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         worker.pause()
+        await parts.execute(
+            server.dsn(), "SELECT pg_reload_conf()"
+        )  # the WAL writer's 10 s begin anew
         await write(server, "before")
         lost = await abort_transactions(server, 50)
         worker.resume()

@@ -1,6 +1,5 @@
 """One worker leads, the others stand by: what happens when the leader dies, or hangs."""
 
-import asyncio
 import signal
 import time
 
@@ -8,7 +7,7 @@ import asyncpg
 
 from tests import load, outbox, topics
 from tests.load import RECKON
-from tests.waiting import FAULT_S, last
+from tests.waiting import FAULT_S, last, until
 from tests.worker import Worker
 
 MARGIN_S = 2
@@ -61,8 +60,21 @@ async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
 
 
 async def leader_first(first: Worker, second: Worker) -> tuple[Worker, Worker]:
-    """Return the two workers, the leader first."""
-    one = asyncio.create_task(first.wait_event("worker.state"))
-    await second.wait_event("worker.state")
-    leads = (await one)["state"] == "leading"
-    return (first, second) if leads else (second, first)
+    """Return the two workers, the leader first, once the other stands by."""
+
+    async def one_leads() -> bool:
+        return leads(first) or leads(second)
+
+    await until(one_leads)
+    leader, standby = (first, second) if leads(first) else (second, first)
+    await standby.wait_event("worker.state", state="standby")
+    return leader, standby
+
+
+def leads(worker: Worker) -> bool:
+    """Whether it has said that it leads."""
+    said = (
+        {"event": "worker.state", "state": "leading"}.items() <= line.items()
+        for line in worker.log()
+    )
+    return any(said)

@@ -15,7 +15,7 @@ from tests.api import new_key
 from tests.redis import Redis
 from tests.waiting import eventually, until
 
-RATE = "20/hour"
+RATE = "20/day"
 URL = "/v1/documents/doc_1"
 
 
@@ -120,7 +120,7 @@ async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_pa
                 await asyncio.gather(first.get(URL), second.get(URL))
             refused = await second.get(URL)
             assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
-            assert 0 < int(refused.headers["retry-after"]) <= 3600
+            assert 0 < int(refused.headers["retry-after"]) <= 86_400
 
             redis.stop()
             for client in (first, second):
@@ -135,7 +135,7 @@ async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_pa
 
             async def together() -> bool:
                 await asyncio.gather(first.get(URL), second.get(URL))
-                return all(logged(each, "rate_limits.storage_back") == 1 for each in pair)
+                return all(logged(each, "rate_limits.storage_back") for each in pair)
 
             await until(together)
             assert "links_rate_limit_storage_away 0.0" in (await first.get("/metrics")).text

@@ -25,9 +25,9 @@ log4j.appender.out=org.apache.log4j.ConsoleAppender
 log4j.appender.out.layout=org.apache.log4j.PatternLayout
 log4j.appender.out.layout.ConversionPattern=[%d] %p %t %c{1}: %m%n
 """
-START_S = 90
-CONNECTOR_S = 60
-REQUEST_S = 30
+START_S = 180
+CONNECTOR_S = 120
+REQUEST_S = 90
 
 
 class Connect:

@@ -34,7 +34,7 @@ async def callers(service: Service) -> dict[str, httpx.AsyncClient]:
     """Return clients of four kinds; the exhausted one has had its only call."""
     reader = await new_key(service.dsn, scopes=["read:documents"])
     writer = await new_key(service.dsn, scopes=["write:documents"])
-    exhausted = await service.client(x_api_key=await new_key(service.dsn, rate_limit="1/hour"))
+    exhausted = await service.client(x_api_key=await new_key(service.dsn, rate_limit="1/day"))
     await exhausted.get("/v1/nothing")
     return {
         "nobody": await service.client(),
