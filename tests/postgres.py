@@ -42,7 +42,7 @@ async def until_published(worker: Worker, kafka: str, topic: str, value: str) ->
         return value.encode() in await topics.payloads(kafka, topic)
 
     assert worker.running
-    await until(look)
+    await until(look, timeout_s=90)  # each look reads the whole topic
 
 
 async def hold(worker: Worker, kafka: str, topic: str, delivery: str, values: list[str]) -> None:
