@@ -79,7 +79,7 @@ class Publisher:
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             retry_backoff_ms=RETRY_BACKOFF_MS,
-            compression_type=None if settings.compression == "none" else settings.compression,
+            compression_type=settings.compression_type,
             max_batch_size=batch_bytes,
         )
 

@@ -9,6 +9,7 @@ import typer
 
 from outbox_worker import terminal
 from outbox_worker.courier import Courier
+from outbox_worker.registration import registered
 from outbox_worker.sessions import connect, disconnect
 from outbox_worker.settings import Settings
 
@@ -86,7 +87,8 @@ async def replay(
     """Publish them, page by page; return how many there were."""
     connection = await connect(settings.session_database_url, "replay", timeout_s=TIMEOUT_S)
     try:
-        async with await Courier.to(settings, report.topic, MARK) as courier:
+        relay = await registered(connection)
+        async with await Courier.to(settings, report.topic, MARK, relay) as courier:
             with terminal.progress_bar("replay", report.events, shown=shown) as step:
                 return await _send(connection, selection, courier, step)
     finally:

@@ -60,6 +60,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.delivery == "exactly-once"
 
     @property
+    def compression_type(self) -> str | None:
+        """The codec as aiokafka wants it."""
+        return None if self.compression == "none" else self.compression
+
+    @property
     def session_database_url(self) -> str:
         """A URL whose sessions are the server's own: locks, LISTEN and SET last on them."""
         return self.session_url or self.database_url

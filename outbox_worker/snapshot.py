@@ -10,7 +10,7 @@ import typer
 
 from outbox_worker import terminal, topics
 from outbox_worker.courier import Courier
-from outbox_worker.registration import RefusedError, registered
+from outbox_worker.registration import RefusedError, Registration, registered
 from outbox_worker.sessions import connect, disconnect
 from outbox_worker.settings import Settings
 
@@ -69,10 +69,14 @@ async def snapshot(settings: Settings, topic: str, *, shown: bool = False) -> Re
     """Publish the links of one database snapshot, page by page."""
     connection = await connect(settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S)
     try:
+        registration = await registered(connection)
+        if registration is None:
+            message = "this outbox has never been relayed: start the worker first"
+            raise RefusedError(message)
         # Offsets first: whatever came before them is in the snapshot that is taken after.
-        offsets = await _offsets(connection, settings)
+        offsets = await _offsets(settings, registration)
         async with (
-            await Courier.to(settings, topic, MARK) as courier,
+            await Courier.to(settings, topic, MARK, registration) as courier,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             total = await connection.fetchval(COUNT)
@@ -83,17 +87,12 @@ async def snapshot(settings: Settings, topic: str, *, shown: bool = False) -> Re
         await disconnect(connection)
 
 
-async def _offsets(connection: asyncpg.Connection, settings: Settings) -> dict[int, int]:
-    registration = await registered(connection)
-    if registration is None:
-        message = "this outbox has never been relayed: start the worker first"
-        raise RefusedError(message)
+async def _offsets(settings: Settings, registration: Registration) -> dict[int, int]:
     async with topics.administration(settings.kafka_client()) as admin:
         if not await admin.exists(settings.topic):
             return {}
-    return await topics.end_offsets(
-        settings.kafka_client(), settings.topic, registration.partitions
-    )
+        partitions = min(registration.partitions, await admin.partitions(settings.topic))
+    return await topics.end_offsets(settings.kafka_client(), settings.topic, partitions)
 
 
 async def _send(connection: asyncpg.Connection, courier: Courier, step: terminal.Step) -> int:

@@ -54,7 +54,7 @@ async def prepare_topics(settings: Settings, registration: Registration) -> int:
             return topics.DEFAULT_BATCH_BYTES
         configs = await admin.configs(settings.topic)
     _check_memory(settings.topic, configs)
-    return int(configs.get("max.message.bytes", topics.DEFAULT_BATCH_BYTES))
+    return topics.largest_batch(configs)
 
 
 async def find_start(

@@ -31,6 +31,11 @@ DEFAULT_BATCH_BYTES = 1_000_000  # Kafka's own default for max.message.bytes is 
 PROGRESS_TOPIC = {"cleanup.policy": "compact"}
 
 
+def largest_batch(configs: Mapping[str, str]) -> int:
+    """Return how many bytes a batch may have in a topic with these settings."""
+    return int(configs.get("max.message.bytes", DEFAULT_BATCH_BYTES))
+
+
 class Described(NamedTuple):
     """A topic's partitions, and the fewest replicas that one of them has."""
 

@@ -1,0 +1,149 @@
+"""Events published again by an operator: into the event topic itself, small topics, compressed."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
+from outbox_worker.records import partition_of
+from tests import outbox, topics
+from tests.api import Api, Link, seed, serving
+from tests.events import event_of
+from tests.waiting import until
+from tests.worker import Worker
+
+DOCUMENTS = 12
+ENTITIES = 3
+ALWAYS = ("--from", "2020-01-01", "--to", "2100-01-01", "--yes")
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def api(database: str, connection: asyncpg.Connection) -> AsyncIterator[Api]:
+    """Yield a client of a service with documents and deals."""
+    async with serving(database) as api:
+        await seed(connection, DOCUMENTS, ENTITIES)
+        yield api
+
+
+async def link_all(api: Api) -> int:
+    """Link every document with every deal; return the number of events."""
+    for document in range(1, DOCUMENTS + 1):
+        for entity in range(1, ENTITIES + 1):
+            await api.link(f"doc_{document}", Link("deal", f"deal_{entity}"))
+    return DOCUMENTS * ENTITIES
+
+
+async def delete_topic(kafka: str, topic: str) -> None:
+    """Delete a topic; return when it is gone."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+
+        async def gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await until(gone)
+    finally:
+        await admin.close()
+
+
+async def grow(kafka: str, topic: str, partitions: int) -> None:
+    """Add partitions to a topic; return when they are there."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.create_partitions({topic: NewPartitions(partitions)})
+    finally:
+        await admin.close()
+
+    async def grown() -> bool:
+        return len(await topics.places_of(kafka, topic)) == partitions
+
+    await until(grown)
+
+
+async def test_snapshot_fills_a_lost_event_topic_that_the_worker_then_accepts(
+    database: str, kafka: str, topic: str, api: Api
+) -> None:
+    """It is made and hashed by the relay's own count of partitions, whatever the environment's is."""
+    with Worker(database, kafka, topic, OUTBOX_PARTITIONS="5") as worker:
+        count = await link_all(api)
+        await topics.wait_for_count(kafka, topic, count)
+        worker.end()
+        await delete_topic(kafka, topic)
+        worker.env["OUTBOX_PARTITIONS"] = "3"
+        assert worker.command("snapshot", "--topic", topic, "--yes") == 0, worker.output()
+        worker.start("--accept-topic")
+        await worker.leading()
+        (link, *_) = await api.links("doc_1")
+        await api.unlink("doc_1", link["id"])
+        records = await topics.wait_for_count(kafka, topic, count + 1)
+    assert len(await topics.places_of(kafka, topic)) == 5
+    assert [r.partition for r in records] == [partition_of(r.key, 5) for r in records]
+    assert {event_of(record.value)["type"] for record in records} == {
+        "document.linked",
+        "document.unlinked",
+    }
+
+
+async def test_replay_into_a_grown_event_topic_goes_where_the_relay_put_it(
+    database: str, kafka: str, topic: str, api: Api
+) -> None:
+    """Every event lies in the same partition both times."""
+    with Worker(database, kafka, topic, OUTBOX_PARTITIONS="3") as worker:
+        count = await link_all(api)
+        before = await topics.wait_for_count(kafka, topic, count)
+        await grow(kafka, topic, 8)
+        assert worker.command("replay", *ALWAYS, "--topic", topic) == 0, worker.output()
+        after = await topics.wait_for_count(kafka, topic, 2 * count)
+    places = {record.value: record.partition for record in before}
+    assert [places[record.value] for record in after] == [record.partition for record in after]
+    assert len(after) == 2 * count
+
+
+async def test_an_event_topic_with_fewer_partitions_is_left_alone(
+    database: str, kafka: str, topic: str, api: Api
+) -> None:
+    """A topic that somebody made with too few is refused: the relay would not write to it either."""
+    with Worker(database, kafka, topic, OUTBOX_PARTITIONS="3") as worker:
+        await topics.wait_for_count(kafka, topic, await link_all(api))
+        worker.end()
+        await delete_topic(kafka, topic)
+        await topics.make(kafka, topic, 1, {})
+        assert worker.command("snapshot", "--topic", topic, "--yes") == 1
+        assert "has 1 partitions" in worker.output()
+    assert await topics.read_all(kafka, topic) == []
+
+
+async def test_replay_keeps_to_the_largest_batch_that_its_topic_takes(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """Two hundred kilobytes of events get into a topic that takes thirty at a time."""
+    await topics.make(kafka, f"{topic}.replay", 1, {"max.message.bytes": "30000"})
+    with Worker(database, kafka, topic) as worker:
+        await outbox.insert_events(connection, 2_000, keys=1)
+        await topics.wait_for_count(kafka, topic, 2_000)
+        assert worker.command("replay", *ALWAYS) == 0, worker.output()
+    assert len(await topics.read_all(kafka, f"{topic}.replay")) == 2_000
+
+
+async def test_replay_compresses_as_the_relay_does(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """An event gets into a topic that it would be too large for without OUTBOX_COMPRESSION."""
+    await topics.make(kafka, f"{topic}.replay", 1, {"max.message.bytes": "5000"})
+    with Worker(database, kafka, topic, OUTBOX_COMPRESSION="gzip") as worker:
+        await outbox.insert_event(connection, "key", "x" * 15_000)
+        await topics.wait_for_count(kafka, topic, 1)
+        assert worker.command("replay", *ALWAYS) == 0, worker.output()
+    assert len(await topics.read_all(kafka, f"{topic}.replay")) == 1
