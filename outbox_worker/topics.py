@@ -151,6 +151,23 @@ async def end_offsets(client: dict[str, Any], topic: str, partitions: int) -> di
     return {place.partition: offset for place, offset in ends.items()}
 
 
+async def start_offsets(
+    client: dict[str, Any], topic: str, end_of: Mapping[int, int], since_ms: int | None
+) -> dict[int, int]:
+    """Return the offset of each partition's first record with that time or a later one.
+
+    The end where there is none; without a time the offset of the very first record.
+    """
+    ends = {TopicPartition(topic, partition): end for partition, end in end_of.items()}
+    async with _reader(client, "read_uncommitted") as consumer:
+        if since_ms is None:
+            firsts: dict[TopicPartition, int] = await consumer.beginning_offsets(list(ends))
+        else:
+            found = await consumer.offsets_for_times(dict.fromkeys(ends, since_ms))
+            firsts = {place: at.offset for place, at in found.items() if at is not None}
+    return {place.partition: min(firsts.get(place, end), end) for place, end in ends.items()}
+
+
 async def last_value(client: dict[str, Any], topic: str) -> bytes | None:
     """Return the value of the last committed record of a topic with one partition, None without.
 
@@ -183,10 +200,10 @@ async def _last_between(
     return value
 
 
-async def everything(
-    client: dict[str, Any], topic: str, end_of: Mapping[int, int]
+async def between(
+    client: dict[str, Any], topic: str, start_of: Mapping[int, int], end_of: Mapping[int, int]
 ) -> AsyncIterator[list[Any]]:
-    """Yield the committed records before the end of each partition; in order within each.
+    """Yield the committed records from the start to the end of each partition; in order within each.
 
     The ends should be those of uncommitted records: for a moment after a commit its markers
     are still on their way, and committed records seem to end before it.
@@ -195,7 +212,8 @@ async def everything(
     places = list(ends)
     async with _consumer(client, "read_committed") as consumer:
         consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
+        for place in places:
+            consumer.seek(place, start_of[place.partition])
         while [place for place in places if await consumer.position(place) < ends[place]]:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 fetched = await consumer.getmany(timeout_ms=200, max_records=FETCH_RECORDS)
