@@ -21,11 +21,11 @@ from outbox_worker.registration import (
     read_place,
     registered,
 )
+from outbox_worker.retention import SLOTS
 from outbox_worker.sessions import connect, disconnect
 from outbox_worker.settings import Settings
 from outbox_worker.window import Snapshot
 
-TIMEOUT_S = 3_600
 SAFETY_S = 900
 QUIET_S = 10
 
@@ -57,9 +57,11 @@ SELECT count(*) FILTER (WHERE NOT ({COVERED})) AS again, count(*) AS all
 FROM outbox
 """  # noqa: S608 - put together from constants
 
+# $8: the slot. One after the other, so that one can see how far it is.
 STAMP = f"""
 UPDATE outbox
 SET xid = CASE WHEN {COVERED} THEN '2'::xid8 ELSE pg_current_xact_id() END
+WHERE slot = $8::smallint
 """  # noqa: S608 - put together from constants
 
 RENAME = """
@@ -91,13 +93,16 @@ def command(*, yes: terminal.Yes = False, as_json: terminal.Json = False) -> Non
         f"{report.events} events. Go on?",
         yes=yes,
     )
-    report = terminal.carry_out(rebase(settings, for_good=True))
+    report = terminal.carry_out(rebase(settings, for_good=True, shown=not as_json))
     terminal.show(report, _print, as_json=as_json)
 
 
-async def rebase(settings: Settings, *, for_good: bool) -> Report:
+async def rebase(settings: Settings, *, for_good: bool, shown: bool = False) -> Report:
     """Do it, or only say what it would do; RefusedError while anybody writes or leads."""
-    connection = await connect(settings.session_database_url, "rebase", timeout_s=TIMEOUT_S)
+    # Every row is rewritten: that takes as long as it takes, and somebody looks on.
+    connection = await connect(
+        settings.session_database_url, "rebase", timeout_s=None, statement_timeout="0"
+    )
     try:
         await check_schema(connection)
         place = await read_place(connection)
@@ -105,7 +110,12 @@ async def rebase(settings: Settings, *, for_good: bool) -> Report:
         old = await _progress(settings, connection, registration)
         async with connection.transaction():
             await _alone(connection, registration)
-            return await _rebase(connection, place, registration, old, for_good=for_good)
+            report = await _count(connection, registration, old)
+            if for_good:
+                with terminal.progress_bar("rebase", report.events, shown=shown) as step:
+                    await _stamp(connection, old, step)
+                await _rename(connection, place, old, report)
+            return report
     finally:
         await disconnect(connection)
 
@@ -154,36 +164,36 @@ async def _alone(connection: asyncpg.Connection, registration: Registration) -> 
         raise RefusedError(message)
 
 
-async def _rebase(
-    connection: asyncpg.Connection,
-    place: Place,
-    registration: Registration,
-    old: Progress,
-    *,
-    for_good: bool,
+async def _count(
+    connection: asyncpg.Connection, registration: Registration, old: Progress
 ) -> Report:
-    covered = _arguments(old)
-    counts = await connection.fetchrow(COUNT, *covered)
+    counts = await connection.fetchrow(COUNT, *_arguments(old))
     assert counts is not None  # noqa: S101 - count(*) returns its row
-    report = Report(registration.name, None, counts["all"], counts["again"])
-    if for_good:
-        report.new_relay = secrets.token_hex(8)
-        await connection.execute(STAMP, *covered)
-        await connection.execute(
-            RENAME, report.new_relay, place.system_identifier, place.database_oid
-        )
-        xid = await connection.fetchval(CURRENT_XID)
-        before = Snapshot(xid, xid)
-        cursor = _own(old, place, before, counts["all"] - counts["again"])
-        await connection.fetchval(
-            WRITE_CHECKPOINT,
-            report.new_relay,
-            place.system_identifier,
-            place.database_oid,
-            place.timeline,
-            msgspec.json.encode(cursor).decode(),
-        )
-    return report
+    return Report(registration.name, None, counts["all"], counts["again"])
+
+
+async def _stamp(connection: asyncpg.Connection, old: Progress, step: terminal.Step) -> None:
+    for slot in range(SLOTS):
+        done = await connection.execute(STAMP, *_arguments(old), slot)
+        step(int(done.removeprefix("UPDATE ")))
+
+
+async def _rename(
+    connection: asyncpg.Connection, place: Place, old: Progress, report: Report
+) -> None:
+    """Give the relay its name, and the checkpoint from just before."""
+    report.new_relay = secrets.token_hex(8)
+    await connection.execute(RENAME, report.new_relay, place.system_identifier, place.database_oid)
+    xid = await connection.fetchval(CURRENT_XID)
+    cursor = _own(old, place, Snapshot(xid, xid), report.events - report.events_to_publish)
+    await connection.fetchval(
+        WRITE_CHECKPOINT,
+        report.new_relay,
+        place.system_identifier,
+        place.database_oid,
+        place.timeline,
+        msgspec.json.encode(cursor).decode(),
+    )
 
 
 def _arguments(old: Progress) -> tuple[Any, ...]:

@@ -27,8 +27,10 @@ SELECT pg_backend_pid()
 """
 
 
-async def connect(url: str, role: str, *, timeout_s: float, **settings: str) -> asyncpg.Connection:
-    """Return a session of its own, in READ COMMITTED; each statement has timeout_s."""
+async def connect(
+    url: str, role: str, *, timeout_s: float | None, **settings: str
+) -> asyncpg.Connection:
+    """Return a session of its own, in READ COMMITTED; each statement has timeout_s, None: no end."""
     connection = await asyncpg.connect(
         url,
         timeout=CONNECT_TIMEOUT_S,

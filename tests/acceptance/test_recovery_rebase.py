@@ -10,6 +10,12 @@ from tests.postgres import DATABASE, make_database, published, until_published, 
 from tests.waiting import until
 from tests.worker import Worker
 
+SLOW_UPDATES = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+AS $$ BEGIN PERFORM pg_sleep(0.6); RETURN new; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION slow();
+"""
+
 
 async def test_dump_and_restore_into_another_cluster(
     server: PostgresServer, kafka: str, topic: str
@@ -109,7 +115,7 @@ async def link_unpublished(server: PostgresServer) -> None:
     await connection.close()
 
 
-async def test_rebase_is_refused_while_somebody_writes_or_leads(
+async def test_rebase_is_refused_while_somebody_writes(
     server: PostgresServer, kafka: str, topic: str
 ) -> None:
     """A copy that is written to is left as it is."""
@@ -127,6 +133,45 @@ async def test_rebase_is_refused_while_somebody_writes_or_leads(
             await outbox.insert_event(connection, "key", "2")
             assert copy.command("rebase", "--yes") == 1
             assert "somebody writes" in copy.output()
+        await connection.close()
+
+
+async def test_rebase_is_refused_while_a_worker_leads(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """A leader that has found its own database keeps it, whatever the row says now."""
+    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        await worker.leading()
+        await write(server, "1")
+        await published(kafka, topic, 1)
+        await parts.execute(server.dsn(DATABASE), "UPDATE outbox_relay SET system_identifier = '1'")
+        await age(server, "1 minute")
+        assert worker.command("rebase", "--yes") == 1
+        assert "a worker leads" in worker.output()
+        worker.end()
+        assert worker.command("rebase", "--yes") == 0, worker.output()
+
+
+async def test_rebase_stamps_every_slot_however_long_it_takes(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """Rows of three days get their new xids, past the time that the server gives a statement."""
+    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        await worker.leading()
+        await write(server, "1", "2", "3")
+        await published(kafka, topic, 3)
+        worker.end()
+        await age(server, "1 hour")
+        await write(server, "4")
+        await age(server, "1 minute")
+        connection = await asyncpg.connect(server.dsn(DATABASE))
+        await connection.execute("UPDATE outbox SET slot = position")
+        await connection.execute("UPDATE outbox_relay SET system_identifier = '1'")
+        await connection.execute(SLOW_UPDATES)
+        await connection.execute(f"ALTER DATABASE {DATABASE} SET statement_timeout = '500ms'")
+        assert worker.command("rebase", "--yes") == 0, worker.output()
+        rows = await connection.fetch("SELECT slot, xid = '2'::xid8 FROM outbox ORDER BY slot")
+        assert [tuple(row) for row in rows] == [(1, True), (2, True), (3, True), (4, False)]
         await connection.close()
 
 
