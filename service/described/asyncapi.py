@@ -10,6 +10,17 @@ from service.described.words import EVENTS, LICENCE, VERSION
 TOPIC: Final = "document-links"
 """Unless the worker's OUTBOX_TOPIC says otherwise."""
 
+REPLAY: Final = (
+    "On an event that an operator has published again, by default to `<topic>.replay`: it has the "
+    "id and the version that it had the first time."
+)
+SNAPSHOT: Final = (
+    "On an event of a snapshot, by default in `<topic>.snapshot`: one for each active link. Its id "
+    "is a UUIDv5, the same in every snapshot at that version; all links of a document have the "
+    "document's present `document_version`. Apply a snapshot whole, then live events with a "
+    "higher version."
+)
+
 
 def asyncapi() -> dict[str, Any]:
     """Return the document."""
@@ -59,6 +70,18 @@ def _name(event_type: EventType) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
+def _marks(event_type: EventType) -> dict[str, Any]:
+    """Return the headers by which events are told that did not come straight from a change."""
+    marks = {"replay": _mark(REPLAY)}
+    if event_type == "document.linked":
+        marks["snapshot"] = _mark(SNAPSHOT)
+    return marks
+
+
+def _mark(description: str) -> dict[str, Any]:
+    return {"type": "string", "const": "true", "description": description}
+
+
 def _message(event_type: EventType) -> dict[str, Any]:
     return {
         "name": event_type,
@@ -70,6 +93,7 @@ def _message(event_type: EventType) -> dict[str, Any]:
             "properties": {
                 "content-type": {"type": "string", "const": CONTENT_TYPE},
                 "traceparent": inlined(Traceparent),
+                **_marks(event_type),
             },
             "required": ["content-type"],
         },

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 
 from outbox_worker.records import partition_of
 from tests import outbox, topics
+from tests.events import event_of
 from tests.worker import Worker
 
 DOCUMENTS = 5
@@ -216,7 +217,7 @@ async def test_snapshot_gives_the_active_links_and_where_to_go_on(
     active: set[str] = set()
     versions: dict[str, int] = {}
     for record in await topics.read_all(kafka, f"{topic}.snapshot"):
-        data = json.loads(record.value)["data"]
+        data = event_of(record.value)["data"]
         active.add(data["link"]["id"])
         versions[data["document_id"]] = data["document_version"]
         assert dict(record.headers)["snapshot"] == b"true"

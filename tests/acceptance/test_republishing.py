@@ -1,12 +1,16 @@
 """Events published again by an operator: into the event topic itself, small topics, compressed."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from outbox_worker.records import partition_of
+from service.described.asyncapi import asyncapi
 from tests import outbox, topics
 from tests.api import Api, Link, seed, serving
 from tests.events import event_of
@@ -94,6 +98,48 @@ async def test_snapshot_fills_a_lost_event_topic_that_the_worker_then_accepts(
         "document.linked",
         "document.unlinked",
     }
+
+
+def described(record: topics.Record, mark: str) -> dict[str, Any]:
+    """Return the event in a record, once value, key and headers were found to be as published."""
+    event, headers = event_of(record.value), dict(record.headers)
+    messages = {each["name"]: each for each in asyncapi()["components"]["messages"].values()}
+    properties = messages[event["type"]]["headers"]["properties"]
+    assert set(headers) == {"content-type", mark}
+    assert {name: properties[name]["const"].encode() for name in headers} == headers
+    assert record.key.decode() == event["partitionkey"]
+    return event
+
+
+async def test_a_replay_is_as_described(database: str, kafka: str, topic: str, api: Api) -> None:
+    """Events as their schemas say, with the ids that they had, and the header."""
+    with Worker(database, kafka, topic) as worker:
+        count = await link_all(api)
+        for link in await api.links("doc_1"):
+            await api.unlink("doc_1", link["id"])
+        before = await topics.wait_for_count(kafka, topic, count + ENTITIES)
+        assert worker.command("replay", *ALWAYS) == 0, worker.output()
+    replayed = [
+        described(record, "replay") for record in await topics.read_all(kafka, f"{topic}.replay")
+    ]
+    assert replayed == [event_of(record.value) for record in before]
+
+
+async def test_a_snapshot_is_as_described(database: str, kafka: str, topic: str, api: Api) -> None:
+    """Events as their schema says; the same ids each time, one version for all links of a document."""
+    with Worker(database, kafka, topic) as worker:
+        count = await link_all(api)
+        await topics.wait_for_count(kafka, topic, count)
+        assert worker.command("snapshot") == 0, worker.output()
+        assert worker.command("snapshot") == 0, worker.output()
+    events = [
+        described(record, "snapshot")
+        for record in await topics.read_all(kafka, f"{topic}.snapshot")
+    ]
+    assert {event["data"]["document_version"] for event in events} == {ENTITIES}
+    ids = Counter(UUID(event["id"]) for event in events)
+    assert {each.version for each in ids} == {5}
+    assert list(ids.values()) == [2] * count
 
 
 async def test_replay_into_a_grown_event_topic_goes_where_the_relay_put_it(
