@@ -37,8 +37,11 @@ HAS_PRIVILEGE = """
 SELECT has_table_privilege($1, $2)
 """
 
-MAY_TRUNCATE = """
-SELECT bool_and(has_table_privilege(inhrelid, 'TRUNCATE'))
+# What it takes to clear a slot: one looks at it by its own name first.
+SLOT_PRIVILEGES = ("SELECT", "TRUNCATE")
+
+HAS_SLOTS_PRIVILEGE = """
+SELECT bool_and(has_table_privilege(inhrelid, $1))
 FROM pg_inherits
 WHERE inhparent = 'outbox'::regclass
 """
@@ -134,8 +137,11 @@ async def _privileges(connection: asyncpg.Connection) -> Check:
         for privilege in privileges.split(", ")
         if not await connection.fetchval(HAS_PRIVILEGE, table, privilege)
     ]
-    if not await connection.fetchval(MAY_TRUNCATE):
-        missing.append("GRANT TRUNCATE ON outbox_00 … outbox_15")
+    missing += [
+        f"GRANT {privilege} ON outbox_00 … outbox_15"
+        for privilege in SLOT_PRIVILEGES
+        if not await connection.fetchval(HAS_SLOTS_PRIVILEGE, privilege)
+    ]
     found = f"{len(missing)} missing" if missing else "all there"
     return Check("privileges", not missing, found, "; ".join(missing))
 
