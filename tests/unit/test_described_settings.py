@@ -15,7 +15,15 @@ SETTINGS = {
     for settings in (ServiceSettings, WorkerSettings)
     for field in msgspec.structs.fields(settings)
 }
-DESCRIBED = ("README.md", "deploy/Dockerfile", "deploy/compose.yaml", "deploy/kubernetes.yaml")
+DESCRIBED = (
+    "README.md",
+    "deploy/Dockerfile",
+    "deploy/compose.yaml",
+    "deploy/debezium/README.md",
+    "deploy/kubernetes.yaml",
+    "deploy/runbook.md",
+    "deploy/sizing.md",
+)
 
 
 def test_readme_names_every_setting() -> None:
