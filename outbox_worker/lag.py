@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import asyncpg
@@ -63,36 +63,51 @@ class Due(NamedTuple):
 
 
 class Lag:
-    """Keeps the gauges up to date for as long as the worker leads."""
+    """Keeps the gauges up to date for as long as the worker holds the lock, Kafka or no Kafka."""
 
-    def __init__(
-        self, url: str, stop: asyncio.Event, metrics: Metrics, published: Callable[[], Cursor]
-    ) -> None:
+    def __init__(self, url: str, stop: asyncio.Event, metrics: Metrics) -> None:
         self._url = url
         self._stop = stop
         self._metrics = metrics
+        self._published: Callable[[], Cursor] | None = None
+
+    def follow(self, published: Callable[[], Cursor]) -> None:
+        """Measure from this cursor: a term's, also after its end."""
         self._published = published
 
-    async def run(self) -> None:
-        """Look every few seconds; an error ends a session of this, never the worker's term."""
+    def forget(self) -> None:
+        """Show nothing: another process may lead, and knows better."""
+        self._published = None
+        for gauge in (
+            self._metrics.lag_seconds,
+            self._metrics.lag_events,
+            self._metrics.oldest_transaction,
+        ):
+            gauge.set(0)
+
+    async def run(self, checkpoint: Callable[[], Awaitable[Cursor]]) -> None:
+        """Look every few seconds, from the checkpoint before the first term.
+
+        An error ends a session of this, never the worker's term.
+        """
         while not self._stop.is_set():
             # What is wrong with the database, the relay's own sessions tell.
             with contextlib.suppress(*ERRORS):
-                await self._look_on()
+                await self._look_on(checkpoint)
             await pause(self._stop, EVERY_S)
 
-    async def _look_on(self) -> None:
+    async def _look_on(self, checkpoint: Callable[[], Awaitable[Cursor]]) -> None:
         connection = await connect(self._url, "lag", timeout_s=LOOK_TIMEOUT_S, **PLANNER_SETTINGS)
         try:
             while not self._stop.is_set():
-                await self.look(connection)
+                cursor = self._published() if self._published else await checkpoint()
+                await self._look(connection, cursor)
                 await pause(self._stop, EVERY_S)
         finally:
             await disconnect(connection)
 
-    async def look(self, connection: asyncpg.Connection) -> None:
-        """Set the gauges."""
-        behind = await due(connection, self._published())
+    async def _look(self, connection: asyncpg.Connection, cursor: Cursor) -> None:
+        behind = await due(connection, cursor)
         self._metrics.lag_seconds.set(behind.seconds)
         self._metrics.lag_events.set(behind.events)
         self._metrics.oldest_transaction.set(await connection.fetchval(OLDEST_TRANSACTION))

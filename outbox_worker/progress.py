@@ -150,6 +150,11 @@ class Checkpoints:
             row = await connection.fetchrow(NEWEST_CHECKPOINT, self._relay)
         return None if row is None else msgspec.json.decode(row["cursor"], type=Progress)
 
+    async def cursor(self) -> Cursor:
+        """Return the newest checkpoint's cursor; the beginning where there is none."""
+        checkpoint = await self.newest()
+        return BEGINNING if checkpoint is None else checkpoint.cursor
+
     async def known(self, token: str) -> bool:
         """Whether the database holds the checkpoint of this token."""
         async with self._session() as connection:

@@ -61,6 +61,7 @@ class Relay:
         self.metrics = metrics
         self._accept_topic = accept_topic
         self._batch_bytes = BATCH_BYTES
+        self._lag = Lag(settings.session_database_url, stop, metrics)
 
     async def run(self) -> None:
         """Lead whenever possible, until told to stop; RefusedError where no retry helps."""
@@ -78,29 +79,38 @@ class Relay:
     async def lead(self) -> None:
         """One term: from the lock to whatever ends it."""
         async with AsyncExitStack() as stack:
-            leader = await Leader.open(self.settings.session_database_url)
+            leader = await self._open_leader()
             stack.push_async_callback(leader.close)
             registration = await takeover.identify(leader.session, self.settings)
             if await leader.acquire(registration.name, self.stop, self._stand_by):
-                await accompanied(self._term(leader, registration), leader.keep())
+                checkpoints = await Checkpoints.of(leader.session, registration.name)
+                # The lag is measured beside the take-over too: with Kafka away there is no more.
+                await accompanied(
+                    self._term(registration, checkpoints),
+                    leader.keep(),
+                    self._lag.run(checkpoints.cursor),
+                )
 
-    async def _term(self, leader: Leader, registration: Registration) -> None:
+    async def _open_leader(self) -> Leader:
+        try:
+            return await Leader.open(self.settings.session_database_url)
+        except sessions.ERRORS:
+            self._lag.forget()  # who cannot reach the lock does not hold it
+            raise
+
+    async def _term(self, registration: Registration, checkpoints: Checkpoints) -> None:
         async with AsyncExitStack() as stack:
-            term = await self._take_over(leader, registration, stack)
+            term = await self._take_over(registration, checkpoints, stack)
             stack.callback(self.metrics.leading.set, 0)
-            url, published = self.settings.session_database_url, term.published
-            await accompanied(
-                term.run(),
-                Retention(self.settings, self.stop, self.metrics, published).run(),
-                Lag(url, self.stop, self.metrics, published).run(),
-            )
+            self._lag.follow(term.published)
+            retention = Retention(self.settings, self.stop, self.metrics, term.published)
+            await accompanied(term.run(), retention.run())
 
     async def _take_over(
-        self, leader: Leader, registration: Registration, stack: AsyncExitStack
+        self, registration: Registration, checkpoints: Checkpoints, stack: AsyncExitStack
     ) -> "Term":
         """Fence the relay before us; only then find where it came to, for good."""
         settings = self.settings
-        checkpoints = await Checkpoints.of(leader.session, registration.name)
         limit = await takeover.prepare_topics(settings, registration)
         await takeover.find_start(settings, registration, checkpoints)  # another's is refused here
         publisher = Publisher(settings, registration, min(limit, self._batch_bytes))
@@ -119,6 +129,7 @@ class Relay:
 
     def _stand_by(self) -> None:
         self.health.enter("standby")
+        self._lag.forget()
         self.health.progressed()
 
     def _lead(self, start: Start) -> None:

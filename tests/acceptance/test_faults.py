@@ -101,6 +101,42 @@ async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
         await load.reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
 
 
+GAUGES = ("outbox_lag_seconds", "outbox_lag_events", "outbox_oldest_transaction_seconds")
+ONE_EVENT = """
+INSERT INTO outbox (event_id, event_type, key, payload)
+VALUES (gen_random_uuid(), 'test.event', 'key', '1')
+"""
+
+
+async def lag_beyond(worker: Worker, seconds: float) -> bool:
+    """Whether the lag is more than that."""
+    return await worker.metric("outbox_lag_seconds") > seconds
+
+
+@pytest.mark.xdist_group("a line to Kafka")
+async def test_lag_grows_while_kafka_is_silent_and_is_nobodys_after_a_demotion(
+    database: str, broker: Broker, line: Line
+) -> None:
+    """Terms end or never begin, the lag goes on growing; once another one leads, it shows none."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, f"127.0.0.1:{line.port}", topic) as worker:
+        await worker.leading()
+        line.silence()
+        await parts.execute(database, ONE_EVENT)
+        await worker.wait_event("worker.failing")
+        seen = await worker.metric("outbox_lag_seconds")
+        await until(lambda: lag_beyond(worker, seen + 8), MARGIN_S)
+        worker.end(signal.SIGKILL)
+        worker.start()  # now there is no term to measure from, only its checkpoint
+        await until(lambda: lag_beyond(worker, seen + 16), MARGIN_S)
+        assert await worker.metric("outbox_lag_events") == 1
+        with Worker(database, broker.inside, topic) as other:
+            await other.leading(MARGIN_S)
+            await worker.wait_event("worker.state", state="standby")
+            assert [await worker.metric(name) for name in GAUGES] == [0, 0, 0]
+        line.silence(silent=False)
+
+
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_line_to_postgres(
     database: str, kafka: str, topic: str, fault: Fault, delivery: str
