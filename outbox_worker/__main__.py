@@ -15,6 +15,7 @@ from outbox_worker.health import Health, pages, serve
 from outbox_worker.metrics import Metrics
 from outbox_worker.registration import RefusedError
 from outbox_worker.relay import Relay
+from outbox_worker.sessions import UnusableUrlError
 from outbox_worker.settings import Settings
 
 log = logs.Log("main")
@@ -53,7 +54,7 @@ def run(
         )
     try:
         uvloop.run(_work(settings, listener, accept_topic=accept_topic))
-    except RefusedError as refusal:
+    except (RefusedError, UnusableUrlError) as refusal:
         terminal.fail(str(refusal))
     except Exception as error:
         log.crash("worker.crashed", error)

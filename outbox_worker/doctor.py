@@ -18,7 +18,7 @@ from outbox_worker.registration import (
     registered,
 )
 from outbox_worker.retention import FIRST_ROW, SLOTS
-from outbox_worker.sessions import ERRORS, connect, disconnect, pooled
+from outbox_worker.sessions import ERRORS, UnusableUrlError, connect, disconnect, pooled
 from outbox_worker.settings import Settings
 
 TIMEOUT_S = 30
@@ -87,7 +87,7 @@ async def examine(settings: Settings) -> Report:
 async def _database(settings: Settings) -> list[Check]:
     try:
         connection = await connect(settings.session_database_url, "doctor", timeout_s=TIMEOUT_S)
-    except ERRORS as error:
+    except (*ERRORS, UnusableUrlError) as error:
         mend = "check DATABASE_URL and that the server listens"
         return [Check("database", passed=False, found=_said(error), mend=mend)]
     session = await _guarded("session", _session(connection, settings))

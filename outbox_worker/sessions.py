@@ -22,6 +22,11 @@ MIXED_UP: Final = (
     asyncpg.ProtocolViolationError,
 )
 
+
+class UnusableUrlError(Exception):
+    """No session can be had with this URL, however often it is tried; the text is without it."""
+
+
 BACKEND = """
 SELECT pg_backend_pid()
 """
@@ -31,18 +36,31 @@ async def connect(
     url: str, role: str, *, timeout_s: float | None, **settings: str
 ) -> asyncpg.Connection:
     """Return a session of its own, in READ COMMITTED; each statement has timeout_s, None: no end."""
-    connection = await asyncpg.connect(
-        url,
-        timeout=CONNECT_TIMEOUT_S,
-        command_timeout=timeout_s,
-        server_settings={"application_name": f"outbox_worker {role}"},
-    )
+    connection = await _open(url, role, timeout_s)
     try:
         await configure(connection, default_transaction_isolation="read committed", **settings)
     except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+async def _open(url: str, role: str, timeout_s: float | None) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(
+            url,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=timeout_s,
+            server_settings={"application_name": f"outbox_worker {role}"},
+        )
+    except OSError:  # a certificate that is refused is a ValueError too
+        raise
+    except asyncpg.ClientConfigurationError as error:
+        message = f"the database's URL cannot be used: {str(error).splitlines()[0]}"
+        raise UnusableUrlError(message) from None
+    except (ValueError, IndexError):  # with a piece of the URL in their words
+        message = "the database's URL cannot be used: look at its hosts and ports"
+        raise UnusableUrlError(message) from None
 
 
 async def configure(connection: asyncpg.Connection, **settings: str) -> None:

@@ -4,16 +4,25 @@ import difflib
 import ssl
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
+from aiokafka.conn import collect_hosts
 from aiokafka.helpers import create_ssl_context
 
 PREFIX = "OUTBOX_"
-Url = Annotated[str, msgspec.Meta(pattern="^postgres(ql)?://.")]
+URLS = ("DATABASE_URL", "OUTBOX_SESSION_DATABASE_URL")
+BROKERS = "KAFKA_BOOTSTRAP_SERVERS"
+NO_URL = (
+    "not a URL like postgresql://user:password@host:5432/database; percent-encode what is special "
+    "in a password: / is %2F, # is %23, ? is %3F, @ is %40, : is %3A"
+)
+NO_BROKERS = "not a list like broker-1:9092,broker-2:9092"
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,150}$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
-Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+MOST_PORT = 65_535
+Port = Annotated[int, msgspec.Meta(ge=0, le=MOST_PORT)]
 # A ring of 16 slots: a day's rows must be gone two days before their slot comes round again.
 RetentionDays = Annotated[int, msgspec.Meta(ge=1, le=14)]
 
@@ -25,8 +34,8 @@ class SettingsError(Exception):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting under the name of its variable. Texts never appear in logs: some are secret."""
 
-    database_url: Url = msgspec.field(name="DATABASE_URL")
-    session_url: Url | None = msgspec.field(name="OUTBOX_SESSION_DATABASE_URL", default=None)
+    database_url: Name = msgspec.field(name="DATABASE_URL")
+    session_url: Name | None = msgspec.field(name="OUTBOX_SESSION_DATABASE_URL", default=None)
 
     bootstrap_servers: Name = msgspec.field(name="KAFKA_BOOTSTRAP_SERVERS")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = msgspec.field(
@@ -122,7 +131,39 @@ def _invalid(
             msgspec.convert(given[name], field.type, strict=False)
         except msgspec.ValidationError as error:
             problems.append(f"{name}: {_choices(field.type) or error}")
+        if name in URLS and not _names_postgres(given[name]):
+            problems.append(f"{name}: {NO_URL}")
+        if name == BROKERS and not _names_brokers(given[name]):
+            problems.append(f"{name}: {NO_BROKERS}")
     return problems
+
+
+def _names_postgres(url: str) -> bool:
+    """Whether it can be taken apart, and nothing of a password went into another part."""
+    try:
+        parts = urlsplit(url)
+        *credentials, hosts = parts.netloc.split("@")
+        ports = [urlsplit(f"//{host}").port for host in hosts.split(",")]
+    except ValueError:
+        return False
+    cut_off = "#" in url or "@" in parts.path + parts.query
+    return (
+        parts.scheme in {"postgres", "postgresql"}
+        and bool(parts.netloc + parts.path.strip("/") + parts.query)
+        and len(credentials) <= 1
+        and not cut_off
+        and 0 not in ports
+        and (not hosts or all(hosts.split(",")))
+    )
+
+
+def _names_brokers(text: str) -> bool:
+    """Whether aiokafka can read it, which otherwise raises when a client is made."""
+    try:
+        hosts = collect_hosts(text, randomize=False)
+    except ValueError:
+        return False
+    return all(host and "/" not in host and 0 < port <= MOST_PORT for host, port, _ in hosts)
 
 
 def _choices(kind: Any) -> str | None:  # noqa: ANN401 - any type a field may have

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from outbox_worker import logs
 from outbox_worker.registration import RefusedError
-from outbox_worker.sessions import ERRORS
+from outbox_worker.sessions import ERRORS, UnusableUrlError
 from outbox_worker.settings import Settings, SettingsError, read
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def carry_out(work: Coroutine[Any, Any, T]) -> T:
     logs.configure()
     try:
         return asyncio.run(work)
-    except RefusedError as refusal:
+    except (RefusedError, UnusableUrlError) as refusal:
         fail(str(refusal))
     except KeyboardInterrupt:
         fail("interrupted")

@@ -283,3 +283,20 @@ async def test_commands_without_a_relay_say_so(database: str, kafka: str, topic:
         done = await Operator(env).run(name)
         assert done.code == 1
         assert len(done.errors.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["run", "status", "verify", "snapshot", "rebase", "doctor"])
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://u@127.0.0.1/db?sslmode=foo", "postgresql:///db?host=127.0.0.1&port=s3cret"],
+)
+async def test_url_that_asyncpg_refuses_is_one_line(name: str, url: str) -> None:
+    """Every command says what is wrong with it and exits 1, without a traceback or the URL."""
+    env = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "OUTBOX_HTTP_PORT": "0"}
+    done = await Operator(env).run(name)
+    said = [
+        line for line in (done.output + done.errors).splitlines() if "URL cannot be used" in line
+    ]
+    assert (done.code, len(said)) == (1, 1)
+    assert "Traceback" not in done.errors
+    assert "s3cret" not in done.output + done.errors

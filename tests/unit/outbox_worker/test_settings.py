@@ -43,7 +43,7 @@ def test_session_url_wins_for_sessions() -> None:
         ("OUTBOX_DELIVERY", "twice", "one of exactly-once, at-least-once"),
         ("OUTBOX_TOPIC", "no spaces", "OUTBOX_TOPIC"),
         ("OUTBOX_HTTP_PORT", "70000", "<= 65535"),
-        ("DATABASE_URL", "localhost/links", "DATABASE_URL: Expected `str` matching regex"),
+        ("DATABASE_URL", "localhost/links", "DATABASE_URL: not a URL like postgresql://"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "KAFKA_SECURITY_PROTOCOL"),
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "KAFKA_SASL_USERNAME"),
         ("KAFKA_SSL_CERTFILE", "cert.pem", "KAFKA_SSL_KEYFILE"),
@@ -66,6 +66,62 @@ def test_all_faults_are_told_at_once() -> None:
 def test_values_are_never_repeated() -> None:
     """A password in the wrong variable does not end up in a log."""
     assert "s3cret" not in complaint(OUTBOX_HTTP_PORT="s3cret", OUTBOX_TOPIC="s3cret s3cret")
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "OUTBOX_SESSION_DATABASE_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3c/ret@host/db",
+        "postgresql://u:s3c#ret@host/db",
+        "postgresql://u:s3c?ret@host/db",
+        "postgresql://u:5432/ret@host/db",
+        "postgresql://u:5432#ret@host/db",
+        "postgresql://u:5432?ret@host/db",
+        "postgresql://u:s3c@ret@host/db",
+        "postgresql://u:s3c[ret@host/db",
+        "postgresql://u:s3cret@host:abc/db",
+        "postgresql://u:s3cret@host:70000/db",
+        "postgresql://u:s3cret@host,/db",
+        "postgresql://",
+        "mysql://u:s3cret@host/db",
+    ],
+)
+def test_url_that_cannot_be_read_is_not_repeated(variable: str, url: str) -> None:
+    """One line says what to write instead, whatever the password did to the rest."""
+    said = complaint(**{variable: url})
+    assert said.startswith(f"{variable}: not a URL like ")
+    assert "percent-encode" in said
+    assert not [piece for piece in ("s3c", "ret", "abc", "\n") if piece in said]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%2Fw%40@host:5432/db?sslmode=require",
+        "postgres://[::1]:5432,host:5433/db",
+        "postgresql:///db?host=/var/run/postgresql",
+        "postgresql://u@/db",
+    ],
+)
+def test_url_that_asyncpg_reads_is_taken(url: str) -> None:
+    """Several hosts, sockets and IPv6 addresses are right."""
+    assert read({**LEAST, "DATABASE_URL": url}).database_url == url
+
+
+@pytest.mark.parametrize(
+    "brokers", ["localhost:abc", "a:9092,", "a:0", "a:70000", "[::1", "PLAINTEXT://a:1"]
+)
+def test_brokers_that_cannot_be_read_are_named(brokers: str) -> None:
+    """What aiokafka would fail on with a traceback is said at the start."""
+    said = complaint(KAFKA_BOOTSTRAP_SERVERS=brokers)
+    assert said == "KAFKA_BOOTSTRAP_SERVERS: not a list like broker-1:9092,broker-2:9092"
+
+
+@pytest.mark.parametrize("brokers", ["a", "a:9092, b:9093", "[::1]:9092", "::1"])
+def test_brokers_that_aiokafka_reads_are_taken(brokers: str) -> None:
+    """With and without ports, and as addresses."""
+    assert read({**LEAST, "KAFKA_BOOTSTRAP_SERVERS": brokers}).bootstrap_servers == brokers
 
 
 def test_kafka_clients_get_the_security_settings() -> None:
