@@ -27,7 +27,7 @@ from outbox_worker.publisher import BATCH_BYTES, LEAST_BATCH_BYTES, FencedError,
 from outbox_worker.registration import Registration
 from outbox_worker.retention import Retention
 from outbox_worker.settings import Settings
-from outbox_worker.wakeup import Wakeup
+from outbox_worker.wakeup import HintsLostError, Wakeup
 from outbox_worker.window import Cursor, Page, Window
 
 log = Log("relay")
@@ -39,6 +39,7 @@ TRANSIENT = (
     KafkaError,
     LeadershipLostError,
     FencedError,
+    HintsLostError,
     takeover.TopicLostError,
 )
 

@@ -15,6 +15,10 @@ LONGEST_WAIT_S = 0.5
 LISTEN_TIMEOUT_S = 10
 
 
+class HintsLostError(Exception):
+    """No hint would come any more, and polls alone are slow."""
+
+
 class Wakeup:
     """LISTEN on a session of its own, with a poll under it: a lost hint costs one poll."""
 
@@ -22,6 +26,7 @@ class Wakeup:
         self._connection = connection
         self._hint = asyncio.Event()
         self._wait_s = SHORTEST_WAIT_S
+        connection.add_termination_listener(self.notified)
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -40,12 +45,15 @@ class Wakeup:
         self._wait_s = SHORTEST_WAIT_S
 
     async def wait(self) -> None:
-        """Return at a hint, or when it is time to look anyway."""
+        """Return at a hint, or when it is time to look anyway; HintsLostError without a session."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._wait_s):
                 await self._hint.wait()
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
         self._hint.clear()
+        if self._connection.is_closed():
+            message = "the session that listens has ended"
+            raise HintsLostError(message)
 
     async def close(self) -> None:
         """End the session."""

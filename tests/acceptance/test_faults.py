@@ -175,6 +175,25 @@ async def test_postgres_crashes_and_sessions_are_ended(
             await RECKON[delivery](database, kafka, topic, timeout_s=MARGIN_S)
 
 
+LISTENING = """
+FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'outbox_worker wake-up'
+"""
+
+
+async def test_session_that_listens_is_ended(database: str, kafka: str, topic: str) -> None:
+    """The worker says so and listens again, rather than poll for the rest of its term."""
+    connection = await asyncpg.connect(database)
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        ended = await connection.fetch(f"SELECT pid, pg_terminate_backend(pid) {LISTENING}")
+        await worker.wait_event("worker.failing", problem="HintsLostError")
+        await worker.wait_event("worker.recovered")
+        listening = await connection.fetch(f"SELECT pid {LISTENING}")
+    assert (len(ended), len(listening)) == (1, 1)
+    await connection.close()
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[KafkaCluster]:
     """Yield three brokers."""
