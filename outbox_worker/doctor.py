@@ -89,7 +89,7 @@ async def _database(settings: Settings) -> list[Check]:
         connection = await connect(settings.session_database_url, "doctor", timeout_s=TIMEOUT_S)
     except (*ERRORS, UnusableUrlError) as error:
         mend = "check DATABASE_URL and that the server listens"
-        return [Check("database", passed=False, found=_said(error), mend=mend)]
+        return [Check("database", passed=False, found=terminal.said(error), mend=mend)]
     session = await _guarded("session", _session(connection, settings))
     checks = [Check("database", passed=True, found="connected"), session]
     if session.passed:  # else there is no telling on whose session the others would look
@@ -105,7 +105,7 @@ async def _guarded(name: str, look: Awaitable[Check]) -> Check:
     try:
         return await look
     except (*ERRORS, KafkaError, RefusedError) as error:
-        return Check(name, passed=False, found=_said(error), mend="see the lines above")
+        return Check(name, passed=False, found=terminal.said(error), mend="see the lines above")
 
 
 async def _schema(connection: asyncpg.Connection) -> Check:
@@ -113,7 +113,7 @@ async def _schema(connection: asyncpg.Connection) -> Check:
         await check_schema(connection)
     except (RefusedError, asyncpg.UndefinedTableError) as error:
         mend = "python -m service migrate"
-        return Check("schema", passed=False, found=_said(error), mend=mend)
+        return Check("schema", passed=False, found=terminal.said(error), mend=mend)
     return Check("schema", passed=True, found="as this worker knows it")
 
 
@@ -189,7 +189,7 @@ async def _kafka(settings: Settings) -> list[Check]:
             configs = await admin.configs(settings.topic)
     except (*ERRORS, KafkaError) as error:
         mend = "check KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL and the right to describe"
-        return [Check("kafka", passed=False, found=_said(error), mend=mend)]
+        return [Check("kafka", passed=False, found=terminal.said(error), mend=mend)]
     return [*checks, *_topic(settings.topic, described, configs, brokers)]
 
 
@@ -214,10 +214,6 @@ def _topic(
          f"{alter}cleanup.policy=delete"),
     ]  # fmt: skip
     return [Check(*look) for look in looks]
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _print(report: Report) -> None:

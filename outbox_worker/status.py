@@ -2,23 +2,30 @@
 
 import asyncio
 import time
-from typing import Annotated, Any
+from collections.abc import Awaitable
+from typing import Annotated, Any, Literal, TypeVar
 
 import asyncpg
 import msgspec
 import typer
+from aiokafka.errors import KafkaError
+from rich.markup import escape
 from rich.table import Table
 
 from outbox_worker import lag, terminal, topics
 from outbox_worker.leader import OF_THE_HOLDER
 from outbox_worker.progress import Progress
 from outbox_worker.registration import Registration, check_session, registered
-from outbox_worker.sessions import configure, connect, disconnect
+from outbox_worker.sessions import ERRORS, configure, connect, disconnect
 from outbox_worker.settings import Settings
 from outbox_worker.window import PLANNER_SETTINGS
 
 WATCH_EVERY_S = 2
 TIMEOUT_S = 30
+LEAST_S = 0.001  # the clock may be set back between two looks
+
+T = TypeVar("T")
+Part = Literal["postgres", "kafka"]
 
 HOLDER = f"""
 SELECT a.pid, a.client_addr::text AS address, a.backend_start::text AS since,
@@ -71,17 +78,22 @@ class Topic(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """Everything at one moment."""
+    """Everything at one moment; of what cannot be read, only why (`problems`).
 
-    delivery: str
-    slots: list[Slot]
-    topic: Topic
+    The delivery is what this command's own environment says: the leader may have another.
+    """
+
+    configured_delivery: str
+    problems: dict[Part, str] = {}
+    slots: list[Slot] | None = None
+    topic: Topic | None = None
     relay: str | None = None
     leader: Leader | None = None
     lag_events: int | None = None
     lag_seconds: float | None = None
     last_batch_age_s: float | None = None
     published: int | None = None
+    published_at: float | None = None
     rate: float | None = None
 
 
@@ -98,6 +110,8 @@ def command(
         if watch and not as_json:
             terminal.console.clear()
         terminal.show(status, _print, as_json=as_json)
+        if not watch and status.problems:
+            raise typer.Exit(terminal.FAILED)
         if not watch:
             return
         before = status
@@ -105,26 +119,57 @@ def command(
 
 
 async def look(settings: Settings, before: Status | None = None) -> Status:
-    """Return the state of everything; the rate since an earlier look."""
+    """Return the state of all that can be reached; the rate since an earlier look."""
+    status = Status(configured_delivery=settings.delivery)
+    connection = await _tried(status, "postgres", _connect(settings))
+    if connection is None:
+        await _tried(status, "kafka", _add_kafka(status, settings, None))
+        return status
+    try:
+        registration = await _tried(status, "postgres", _add_database(status, connection))
+        progress = await _tried(status, "kafka", _add_kafka(status, settings, registration))
+        if progress is not None:
+            await _tried(status, "postgres", _add_progress(status, connection, progress, before))
+        return status
+    finally:
+        await disconnect(connection)
+
+
+async def _tried(status: Status, part: Part, work: Awaitable[T]) -> T | None:
+    """Return what the work returns; None where it fails, which the status then says."""
+    try:
+        return await work
+    except (*ERRORS, KafkaError) as error:
+        status.problems[part] = terminal.said(error)
+        return None
+
+
+async def _connect(settings: Settings) -> asyncpg.Connection:
     url = settings.session_database_url
     connection = await connect(url, "status", timeout_s=TIMEOUT_S)
     try:
         await check_session(connection, url)  # a pooler would hand our settings on to the service
         await configure(connection, **PLANNER_SETTINGS)
-        status = Status(
-            delivery=settings.delivery,
-            slots=await _slots(connection),
-            topic=await _topic(settings),
-        )
-        registration = await registered(connection)
-        if registration is not None:
-            status.relay = registration.name
-            status.leader = await _leader(connection, registration.name)
-            if progress := await _progress(settings, registration):
-                await _add_progress(status, connection, progress, before)
-        return status
-    finally:
+    except BaseException:
         await disconnect(connection)
+        raise
+    return connection
+
+
+async def _add_database(status: Status, connection: asyncpg.Connection) -> Registration | None:
+    status.slots = await _slots(connection)
+    registration = await registered(connection)
+    if registration is not None:
+        status.relay = registration.name
+        status.leader = await _leader(connection, registration.name)
+    return registration
+
+
+async def _add_kafka(
+    status: Status, settings: Settings, registration: Registration | None
+) -> Progress | None:
+    status.topic = await _topic(settings)
+    return await _progress(settings, registration) if registration else None
 
 
 async def _progress(settings: Settings, registration: Registration) -> Progress | None:
@@ -139,13 +184,14 @@ async def _progress(settings: Settings, registration: Registration) -> Progress 
 async def _add_progress(
     status: Status, connection: asyncpg.Connection, progress: Progress, before: Status | None
 ) -> None:
+    status.published, status.published_at = progress.events, time.time()
+    if before is not None and before.published is not None and before.published_at is not None:
+        elapsed_s = status.published_at - before.published_at
+        status.rate = round((progress.events - before.published) / max(elapsed_s, LEAST_S), 1)
     due = await lag.due(connection, progress.cursor)
     status.lag_events = due.events
     status.lag_seconds = round(due.seconds, 3)
     status.last_batch_age_s = round(time.time() - progress.at, 1)
-    status.published = progress.events
-    if before is not None and before.published is not None:
-        status.rate = (progress.events - before.published) / WATCH_EVERY_S
 
 
 async def _leader(connection: asyncpg.Connection, relay: str) -> Leader | None:
@@ -179,21 +225,28 @@ async def _topic(settings: Settings) -> Topic:
 
 def _print(status: Status) -> None:
     leader = status.leader
-    facts: list[tuple[str, Any]] = [
-        ("relay", status.relay or "never started"),
-        ("leader", leader and f"backend {leader.backend}, {leader.address}, since {leader.since}"),
-        ("delivery", status.delivery),
-        ("lag", _text(status.lag_events, "events", status.lag_seconds, "s")),
-        ("last batch", _text(status.last_batch_age_s, "s ago")),
-        ("published", _text(status.published, "events", status.rate, "/s")),
-        ("topic", _describe(status.topic)),
+    facts: list[tuple[str, Part, Any]] = [
+        ("relay", "postgres", status.relay),
+        (
+            "leader",
+            "postgres",
+            leader and f"backend {leader.backend}, {leader.address}, since {leader.since}",
+        ),
+        ("lag", "kafka", _text(status.lag_events, "events", status.lag_seconds, "s")),
+        ("last batch", "kafka", _text(status.last_batch_age_s, "s ago")),
+        ("published", "kafka", _text(status.published, "events", status.rate, "/s")),
+        ("topic", "kafka", status.topic and _describe(status.topic)),
     ]
     table = Table(show_header=False, box=None)
-    for name, fact in facts:
-        table.add_row(name, str(fact or "none"))
+    for name, part, fact in facts:
+        known = part not in status.problems and "postgres" not in status.problems
+        table.add_row(name, str(fact or ("none" if known else "unknown")))
+    table.add_row("delivery", f"{status.configured_delivery}, as configured here")
+    for part, problem in status.problems.items():
+        table.add_row(part, f"[red]cannot be read:[/] {escape(problem)}")
     terminal.console.print(table)
     ring = Table("slot", "MiB", "rows", "days old", box=None)
-    for slot in status.slots:
+    for slot in status.slots or []:
         age = "" if slot.age_days is None else f"{slot.age_days}"
         ring.add_row(slot.name, f"{slot.bytes / 2**20:.1f}", str(slot.rows), age)
     terminal.console.print(ring)

@@ -54,7 +54,12 @@ def carry_out(work: Coroutine[Any, Any, T]) -> T:
     except KeyboardInterrupt:
         fail("interrupted")
     except (*ERRORS, KafkaError) as error:
-        fail(f"{type(error).__name__}: {error}".rstrip(": "))
+        fail(said(error))
+
+
+def said(error: BaseException) -> str:
+    """Return an error in one piece: its kind, and its words where it has any."""
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def show(report: R, text: Callable[[R], None], *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from outbox_worker.records import partition_of
+from outbox_worker.settings import read
+from outbox_worker.status import look
 from tests import outbox, topics
 from tests.events import event_of
 from tests.worker import Worker
@@ -158,6 +161,52 @@ async def test_status_tells_leader_lag_and_topic(
     assert (report["leader"], report["lag_events"]) == (None, 1)
     text = await operator.run("status")
     assert (text.code, "leader" in text.output) == (0, True)
+
+
+async def test_status_without_kafka_tells_the_rest(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> None:
+    """Leader and ring are told, Kafka's part is said to be unknown and why: exit 1."""
+    await publish(connection, kafka, topic)
+    operator = Operator({**worker.env, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
+    done = await operator.run("status", "--json")
+    assert (done.code, list(done.report["problems"])) == (1, ["kafka"])
+    assert done.report["leader"]["backend"] > 0
+    assert len(done.report["slots"]) == 16
+    assert (done.report["topic"], done.report["lag_events"]) == (None, None)
+    text = await operator.run("status")
+    assert text.code == 1
+    assert re.search(r"kafka +cannot be read: KafkaConnectionError", text.output)
+    assert re.search(r"lag +unknown", text.output)
+    assert re.search(r"leader +backend \d", text.output)
+
+
+async def test_status_without_postgres_tells_the_topic(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> None:
+    """The other way round: the topic is told, and who leads is unknown."""
+    await publish(connection, kafka, topic)
+    nowhere = {"DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none"}
+    done = await Operator({**worker.env, **nowhere}).run("status", "--json")
+    assert (done.code, list(done.report["problems"])) == (1, ["postgres"])
+    assert done.report["topic"]["partitions"] == 12
+    assert (done.report["leader"], done.report["slots"]) == (None, None)
+
+
+async def test_status_counts_the_rate_over_the_time_that_passed(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> None:
+    """Events a second are those between two looks, by the clock; the delivery is the command's."""
+    await publish(connection, kafka, topic)
+    settings = read({**worker.env, "OUTBOX_DELIVERY": "at-least-once"})
+    before = await look(settings)
+    assert before.published is not None
+    assert before.published_at is not None
+    before.published -= 10
+    before.published_at -= 100
+    after = await look(settings, before)
+    assert after.rate == pytest.approx(0.1, abs=0.01)
+    assert after.configured_delivery == "at-least-once"
 
 
 async def test_replay_counts_asks_and_publishes_again(
