@@ -108,9 +108,10 @@ async def check_topic(
 
 def _check_memory(topic: str, configs: dict[str, str]) -> None:
     """Warn of a topic that forgets: it cannot rebuild the database. Not ours to change."""
-    policy, kept = configs.get("cleanup.policy", "delete"), configs.get("retention.ms", "-1")
-    if "compact" in policy or kept != "-1":
-        log.warning("topic.forgets", topic=topic, cleanup_policy=policy, retention_ms=kept)
+    policy, kept = configs.get("cleanup.policy", "delete"), topics.kept(configs)
+    if "compact" in policy or kept != topics.FOR_EVER:
+        fields = {name.replace(".", "_"): value for name, value in kept.items()}
+        log.warning("topic.forgets", topic=topic, cleanup_policy=policy, **fields)
 
 
 def _check_partitions(topic: str, partitions: int, registration: Registration) -> None:

@@ -26,7 +26,8 @@ REPLICATION = 3
 LEAST_IN_SYNC = "2"
 # A topic from its beginning rebuilds the database, so nothing is ever dropped from it:
 # compaction by the document's key would drop links.
-EVENT_TOPIC = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1"}
+EVENT_TOPIC = {"cleanup.policy": "delete", **FOR_EVER}
 DEFAULT_BATCH_BYTES = 1_000_000  # Kafka's own default for max.message.bytes is 1,048,588
 PROGRESS_TOPIC = {"cleanup.policy": "compact"}
 
@@ -41,6 +42,11 @@ class Described(NamedTuple):
 
     partitions: int
     replicas: int
+
+
+def kept(configs: Mapping[str, str]) -> dict[str, str]:
+    """Return how long and how much a topic keeps; for ever where that is not to be seen."""
+    return {name: configs.get(name, ours) for name, ours in FOR_EVER.items()}
 
 
 class Topics:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -296,21 +297,55 @@ async def test_doctor_passes_a_healthy_installation(
 async def test_doctor_says_how_to_mend(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
 ) -> None:
-    """A role without rights and a topic that forgets are found, each with its remedy."""
+    """A role without rights and a topic that forgets are found; each remedy can be pasted."""
     await publish(connection, kafka, topic)
-    role = f"reader_{topic[-8:]}"
-    await connection.execute(f"CREATE ROLE {role} LOGIN")
+    role = f"Reader {topic[-8:]}"
+    await connection.execute(f'CREATE ROLE "{role}" LOGIN')
     await topics.configure(
         kafka, topic, {"retention.ms": "1000000000", "cleanup.policy": "compact"}
     )
-    dsn = worker.env["DATABASE_URL"].replace("postgres@", f"{role}@")
-    done = await Operator({**worker.env, "DATABASE_URL": dsn}).run("doctor", "--json")
+    dsn = worker.env["DATABASE_URL"].replace("postgres@", f"{quote(role)}@")
+    operator = Operator({**worker.env, "DATABASE_URL": dsn})
+    grants = (await mending(operator))["privileges"]
+    assert f'GRANT INSERT ON outbox_checkpoints TO "{role}";' in grants
+    assert f'outbox_14, outbox_15 TO "{role}";' in grants
+    await connection.execute(grants)
+    mend = await mending(operator)
+    assert "privileges" not in mend
+    at = f"--bootstrap-server {kafka} --topic {topic} --alter --add-config"
+    assert mend["retention"] == f"kafka-configs.sh {at} retention.ms=-1,retention.bytes=-1"
+    assert mend["compaction"] == f"kafka-configs.sh {at} cleanup.policy=delete"
+    await connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+
+
+async def test_doctor_finds_a_topic_that_keeps_so_many_bytes(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """A topic that forgets by size forgets, however long it keeps what is left."""
+    await publish(connection, kafka, topic)
+    await topics.configure(kafka, topic, {"retention.ms": "-1", "retention.bytes": "1000000000"})
+    assert "retention" in await mending(operator)
+
+
+async def mending(operator: Operator) -> dict[str, str]:
+    """Return the lines that do not pass, each with its remedy."""
+    done = await operator.run("doctor", "--json")
     assert done.code == 1
-    mend = {check["name"]: check["mend"] for check in done.report["checks"] if not check["passed"]}
-    assert "GRANT INSERT ON outbox_checkpoints" in mend["privileges"]
-    assert "retention.ms=-1" in mend["retention"]
-    assert "cleanup.policy=delete" in mend["compaction"]
-    await connection.execute(f"DROP ROLE {role}")
+    return {check["name"]: check["mend"] for check in done.report["checks"] if not check["passed"]}
+
+
+async def test_doctor_says_what_is_wrong_with_settings_as_json_too() -> None:
+    """Wrong settings are a line of the report: exit 2."""
+    done = await Operator({"OUTBOX_TOPICS": "a"}).run("doctor", "--json")
+    (check,) = done.report["checks"]
+    assert (done.code, check["name"], check["passed"]) == (2, "settings", False)
+    assert "did you mean OUTBOX_TOPIC?" in check["found"]
+
+
+async def test_doctor_says_what_it_does_not_look_at() -> None:
+    """Rights in Kafka cannot be asked for without using them, and its help says so."""
+    help_text = " ".join((await Operator({}).run("doctor", "--help")).output.split())
+    assert "Rights in Kafka are not checked" in help_text
 
 
 async def test_doctor_without_database_or_kafka_still_answers() -> None:

@@ -67,11 +67,12 @@ async def test_existing_topic_is_taken_as_it_is(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
     """A topic made beforehand keeps its partitions, and one that forgets is warned of."""
-    await topics.make(kafka, topic, partitions=3, configs={"retention.ms": "86400000"})
+    forgetful = {"retention.ms": "-1", "retention.bytes": "1000000000"}
+    await topics.make(kafka, topic, partitions=3, configs=forgetful)
     await outbox.insert_events(connection, 200)
     with Worker(database, kafka, topic) as worker:
         warning = await worker.wait_event("topic.forgets", level="warning")
-        assert warning["retention_ms"] == "86400000"
+        assert warning["retention_bytes"] == "1000000000"
         records = await topics.wait_for_count(kafka, topic, 200)
     assert {record.partition for record in records} == {0, 1, 2}
     assert await connection.fetchval("SELECT topic_partitions FROM outbox_relay") == 3
