@@ -32,6 +32,18 @@ class Log:
         self._logger.error(event, exc_info=error)
 
 
+class Told:
+    """What was found last of each thing: a line for each change, not for each time it is found."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, object] = {}
+
+    def anew(self, thing: str, found: object | None) -> bool:
+        """Whether there is something to tell, None being nothing, that was not told last."""
+        before, self._found[thing] = self._found.get(thing), found
+        return found is not None and found != before
+
+
 def configure() -> None:
     """Write our lines to standard error, and nobody else's.
 

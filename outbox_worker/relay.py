@@ -20,7 +20,7 @@ from outbox_worker.backoff import Backoff
 from outbox_worker.health import Health
 from outbox_worker.lag import Lag
 from outbox_worker.leader import Leader, LeadershipLostError
-from outbox_worker.logs import Log
+from outbox_worker.logs import Log, Told
 from outbox_worker.metrics import Metrics
 from outbox_worker.progress import Checkpoints, Ledger, Start
 from outbox_worker.publisher import BATCH_BYTES, LEAST_BATCH_BYTES, FencedError, Publisher, Round
@@ -62,6 +62,8 @@ class Relay:
         self.metrics = metrics
         self._accept_topic = accept_topic
         self._batch_bytes = BATCH_BYTES
+        self._told = Told()
+        self._retention = Retention(settings, stop, metrics)
         self._lag = Lag(settings.session_database_url, stop, metrics)
 
     async def run(self) -> None:
@@ -104,21 +106,23 @@ class Relay:
             term = await self._take_over(registration, checkpoints, stack)
             stack.callback(self.metrics.leading.set, 0)
             self._lag.follow(term.published)
-            retention = Retention(self.settings, self.stop, self.metrics, term.published)
-            await accompanied(term.run(), retention.run())
+            self._retention.follow(term.published)
+            await accompanied(term.run(), self._retention.run())
 
     async def _take_over(
         self, registration: Registration, checkpoints: Checkpoints, stack: AsyncExitStack
     ) -> "Term":
         """Fence the relay before us; only then find where it came to, for good."""
         settings = self.settings
-        limit = await takeover.prepare_topics(settings, registration)
+        limit = await takeover.prepare_topics(settings, registration, self._told)
         await takeover.find_start(settings, registration, checkpoints)  # another's is refused here
         publisher = Publisher(settings, registration, min(limit, self._batch_bytes))
         stack.push_async_callback(publisher.close)
         await publisher.start()
         start = await takeover.find_start(settings, registration, checkpoints)
-        start = await takeover.check_topic(settings, registration, start, accept=self._accept_topic)
+        start = await takeover.check_topic(
+            settings, registration, start, self._told, accept=self._accept_topic
+        )
         ledger = Ledger(checkpoints, start)
         await ledger.checkpoint()
         window = await Window.open(settings.session_database_url, settings.batch_size)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import asyncpg
 
 from outbox_worker.backoff import pause
-from outbox_worker.logs import Log
+from outbox_worker.logs import Log, Told
 from outbox_worker.metrics import Metrics
 from outbox_worker.sessions import ERRORS, connect, disconnect
 from outbox_worker.settings import Settings
-from outbox_worker.window import Cursor, Snapshot
+from outbox_worker.window import BEGINNING, Cursor, Snapshot
 
 log = Log("retention")
 
@@ -65,24 +65,36 @@ class Retention:
         settings: Settings,
         stop: asyncio.Event,
         metrics: Metrics,
-        published: Callable[[], Cursor],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._url = settings.session_database_url
         self._keep_s = settings.retention_days * DAY_S
         self._stop = stop
         self._metrics = metrics
-        self._published = published
         self._clock = clock
+        self._told = Told()
+        self._published: Callable[[], Cursor] = lambda: BEGINNING
+
+    def follow(self, published: Callable[[], Cursor]) -> None:
+        """Clear nothing beyond this cursor: a term's."""
+        self._published = published
 
     async def run(self) -> None:
-        """Clear what is due, now and every ten minutes; an error is told and tried again."""
+        """Clear what is due, now and every ten minutes."""
         while not self._stop.is_set():
-            try:
-                await self.run_once()
-            except ERRORS as error:
-                log.warning("retention.failed", kind=type(error).__name__, detail=str(error))
+            await self.attempt()
             await pause(self._stop, EVERY_S)
+
+    async def attempt(self) -> None:
+        """Clear what is due; an error is told, and next time it is tried again."""
+        try:
+            await self.run_once()
+        except ERRORS as error:
+            kind = type(error).__name__
+            if self._told.anew("retention", kind):
+                log.warning("retention.failed", kind=kind, detail=str(error))
+        else:
+            self._told.anew("retention", None)
 
     async def run_once(self) -> list[int]:
         """Clear every slot that is due; return their numbers."""
@@ -105,8 +117,10 @@ class Retention:
         try:
             cleared = await clear_unless_changed(connection, table, Snapshot.parse(look["looked"]))
         except asyncpg.LockNotAvailableError:
-            log.info("retention.slot_held", slot=slot)
+            if self._told.anew(table, "held"):
+                log.info("retention.slot_held", slot=slot)
             return False
+        self._told.anew(table, None)
         if cleared:
             self._metrics.slots_cleared.inc()
             log.info("retention.slot_cleared", slot=slot)

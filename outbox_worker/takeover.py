@@ -3,7 +3,7 @@
 import msgspec
 
 from outbox_worker import topics
-from outbox_worker.logs import Log
+from outbox_worker.logs import Log, Told
 from outbox_worker.progress import (
     Checkpoints,
     Progress,
@@ -45,7 +45,7 @@ async def identify(session: Session, settings: Settings) -> Registration:
     return registration
 
 
-async def prepare_topics(settings: Settings, registration: Registration) -> int:
+async def prepare_topics(settings: Settings, registration: Registration, told: Told) -> int:
     """Make the progress topic unless it is there; return the event topic's largest batch, bytes."""
     async with topics.administration(settings.kafka_client()) as admin:
         progress_topic = registration.progress_topic(settings.topic)
@@ -53,7 +53,7 @@ async def prepare_topics(settings: Settings, registration: Registration) -> int:
         if not await admin.exists(settings.topic):
             return topics.DEFAULT_BATCH_BYTES
         configs = await admin.configs(settings.topic)
-    _check_memory(settings.topic, configs)
+    _check_memory(settings.topic, configs, told)
     return topics.largest_batch(configs)
 
 
@@ -77,7 +77,7 @@ async def find_start(
 
 
 async def check_topic(
-    settings: Settings, registration: Registration, start: Start, *, accept: bool
+    settings: Settings, registration: Registration, start: Start, told: Told, *, accept: bool
 ) -> Start:
     """Raise TopicLostError where the event topic was made anew, unless the operator accepts that.
 
@@ -90,7 +90,8 @@ async def check_topic(
             raise TopicLostError(message)
         if missing:
             await admin.ensure(settings.topic, registration.partitions, topics.EVENT_TOPIC)
-        _check_partitions(settings.topic, await admin.partitions(settings.topic), registration)
+        partitions = await admin.partitions(settings.topic)
+    _check_partitions(settings.topic, partitions, registration, told)
     if accept or not start.offsets:
         return msgspec.structs.replace(start, offsets={})
     ends = await topics.end_offsets(
@@ -106,17 +107,19 @@ async def check_topic(
     return start
 
 
-def _check_memory(topic: str, configs: dict[str, str]) -> None:
+def _check_memory(topic: str, configs: dict[str, str], told: Told) -> None:
     """Warn of a topic that forgets: it cannot rebuild the database. Not ours to change."""
     policy, kept = configs.get("cleanup.policy", "delete"), topics.kept(configs)
-    if "compact" in policy or kept != topics.FOR_EVER:
-        fields = {name.replace(".", "_"): value for name, value in kept.items()}
+    fields = {name.replace(".", "_"): value for name, value in kept.items()}
+    forgets = "compact" in policy or kept != topics.FOR_EVER
+    if told.anew("topic.forgets", (policy, fields) if forgets else None):
         log.warning("topic.forgets", topic=topic, cleanup_policy=policy, **fields)
 
 
-def _check_partitions(topic: str, partitions: int, registration: Registration) -> None:
+def _check_partitions(topic: str, partitions: int, registration: Registration, told: Told) -> None:
     if partitions < registration.partitions:
         message = f"topic {topic} has {partitions} partitions, it had {registration.partitions}"
         raise TopicLostError(message)
-    if partitions > registration.partitions:
+    grown = partitions > registration.partitions
+    if told.anew("topic.grown", partitions if grown else None):
         log.warning("topic.grown", partitions=partitions, hashed_by=registration.partitions)

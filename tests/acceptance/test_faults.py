@@ -194,6 +194,31 @@ async def test_session_that_listens_is_ended(database: str, kafka: str, topic: s
     await connection.close()
 
 
+async def test_topic_that_forgets_and_grows_is_warned_of_once(
+    database: str, kafka: str, topic: str
+) -> None:
+    """Each is a line when it is found, and none at the take-overs that find the same."""
+    await topics.make(kafka, topic, partitions=2, configs={"retention.ms": "86400000"})
+    end = f"SELECT pg_terminate_backend(pid) {LISTENING}"
+    with Worker(database, kafka, topic) as worker:
+
+        def said(event: str) -> int:
+            return [line["event"] for line in worker.log()].count(event)
+
+        async def begun(terms: int) -> None:
+            async def look() -> bool:
+                return said("relay.started") == terms
+
+            await until(look)
+
+        await begun(1)
+        await topics.grow(kafka, topic, 3)
+        for terms in (2, 3):
+            await parts.execute(database, end)
+            await begun(terms)
+        assert (said("topic.forgets"), said("topic.grown")) == (1, 1)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[KafkaCluster]:
     """Yield three brokers."""

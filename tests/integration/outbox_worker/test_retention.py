@@ -1,6 +1,7 @@
 """The ring: what is published and old goes, nothing else does, and nobody waits for it long."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from outbox_worker.metrics import Metrics
 from outbox_worker.retention import DAY_S, SESSION, SLOTS, Retention, clear_unless_changed
 from outbox_worker.settings import read
 from outbox_worker.window import BEGINNING, Cursor, Snapshot, Window
+from tests.parts import execute
 from tests.waiting import until
 
 RETENTION_DAYS = 7
@@ -61,7 +63,9 @@ def retention(database: str, cursor: Cursor, now: float = TODAY) -> Retention:
             "OUTBOX_RETENTION_DAYS": str(RETENTION_DAYS),
         }
     )
-    return Retention(settings, asyncio.Event(), Metrics(), lambda: cursor, lambda: now)
+    job = Retention(settings, asyncio.Event(), Metrics(), lambda: now)
+    job.follow(lambda: cursor)
+    return job
 
 
 async def left(connection: asyncpg.Connection) -> list[int]:
@@ -184,3 +188,35 @@ async def test_writers_do_not_wait_while_somebody_reads_the_whole_table(
     assert longest < 1
     await reading.rollback()
     await reader.close()
+
+
+async def test_slot_that_stays_held_is_told_once(
+    database: str, connection: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line when it is found held, none at the next looks, and one when it is cleared."""
+    await write(connection, TODAY)
+    job = retention(database, await publish_all(database), TODAY + 9 * DAY_S)
+    with caplog.at_level(logging.INFO, logger="outbox_worker"):
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE outbox IN ACCESS SHARE MODE")
+            for _ in range(3):
+                await job.attempt()
+        await job.attempt()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["retention.slot_held", "retention.slot_cleared"]
+
+
+async def test_error_that_stays_is_told_once(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line for the error, and another only if something else was found in between."""
+    job = retention(database, BEGINNING)
+    with caplog.at_level(logging.INFO, logger="outbox_worker"):
+        await execute(database, "ALTER TABLE outbox_00 RENAME TO away")
+        for _ in range(3):
+            await job.attempt()
+        await execute(database, "ALTER TABLE away RENAME TO outbox_00")
+        await job.attempt()
+        await execute(database, "ALTER TABLE outbox_00 RENAME TO away")
+        await job.attempt()
+    assert [record.getMessage() for record in caplog.records] == ["retention.failed"] * 2
