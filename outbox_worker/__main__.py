@@ -46,12 +46,7 @@ def run(
     logs.configure()
     _keep_big_buffers()
     _collect_rarely()
-    try:
-        listener = socket.create_server((settings.http_host, settings.http_port))
-    except OSError as error:
-        terminal.fail(
-            f"cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}"
-        )
+    listener = _listen(settings.http_host, settings.http_port)
     try:
         uvloop.run(_work(settings, listener, accept_topic=accept_topic))
     except (RefusedError, UnusableUrlError) as refusal:
@@ -59,6 +54,21 @@ def run(
     except Exception as error:
         log.crash("worker.crashed", error)
         raise typer.Exit(terminal.FAILED) from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Listen on an address of either family; `::` is every address of both."""
+    try:
+        if ":" in host:
+            both = socket.has_dualstack_ipv6()
+            return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=both)
+        return socket.create_server((host, port))
+    except OSError as error:
+        terminal.fail(f"cannot listen on {_shown(host)}:{port}: {error.strerror}")
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bool) -> None:
@@ -71,7 +81,7 @@ async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bo
     async with serve(pages(health, metrics.registry), listener):
         host, port, *_ = listener.getsockname()
         log.info("worker.started", topic=settings.topic, delivery=settings.delivery,
-                 url=f"http://{host}:{port}")  # fmt: skip
+                 url=f"http://{_shown(host)}:{port}")  # fmt: skip
         await _until_stopped(relay, stop, health)
     log.info("worker.stopped")
 

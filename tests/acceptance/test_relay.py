@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 import asyncpg
+import httpx
 import pytest
 
 from tests import load, outbox, topics
@@ -110,6 +111,25 @@ async def test_sigterm_ends_it_cleanly_within_ten_seconds(
         worker.start()
         records = await topics.wait_for_count(kafka, topic, await outbox_rows(connection))
     assert topics.fold(records) == (await outbox.active_links(connection), [])
+
+
+async def test_pages_on_every_address_of_both_families(
+    database: str, kafka: str, topic: str
+) -> None:
+    """Told to listen on `::`, the pages answer there, and at IPv4 addresses too."""
+    with Worker(database, kafka, topic, OUTBOX_HTTP_HOST="::") as worker:
+        url = (await worker.wait_event("worker.started"))["url"]
+        assert url.startswith("http://[::]:")
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(url.replace("[::]", "127.0.0.1") + "/healthz")
+        assert answer.status_code == 200
+
+
+async def test_address_that_is_none_is_said(database: str, kafka: str, topic: str) -> None:
+    """A host that cannot be listened on is one line, exit 1."""
+    with Worker(database, kafka, topic, OUTBOX_HTTP_HOST="2001:db8::1") as worker:
+        assert worker.end(signal.SIGCONT) == 1
+        assert worker.output().startswith("outbox_worker: cannot listen on [2001:db8::1]:0: ")
 
 
 async def test_wrong_settings_end_it_with_one_line(database: str, kafka: str, topic: str) -> None:
