@@ -11,17 +11,22 @@ from typing import Annotated, Final, NoReturn, TypeVar
 import limits
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from service import logs, serving
 from service.core.errors import Unavailable
 from service.settings import Settings, SettingsError, read_settings
 from service.store.database import Database
-from service.store.keys import create_key, list_keys, revoke_key
+from service.store.keys import ID_LENGTH, create_key, list_keys, revoke_key
 from service.store.migrations import SchemaError
 from service.store.migrations import migrate as migrate_schema
 
 SCOPES: Final = ("read:documents", "write:documents")
+
+COLUMNS: Final = ("workspace", "scopes", "rate limit", "created", "expires", "revoked")
+KEY_ID_WIDTH: Final = len("key_") + ID_LENGTH
+ANY_WIDTH: Final = 10_000
+"""Of what is read by a program, or through one: there is no edge at which to break a line."""
 
 T = TypeVar("T")
 
@@ -79,13 +84,17 @@ def list_(
     workspace: Annotated[str | None, typer.Option(help="Its name; all unless told.")] = None,
 ) -> None:
     """Show the keys: ids, never the keys themselves."""
-    table = Table("id", "workspace", "scopes", "rate limit", "created", "expires", "revoked")
+    table = Table(
+        Column("id", no_wrap=True, min_width=KEY_ID_WIDTH),
+        *(Column(name, overflow="fold") for name in COLUMNS),
+    )
     for key in _run(lambda db: list_keys(db, workspace)):
         moments = [_shown(moment) for moment in (key.created_at, key.expires_at, key.revoked_at)]
         table.add_row(
             key.id, key.workspace, " ".join(key.scopes), key.rate_limit or "default", *moments
         )
-    Console().print(table)
+    width = None if sys.stdout.isatty() else ANY_WIDTH
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 @keys.command()

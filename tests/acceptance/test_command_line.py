@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -49,7 +50,7 @@ async def test_a_key_is_shown_once_and_listed_never(database: str) -> None:
                "--rate-limit", "5/minute", "--expires-at", "2020-01-01")  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"wbk_[A-Za-z0-9]{52}\n", done.stdout)
-    listed = run(database, "keys", "list", "--workspace", "acme", COLUMNS="200")
+    listed = run(database, "keys", "list", "--workspace", "acme")
     assert listed.returncode == 0
     assert done.stdout.strip().removeprefix("wbk_") not in listed.stdout
     for shown in ("acme", "read:documents", "5/minute", "2020-01-01"):
@@ -58,11 +59,43 @@ async def test_a_key_is_shown_once_and_listed_never(database: str) -> None:
     assert "acme" not in run(database, "keys", "list", "--workspace", "other").stdout
 
 
+async def test_no_value_in_the_list_is_cut_off(database: str) -> None:
+    """Neither a long name nor one that looks like markup is shortened in a pipe of 80 columns."""
+    workspace = f"[acme] {'x' * 120}"
+    assert run(database, "keys", "create", "--workspace", workspace).returncode == 0
+    listed = run(database, "keys", "list", COLUMNS="80").stdout
+    assert workspace in listed
+    assert re.search(r"key_[A-Za-z0-9]{12}\b", listed)
+
+
+def test_a_terminal_shows_the_whole_id(database: str) -> None:
+    """On a terminal of 80 columns other values are folded, the id is in one piece."""
+    name = "=" * 100
+    assert run(database, "keys", "create", "--workspace", name).returncode == 0
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "service", "keys", "list"]
+    env = environment(DATABASE_URL=database, COLUMNS="80", TERM="dumb")
+    subprocess.run(command, stdout=theirs, check=True, timeout=60, env=env)
+    os.close(theirs)
+    shown = b"".join(iter(partial(_read, ours), b"")).decode()
+    os.close(ours)
+    assert re.search(r"key_[A-Za-z0-9]{12}\b", shown)
+    assert shown.count("=") == len(name)
+    assert "…" not in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # whoever wrote to it has ended
+        return b""
+
+
 async def test_a_key_works_until_it_is_revoked(database: str, tmp_path: Path) -> None:
     """The printed key is let in by the service, the revoked and the expired one are not."""
     good, revoked = create(database), create(database)
     expired = create(database, "--expires-at", "2020-01-01T00:00:00Z")
-    listed = run(database, "keys", "list", COLUMNS="200").stdout
+    listed = run(database, "keys", "list").stdout
     key_ids = re.findall(r"key_[A-Za-z0-9]{12}", listed)
     assert len(key_ids) == 3
     done = run(database, "keys", "revoke", key_ids[1])
