@@ -28,6 +28,11 @@ KEY_ID_WIDTH: Final = len("key_") + ID_LENGTH
 ANY_WIDTH: Final = 10_000
 """Of what is read by a program, or through one: there is no edge at which to break a line."""
 
+NOT_READ_BY_ASYNCPG: Final = (
+    "a parameter after its `?`, or its host, is not as Postgres has them, such as an unknown sslmode; "
+    "percent-encode what is special in user and password"
+)
+
 T = TypeVar("T")
 
 app = typer.Typer(
@@ -44,7 +49,9 @@ app.add_typer(keys, name="keys")
 def serve() -> None:
     """Serve the API until told to stop; settings come from the environment."""
     with _one_clear_line():
-        serving.serve(read_settings(os.environ))
+        settings = read_settings(os.environ)
+        asyncio.run(_connected(settings, _nothing))  # in workers it would be a traceback of each
+        serving.serve(settings)
 
 
 @app.command()
@@ -107,15 +114,21 @@ def revoke(key_id: Annotated[str, typer.Argument(help="As `keys list` shows it."
 
 def _run(work: Callable[[Database], Awaitable[T]]) -> T:
     """Do the work with a database, and turn what can go wrong into one line."""
-
-    async def connected(settings: Settings) -> T:
-        async with Database(settings.database_url, pool_size=1) as database:
-            return await work(database)
-
     with _one_clear_line():
         settings = read_settings(os.environ)
         logs.set_up("warning")
-        return asyncio.run(connected(settings))
+        return asyncio.run(_connected(settings, work))
+
+
+async def _connected(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    async with Database(settings.database_url, pool_size=1) as database:
+        if not await database.can_read_url():
+            raise SettingsError(f"DATABASE_URL: {NOT_READ_BY_ASYNCPG}")
+        return await work(database)
+
+
+async def _nothing(_: Database) -> None:
+    """Do no work: `serve` only wants to know that the URL can be read."""
 
 
 @contextmanager

@@ -4,13 +4,19 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import limits
 import msgspec
 from msgspec import Meta, Struct
 
 PREFIX: Final = "LINKS_"
+
+NO_POSTGRES_URL: Final = (
+    "not a URL like postgresql://user:password@host:5432/database; "
+    "percent-encode what is special in user and password, as %2F for a slash"
+)
+"""The value itself is never shown: a password may be in it."""
 
 _origin = re.compile(r"(\*|https?://([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?)\Z").match
 
@@ -86,14 +92,29 @@ def _problems(field: msgspec.structs.FieldInfo, value: str | None) -> Iterator[s
     if name == "LINKS_RATE_LIMIT_STORAGE" and value != "memory" and not _names_redis(value):
         yield f"{name}: neither `memory` nor a URL like redis://user:password@host:6379/0"
     if name == "DATABASE_URL" and not _names_postgres(value):
-        yield f"{name}: not a URL like postgresql://user:password@host:5432/database"
+        yield f"{name}: {NO_POSTGRES_URL}"
 
 
 def _names_postgres(url: str) -> bool:
+    """Whether it can be read, as far as that is seen without asyncpg.
+
+    A password with an unescaped `/`, `?` or `#` ends the host's part too early: what comes before it
+    is taken for a port then, and what comes after it has the `@`.
+    """
     try:
-        return urlsplit(url).scheme in {"postgresql", "postgres"}
+        parts = urlsplit(url)
+        user, _, hosts = parts.netloc.rpartition("@")
+        for host in hosts.split(","):
+            _ = urlsplit(f"//{host}").port  # raises, if it is no number
+        parse_qsl(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
         return False
+    return (
+        parts.scheme in {"postgresql", "postgres"}
+        and "@" not in user
+        and "@" not in parts.path
+        and not parts.fragment
+    )
 
 
 def _is_origin(text: str) -> bool:

@@ -94,6 +94,17 @@ class Database:
             server_settings={"application_name": "document-links"},
         )
 
+    async def can_read_url(self) -> bool:
+        """Whether asyncpg makes sense of the URL; whether anybody answers there is another matter."""
+        try:
+            connection = await self.connect()
+        except ValueError:  # asyncpg's ClientConfigurationError is one too
+            return False
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return True
+        connection.terminate()
+        return True
+
     @asynccontextmanager
     async def acquire(self) -> "AsyncIterator[Connection]":
         """Lend a connection of the pool.

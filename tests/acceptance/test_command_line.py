@@ -163,6 +163,26 @@ def test_database_that_cannot_be_reached_is_one_line(url: str, code: int) -> Non
     assert SECRET not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["serve"], ["migrate"], ["keys", "list"]])
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{SECRET}/x@127.0.0.1:1/none",
+        f"postgresql://u:{SECRET}@127.0.0.1:1/none?sslmode={SECRET}",
+        f"postgresql://u:{SECRET}@127.0.0.1:1/none?{SECRET}",
+        f"postgresql:///none?host=127.0.0.1&port={SECRET}",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_one_line(url: str, arguments: list[str]) -> None:
+    """Exit 2: the variable's name and what mends it, and nothing of the value."""
+    done = run(url, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("DATABASE_URL: ")
+    assert "percent-encode" in done.stderr
+    assert SECRET not in done.stderr
+
+
 async def test_two_migrations_at_once(empty_database: str) -> None:
     """Of two processes one applies the schema and the other finds it."""
     done = await asyncio.gather(

@@ -1,5 +1,7 @@
 """Settings: every variable is checked, and whatever is wrong is said at once."""
 
+import re
+
 import pytest
 
 from service.settings import Settings, SettingsError, read_settings
@@ -86,12 +88,38 @@ def test_unknown_variable_names_the_nearest(name: str, nearest: str) -> None:
         ("DATABASE_URL", "mysql://localhost/links"),
         ("DATABASE_URL", "localhost:5432"),
         ("DATABASE_URL", "postgresql://["),
+        ("DATABASE_URL", "postgresql://localhost:port/links"),
+        ("DATABASE_URL", "postgresql://localhost,other:port/links"),
     ],
 )
 def test_wrong_value_names_its_variable(name: str, value: str) -> None:
     """What is no value of a variable is refused in one line that begins with its name."""
     (line,) = refused(**{name: value})
     assert line.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("special", list("/?#@["))
+@pytest.mark.parametrize("before", ["s3cret", "5432", ""])
+def test_a_password_that_is_not_encoded_is_refused_unseen(special: str, before: str) -> None:
+    """Whatever ends the host's part too early is told to be percent-encoded, and not repeated."""
+    (line,) = refused(DATABASE_URL=f"postgresql://u:{before}{special}hidden@localhost/links")
+    assert line.startswith("DATABASE_URL: ")
+    assert "percent-encode" in line
+    assert not {"s3cret", "hidden"} & set(re.findall(r"\w+", line))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///links?host=/var/run/postgresql",
+        "postgres://u:p%2F%23%3F%40@localhost:5432/links?sslmode=require",
+        "postgresql://u@one:5432,two,[::1]:5433/links?target_session_attrs=read-write",
+        "postgresql://u@%2Fvar%2Frun/links?user=somebody@example.com",
+    ],
+)
+def test_urls_of_postgres_are_taken(url: str) -> None:
+    """Sockets, several hosts, parameters, and passwords as they should be."""
+    assert read_settings({"DATABASE_URL": url}).database_url == url
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
