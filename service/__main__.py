@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Final, NoReturn, TypeVar
 
+import asyncpg
 import limits
 import typer
 from rich.console import Console
@@ -141,7 +142,14 @@ def _one_clear_line() -> Iterator[None]:
     except SchemaError as error:
         _fail(str(error))
     except Unavailable as error:
-        _fail(f"{error.detail}: {error.__cause__}" if error.__cause__ else error.detail)
+        _fail(f"{error.detail}: {_line(error.__cause__)}" if error.__cause__ else error.detail)
+    except asyncpg.PostgresError as error:
+        _fail(f"the database refuses: {_line(error)}")
+
+
+def _line(error: BaseException) -> str:
+    """Return its first line: the next ones of Postgres quote rows."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _fail(message: str) -> NoReturn:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -181,6 +183,22 @@ def test_a_url_that_cannot_be_read_is_one_line(url: str, arguments: list[str]) -
     assert done.stderr.startswith("DATABASE_URL: ")
     assert "percent-encode" in done.stderr
     assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["migrate"], ["keys", "list"]])
+async def test_a_role_without_rights_is_one_line(database: str, arguments: list[str]) -> None:
+    """Whatever Postgres refuses exits 1 with its words, without a traceback."""
+    role = f"role_{uuid4().hex}"
+    url = urlsplit(database)
+    as_role = url._replace(netloc=f"{role}:{SECRET}@{url.hostname}:{url.port}").geturl()
+    await execute(database, f"CREATE ROLE {role} LOGIN PASSWORD '{SECRET}'")
+    try:
+        done = run(as_role, *arguments)
+    finally:
+        await execute(database, f"DROP ROLE {role}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("the database refuses: permission denied for ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 async def test_two_migrations_at_once(empty_database: str) -> None:
