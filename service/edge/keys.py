@@ -92,6 +92,8 @@ class KeyRing:
                 await self._refresh(now)
             except Unavailable as error:
                 log.warning("keys.refresh_failed", extra={"error": str(error.__cause__ or error)})
+            except Exception:
+                log.exception("keys.refresh_failed")  # whatever it is, it must not end the loop
 
     async def _refresh(self, now: float) -> None:
         digests = list(self._known)
@@ -99,12 +101,12 @@ class KeyRing:
             return
         found = await find_keys(self._database, digests)
         for digest in digests:
-            if digest in found:
-                entry = self._known[digest]
+            entry = self._known.get(digest)
+            if digest not in found:
+                self._known.pop(digest, None)
+            elif entry is not None:  # a request that looked for it did not find it meanwhile
                 entry.key = found[digest]
                 entry.read_at = now
-            else:
-                self._known.pop(digest, None)
 
 
 def _presented(headers: Mapping[bytes, bytes]) -> bytes | None:

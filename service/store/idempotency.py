@@ -35,13 +35,19 @@ async def forget_expired_forever(database: Database) -> None:
         except Unavailable as error:
             log.info("idempotency.forget_failed", extra={"error": str(error.__cause__ or error)})
             full = False
+        except Exception:
+            log.exception("idempotency.forget_failed")  # whatever it is, it must not end the loop
+            full = False
         if not full:
             await asyncio.sleep(INTERVAL_S)
 
 
 async def forget_expired(database: Database) -> bool:
     """Delete one batch; return whether there may be more."""
-    async with database.acquire() as connection, connection.transaction():
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="read_committed"),  # whatever the database's default is
+    ):
         if not await connection.fetchval(TRY_LOCK):
             return False
         tag: str = await connection.execute(FORGET, BATCH)
