@@ -81,9 +81,9 @@ class Batch:
             merged = [refused.get(n) or next(rest) for n in range(len(body.operations))]
             return _reply(merged, call.request_id)
 
-        if not changes:
-            return respond([])
         request = call.request("batch", changes, respond)
+        if not changes and request.idempotency is None:
+            return respond([])  # nothing to write, not even the answer
         return await self._writer.write(
             structs.replace(request, atomic=body.atomic, revisions=None)  # of which document?
         )

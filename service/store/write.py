@@ -83,6 +83,8 @@ async def lock_and_read(
     Returns the state, and the triples whose locks were not to be had: of those nothing is known.
     Callers that wait for locks (patient) pass the triples sorted, so that nothing deadlocks.
     """
+    if not triples:  # a batch of which no operation made sense: its answer is stored
+        return await empty_state(connection), set()
     rows: list[asyncpg.Record] = []
     for start in range(0, len(triples), READ_CHUNK):
         chunk = zip(*triples[start : start + READ_CHUNK], strict=True)

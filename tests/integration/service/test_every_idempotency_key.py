@@ -24,6 +24,7 @@ class Call(NamedTuple):
 
 
 OPERATION = {"op": "link", "document_id": "doc_2", "resource_id": "ship_2"}
+NONSENSE = {"op": "link", "document_id": "doc_2", "resource_id": "truck_1"}
 
 CALLS = {
     "link": Call(
@@ -58,6 +59,9 @@ CALLS = {
         "/v1/links/batch",
         {"operations": [OPERATION]},
         {"operations": [OPERATION], "atomic": True},
+    ),
+    "batch of nothing": Call(
+        "POST", "/v1/links/batch", {"operations": [NONSENSE]}, {"operations": [NONSENSE] * 2}
     ),
 }
 EVERY_CALL = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
