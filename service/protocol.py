@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from service.core.ids import request_id
+from service.edge.call import request_id_of
 from service.edge.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, encode
 
 MAX_HEAD_BYTES: Final = 64 << 10
@@ -208,17 +208,26 @@ class LimitedProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def _response(self, refusal: Refusal) -> bytes:
-        code, status, new_id = refusal.code, refusal.status, request_id()
+        code, status = refusal.code, refusal.status
         title, kind = status.phrase, f"urn:document-links:problem:{code}"
-        body = encode(Problem(kind, title, status, refusal.detail, code, new_id))
+        request_id, known = self._known_of_request()
+        body = encode(Problem(kind, title, status, refusal.detail, code, request_id))
         headers = [
             *self.server_state.default_headers,
             (b"content-type", CONTENT_TYPE),
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", new_id.encode()),
+            *known,
             (b"connection", b"close"),
         ]
         if status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.SERVICE_UNAVAILABLE}:
             headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])
+
+    def _known_of_request(self) -> tuple[str, list[tuple[bytes, bytes]]]:
+        """Return the id of the request that is refused, and the headers of whatever answers it."""
+        scope: Any = self.scope
+        if scope is not None and "call" in scope and not self.cycle.response_complete:
+            return scope["call"].request_id, scope["call"].response_headers
+        request_id = request_id_of(dict(scope["headers"]) if self._in_head else {})
+        return request_id, [(b"x-request-id", request_id.encode())]

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from service.core.changes import Caller, Change
 from service.core.events import Cause
@@ -30,12 +30,15 @@ class Call:
         "query",
         "reply",
         "request_id",
+        "response_headers",
     )
 
     key: Key
     params: dict[str, str]
     reply: Reply | None
     """The endpoint's; None until it has answered."""
+    response_headers: list[tuple[bytes, bytes]]
+    """What every response to the call carries, as far as is known: its id, then its key's quota."""
 
     def __init__(self, method: str, path: str, query: bytes, headers: dict[bytes, bytes]) -> None:
         self.method = method
@@ -44,8 +47,7 @@ class Call:
         self.headers = headers
         self.body = b""
         self.reply = None
-        given = headers.get(b"x-request-id", b"")
-        self.request_id = given.decode() if _valid_request_id(given) else new_request_id()
+        self.request_id = request_id_of(headers)
 
     @property
     def caller(self) -> Caller:
@@ -107,6 +109,12 @@ class Call:
         matches = [_etag(part) for part in header.split(b",")]
         strong = [match[2] for match in matches if match is not None and match[1] is None]
         return frozenset(int(tag) for tag in strong if tag.isdigit() and len(tag) < 20)  # noqa: PLR2004 - a bigint has 19 digits
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """Return the caller's own id of its request if it is a valid one, or else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _valid_request_id(given) else new_request_id()
 
 
 def invalid_field(field: str, message: str) -> EdgeError:

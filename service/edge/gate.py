@@ -54,6 +54,7 @@ class Gate:
         call = Call(scope["method"], scope["path"], scope["query_string"], dict(scope["headers"]))
         scope["call"] = call
         response = _Response(send, call.request_id)
+        call.response_headers = response.headers
         try:
             if self._cors is not None and await self._answer_preflight(call, response):
                 return

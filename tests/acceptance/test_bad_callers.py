@@ -157,6 +157,34 @@ async def test_body_that_never_ends_is_cut_off(
     assert b"retry-after: 1\r\n" in answer.lower()
 
 
+@pytest.mark.parametrize(("given", "told"), [(b"mine", "mine"), (b"not mine", "req_")])
+async def test_a_slow_body_is_answered_as_the_call_it_is(
+    caller: Connection, key: str, given: bytes, told: str
+) -> None:
+    """408 has the caller's own request id if it is a valid one, and its key's quota."""
+    head = POST + b"X-API-KEY: " + key.encode() + b"\r\nX-Request-ID: " + given
+    await caller.send(head + b"\r\nContent-Length: 9\r\n\r\n")
+    answer = await caller.rest()
+    assert str(problem(answer)["request_id"]).startswith(told)
+    for header in (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset",
+                   b"ratelimit-policy", b"ratelimit", b"retry-after", b"x-request-id"):  # fmt: skip
+        assert answer.lower().count(b"\r\n" + header + b": ") == 1
+
+
+async def test_a_refused_head_is_told_its_own_id(caller: Connection) -> None:
+    """431 has the request id of the request that is refused, though nobody has read the rest."""
+    await caller.send(HEAD + b"X-Request-ID: mine\r\nX: " + b"x" * (64 << 10))
+    assert problem(await caller.rest())["request_id"] == "mine"
+
+
+async def test_what_is_no_request_is_not_told_anothers_id(caller: Connection) -> None:
+    """What comes after an answered request, and cannot be read, has an id of its own."""
+    await caller.send(HEAD + b"X-Request-ID: mine\r\n\r\n")
+    await caller.reader.readuntil(b'"ok"}')
+    await caller.send(b"\x00garbage\r\n\r\n")
+    assert str(problem(await caller.rest())["request_id"]).startswith("req_")
+
+
 async def test_body_that_trickles_is_cut_off(caller: Connection, key: str) -> None:
     """A byte now and then does not buy time."""
     await caller.send(POST + b"X-API-KEY: " + key.encode() + b"\r\nContent-Length: 9999\r\n\r\n")
