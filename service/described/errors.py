@@ -27,6 +27,7 @@ _MEANING: Final = {
     "unsupported_media_type": "The body is not declared as JSON in UTF-8.",
     "idempotency_mismatch": "The Idempotency-Key was used before, with another request.",
     "rate_limited": "The key's calls are used up for now.",
+    "headers_too_large": "Request line and headers are over 64 KiB.",
     "internal": "A fault of the service; it has been logged.",
     "unavailable": "The database is away, or a lock was held for long: try again.",
 }
@@ -34,10 +35,11 @@ _MEANING: Final = {
 _OWN_HEADERS: Final = {
     "invalid_key": ("WWW-Authenticate",),
     "method_not_allowed": ("Allow",),
+    "request_timeout": ("Retry-After",),
     "rate_limited": ("Retry-After",),
     "unavailable": ("Retry-After",),
 }
-_BEFORE_THE_QUOTA: Final = {"invalid_key", "internal", "unavailable"}
+_BEFORE_THE_QUOTA: Final = {"invalid_key", "headers_too_large", "internal", "unavailable"}
 """They may come before the key is known, so its quota may not be told."""
 
 _EVERY_CALL: Final = {
@@ -46,12 +48,13 @@ _EVERY_CALL: Final = {
     "insufficient_permissions",
     "method_not_allowed",
     "rate_limited",
+    "headers_too_large",
     "internal",
     "unavailable",
 }
 _WITH_BODY: Final = {"payload_too_large", "unsupported_media_type", "request_timeout"}
 _EVERY_WRITE: Final = {"idempotency_mismatch"}
-_PUBLIC: Final = ("method_not_allowed", "internal")
+_PUBLIC: Final = ("method_not_allowed", "headers_too_large", "internal")
 
 
 def codes_of(endpoint: Endpoint) -> list[str]:

@@ -171,13 +171,14 @@ _DETAILS: Final = {
     "insufficient_permissions": "the key lacks the scope write:documents",
     "not_found": "document 'doc_01HY1' does not exist",
     "method_not_allowed": "this path takes OPTIONS, POST",
-    "request_timeout": "the body did not end within 10 s",
+    "request_timeout": "the body did not end in time",
     "conflict": "document 'doc_01HY1' exists: choose another id",
     "precondition_failed": 'the document is at revision "7" now: read it again',
     "payload_too_large": "the body is larger than 1048576 bytes",
     "unsupported_media_type": "send the body as `Content-Type: application/json` in UTF-8",
     "idempotency_mismatch": "the Idempotency-Key was used before, with another request",
     "rate_limited": "the limit of 1000 calls in 60 s is used up: wait 42 s",
+    "headers_too_large": "request line and headers are larger than 65536 bytes",
     "unavailable": "the database is not available",
 }
 

@@ -25,6 +25,7 @@ STATUS_OF: Final = {
     "unsupported_media_type": 415,
     "idempotency_mismatch": 422,
     "rate_limited": 429,
+    "headers_too_large": 431,
     "internal": 500,
     "unavailable": 503,
 }

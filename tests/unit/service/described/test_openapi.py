@@ -116,10 +116,10 @@ def test_errors_are_those_that_can_happen(app: Starlette, document: Document) ->
     """A call has the errors of its parts: of a body, of a key, of a precondition, and no others."""
     paths = document["paths"]
     read = set(paths["/v1/documents/{id}"]["get"]["responses"])
-    assert read == {"200", "400", "401", "403", "404", "405", "429", "500", "503"}
+    assert read == {"200", "400", "401", "403", "404", "405", "429", "431", "500", "503"}
     made = set(paths["/v1/documents"]["post"]["responses"])
     assert made == {"201"} | read - {"200"} | {"408", "409", "412", "413", "415", "422"}
-    assert set(paths["/healthz"]["get"]["responses"]) == {"200", "405", "500"}
+    assert set(paths["/healthz"]["get"]["responses"]) == {"200", "405", "431", "500"}
     for call in calls_of(app.routes):
         matches = "#/components/parameters/IfMatch" in str(paths[call.path][call.method.lower()])
         assert matches == ("412" in paths[call.path][call.method.lower()]["responses"])
@@ -147,11 +147,11 @@ def test_headers_of_answers(document: Document) -> None:
                 name = response.get("$ref", "").rpartition("/")[2]
                 headers = (responses[name] if name else response)["headers"].keys()
                 assert "X-Request-ID" in headers
-                if path.startswith("/v1/") and status not in {"401", "500", "503"}:
+                if path.startswith("/v1/") and status not in {"401", "431", "500", "503"}:
                     assert quota <= headers
     assert "WWW-Authenticate" in responses["invalid_key"]["headers"]
     assert "Allow" in responses[f"method_not_allowed{WITHOUT_KEY}"]["headers"]
-    for code in ("rate_limited", "unavailable"):
+    for code in ("request_timeout", "rate_limited", "unavailable"):
         assert "Retry-After" in responses[code]["headers"]
 
 
