@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, NoReturn, TypeVar
 
 import asyncpg
-import limits
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
 from service import logs, serving
 from service.core.errors import Unavailable
-from service.settings import Settings, SettingsError, read_settings
+from service.settings import RATE, Settings, SettingsError, is_rate, read_settings
 from service.store.database import Database
 from service.store.keys import ID_LENGTH, create_key, list_keys, revoke_key
 from service.store.migrations import SchemaError
@@ -158,11 +157,8 @@ def _fail(message: str) -> NoReturn:
 
 
 def _rate(text: str | None) -> str | None:
-    if text is not None:
-        try:
-            limits.parse(text)
-        except ValueError:
-            raise typer.BadParameter('a rate limit looks like "1000/minute"') from None
+    if text is not None and not is_rate(text):
+        raise typer.BadParameter(f"a rate limit is {RATE}")
     return text
 
 

@@ -18,6 +18,8 @@ NO_POSTGRES_URL: Final = (
 )
 """The value itself is never shown: a password may be in it."""
 
+RATE: Final = 'one rate of at least one call, like "1000/minute"'
+
 _origin = re.compile(r"(\*|https?://([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?)\Z").match
 
 
@@ -81,12 +83,10 @@ def _problems(field: msgspec.structs.FieldInfo, value: str | None) -> Iterator[s
         return
     try:
         msgspec.convert(value, field.type, strict=False)
-        if name == "LINKS_RATE_LIMIT":
-            limits.parse(value)
     except msgspec.ValidationError as error:
         yield f"{name}: {error}"
-    except ValueError:
-        yield f'{name}: not a rate like "1000/minute"'
+    if name == "LINKS_RATE_LIMIT" and not is_rate(value):
+        yield f"{name}: not {RATE}"
     if name == "LINKS_CORS_ORIGINS" and not all(map(_is_origin, value.split(","))):
         yield f"{name}: not a list like https://app.example.com,https://example.com:8443, nor `*`"
     if name == "LINKS_RATE_LIMIT_STORAGE" and value != "memory" and not _names_redis(value):
@@ -115,6 +115,15 @@ def _names_postgres(url: str) -> bool:
         and "@" not in parts.path
         and not parts.fragment
     )
+
+
+def is_rate(text: str) -> bool:
+    """Whether it is one rate that lets calls through: of several, only the first would count."""
+    try:
+        rates = limits.parse_many(text)
+    except ValueError:
+        return False
+    return len(rates) == 1 and rates[0].amount > 0
 
 
 def _is_origin(text: str) -> bool:

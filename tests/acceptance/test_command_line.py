@@ -118,6 +118,12 @@ async def test_a_key_works_until_it_is_revoked(database: str, tmp_path: Path) ->
         (["keys", "create", "--workspace", ""], 2, "1 to 128 characters"),
         (["keys", "create", "--workspace", "a", "--scope", "all"], 2, "unknown scope all"),
         (["keys", "create", "--workspace", "a", "--rate-limit", "x"], 2, "1000/minute"),
+        (["keys", "create", "--workspace", "a", "--rate-limit", "0/minute"], 2, "1000/minute"),
+        (
+            ["keys", "create", "--workspace", "a", "--rate-limit", "1/second;9/hour"],
+            2,
+            "1000/minute",
+        ),
         (["keys", "create", "--workspace", "a", "--expires-at", "soon"], 2, "2030-01-31"),
         (["keys", "drop"], 2, "drop"),
         (["start"], 2, "start"),
