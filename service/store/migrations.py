@@ -74,5 +74,5 @@ async def check_schema(database: Database) -> None:
             raise SchemaError(
                 f"the database has schema {version}, not {VERSION}: run `python -m service migrate`"
             )
-        if await connection.fetchval("SELECT pg_is_in_recovery()"):
-            raise SchemaError("the database is a standby: it cannot be written to")
+        if await connection.fetchval("SHOW transaction_read_only") == "on":
+            raise SchemaError("the database is a standby, or read-only: it cannot be written to")

@@ -86,3 +86,17 @@ async def test_service_before_migration_says_so(empty_database: str) -> None:
     assert (ready.status_code, alive.status_code) == (503, 200)
     assert "service migrate" in ready.json()["detail"]
     assert (link.status_code, link.json()["code"]) == (503, "unavailable")
+
+
+async def test_service_on_a_read_only_database_is_not_ready(database: str) -> None:
+    """Whoever cannot write is not sent callers, and says why; then it is ready again."""
+    name = database.rpartition("/")[2]
+    await execute(database, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    async with Service(database) as service:
+        ready = await (await service.client()).get("/readyz")
+    assert ready.status_code == 503
+    assert "read-only" in ready.json()["detail"]
+    undo = f"BEGIN READ WRITE; ALTER DATABASE {name} RESET default_transaction_read_only; COMMIT"
+    await execute(database, undo)
+    async with Service(database) as service:
+        assert (await (await service.client()).get("/readyz")).status_code == 200
