@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from service.edge.call import request_id_of
-from service.edge.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem, encode
+from service.edge.problems import CONTENT_TYPE, RETRY_AFTER_S, FieldError, Problem, encode
 
 MAX_HEAD_BYTES: Final = 64 << 10
 """Request line and headers together."""
@@ -49,9 +49,15 @@ class Refusal(Struct, frozen=True):
     status: HTTPStatus
     code: str
     detail: str
+    errors: list[FieldError] = []
 
 
-GARBAGE: Final = Refusal(HTTPStatus.BAD_REQUEST, "validation_error", "this is no HTTP/1.1 request")
+GARBAGE: Final = Refusal(
+    HTTPStatus.BAD_REQUEST,
+    "validation_error",
+    "this is no HTTP/1.1 request",
+    [FieldError("request", "is not HTTP/1.1")],
+)
 TOO_LARGE: Final = Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "headers_too_large",
@@ -211,7 +217,9 @@ class LimitedProtocol(HttpToolsProtocol):
         code, status = refusal.code, refusal.status
         title, kind = status.phrase, f"urn:document-links:problem:{code}"
         request_id, known = self._known_of_request()
-        body = encode(Problem(kind, title, status, refusal.detail, code, request_id))
+        body = encode(
+            Problem(kind, title, status, refusal.detail, code, request_id, refusal.errors)
+        )
         headers = [
             *self.server_state.default_headers,
             (b"content-type", CONTENT_TYPE),

@@ -53,9 +53,9 @@ class BodyReader:
             except msgspec.ValidationError:
                 value = msgspec.json.decode(body)  # what is no JSON may be found out only now
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise EdgeError("validation_error", f"the body is not JSON: {error}") from None
+            raise _unreadable("body", f"is not JSON: {error}") from None
         except RecursionError:
-            raise EdgeError("validation_error", "the body is nested too deeply") from None
+            raise _unreadable("body", "is nested too deeply") from None
         raise _refusal(value, self.shape, strict=True)
 
 
@@ -91,10 +91,8 @@ def _parameters(query: bytes) -> dict[str, str]:
             max_num_fields=MAX_PARAMETERS,
         )
     except ValueError:
-        detail = (
-            f"the query string is not percent-encoded UTF-8 of at most {MAX_PARAMETERS} parameters"
-        )
-        raise EdgeError("validation_error", detail) from None
+        message = f"is not percent-encoded UTF-8 of at most {MAX_PARAMETERS} parameters"
+        raise _unreadable("query", message) from None
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
@@ -103,11 +101,18 @@ def _parameters(query: bytes) -> dict[str, str]:
     return values
 
 
+def _unreadable(part: str, message: str) -> EdgeError:
+    """Return the refusal of a part of the request in which no field can be told."""
+    error = FieldError(part, message)
+    return EdgeError("validation_error", f"the {part} {message}", errors=[error])
+
+
 def wrong_fields(errors: list[FieldError]) -> EdgeError:
     """Return the refusal of a request with these wrong fields."""
     first = errors[0]
-    place = f"{first.field}: " if first.field else ""
-    detail = f"{place}{first.message}" if len(errors) == 1 else f"{len(errors)} fields are wrong"
+    detail = (
+        f"{first.field}: {first.message}" if len(errors) == 1 else f"{len(errors)} fields are wrong"
+    )
     return EdgeError("validation_error", detail, errors=errors[:MAX_ERRORS])
 
 
@@ -148,6 +153,8 @@ def _has_nul(value: object) -> bool:
 
 def _refusal(value: object, shape: type[Struct], *, strict: bool) -> EdgeError:
     """Walk what was refused a second time, since msgspec stops at the first error."""
+    if not isinstance(value, dict):
+        return _unreadable("body", next(_wrong(value, shape, "", strict=strict)).message)
     return wrong_fields(list(islice(_wrong(value, shape, "", strict=strict), MAX_ERRORS)))
 
 

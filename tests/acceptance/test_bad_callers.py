@@ -254,7 +254,9 @@ async def test_garbage_is_a_problem(
 ) -> None:
     """What is no HTTP is answered 400 as a problem, and closed."""
     await caller.send(garbage)
-    assert problem(await caller.rest())["status"] == 400
+    told = problem(await caller.rest())
+    assert told["status"] == 400
+    assert told["errors"] == [{"field": "request", "message": "is not HTTP/1.1"}]
     await is_alive(service, key)
 
 

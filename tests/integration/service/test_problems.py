@@ -124,6 +124,7 @@ def check_shape(problem: dict[str, Any], bad: Bad) -> None:
     fields = {"type", "title", "status", "detail", "code", "request_id"}
     assert fields <= set(problem) <= fields | {"errors"}
     assert (problem["status"], problem["request_id"]) == (bad.status, "mine")
+    assert ("errors" in problem) == (bad.status == 400)
     for error in problem.get("errors", ()):
         assert set(error) == {"field", "message"}
         assert error["message"]

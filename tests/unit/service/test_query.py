@@ -47,6 +47,9 @@ def test_good_query_is_read(query: bytes, expected: Query) -> None:
         (b"kind=NULL", "kind"),
         (b"page=1&page=2", "page"),
         (b"pages=1", "pages"),
+        (b"name=%ff", "query"),
+        (b"name=\xe9", "query"),
+        (b"&".join([b"name=1"] * 51), "query"),
     ],
 )
 def test_wrong_query_names_its_parameter(query: bytes, field: str) -> None:

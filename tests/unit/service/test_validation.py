@@ -100,18 +100,21 @@ def test_role_counts_characters() -> None:
 def test_what_is_no_json_is_said_to_be_none(body: bytes) -> None:
     """Broken JSON, broken UTF-8 and lone surrogates are refused in words, and do no harm."""
     assert refused(body).detail.startswith("the body is not JSON: ")
+    assert list(fields(body)) == ["body"]
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"role":' * 100_000])
 def test_endless_nesting_is_refused(body: bytes) -> None:
     """However deep a body is nested, it is refused in words."""
     assert refused(body).detail == "the body is nested too deeply"
+    assert list(fields(body)) == ["body"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"5"])
 def test_body_has_to_be_an_object(body: bytes) -> None:
     """JSON of another kind is refused in words."""
-    assert "object" in refused(body).detail
+    assert refused(body).detail.startswith("the body has to be an object, not ")
+    assert list(fields(body)) == ["body"]
 
 
 def test_errors_are_bounded() -> None:
