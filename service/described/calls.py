@@ -40,7 +40,8 @@ class DescribedCall(NamedTuple):
     @property
     def words(self) -> str:
         """What the handler's docstring says."""
-        return (inspect.getdoc(self.endpoint.handler) or "").partition("\n\n")[0].replace("\n", " ")
+        paragraphs = (inspect.getdoc(self.endpoint.handler) or "").split("\n\n")
+        return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
 
     @property
     def summary(self) -> str:

@@ -38,7 +38,11 @@ class Documents:
         return await self._put(call, "create", document_id, body)
 
     async def put(self, call: Call, body: messages.PutDocument) -> Reply:
-        """Make or replace a document whose id the caller owns; with `resources`, its links are set."""
+        """Make or replace a document whose id the caller owns; with `resources`, its links are set.
+
+        `display_name`, `category` and `metadata` are cleared where they are absent: to change one
+        of them and keep the others, POST to the document. Without `resources` the links stay.
+        """
         document_id = call.params["id"]
         if body.id not in {UNSET, document_id}:
             raise invalid_field("id", "differs from the id in the path")

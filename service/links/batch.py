@@ -64,7 +64,17 @@ class Batch:
         self._writer = writer
 
     async def apply(self, call: Call, body: BatchRequest) -> Reply:
-        """Link and unlink up to 500 times; each operation has its own outcome, unless atomic."""
+        """Link and unlink up to 500 times; each operation has its own outcome, unless atomic.
+
+        What an operation is about can only fail that operation, with a `problem` as its outcome: an
+        unknown document or entity, a link that is not there, a prefix that tells no type, an entity
+        that is named in both ways or in none. With `atomic` the first such failure is the answer,
+        with its `index`, and nothing is written.
+
+        A body of another shape is 400 as a whole, whichever operation is to blame: an unknown field
+        or `op`, a missing `document_id`, a value of another type, an id or role that is none, no
+        operation or more than 500.
+        """
         changes: list[Change] = []
         refused: dict[int, EdgeError] = {}
         for index, operation in enumerate(body.operations):

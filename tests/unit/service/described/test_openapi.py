@@ -201,3 +201,22 @@ def test_every_call_says_what_it_does(document: Document) -> None:
     for operation in operations(document):
         assert 0 < len(operation["summary"]) <= 80
         assert operation["description"].startswith(operation["summary"])
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "words"),
+    [
+        ("/v1/documents/{id}", "put", ("cleared where they are absent", "the links stay")),
+        (
+            "/v1/links/batch",
+            "post",
+            ("only fail that operation", "unknown document or entity", "is 400 as a whole"),
+        ),
+    ],
+)
+def test_what_surprises_callers_is_said(
+    document: Document, path: str, method: str, words: tuple[str, ...]
+) -> None:
+    """What a call does to fields that are not sent, and how far a fault reaches."""
+    described = document["paths"][path][method]["description"]
+    assert [each for each in words if each not in described] == []
