@@ -117,7 +117,10 @@ class GroupWriter:
                     member.fail(refusal)
             except Exception as error:
                 if not isinstance(error, NotCommitted):  # a broken connection is no mystery
-                    log.exception("write.group_failed", extra={"members": len(members)})
+                    ids = [member.request.caller.request_id for member in members]
+                    log.exception(
+                        "write.group_failed", extra={"members": len(ids), "request_ids": ids}
+                    )
                 for member in members:
                     self._write_alone(member)
 

@@ -59,7 +59,7 @@ def request(
     """Return a request for one link."""
     triple = changes.Triple(workspace, document, "deal", entity)
     return Request(
-        caller=changes.Caller(workspace, "key_1", "req_1"),
+        caller=changes.Caller(workspace, "key_1", f"req_{document}"),
         cause="link",
         changes=[changes.Link(triple, role)],
         respond=answer,
@@ -151,6 +151,18 @@ async def test_a_failing_member_does_not_hurt_its_company(
     assert [each.status for each in answers if isinstance(each, Reply)] == [201] * 10
     assert await connection.fetchval("SELECT count(*) FROM document_links") == 10
     await check_outbox(connection)
+
+
+async def test_a_group_that_fails_is_logged_with_its_members(
+    writer: GroupWriter, workspace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line names each request, so that one that was slow can be found in it."""
+    asked = [request(workspace, f"doc_{number}", "deal_1") for number in range(1, 4)]
+    asked.append(request(workspace, "doc_4", "deal_1", role="x" * 65))
+    await asyncio.gather(*(writer.write(each) for each in asked), return_exceptions=True)
+    (line,) = [vars(each) for each in caplog.records if each.message == "write.group_failed"]
+    assert line["request_ids"] == ["req_doc_1", "req_doc_2", "req_doc_3", "req_doc_4"]
+    assert line["members"] == 4
 
 
 async def test_a_refused_member_does_not_hurt_its_company(
