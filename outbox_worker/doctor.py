@@ -155,9 +155,11 @@ async def _privileges(connection: asyncpg.Connection) -> Check:
         for privilege in privileges.split(", ")
         if not await connection.fetchval(HAS_PRIVILEGE, table, privilege)
     ]
-    for privilege in SLOT_PRIVILEGES:
-        if slots := await connection.fetchval(SLOTS_WITHOUT, privilege):
-            missing.append(f"GRANT {privilege} ON {slots} TO {role};")
+    missing += [
+        f"GRANT {privilege} ON {slots} TO {role};"
+        for privilege in SLOT_PRIVILEGES
+        if (slots := await connection.fetchval(SLOTS_WITHOUT, privilege))
+    ]
     found = f"{len(missing)} missing" if missing else "all there"
     return Check("privileges", not missing, found, " ".join(missing))
 

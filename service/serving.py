@@ -26,10 +26,11 @@ GRACE_S = 10
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; exits the process with 1 if it cannot start."""
     logs.set_up(settings.links_log_level)
-    if settings.links_workers > 1 and settings.links_rate_limit_storage == "memory":
-        log.warning(
-            "rate_limits.each_process_on_its_own", extra={"workers": settings.links_workers}
-        )
+    if settings.links_rate_limit_storage == "memory":
+        say = (
+            log.warning if settings.links_workers > 1 else log.info
+        )  # another machine may be there
+        say("rate_limits.each_process_on_its_own", extra={"workers": settings.links_workers})
     _allow_open_files(settings.links_max_connections + OTHER_FILES)
     signal.signal(signal.SIGTERM, _end)  # uvicorn sends it once more when it has finished
     with tempfile.TemporaryDirectory(prefix="document-links-workers-") as folder:

@@ -115,7 +115,11 @@ def _print_curl(demo: Demo) -> None:
         f" -H 'Authorization: Bearer {demo.key}' -H 'Content-Type: application/json'"
         f" -d {shlex.quote(body)}"
     )
-    console.print(f"\n{demo.url}/docs shows every call. Events, as they arrive (Ctrl-C ends all):")
+    console.print(
+        f"\n{demo.url}/docs shows every call. To read the topic with a program of yours:\n"
+    )
+    print(f"export KAFKA_BOOTSTRAP_SERVERS={demo.bootstrap}")
+    console.print("\nEvents, as they arrive (Ctrl-C ends all):")
 
 
 async def _follow(consumer: AIOKafkaConsumer, demo: Demo) -> None:

@@ -98,6 +98,7 @@ class Links:
         if link_id is None:
             words = f"has to be a UUID, or {LINK_PREFIX}_ and 26 base32 characters"
             raise invalid_field("link_id", words)
+        call.idempotency  # noqa: B018 - a malformed key is 400, before an unknown link is 404
         workspace_id, document_id = call.key.workspace_id, call.params["id"]
         return await find_triple(self._database, workspace_id, document_id, link_id)
 

@@ -152,7 +152,8 @@ async def test_it_starts_without_redis(database: str, tmp_path: Path) -> None:
         eventually(lambda: logged(program, "rate_limits.storage_away") == 1)
 
 
-def test_processes_on_their_own_are_told_of(database: str, tmp_path: Path) -> None:
-    """Several workers that count in memory are said to do so at the start."""
-    with programs.service(database, tmp_path, LINKS_WORKERS="2") as program:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_processes_on_their_own_are_told_of(database: str, tmp_path: Path, workers: str) -> None:
+    """Processes that count in memory are said to do so at the start, once."""
+    with programs.service(database, tmp_path, LINKS_WORKERS=workers) as program:
         assert logged(program, "rate_limits.each_process_on_its_own") == 1

@@ -59,10 +59,13 @@ LINKS = (
     Row("  p99", "links.w2c128.p99", "ms"),
     Row("  CPU of the service a link", "links.w2c128.cpu_us", "µs"),
     Row(*ONE, *PGBENCH, at_least=0.8),
+    Row("  p50", "links.w1c32.p50", "ms"),
     Row("  p99", "links.w1c32.p99", "ms"),
     Row(*ONE, "openfga.c32.rate", "OpenFGA, write", at_least=4),
     Row(*ONE, "fastapi.c32.rate", "FastAPI, SQLAlchemy", at_least=15),
     Row("new links, 1 connection, p50", "links.w1c1.p50", "ms", "openfga.c1.p50", "OpenFGA", at_most=0.9),
+    Row("  p99", "links.w1c1.p99", "ms"),
+    Row("  rate", "links.w1c1.rate", "/s"),
     Row("links in batches of 500, 2 workers", "batch.w2c4.rate", "/s", *PGBENCH, at_least=3),
 )  # fmt: skip
 

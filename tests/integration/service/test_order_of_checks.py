@@ -6,6 +6,7 @@ import httpx
 from tests.api import Service, new_key, seed
 
 LINKS = "/v1/documents/doc_1/links"
+UNKNOWN = f"{LINKS}/00000000-0000-7000-8000-000000000000"
 JSON = {"Content-Type": "application/json"}
 USED = {"Idempotency-Key": "used"}
 STALE = {"If-Match": '"0"'}
@@ -27,6 +28,8 @@ ORDER = [
     ("writer", "POST", LINKS, NOBODY, JSON | STALE, 404),
     ("writer", "POST", LINKS, GOOD, JSON | STALE, 412),
     ("writer", "POST", LINKS, GOOD, JSON, 201),
+    ("writer", "DELETE", UNKNOWN, b"", {"Idempotency-Key": ""}, 400),
+    ("writer", "DELETE", UNKNOWN, b"", {}, 404),
 ]
 
 
