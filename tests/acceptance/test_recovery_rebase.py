@@ -127,6 +127,7 @@ async def test_rebase_is_refused_while_somebody_writes(
         await parts.execute(server.dsn(), f"CREATE DATABASE copy TEMPLATE {DATABASE}")
         copy = Worker(server.dsn("copy"), kafka, topic)
         connection = await asyncpg.connect(server.dsn("copy"))
+        await connection.execute("UPDATE outbox SET created_at = now() + interval '1 minute'")
         assert copy.command("rebase", "--yes") == 1
         assert "events were written" in copy.output()
         async with connection.transaction():
