@@ -36,7 +36,10 @@ async def migrate(database: Database) -> bool:
         SchemaError: it holds other tables, or a schema that is newer than this program.
         Unavailable: the database is away.
     """
-    async with database.acquire() as connection, connection.transaction():
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="read_committed"),  # to see what the one before us made
+    ):
         await connection.execute(LOCK)
         version = await schema_version(connection)
         if version == VERSION:
