@@ -19,6 +19,11 @@ from outbox_worker.logs import Log
 log = Log("health")
 
 NO_PROGRESS_S = 30
+# Of standing by, until a worker whose own term failed takes it that another fares better: longer
+# than any attempt takes. Where Kafka is away for all, they fail by turns.
+ANOTHER_LEADS_S = 60
+# What a worker meets whose place another one has taken.
+SUCCEEDED = {"FencedError", "LeadershipLostError"}
 State = Literal["starting", "standby", "leading", "stopping"]
 
 
@@ -30,6 +35,7 @@ class Health:
         self.problem: str | None = None
         self._clock = clock
         self._progressed_at = clock()
+        self._failed_at = clock()
 
     def enter(self, state: State) -> None:
         """Change the state, and say so."""
@@ -44,6 +50,13 @@ class Health:
             log.info("worker.recovered", problem=self.problem)
             self.problem = None
 
+    def stands_by(self) -> None:
+        """Take note that another process holds the lock, which does not say that it gets on."""
+        self.enter("standby")
+        waited_s = self._clock() - self._failed_at
+        if self.problem is None or self.problem in SUCCEEDED or waited_s > ANOTHER_LEADS_S:
+            self.progressed()
+
     def progressed_since(self, moment: float) -> bool:
         """Whether anything was achieved after a moment of the clock."""
         return self._progressed_at > moment
@@ -53,6 +66,7 @@ class Health:
         if problem != self.problem:
             log.error("worker.failing", problem=problem, **fields)
         self.problem = problem
+        self._failed_at = self._clock()
 
     @property
     def healthy(self) -> bool:

@@ -133,9 +133,8 @@ class Relay:
         return Term(self, window, wakeup, publisher, ledger)
 
     def _stand_by(self) -> None:
-        self.health.enter("standby")
+        self.health.stands_by()
         self._lag.forget()
-        self.health.progressed()
 
     def _lead(self, start: Start) -> None:
         self._accept_topic = False  # said once, for the topic as it is now

@@ -79,19 +79,22 @@ async def test_line_to_kafka(
 async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
     database: str, broker: Broker, line: Line
 ) -> None:
-    """With work and a silent Kafka /healthz turns 503; SIGTERM still ends it within 10 s."""
+    """With work and a silent Kafka /healthz of all turns 503; SIGTERM still ends it within 10 s."""
     topic = database.rpartition("/")[2]
     await load.prepare(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic) as worker:
+    kafka = f"127.0.0.1:{line.port}"
+    with Worker(database, kafka, topic) as worker, Worker(database, kafka, topic) as second:
         await worker.leading()
+        await second.wait_event("worker.state", state="standby")
         line.silence()
         async with load.writers(lambda: database, 1):
 
             async def unhealthy() -> bool:
-                return (await worker.get("/healthz")).status_code == 503
+                pages = [await each.get("/healthz") for each in (worker, second)]
+                return all(page.status_code == 503 for page in pages)
 
             began = time.monotonic()
-            await until(unhealthy, MARGIN_S)
+            await until(unhealthy, 2 * MARGIN_S)
             assert time.monotonic() - began > 20
         began = time.monotonic()
         assert worker.end(signal.SIGTERM, timeout_s=12) == 0

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from outbox_worker.health import NO_PROGRESS_S, Health
+from outbox_worker.health import ANOTHER_LEADS_S, NO_PROGRESS_S, Health
 
 
 class Clock:
@@ -39,6 +39,24 @@ def test_ready_is_who_leads_or_stands_by_without_a_problem() -> None:
     assert not health.ready
     assert health.report()["problem"] == "KafkaConnectionError"
     health.progressed()
+    assert health.ready
+
+
+def test_who_failed_is_not_well_because_another_tries() -> None:
+    """Workers that fail by turns stay unhealthy; one that stands by for long, or was fenced, is well."""
+    clock = Clock()
+    health = Health(clock)
+    for _ in range(4):
+        health.failing("KafkaConnectionError")
+        clock.now += NO_PROGRESS_S / 2
+        health.stands_by()
+    assert not (health.healthy or health.ready)
+    clock.now += ANOTHER_LEADS_S
+    health.stands_by()
+    assert health.healthy
+    assert health.ready
+    health.failing("FencedError")
+    health.stands_by()
     assert health.ready
 
 
