@@ -50,7 +50,8 @@ def test_who_failed_is_not_well_because_another_tries() -> None:
         health.failing("KafkaConnectionError")
         clock.now += NO_PROGRESS_S / 2
         health.stands_by()
-    assert not (health.healthy or health.ready)
+    assert not health.healthy
+    assert not health.ready
     clock.now += ANOTHER_LEADS_S
     health.stands_by()
     assert health.healthy
