@@ -1,9 +1,10 @@
 """The topics: made where they are missing, checked where they are not, and their ends read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -14,10 +15,14 @@ from aiokafka.errors import (
     NoError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
+T = TypeVar("T")
 ADMIN_TIMEOUT_S = 15
+BEHIND_S = 5
+ASK_AGAIN_S = 0.05
 REQUEST_TIMEOUT_MS = 8_000
 READ_TIMEOUT_S = 15
 FETCH_BYTES = 4 << 20
@@ -79,8 +84,13 @@ class Topics:
 
     async def described(self, topic: str) -> Described:
         """Return how a topic is laid out."""
-        (topic_,) = await self._admin.describe_topics([topic])
-        if error := topic_["error_code"]:
+
+        async def ask() -> tuple[int, dict[str, Any]]:
+            (answer,) = await self._admin.describe_topics([topic])
+            return answer["error_code"], answer
+
+        error, topic_ = await _heard_of(ask)
+        if error:
             raise for_code(error)(topic)
         replicas = [len(partition["replicas"]) for partition in topic_["partitions"]]
         return Described(len(replicas), min(replicas))
@@ -92,8 +102,13 @@ class Topics:
     async def configs(self, topic: str) -> dict[str, str]:
         """Return the topic's settings; nothing without the right to see them."""
         resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-        (response,) = await self._admin.describe_configs([resource])
-        ((error, _, _, _, entries),) = response.resources
+
+        async def ask() -> tuple[int, list[Any]]:
+            (response,) = await self._admin.describe_configs([resource])
+            ((error, _, _, _, entries),) = response.resources
+            return error, entries
+
+        error, entries = await _heard_of(ask)
         return {} if error else {name: value for name, value, *_ in entries}
 
     async def brokers(self) -> int:
@@ -118,6 +133,19 @@ class Topics:
 
     async def __aexit__(self, *_: object) -> None:
         await self._admin.close()
+
+
+async def _heard_of(ask: Callable[[], Awaitable[tuple[int, T]]]) -> tuple[int, T]:
+    """Return an error code and an answer, asked for again while the topic is unknown.
+
+    The controller makes a topic before every broker has heard of it.
+    """
+    deadline = time.monotonic() + BEHIND_S
+    while True:
+        error, answer = await ask()
+        if error != UnknownTopicOrPartitionError.errno or time.monotonic() > deadline:
+            return error, answer
+        await asyncio.sleep(ASK_AGAIN_S)
 
 
 @asynccontextmanager

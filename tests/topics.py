@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,26 +16,32 @@ READ_TIMEOUT_S = 60
 Record = Any  # aiokafka's ConsumerRecord, which has no types
 
 
-async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
-    """Return the partitions of a topic; none where it is not there."""
+@asynccontextmanager
+async def administration(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Yield an operator's connection to Kafka."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     try:
-        (described,) = await admin.describe_topics([topic])
+        yield admin
     finally:
         await admin.close()
-    return [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
+
+
+async def _partitions(kafka: str, topic: str) -> list[dict[str, Any]]:
+    async with administration(kafka) as admin:
+        (described,) = await admin.describe_topics([topic])
+    partitions: list[dict[str, Any]] = described["partitions"]
+    return partitions
+
+
+async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
+    """Return the partitions of a topic; none where it is not there."""
+    return [TopicPartition(topic, each["partition"]) for each in await _partitions(kafka, topic)]
 
 
 async def leader(kafka: str, topic: str) -> int:
     """Return the broker that leads the topic's first partition."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        (described,) = await admin.describe_topics([topic])
-    finally:
-        await admin.close()
-    node: int = described["partitions"][0]["leader"]
+    node: int = (await _partitions(kafka, topic))[0]["leader"]
     return node
 
 
@@ -55,34 +62,52 @@ async def read_all(kafka: str, topic: str, isolation: str = "read_committed") ->
     return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
+async def until_partitions(kafka: str, topic: str, partitions: int) -> None:
+    """Return when a topic has so many: the controller knows it before the broker does."""
+
+    async def there() -> bool:
+        return len(await places_of(kafka, topic)) == partitions
+
+    await until(there)
+
+
 async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str]) -> None:
-    """Make a topic, as an operator does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
+    """Make a topic, as an operator does; return when it is there."""
+    async with administration(kafka) as admin:
         await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
-    finally:
-        await admin.close()
+    await until_partitions(kafka, topic, partitions)
 
 
 async def grow(kafka: str, topic: str, partitions: int) -> None:
-    """Give a topic so many partitions, as an operator does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
+    """Give a topic so many partitions, as an operator does; return when they are there."""
+    async with administration(kafka) as admin:
         await admin.create_partitions({topic: NewPartitions(partitions)})
-    finally:
-        await admin.close()
+    await until_partitions(kafka, topic, partitions)
+
+
+async def delete(kafka: str, topic: str) -> None:
+    """Delete a topic, as an operator does; return when it is gone."""
+    async with administration(kafka) as admin:
+        await admin.delete_topics([topic])
+
+        async def gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await until(gone)
 
 
 async def configure(kafka: str, topic: str, configs: dict[str, str]) -> None:
-    """Set a topic's configuration, as an operator does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
+    """Set a topic's configuration, as an operator does; return when the broker has it."""
+    async with administration(kafka) as admin:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
-    finally:
-        await admin.close()
+
+        async def taken() -> bool:
+            asked = ConfigResource(ConfigResourceType.TOPIC, topic)
+            (answer,) = await admin.describe_configs([asked])
+            ((*_, entries),) = answer.resources
+            return configs.items() <= {name: value for name, value, *_ in entries}.items()
+
+        await until(taken)
 
 
 async def payloads(kafka: str, topic: str) -> list[bytes]:

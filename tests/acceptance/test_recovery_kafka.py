@@ -1,13 +1,11 @@
 """Killed at every step of a transaction, and what is left of the topics: the worker goes on right."""
 
-import contextlib
 import signal
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import asyncpg
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 
 from tests import outbox, topics
 from tests.brokers import Broker
@@ -31,28 +29,6 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
-
-
-@contextlib.asynccontextmanager
-async def administration(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Yield an operator's connection to Kafka."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
-
-
-async def delete_topic(kafka: str, topic: str) -> None:
-    """Delete a topic; return when it is gone."""
-    async with administration(kafka) as admin:
-        await admin.delete_topics([topic])
-
-        async def gone() -> bool:
-            return topic not in await admin.list_topics()
-
-        await until(gone)
 
 
 def values(records: list[topics.Record]) -> list[int]:
@@ -138,7 +114,7 @@ async def test_progress_topic_deleted(
         worker.end(signal.SIGKILL)
         await connection.execute(FORGET_LATER_CHECKPOINTS)  # written if this took more than 10 s
         name = await connection.fetchval("SELECT name FROM outbox_relay")
-        await delete_topic(kafka, f"{topic}.progress.{name}")
+        await topics.delete(kafka, f"{topic}.progress.{name}")
         worker.start()
         started = await worker.wait_event("relay.started", level="warning")
         assert (started["source"], started["reason"]) == (
@@ -159,7 +135,7 @@ async def test_event_topic_made_anew(
         await outbox.insert_events(connection, EVENTS)
         await topics.wait_for_count(kafka, topic, EVENTS)
         worker.end()
-        await delete_topic(kafka, topic)
+        await topics.delete(kafka, topic)
         worker.start()
         await worker.wait_event("worker.failing", problem="TopicLostError")
         assert (await worker.get("/readyz")).status_code == 503

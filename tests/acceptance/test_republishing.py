@@ -7,14 +7,12 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from outbox_worker.records import partition_of
 from service.described.asyncapi import asyncapi
 from tests import outbox, topics
 from tests.api import Api, Link, seed, serving
 from tests.events import event_of
-from tests.waiting import until
 from tests.worker import Worker
 
 DOCUMENTS = 12
@@ -46,36 +44,6 @@ async def link_all(api: Api) -> int:
     return DOCUMENTS * ENTITIES
 
 
-async def delete_topic(kafka: str, topic: str) -> None:
-    """Delete a topic; return when it is gone."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.delete_topics([topic])
-
-        async def gone() -> bool:
-            return topic not in await admin.list_topics()
-
-        await until(gone)
-    finally:
-        await admin.close()
-
-
-async def grow(kafka: str, topic: str, partitions: int) -> None:
-    """Add partitions to a topic; return when they are there."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.create_partitions({topic: NewPartitions(partitions)})
-    finally:
-        await admin.close()
-
-    async def grown() -> bool:
-        return len(await topics.places_of(kafka, topic)) == partitions
-
-    await until(grown)
-
-
 async def test_snapshot_fills_a_lost_event_topic_that_the_worker_then_accepts(
     database: str, kafka: str, topic: str, api: Api
 ) -> None:
@@ -84,7 +52,7 @@ async def test_snapshot_fills_a_lost_event_topic_that_the_worker_then_accepts(
         count = await link_all(api)
         await topics.wait_for_count(kafka, topic, count)
         worker.end()
-        await delete_topic(kafka, topic)
+        await topics.delete(kafka, topic)
         worker.env["OUTBOX_PARTITIONS"] = "3"
         assert worker.command("snapshot", "--topic", topic, "--yes") == 0, worker.output()
         worker.start("--accept-topic")
@@ -149,7 +117,7 @@ async def test_replay_into_a_grown_event_topic_goes_where_the_relay_put_it(
     with Worker(database, kafka, topic, OUTBOX_PARTITIONS="3") as worker:
         count = await link_all(api)
         before = await topics.wait_for_count(kafka, topic, count)
-        await grow(kafka, topic, 8)
+        await topics.grow(kafka, topic, 8)
         assert worker.command("replay", *ALWAYS, "--topic", topic) == 0, worker.output()
         after = await topics.wait_for_count(kafka, topic, 2 * count)
     places = {record.value: record.partition for record in before}
@@ -164,7 +132,7 @@ async def test_an_event_topic_with_fewer_partitions_is_left_alone(
     with Worker(database, kafka, topic, OUTBOX_PARTITIONS="3") as worker:
         await topics.wait_for_count(kafka, topic, await link_all(api))
         worker.end()
-        await delete_topic(kafka, topic)
+        await topics.delete(kafka, topic)
         await topics.make(kafka, topic, 1, {})
         assert worker.command("snapshot", "--topic", topic, "--yes") == 1
         assert "has 1 partitions" in worker.output()

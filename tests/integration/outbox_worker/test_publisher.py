@@ -6,8 +6,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
 
 from outbox_worker import publisher as module
@@ -142,7 +140,7 @@ async def test_batch_that_the_topic_refuses_fails_the_whole_transaction(
     settings: Settings, start: Start, kafka: str
 ) -> None:
     """Aiokafka would commit the rest; we raise, and a smaller batch then goes through."""
-    await limit_message_size(kafka, settings.topic, 30_000)
+    await topics.configure(kafka, settings.topic, {"max.message.bytes": "30000"})
     values = [str(n) * 1_000 for n in range(10)] + ["x" * 16_000] * 12
     publisher = await start()
     with pytest.raises(MessageSizeTooLargeError):
@@ -153,15 +151,6 @@ async def test_batch_that_the_topic_refuses_fails_the_whole_transaction(
     smaller = await start(batch_bytes=20_000)
     await publish(smaller, values, b"1")
     assert len(await committed(kafka, settings.topic, len(values))) == len(values)
-
-
-async def limit_message_size(kafka: str, topic: str, size: int) -> None:
-    """Make the topic refuse batches above a size."""
-    client = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await client.start()
-    configs = {"max.message.bytes": str(size)}
-    await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
-    await client.close()
 
 
 async def test_page_larger_than_a_batch_stays_in_order(
