@@ -1,7 +1,7 @@
 """What happens inside a transaction of the write path, for one request or for many."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from service.core.changes import DocumentKey, Triple
@@ -55,11 +55,17 @@ def scope_of(workspace_id: str, idempotency: Idempotency | None) -> tuple[str, b
 
 
 async def execute(
-    connection: "Connection", members: Sequence[Member], *, patient: bool, register_unknown: bool
+    connection: "Connection",
+    members: Sequence[Member],
+    *,
+    patient: bool,
+    register_unknown: bool,
+    on_read: Callable[[], None] = lambda: None,
 ) -> tuple[bool, Witness | None]:
     """Lock, read, decide and write the members' requests; each `answer` is valid after COMMIT.
 
-    Returns whether there are events, and the transaction's witness.
+    Returns whether there are events, and the transaction's witness. `on_read` is called before
+    deciding: what it lets run, runs while Postgres writes.
 
     Raises:
         Appeared: (patient) a row was made between lock and read; do it again.
@@ -72,6 +78,7 @@ async def execute(
     )
     if patient and unheld:
         raise Appeared
+    on_read()
     replies = []
     for member in members:
         request = member.request

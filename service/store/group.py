@@ -33,6 +33,8 @@ MAX_WAIT_S: Final = 5.0
 """In the queue; whoever waited longer is told that the database is away."""
 AHEAD_S: Final = 0.1
 """For a transaction begun ahead of its requests: it holds no snapshot, but its `now()` is fixed."""
+ANSWER_S: Final = 0.005
+"""A durable answer waits no longer for the next transaction to be under way."""
 DRAIN_TIMEOUT_S: Final = 10.0
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ class GroupWriter:
         self._arrival = asyncio.Event()
         self._stopping = False
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._durable: list[Member] = []
+        self._answer_timer: asyncio.TimerHandle | None = None
         self._alone: set[asyncio.Task[None]] = set()
         self._busy: Counter[DocumentKey] = Counter()
 
@@ -162,7 +166,11 @@ class GroupWriter:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._database.connect()
         step = partial(
-            execute, members=members, patient=False, register_unknown=self._register_unknown
+            execute,
+            members=members,
+            patient=False,
+            register_unknown=self._register_unknown,
+            on_read=self._answer,
         )
         begin = "" if is_in_transaction(self._connection) else BEGIN
         wrote_events = await transact(
@@ -173,8 +181,28 @@ class GroupWriter:
         for member in members:
             if member.answer is None:
                 self._write_alone(member)
-            else:
-                member.settle()
+        self._answer_soon([member for member in members if member.answer is not None])
+
+    def _answer_soon(self, members: list[Member]) -> None:
+        """Answer what is durable: at once, or while Postgres is at the next transaction's write.
+
+        Whoever is answered asks again, and reading that takes as long as the write: between the
+        statements of the next transaction it would keep Postgres waiting.
+        """
+        self._answer()
+        self._durable = members
+        if self._queue:
+            self._answer_timer = self._loop.call_later(ANSWER_S, self._answer)
+        else:
+            self._answer()
+
+    def _answer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
+        for member in self._durable:
+            member.settle()
+        self._durable = []
 
     def _write_alone(self, member: Member) -> None:
         ahead = ExitStack()

@@ -103,6 +103,32 @@ async def test_a_lone_request_is_not_delayed(writer: GroupWriter, workspace: str
 
 
 @pytest.mark.usefixtures("patient")
+async def test_a_durable_answer_does_not_wait_for_the_next_transaction(
+    writer: GroupWriter, workspace: str, database: str, connection: asyncpg.Connection
+) -> None:
+    """Whoever's link is committed is told so, though the next transaction stands still."""
+
+    async def waiting(sessions: int) -> bool:
+        return bool(await connection.fetchval(WAITING) == sessions)
+
+    before, after = await asyncpg.connect(database), await asyncpg.connect(database)
+    await before.execute("BEGIN; LOCK TABLE document_links IN SHARE MODE")
+    first = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
+    await until(partial(waiting, 1))  # it has read and cannot write
+    second = asyncio.create_task(writer.write(request(workspace, "doc_2", "deal_2")))
+    locked = asyncio.create_task(after.execute("BEGIN; LOCK TABLE entities IN EXCLUSIVE MODE"))
+    await until(partial(waiting, 2))
+    await before.execute("ROLLBACK")
+    await locked
+    assert (await first).status == 201
+    assert not second.done()
+    await after.execute("ROLLBACK")
+    assert (await second).status == 201
+    await before.close()
+    await after.close()
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_locked_document_holds_up_nobody_else(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
