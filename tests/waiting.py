@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.02
 FAULT_S = float(os.environ.get("FAULT_SECONDS", "4"))
 """How long a fault lasts: a few seconds in `make test`, a minute in `make test-faults`."""
