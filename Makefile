@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.requirements
 MODULES := tests/contract/node_modules/.package-lock.json
-WORKERS ?= 2
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-faults contract publish-contract lint format bench bench-peers lock clean
