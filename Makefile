@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.requirements
 MODULES := tests/contract/node_modules/.package-lock.json
+# Processes of tests: more than two cores, since tests wait a good deal.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
