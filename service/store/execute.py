@@ -49,6 +49,12 @@ class Member:
             self.future.set_exception(error)
 
 
+def settle(members: Sequence[Member]) -> None:
+    """Give each caller its answer, unless it has it already."""
+    for member in members:
+        member.settle()
+
+
 def scope_of(workspace_id: str, idempotency: Idempotency | None) -> tuple[str, bytes] | None:
     """Return what two calls with the same Idempotency-Key have in common."""
     return None if idempotency is None else (workspace_id, idempotency.scope)

@@ -21,7 +21,7 @@ from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
 from service.store.database import Database, is_in_transaction, roll_back, unavailable
-from service.store.execute import Member, execute
+from service.store.execute import Member, execute, settle
 from service.store.notify import Notifier
 from service.store.transaction import AND_BEGIN, BEGIN, NotCommitted, transact, transact_alone
 
@@ -56,7 +56,6 @@ class GroupWriter:
         self._stopping = False
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._durable: list[Member] = []
-        self._answer_timer: asyncio.TimerHandle | None = None
         self._alone: set[asyncio.Task[None]] = set()
         self._busy: Counter[DocumentKey] = Counter()
 
@@ -192,16 +191,12 @@ class GroupWriter:
         self._answer()
         self._durable = members
         if self._queue:
-            self._answer_timer = self._loop.call_later(ANSWER_S, self._answer)
+            self._loop.call_later(ANSWER_S, settle, members)
         else:
             self._answer()
 
     def _answer(self) -> None:
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
-        for member in self._durable:
-            member.settle()
+        settle(self._durable)
         self._durable = []
 
     def _write_alone(self, member: Member) -> None:
