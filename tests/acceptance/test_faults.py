@@ -129,10 +129,10 @@ async def test_lag_grows_while_kafka_is_silent_and_is_nobodys_after_a_demotion(
         await parts.execute(database, ONE_EVENT)
         await worker.wait_event("worker.failing")
         seen = await worker.metric("outbox_lag_seconds")
-        await until(lambda: lag_beyond(worker, seen + 4), MARGIN_S)
+        await until(lambda: lag_beyond(worker, seen + 8), MARGIN_S)
         worker.end(signal.SIGKILL)
         worker.start()  # now there is no term to measure from, only its checkpoint
-        await until(lambda: lag_beyond(worker, seen + 8), MARGIN_S)
+        await until(lambda: lag_beyond(worker, seen + 16), MARGIN_S)
         assert await worker.metric("outbox_lag_events") == 1
         with Worker(database, broker.inside, topic) as other:
             await other.leading(MARGIN_S)
