@@ -6,11 +6,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 from hypothesis import settings
 
 from deploy.local.postgres import Postgres, PostgresAt
-from tests import parts
+from tests import parts, topics
 
 INTEGRATION = Path(__file__).parent / "integration"
 ACCEPTANCE = Path(__file__).parent / "acceptance"
@@ -87,10 +86,6 @@ async def topic(kafka: str) -> AsyncIterator[str]:
     """Yield a name for a topic; it and those whose names go on from it are deleted afterwards."""
     name = f"test-{uuid4().hex}"
     yield name
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
+    async with topics.administration(kafka) as admin:
         ours = [each for each in await admin.list_topics() if each.startswith(name)]
         await admin.delete_topics(ours)
-    finally:
-        await admin.close()

@@ -27,21 +27,23 @@ async def administration(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def _partitions(kafka: str, topic: str) -> list[dict[str, Any]]:
-    async with administration(kafka) as admin:
-        (described,) = await admin.describe_topics([topic])
+async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[dict[str, Any]]:
+    (described,) = await admin.describe_topics([topic])
     partitions: list[dict[str, Any]] = described["partitions"]
     return partitions
 
 
 async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
     """Return the partitions of a topic; none where it is not there."""
-    return [TopicPartition(topic, each["partition"]) for each in await _partitions(kafka, topic)]
+    async with administration(kafka) as admin:
+        partitions = await _partitions(admin, topic)
+    return [TopicPartition(topic, each["partition"]) for each in partitions]
 
 
 async def leader(kafka: str, topic: str) -> int:
     """Return the broker that leads the topic's first partition."""
-    node: int = (await _partitions(kafka, topic))[0]["leader"]
+    async with administration(kafka) as admin:
+        node: int = (await _partitions(admin, topic))[0]["leader"]
     return node
 
 
@@ -62,11 +64,11 @@ async def read_all(kafka: str, topic: str, isolation: str = "read_committed") ->
     return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
-async def until_partitions(kafka: str, topic: str, partitions: int) -> None:
+async def _until_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:
     """Return when a topic has so many: the controller knows it before the broker does."""
 
     async def there() -> bool:
-        return len(await places_of(kafka, topic)) == partitions
+        return len(await _partitions(admin, topic)) == partitions
 
     await until(there)
 
@@ -75,14 +77,14 @@ async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str])
     """Make a topic, as an operator does; return when it is there."""
     async with administration(kafka) as admin:
         await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
-    await until_partitions(kafka, topic, partitions)
+        await _until_partitions(admin, topic, partitions)
 
 
 async def grow(kafka: str, topic: str, partitions: int) -> None:
     """Give a topic so many partitions, as an operator does; return when they are there."""
     async with administration(kafka) as admin:
         await admin.create_partitions({topic: NewPartitions(partitions)})
-    await until_partitions(kafka, topic, partitions)
+        await _until_partitions(admin, topic, partitions)
 
 
 async def delete(kafka: str, topic: str) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest
 
-from tests import load
+from tests import load, topics
 from tests.brokers import Broker, broker_behind_a_line
 from tests.line import Line
 from tests.worker import Worker
@@ -41,13 +40,9 @@ def broker() -> Iterator[Broker]:
 
 async def allow(kafka: str, kind: int, name: str) -> None:
     """Give the relay every right on what has a name that begins so."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
+    async with topics.administration(kafka) as admin:
         right = CreateAclsRequest(kind, name, PREFIXED, "User:relay", "*", ALL, ALLOW)
         await admin._send_to_controller(right)  # noqa: SLF001 - the client has no call for it
-    finally:
-        await admin.close()
 
 
 async def test_missing_rights_are_told_and_nothing_is_lost(

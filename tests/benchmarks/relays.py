@@ -6,10 +6,11 @@ from typing import NamedTuple, Protocol, Self
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from deploy.local.process import Process, say
 from deploy.local.programs import worker_program
+from tests import topics
 from tests.benchmarks.peers.connect import Connect
 from tests.benchmarks.peers.debezium import Source
 from tests.benchmarks.stage import Database, Stage, fill
@@ -127,9 +128,7 @@ async def relays(stage: Stage) -> list[Relay]:
 async def topic_with_consumer(bootstrap: str) -> AsyncIterator[tuple[str, AIOKafkaConsumer]]:
     """Yield a new topic, made as the worker would make it, and a consumer at its beginning."""
     topic = f"bench-{uuid4().hex}"
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
+    async with topics.administration(bootstrap) as admin:
         forever = {"cleanup.policy": "delete", "retention.ms": "-1"}
         await admin.create_topics([NewTopic(topic, PARTITIONS, 1, topic_configs=forever)])
         consumer = AIOKafkaConsumer(
@@ -142,5 +141,3 @@ async def topic_with_consumer(bootstrap: str) -> AsyncIterator[tuple[str, AIOKaf
         finally:
             await consumer.stop()
             await admin.delete_topics([topic])
-    finally:
-        await admin.close()
