@@ -17,12 +17,12 @@ setup: $(STAMP)  ## make .venv and install what is locked (does nothing when up 
 run: $(STAMP)  ## start everything on this machine, link a document, show its event; Ctrl-C ends it all
 	@$(BIN)/python -m deploy.local run
 
-test: $(STAMP)  ## every test but the contract's, on real Postgres and Kafka (ARGS="-k name" to choose)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/contract $(ARGS)
+test: $(STAMP)  ## every test but the contract's and the long faults', on real Postgres and Kafka (ARGS="-k name" to choose)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/contract --ignore tests/faults $(ARGS)
 
 test-faults: $(STAMP)  ## the relay through long faults: brokers, Postgres, the network (half an hour)
 	@FAULT_SECONDS=60 $(BIN)/python -m pytest --timeout 1800 tests/acceptance/test_faults.py tests/acceptance/test_several_workers.py \
-		tests/acceptance/test_recovery_*.py $(ARGS)
+		tests/acceptance/test_recovery_*.py tests/faults $(ARGS)
 
 contract: $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and /docs, with others' tools (needs npm, Chromium)
 	@$(BIN)/python -m pytest tests/contract $(ARGS)

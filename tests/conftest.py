@@ -13,6 +13,7 @@ from tests import parts, topics
 
 INTEGRATION = Path(__file__).parent / "integration"
 ACCEPTANCE = Path(__file__).parent / "acceptance"
+FAULTS = Path(__file__).parent / "faults"
 ACCEPTANCE_TIMEOUT_S = 300
 """Whole programs start there, several a test."""
 settings.register_profile("busy machine", deadline=None)
@@ -35,7 +36,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give tests of whole programs longer."""
     for item in items:
-        if ACCEPTANCE in item.path.parents and item.get_closest_marker("timeout") is None:
+        if {ACCEPTANCE, FAULTS} & set(item.path.parents) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(ACCEPTANCE_TIMEOUT_S))
 
 

@@ -1,0 +1,1 @@
+"""Long proofs: faults that last, loads that go on, larger worlds. `make test-faults` runs them."""
