@@ -36,7 +36,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give tests of whole programs longer."""
     for item in items:
-        if {ACCEPTANCE, FAULTS} & set(item.path.parents) and item.get_closest_marker("timeout") is None:
+        if {ACCEPTANCE, FAULTS} & set(item.path.parents) and item.get_closest_marker(
+            "timeout"
+        ) is None:
             item.add_marker(pytest.mark.timeout(ACCEPTANCE_TIMEOUT_S))
 
 
