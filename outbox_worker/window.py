@@ -8,7 +8,7 @@ Within a window rows come by position, and windows follow one another, so that t
 one document stay in commit order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import asyncpg
@@ -177,7 +177,7 @@ class Window:
         """Return what comes after the cursor: no rows at its own place, or at a window's end."""
         if cursor.s1 is None:
             return await self._following(cursor.s0)
-        return await self._page(cursor.s0, cursor.s1, cursor.after)
+        return await self._page(cursor)
 
     async def _following(self, s0: Snapshot) -> Page:
         first, *rows = await self._connection.fetch(
@@ -188,29 +188,51 @@ class Window:
         s1 = Snapshot.parse(first["key"])
         if len(rows) > self._batch_size:
             return await self._backlog(s0, s1)
-        # A window without new rows must not take the cursor back to its late ones.
-        xmax = max(s0.xmax, *(row["xid"] + 1 for row in rows))
-        return Page(rows, Cursor(s1.clipped(xmax)))
+        return Page(rows, after_all(s0, s1, [row["xid"] for row in rows]))
 
     async def _backlog(self, s0: Snapshot, s1: Snapshot) -> Page:
         greatest = await self._connection.fetchval(GREATEST_XID, s0.xmax)
-        s1 = s1.clipped(s0.xmax if greatest is None else greatest + 1)
+        s1 = window_end(s0, s1, greatest)
         starts = await self._connection.fetchrow(
             STARTS, s0.in_progress, s0.xmax, s1.xmax, timeout=STARTS_TIMEOUT_S
         )
         late, new = starts or (None, None)
-        return await self._page(s0, s1, (_before(late), _before(new)))
+        return await self._page(Cursor(s0, s1, (before(late), before(new))))
 
-    async def _page(self, s0: Snapshot, s1: Snapshot, after: tuple[int, int]) -> Page:
+    async def _page(self, cursor: Cursor) -> Page:
+        s0, s1, after = cursor
         rows = await self._connection.fetch(
             PAGE, s0.in_progress, s0.xmax, s1, *after, self._batch_size
         )
-        if len(rows) < self._batch_size:
-            return Page(rows, Cursor(s1))
-        last = rows[-1]["position"]
-        return Page(rows, Cursor(s0, s1, (max(after[0], last), max(after[1], last))))
+        return Page(rows, after_page(cursor, [row["position"] for row in rows], self._batch_size))
 
 
-def _before(start: int | None) -> int:
-    """Return the position after which a branch begins."""
+def window_end(s0: Snapshot, s1: Snapshot, greatest_xid: int | None) -> Snapshot:
+    """Return s1, clipped to the rows of its window.
+
+    `greatest_xid` is the greatest xid of a row at or above xmax(s0), None if there is no such row:
+    the window then has late rows only, and its end must not lie below s0.
+    """
+    return s1.clipped(s0.xmax if greatest_xid is None else max(s0.xmax, greatest_xid + 1))
+
+
+def after_all(s0: Snapshot, s1: Snapshot, xids: Iterable[int]) -> Cursor:
+    """Return the cursor after a window that fits into one page, from the xids of its rows."""
+    return Cursor(window_end(s0, s1, max(xids)))
+
+
+def after_page(cursor: Cursor, positions: Sequence[int], batch_size: int) -> Cursor:
+    """Return the cursor after one page of a window, from the positions of the page's rows.
+
+    A page that is not full is the window's last: its s1 becomes the next window's s0.
+    """
+    s0, s1, after = cursor
+    if s1 is not None and len(positions) < batch_size:
+        return Cursor(s1)
+    last = positions[-1]
+    return Cursor(s0, s1, (max(after[0], last), max(after[1], last)))
+
+
+def before(start: int | None) -> int:
+    """Return the position after which a branch begins; None: the branch has no rows."""
     return NO_ROWS_AFTER if start is None else start - 1
