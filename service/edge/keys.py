@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ class KeyRing:
         return key
 
     async def _look_up(self, digest: bytes, now: float) -> _Entry:
-        if self._unknown.get(digest, 0.0) > now - REFRESH_INTERVAL_S:
+        if self._unknown.get(digest, -math.inf) > now - REFRESH_INTERVAL_S:
             raise _invalid("the key is unknown or revoked")
         found = await find_keys(self._database, [digest])
         if digest not in found:

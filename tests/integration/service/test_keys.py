@@ -1,9 +1,11 @@
 """API keys: who is let in, to what, for how long."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import asyncpg
 import httpx
@@ -159,3 +161,12 @@ async def test_only_the_hash_is_stored(api: Api, connection: asyncpg.Connection)
     assert api.key not in row
     assert api.key.removeprefix("wbk_") not in row
     assert await id_of(connection, api.key)
+
+
+async def test_a_key_is_let_in_right_after_the_machine_has_started(
+    stranger: httpx.AsyncClient, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A monotonic clock that began at zero a moment ago does not make a good key an unknown one."""
+    clock = SimpleNamespace(monotonic=lambda: 0.001, time=time.time)
+    monkeypatch.setattr("service.edge.keys.time", clock)
+    assert await status(stranger, x_api_key=await new_key(database)) == 200
