@@ -1,6 +1,7 @@
 """What the worker is told: read once from the environment, validated together, passed down."""
 
 import difflib
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -18,6 +19,16 @@ NO_URL = (
     "in a password: / is %2F, # is %23, ? is %3F, @ is %40, : is %3A"
 )
 NO_BROKERS = "not a list like broker-1:9092,broker-2:9092"
+# Matches `name=value` of the variables that Kubernetes and Docker set for each other service. For a
+# service named `outbox-http` they set OUTBOX_HTTP_PORT=tcp://10.0.0.1:80, no port to listen on.
+SERVICE_LINK = re.compile(
+    r"\w+_("
+    r"SERVICE_(HOST|PORT(_\w+)?)="
+    r"|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)="
+    r"|NAME=/|ENV_\w+="
+    r")"
+)
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,150}$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -100,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(environment: Mapping[str, str]) -> Settings:
     """Return the settings in an environment; SettingsError with all that is wrong with it."""
+    environment = {k: v for k, v in environment.items() if not SERVICE_LINK.match(f"{k}={v}")}
     fields = {field.encode_name: field for field in msgspec.structs.fields(Settings)}
     given = {name: environment[name] for name in fields if environment.get(name, "") != ""}
     problems = [*_unknown(environment, fields), *_invalid(given, fields), *_unpaired(given)]

@@ -20,6 +20,19 @@ NO_POSTGRES_URL: Final = (
 
 RATE: Final = 'one rate of at least one call, like "1000/minute"'
 
+_service_link = re.compile(
+    r"\w+_("
+    r"SERVICE_(HOST|PORT(_\w+)?)="
+    r"|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)="
+    r"|NAME=/|ENV_\w+="
+    r")"
+).match
+"""Matches `name=value` of the variables that Kubernetes and Docker set for each other service.
+
+For a service named `links` they set LINKS_PORT=tcp://10.0.0.1:8080, which is no port to listen on.
+"""
+
 _origin = re.compile(r"(\*|https?://([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?)\Z").match
 
 
@@ -62,6 +75,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: one line for each variable that is missing, wrong or unknown.
     """
+    environ = {k: v for k, v in environ.items() if not _service_link(f"{k}={v}")}
     known = [name.upper() for name in Settings.__struct_fields__]
     given = {name: environ[name] for name in known if environ.get(name)}
     problems = [
