@@ -5,7 +5,7 @@ import contextlib
 import random
 
 SHORTEST_S = 0.05
-LONGEST_S = 5.0
+LONGEST_S = 2.0
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

@@ -26,7 +26,6 @@ from outbox_worker.settings import Settings
 RETRY_BACKOFF_MS = 5
 # A relay that died holds back every read_committed reader of the topic for this long.
 TRANSACTION_TIMEOUT_MS = 10_000
-REQUEST_TIMEOUT_MS = 8_000
 START_TIMEOUT_S = 15
 PUBLISH_TIMEOUT_S = 12
 CLOSE_TIMEOUT_S = 1
@@ -77,7 +76,6 @@ class Publisher:
             enable_idempotence=True,
             transactional_id=name if settings.exactly_once else None,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
             retry_backoff_ms=RETRY_BACKOFF_MS,
             compression_type=settings.compression_type,
             max_batch_size=batch_bytes,

@@ -11,6 +11,8 @@ import msgspec
 from aiokafka.conn import collect_hosts
 from aiokafka.helpers import create_ssl_context
 
+from outbox_worker import connections
+
 PREFIX = "OUTBOX_"
 URLS = ("DATABASE_URL", "OUTBOX_SESSION_DATABASE_URL")
 BROKERS = "KAFKA_BOOTSTRAP_SERVERS"
@@ -90,8 +92,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.session_url or self.database_url
 
     def kafka_client(self) -> dict[str, Any]:
-        """Return what every Kafka client of ours is made with."""
+        """Return the arguments that every Kafka client is made with."""
         return {
+            **connections.LIMITS,
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.security_protocol,
             "sasl_mechanism": self.sasl_mechanism,

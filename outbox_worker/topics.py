@@ -23,7 +23,6 @@ T = TypeVar("T")
 ADMIN_TIMEOUT_S = 15
 BEHIND_S = 5
 ASK_AGAIN_S = 0.05
-REQUEST_TIMEOUT_MS = 8_000
 READ_TIMEOUT_S = 15
 FETCH_BYTES = 4 << 20
 FETCH_RECORDS = 10_000
@@ -59,7 +58,7 @@ class Topics:
 
     def __init__(self, client: dict[str, Any]) -> None:
         self._client = client
-        self._admin = AIOKafkaAdminClient(**client, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        self._admin = AIOKafkaAdminClient(**client)
 
     async def exists(self, topic: str) -> bool:
         """Whether there is such a topic, as the controller knows it.
@@ -169,7 +168,6 @@ async def _reader(client: dict[str, Any], isolation: str) -> AsyncIterator[AIOKa
 def _consumer(client: dict[str, Any], isolation: str) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         **client,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
         isolation_level=isolation,
         auto_offset_reset="none",
         enable_auto_commit=False,

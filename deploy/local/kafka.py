@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -45,15 +45,23 @@ class KafkaCluster(Part):
 
     Three brokers have replication 3 and `min.insync.replicas` 2, one has 1 of both.
     `properties` go into every broker's configuration and win over ours.
+    `storage` are further arguments of the command that formats the storage, such as the users'
+    SCRAM passwords.
     """
 
-    def __init__(self, brokers: int = 1, properties: Mapping[str, str] = NOTHING) -> None:
+    def __init__(
+        self,
+        brokers: int = 1,
+        properties: Mapping[str, str] = NOTHING,
+        storage: Sequence[str] = (),
+    ) -> None:
         if not maven.installed():
             raise LocalError(HINT)
         self._classpath = f"{maven.jars(POM, 'kafka')}/*"
         self._home = Path(tempfile.mkdtemp(prefix="kafka-"))
         self._ports = [free_port() for _ in range(2 * brokers)]
         self._brokers = [self._broker(node, properties) for node in range(brokers)]
+        self._storage = storage
         self._formatted = False
 
     @property
@@ -123,9 +131,8 @@ class KafkaCluster(Part):
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         for node in range(len(self._brokers)):
             config = str(self._config(node))
-            tool = self._java(
-                "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", config
-            )
+            tool = self._java("kafka.tools.StorageTool", "format",
+                              f"--cluster-id={cluster}", "-c", config, *self._storage)  # fmt: skip
             done = subprocess.run(tool, check=False, capture_output=True, text=True)
             if done.returncode != 0:
                 message = f"Kafka's storage could not be formatted: {done.stderr[-2000:]}"

@@ -1,0 +1,93 @@
+"""Connections to Kafka: aiokafka's, with a bound on connecting, on closing and on a silent peer.
+
+Importing this module puts them in the place of aiokafka's own, in every client of the process.
+
+  * Connecting: one time limit for TCP, TLS, the versions and the password together. Bootstrap
+    servers that failed are tried last, so that one of them that is silent costs its time once.
+  * Closing: the connection is aborted. A closing TLS connection waits for the peer's close_notify,
+    up to 30 s (ssl_shutdown_timeout), and a broker sends none while a fetch is in flight.
+  * Idle connections: a NAT or a balancer forgets them without a reset. A request on such a
+    connection is answered by nobody, so a connection that has been idle is asked for the broker's
+    versions before it is used, and replaced if there is no answer.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from aiokafka import client, conn
+from aiokafka.admin import client as admin
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.consumer import consumer
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.producer import producer
+from aiokafka.protocol.admin import ApiVersionRequest
+
+# A handshake with TLS and SCRAM takes five round trips: enough for 500 ms each.
+CONNECT_TIMEOUT_S = 4
+# Balancers forget connections after seconds at the least; under load nothing is ever asked.
+IDLE_S = 1.0
+# A new connection costs little, so a slow answer need not be waited for.
+ANSWER_TIMEOUT_S = 0.5
+# A request that is not answered in time: its connection is closed and it is sent again. Brokers
+# that move leaders and addresses are followed within the age of what the client knows of them.
+LIMITS = {"request_timeout_ms": 8_000, "metadata_max_age_ms": 30_000}
+
+
+class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no types
+    """A connection to one broker."""
+
+    # When connecting to an address failed last, by time.monotonic().
+    failed_at: dict[tuple[str, int], float] = {}  # noqa: RUF012 - of the process, on purpose
+
+    async def connect(self) -> Any:  # noqa: ANN401 - as aiokafka's
+        """Connect and authenticate within CONNECT_TIMEOUT_S."""
+        address = (self.host, self.port)
+        self.failed_at[address] = time.monotonic()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                connected = await super().connect()
+        except TimeoutError as error:
+            message = f"{self.host}:{self.port} did not answer within {CONNECT_TIMEOUT_S} s"
+            raise KafkaConnectionError(message) from error
+        self.failed_at.pop(address, None)
+        return connected
+
+    def close(self, reason: CloseReason | None = None, exc: BaseException | None = None) -> Any:  # noqa: ANN401 - as aiokafka's
+        """Abort the connection; what was still to be written is lost."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        return super().close(reason, exc)
+
+    async def check(self) -> None:
+        """Close the connection if it has been idle and the broker does not answer on it."""
+        idle_s = time.monotonic() - self._last_action
+        if not self.connected() or self._requests or idle_s < IDLE_S:
+            return
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self.send(ApiVersionRequest())
+        except (KafkaError, OSError, TimeoutError):
+            self.close(CloseReason.CONNECTION_TIMEOUT)
+
+
+class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no types
+    """The connections of one producer, consumer or administration."""
+
+    @property
+    def hosts(self) -> list[Any]:
+        """The bootstrap servers, in random order, those that failed last at the end."""
+        failed_at = Connection.failed_at
+        return sorted(super().hosts, key=lambda host: failed_at.get((host[0], host[1]), 0.0))
+
+    async def _get_conn(self, node_id: Any, **options: Any) -> Any:  # noqa: ANN401 - as aiokafka's
+        group = options.get("group", client.ConnectionGroup.DEFAULT)
+        if (connection := self._conns.get((node_id, group))) is not None:
+            await connection.check()
+        return await super()._get_conn(node_id, **options)
+
+
+# aiokafka has no parameter for either; both are looked up by name when they are made.
+conn.AIOKafkaConnection = Connection
+for user in (admin, consumer, producer):
+    user.AIOKafkaClient = Client

@@ -1,0 +1,64 @@
+"""A certificate authority of a test's own, made with openssl."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+LOOPBACK = ("IP:127.0.0.1", "DNS:localhost")
+NEW_KEY = ("-newkey", "rsa:2048", "-nodes")
+DAYS = 10
+
+
+class Certificate(NamedTuple):
+    """A certificate and its private key, as PEM files."""
+
+    cert: Path
+    key: Path
+
+    def in_one_file(self) -> Path:
+        """Return a file with the key and the certificate, which is Kafka's PEM keystore."""
+        path = self.cert.with_suffix(".both.pem")
+        path.write_text(self.key.read_text() + self.cert.read_text())
+        return path
+
+
+class Authority:
+    """A CA in a folder."""
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        self._folder = folder
+        self._own = self._files(name)
+        _openssl("req", "-x509", *NEW_KEY, "-keyout", self._own.key, "-out", self._own.cert,
+                 "-days", DAYS, "-subj", f"/CN={name}")  # fmt: skip
+
+    @property
+    def cert(self) -> Path:
+        """The certificate that clients are to trust."""
+        return self._own.cert
+
+    def issue(self, name: str, hosts: Sequence[str] = LOOPBACK, *, days: int = DAYS) -> Certificate:
+        """Return a certificate for these names and addresses; with 0 days it has expired."""
+        issued = self._files(name)
+        request = issued.cert.with_suffix(".csr")
+        _openssl("req", "-new", *NEW_KEY, "-keyout", issued.key, "-out", request,
+                 "-subj", f"/CN={name}", "-addext", f"subjectAltName={','.join(hosts)}")  # fmt: skip
+        _openssl("x509", "-req", "-in", request, "-CA", self._own.cert, "-CAkey", self._own.key,
+                 "-CAcreateserial", "-copy_extensions", "copy", "-days", days,
+                 "-out", issued.cert)  # fmt: skip
+        return issued
+
+    def _files(self, name: str) -> Certificate:
+        return Certificate(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+
+
+def encrypted(key: Path, password: str) -> Path:
+    """Return the file of an encrypted copy of a private key."""
+    path = key.with_suffix(".encrypted.key")
+    _openssl("pkcs8", "-topk8", "-in", key, "-out", path, "-passout", f"pass:{password}")
+    return path
+
+
+def _openssl(*arguments: object) -> None:
+    command = ["openssl", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
