@@ -1,51 +1,24 @@
-"""How far we are, and where to start from.
+"""The progress record, and where a leader starts from: pure functions, without any I/O.
 
 The truth is a record on the relay's progress topic, committed in the same Kafka transaction
 as the events before it. A copy of it, the checkpoint, is written to the database every 10 s
-of work: it goes back in time together with the data, which is when the record is wrong.
+of work (ledger.py). A database that goes back in time takes its checkpoints along; the record
+in Kafka is then ahead of the database, and wrong.
 """
 
-import secrets
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Literal, Self
+from itertools import pairwise
+from typing import Literal
 
-import asyncpg
 import msgspec
 
-from outbox_worker.registration import Place, RefusedError, read_place
+from outbox_worker.registration import Place, RefusedError
 from outbox_worker.window import BEGINNING, Cursor, Snapshot
 
-NEWEST_CHECKPOINT = """
-SELECT system_identifier, database_oid::bigint AS database_oid, cursor::text AS cursor
-FROM outbox_checkpoints
-WHERE relay = $1
-ORDER BY id DESC
-LIMIT 1
-"""
+KEY = b"cursor"  # of each progress record: the topic is compacted
+MOST_POSITION = 2**63 - 1
+MOST_XID = 2**64 - 1
+MOST_OID = 2**32 - 1
 
-CHECKPOINT_EXISTS = """
-SELECT EXISTS (
-    SELECT FROM outbox_checkpoints
-    WHERE relay = $1 AND cursor ->> 'checkpoint' = $2
-)
-"""
-
-WRITE_CHECKPOINT = """
-INSERT INTO outbox_checkpoints (relay, system_identifier, database_oid, timeline, cursor)
-VALUES ($1, $2, $3::bigint::oid, $4, $5::text::jsonb)
-RETURNING id
-"""
-
-# The newest is the only one that is ever read; a few more tell an operator the history.
-CHECKPOINTS_KEPT = 360
-PRUNE_CHECKPOINTS = """
-DELETE FROM outbox_checkpoints
-WHERE relay = $1 AND id < $2
-"""
-
-Session = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 Source = Literal["progress", "checkpoint", "beginning"]
 
 
@@ -90,18 +63,63 @@ class Start(msgspec.Struct, frozen=True):
     events: int = 0
 
 
+def parse(key: bytes | None, value: bytes | None) -> Progress | None:
+    """Return the progress record in a Kafka record; None if the record is not one.
+
+    Anybody with the right to write may put other records on the topic. A record counts only if
+    Postgres can take its cursor: a snapshot or a position out of range would end each start.
+    """
+    if key != KEY or value is None:
+        return None
+    try:
+        record = msgspec.json.decode(value, type=Progress)
+        snapshots = [each for each in record.cursor[:2] if each is not None]
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return record if all(map(_is_possible, snapshots)) and _is_in_range(record) else None
+
+
+def _is_in_range(record: Progress) -> bool:
+    """Whether the numbers are what the worker writes, and the token is one that Postgres takes."""
+    return (
+        all(0 <= position <= MOST_POSITION for position in record.after)
+        and all(0 <= number <= MOST_POSITION for pair in record.offsets.items() for number in pair)
+        and 0 <= record.events <= MOST_POSITION
+        and 0 <= record.database_oid <= MOST_OID
+        and "\0" not in record.checkpoint
+    )
+
+
+def _is_possible(snapshot: Snapshot) -> bool:
+    """Whether Postgres accepts the snapshot: xids in ascending order between xmin and xmax."""
+    xids = snapshot.in_progress
+    ascending = all(xid < following for xid, following in pairwise(xids))
+    inside = not xids or (snapshot.xmin <= xids[0] and xids[-1] < snapshot.xmax)
+    return 0 < snapshot.xmin <= snapshot.xmax <= MOST_XID and ascending and inside
+
+
 def decide_start(
     record: Progress | None,
     checkpoint: Progress | None,
     place: Place,
     *,
     record_checkpoint_known: bool,
+    read_to_end: bool = True,
 ) -> Start:
     """Return where to start from; RefusedError where the xids cannot be compared with ours.
 
+    `record` is the last progress record that could be read, `checkpoint` the newest one in the
+    database, `record_checkpoint_known` whether the checkpoint that the record names is there too.
+    `read_to_end` is False if an open transaction of another producer may hide newer records.
     A start from the checkpoint publishes up to 10 s of events a second time, and loses none.
     """
-    reason = _distrust(record, place, checkpoint_known=record_checkpoint_known)
+    reason = _distrust(
+        record,
+        checkpoint,
+        place,
+        checkpoint_known=record_checkpoint_known,
+        read_to_end=read_to_end,
+    )
     known = [each for each in (record, checkpoint) if each is not None]
     offsets = max(known, key=lambda each: each.at).offsets if known else {}
     if record is not None and reason is None:
@@ -112,13 +130,22 @@ def decide_start(
         return Start(BEGINNING, "beginning", "nothing was ever published", {})
     message = (
         "this database is a copy or a restore of another one, whose progress cannot be used here; "
-        "if the other one is gone for good, run: python -m outbox_worker rebase"
+        "if the other one no longer runs, run: python -m outbox_worker rebase"
     )
     raise RefusedError(message)
 
 
-def _distrust(record: Progress | None, place: Place, *, checkpoint_known: bool) -> str | None:
-    """Say why a record cannot be used; None where it can."""
+def _distrust(
+    record: Progress | None,
+    checkpoint: Progress | None,
+    place: Place,
+    *,
+    checkpoint_known: bool,
+    read_to_end: bool,
+) -> str | None:
+    """Return why a record cannot be used, None if it can."""
+    if not read_to_end:
+        return "another producer's open transaction hides the end of the progress topic"
     if record is None:
         return "the progress topic has no record"
     if not record.in_database_of(place):
@@ -127,97 +154,11 @@ def _distrust(record: Progress | None, place: Place, *, checkpoint_known: bool) 
         return "the database is on another timeline (failover or restore)"
     if not checkpoint_known:
         return "the database has gone back in time"
-    return None
+    stale = checkpoint is not None and _is_stale(record, checkpoint, place)
+    return "the progress record is older than the checkpoint" if stale else None
 
 
-class Checkpoints:
-    """The copies in the database, over the leader's session."""
-
-    def __init__(self, session: Session, relay: str, place: Place) -> None:
-        self._session = session
-        self._relay = relay
-        self.place = place
-
-    @classmethod
-    async def of(cls, session: Session, relay: str) -> Self:
-        """Look up where the database lives now."""
-        async with session() as connection:
-            return cls(session, relay, await read_place(connection))
-
-    async def newest(self) -> Progress | None:
-        """Return the newest checkpoint."""
-        async with self._session() as connection:
-            row = await connection.fetchrow(NEWEST_CHECKPOINT, self._relay)
-        return None if row is None else msgspec.json.decode(row["cursor"], type=Progress)
-
-    async def cursor(self) -> Cursor:
-        """Return the newest checkpoint's cursor; the beginning where there is none."""
-        checkpoint = await self.newest()
-        return BEGINNING if checkpoint is None else checkpoint.cursor
-
-    async def known(self, token: str) -> bool:
-        """Whether the database holds the checkpoint of this token."""
-        async with self._session() as connection:
-            return bool(await connection.fetchval(CHECKPOINT_EXISTS, self._relay, token))
-
-    async def write(self, progress: Progress) -> None:
-        """Add a checkpoint; durable when this returns."""
-        place = self.place
-        text = msgspec.json.encode(progress).decode()
-        async with self._session() as connection:
-            number = await connection.fetchval(
-                WRITE_CHECKPOINT,
-                self._relay,
-                place.system_identifier,
-                place.database_oid,
-                place.timeline,
-                text,
-            )
-            await connection.execute(PRUNE_CHECKPOINTS, self._relay, number - CHECKPOINTS_KEPT)
-
-
-class Ledger:
-    """What one leader has published, and the records that say so."""
-
-    def __init__(self, checkpoints: Checkpoints, start: Start) -> None:
-        self._checkpoints = checkpoints
-        self._offsets = dict(start.offsets)
-        self._events = start.events
-        self._checkpoint = ""
-        self.unchecked = 0  # events since the last checkpoint
-        self.cursor = start.cursor
-
-    def record(self, cursor: Cursor, events: int) -> Progress:
-        """Return the record that goes out with a batch of so many events."""
-        place = self._checkpoints.place
-        return Progress(
-            system_identifier=place.system_identifier,
-            database_oid=place.database_oid,
-            timeline=place.timeline,
-            checkpoint=self._checkpoint,
-            s0=str(cursor.s0),
-            s1=None if cursor.s1 is None else str(cursor.s1),
-            after=cursor.after,
-            offsets=self._offsets,
-            events=self._events + events,
-            at=time.time(),
-        )
-
-    def published(self, cursor: Cursor, events: int, offsets: Mapping[int, int]) -> None:
-        """Take note of a batch that is committed, with the highest offset of each partition."""
-        self.cursor = cursor
-        self._events += events
-        self.unchecked += events
-        self._offsets.update(offsets)
-
-    def passed(self, cursor: Cursor) -> None:
-        """Take note of a page without rows: the end of a window."""
-        self.cursor = cursor
-
-    async def checkpoint(self) -> None:
-        """Write the cursor to the database; later records name this checkpoint."""
-        token = secrets.token_hex(8)
-        record = self.record(self.cursor, 0)
-        await self._checkpoints.write(msgspec.structs.replace(record, checkpoint=token))
-        self._checkpoint = token
-        self.unchecked = 0
+def _is_stale(record: Progress, checkpoint: Progress, place: Place) -> bool:
+    """Whether events were published after the record and before the newest checkpoint."""
+    later = checkpoint.in_database_of(place) and checkpoint.checkpoint != record.checkpoint
+    return later and checkpoint.events > record.events

@@ -11,8 +11,9 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from outbox_worker import terminal, topics
-from outbox_worker.progress import NEWEST_CHECKPOINT, WRITE_CHECKPOINT, Progress
+from outbox_worker import reading, terminal, topics
+from outbox_worker.ledger import NEWEST_CHECKPOINT, WRITE_CHECKPOINT
+from outbox_worker.progress import Progress
 from outbox_worker.registration import (
     Place,
     RefusedError,
@@ -140,14 +141,14 @@ async def _progress(
     topic = registration.progress_topic(settings.topic)
     async with topics.administration(settings.kafka_client()) as admin:
         there = await admin.exists(topic)
-    value = await topics.last_value(settings.kafka_client(), topic) if there else None
-    if value is None:
-        row = await connection.fetchrow(NEWEST_CHECKPOINT, registration.name)
-        value = None if row is None else row["cursor"].encode()
-    if value is None:
+    record = await reading.progress(settings.kafka_client(), topic) if there else None
+    if record is not None:
+        return record
+    row = await connection.fetchrow(NEWEST_CHECKPOINT, registration.name)
+    if row is None:
         message = "neither Kafka nor the database tells how far the other relay had come"
         raise RefusedError(message)
-    return msgspec.json.decode(value, type=Progress)
+    return msgspec.json.decode(row["cursor"], type=Progress)
 
 
 async def _alone(connection: asyncpg.Connection, registration: Registration) -> None:

@@ -20,9 +20,10 @@ from outbox_worker.backoff import Backoff
 from outbox_worker.health import Health
 from outbox_worker.lag import Lag
 from outbox_worker.leader import Leader, LeadershipLostError
+from outbox_worker.ledger import Checkpoints, Ledger
 from outbox_worker.logs import Log, Told
 from outbox_worker.metrics import Metrics
-from outbox_worker.progress import Checkpoints, Ledger, Start
+from outbox_worker.progress import Start
 from outbox_worker.publisher import BATCH_BYTES, LEAST_BATCH_BYTES, FencedError, Publisher, Round
 from outbox_worker.registration import Registration
 from outbox_worker.retention import Retention
@@ -115,11 +116,11 @@ class Relay:
         """Fence the relay before us; only then find where it came to, for good."""
         settings = self.settings
         limit = await takeover.prepare_topics(settings, registration, self._told)
-        await takeover.find_start(settings, registration, checkpoints)  # another's is refused here
+        await takeover.refuse_foreign(settings, registration, checkpoints)
         publisher = Publisher(settings, registration, min(limit, self._batch_bytes))
         stack.push_async_callback(publisher.close)
         await publisher.start()
-        start = await takeover.find_start(settings, registration, checkpoints)
+        start = await takeover.find_start(settings, registration, checkpoints, self._told)
         start = await takeover.check_topic(
             settings, registration, start, self._told, accept=self._accept_topic
         )

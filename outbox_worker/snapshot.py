@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 import typer
 
-from outbox_worker import terminal, topics
+from outbox_worker import reading, terminal, topics
 from outbox_worker.courier import Courier
 from outbox_worker.registration import RefusedError, Registration, registered
 from outbox_worker.sessions import connect, disconnect
@@ -92,7 +92,7 @@ async def _offsets(settings: Settings, registration: Registration) -> dict[int, 
         if not await admin.exists(settings.topic):
             return {}
         partitions = min(registration.partitions, await admin.partitions(settings.topic))
-    return await topics.end_offsets(settings.kafka_client(), settings.topic, partitions)
+    return await reading.end_offsets(settings.kafka_client(), settings.topic, partitions)
 
 
 async def _send(connection: asyncpg.Connection, courier: Courier, step: terminal.Step) -> int:

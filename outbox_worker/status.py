@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from rich.markup import escape
 from rich.table import Table
 
-from outbox_worker import lag, terminal, topics
+from outbox_worker import lag, reading, terminal, topics
 from outbox_worker.leader import OF_THE_HOLDER
 from outbox_worker.progress import Progress
 from outbox_worker.registration import Registration, check_session, registered
@@ -177,8 +177,7 @@ async def _progress(settings: Settings, registration: Registration) -> Progress 
     async with topics.administration(settings.kafka_client()) as admin:
         if not await admin.exists(topic):
             return None
-    value = await topics.last_value(settings.kafka_client(), topic)
-    return None if value is None else msgspec.json.decode(value, type=Progress)
+    return await reading.progress(settings.kafka_client(), topic)
 
 
 async def _add_progress(
@@ -213,7 +212,7 @@ async def _topic(settings: Settings) -> Topic:
         if not await admin.exists(settings.topic):
             return Topic(settings.topic, exists=False, brokers=brokers)
         partitions = await admin.partitions(settings.topic)
-    ends = await topics.end_offsets(settings.kafka_client(), settings.topic, partitions)
+    ends = await reading.end_offsets(settings.kafka_client(), settings.topic, partitions)
     return Topic(
         settings.topic,
         exists=True,

@@ -2,15 +2,10 @@
 
 import msgspec
 
-from outbox_worker import topics
+from outbox_worker import reading, topics
+from outbox_worker.ledger import Checkpoints, Session
 from outbox_worker.logs import Log, Told
-from outbox_worker.progress import (
-    Checkpoints,
-    Progress,
-    Session,
-    Start,
-    decide_start,
-)
+from outbox_worker.progress import Start, decide_start
 from outbox_worker.registration import (
     Registration,
     check_schema,
@@ -22,6 +17,8 @@ from outbox_worker.registration import (
 from outbox_worker.settings import Settings
 
 log = Log("takeover")
+
+STRAYS_SHOWN = 10
 
 
 class TopicLostError(Exception):
@@ -57,23 +54,46 @@ async def prepare_topics(settings: Settings, registration: Registration, told: T
     return topics.largest_batch(configs)
 
 
-async def find_start(
+async def refuse_foreign(
     settings: Settings, registration: Registration, checkpoints: Checkpoints
-) -> Start:
-    """Read the last committed record and the newest checkpoint; RefusedError if foreign.
+) -> None:
+    """Raise RefusedError if the progress is another database's: its relay must not be fenced.
 
-    For good only once the relay before us is fenced: until then its last transaction may commit.
+    The record may change until that relay is fenced, and its open transaction is not waited for.
     """
-    value = await topics.last_value(
-        settings.kafka_client(), registration.progress_topic(settings.topic)
-    )
-    record = None if value is None else msgspec.json.decode(value, type=Progress)
-    return decide_start(
+    await _start(settings, registration, checkpoints, patience_s=0)
+
+
+async def find_start(
+    settings: Settings, registration: Registration, checkpoints: Checkpoints, told: Told
+) -> Start:
+    """Decide where to start from, once the relay before this one is fenced."""
+    start, found = await _start(settings, registration, checkpoints, patience_s=reading.PATIENCE_S)
+    if told.anew("progress.stray_records", found.strays or None):
+        log.warning(
+            "progress.stray_records",
+            topic=registration.progress_topic(settings.topic),
+            offsets=found.strays[:STRAYS_SHOWN],
+            records=len(found.strays),
+        )
+    return start
+
+
+async def _start(
+    settings: Settings, registration: Registration, checkpoints: Checkpoints, *, patience_s: float
+) -> tuple[Start, reading.LastProgress]:
+    """Read the last committed record and the newest checkpoint; RefusedError if foreign."""
+    topic = registration.progress_topic(settings.topic)
+    found = await reading.last_progress(settings.kafka_client(), topic, patience_s=patience_s)
+    record = found.record
+    start = decide_start(
         record,
         await checkpoints.newest(),
         checkpoints.place,
         record_checkpoint_known=record is not None and await checkpoints.known(record.checkpoint),
+        read_to_end=found.hidden_from is None,
     )
+    return start, found
 
 
 async def check_topic(
@@ -94,7 +114,7 @@ async def check_topic(
     _check_partitions(settings.topic, partitions, registration, told)
     if accept or not start.offsets:
         return msgspec.structs.replace(start, offsets={})
-    ends = await topics.end_offsets(
+    ends = await reading.end_offsets(
         settings.kafka_client(), settings.topic, registration.partitions
     )
     short = [p for p, offset in start.offsets.items() if ends.get(p, 0) <= offset]

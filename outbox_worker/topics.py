@@ -1,4 +1,4 @@
-"""The topics: made where they are missing, checked where they are not, and their ends read."""
+"""The topics: made where they are missing, and described where they are not."""
 
 import asyncio
 import time
@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
@@ -23,9 +22,6 @@ T = TypeVar("T")
 ADMIN_TIMEOUT_S = 15
 BEHIND_S = 5
 ASK_AGAIN_S = 0.05
-READ_TIMEOUT_S = 15
-FETCH_BYTES = 4 << 20
-FETCH_RECORDS = 10_000
 REPLICATION = 3
 LEAST_IN_SYNC = "2"
 # A topic from its beginning rebuilds the database, so nothing is ever dropped from it:
@@ -156,98 +152,3 @@ async def administration(client: dict[str, Any]) -> AsyncIterator[Topics]:
     except AttributeError as error:  # aiokafka asks nobody where no controller is known
         message = "no controller is known"
         raise KafkaError(message) from error
-
-
-@asynccontextmanager
-async def _reader(client: dict[str, Any], isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """Yield a consumer without a group, that raises where there is nothing to read."""
-    async with asyncio.timeout(READ_TIMEOUT_S), _consumer(client, isolation) as consumer:
-        yield consumer
-
-
-def _consumer(client: dict[str, Any], isolation: str) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
-        **client,
-        isolation_level=isolation,
-        auto_offset_reset="none",
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=FETCH_BYTES,
-    )
-
-
-async def end_offsets(client: dict[str, Any], topic: str, partitions: int) -> dict[int, int]:
-    """Return the offset after the last record of each partition."""
-    async with _reader(client, "read_uncommitted") as consumer:
-        places = [TopicPartition(topic, partition) for partition in range(partitions)]
-        ends = await consumer.end_offsets(places)
-    return {place.partition: offset for place, offset in ends.items()}
-
-
-async def start_offsets(
-    client: dict[str, Any], topic: str, end_of: Mapping[int, int], since_ms: int | None
-) -> dict[int, int]:
-    """Return the offset of each partition's first record with that time or a later one.
-
-    The end where there is none; without a time the offset of the very first record.
-    """
-    ends = {TopicPartition(topic, partition): end for partition, end in end_of.items()}
-    async with _reader(client, "read_uncommitted") as consumer:
-        if since_ms is None:
-            firsts: dict[TopicPartition, int] = await consumer.beginning_offsets(list(ends))
-        else:
-            found = await consumer.offsets_for_times(dict.fromkeys(ends, since_ms))
-            firsts = {place: at.offset for place, at in found.items() if at is not None}
-    return {place.partition: min(firsts.get(place, end), end) for place, end in ends.items()}
-
-
-async def last_value(client: dict[str, Any], topic: str) -> bytes | None:
-    """Return the value of the last committed record of a topic with one partition, None without.
-
-    An error is an error, never "nothing there".
-    """
-    place = TopicPartition(topic, 0)
-    async with _reader(client, "read_committed") as consumer:
-        consumer.assign([place])
-        first = (await consumer.beginning_offsets([place]))[place]
-        end = (await consumer.end_offsets([place]))[place]
-        # Transactions' markers and aborted records have offsets too: step back until one is found.
-        step = 10
-        while True:
-            start = max(first, end - step)
-            value = await _last_between(consumer, place, start, end)
-            if value is not None or start == first:
-                return value
-            step *= 10
-
-
-async def _last_between(
-    consumer: AIOKafkaConsumer, place: TopicPartition, start: int, end: int
-) -> bytes | None:
-    """Return the last record's value from start on, once the consumer has come to end."""
-    consumer.seek(place, start)
-    value: bytes | None = None
-    while await consumer.position(place) < end:
-        for records in (await consumer.getmany(place, timeout_ms=200)).values():
-            value = records[-1].value
-    return value
-
-
-async def between(
-    client: dict[str, Any], topic: str, start_of: Mapping[int, int], end_of: Mapping[int, int]
-) -> AsyncIterator[list[Any]]:
-    """Yield the committed records from the start to the end of each partition; in order within each.
-
-    The ends should be those of uncommitted records: for a moment after a commit its markers
-    are still on their way, and committed records seem to end before it.
-    """
-    ends = {TopicPartition(topic, partition): end for partition, end in end_of.items()}
-    places = list(ends)
-    async with _consumer(client, "read_committed") as consumer:
-        consumer.assign(places)
-        for place in places:
-            consumer.seek(place, start_of[place.partition])
-        while [place for place in places if await consumer.position(place) < ends[place]]:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                fetched = await consumer.getmany(timeout_ms=200, max_records=FETCH_RECORDS)
-            for place, records in fetched.items():
-                yield [record for record in records if record.offset < ends[place]]

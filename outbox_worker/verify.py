@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 import typer
 
-from outbox_worker import terminal, topics
-from outbox_worker.progress import Progress
+from outbox_worker import reading, terminal, topics
 from outbox_worker.records import partition_of
 from outbox_worker.registration import RefusedError, Registration, registered
 from outbox_worker.sessions import connect, disconnect
@@ -115,12 +114,12 @@ async def verify(settings: Settings, *, whole: bool = False, shown: bool = False
     async with topics.administration(client) as admin:
         partitions = await admin.partitions(topic)
     # The ends after the cursor: what it covers is before them.
-    ends = await topics.end_offsets(client, topic, partitions)
+    ends = await reading.end_offsets(client, topic, partitions)
     since_ms = None if since is None else int(since.timestamp() * 1000)
-    starts = await topics.start_offsets(client, topic, ends, since_ms)
+    starts = await reading.start_offsets(client, topic, ends, since_ms)
     total = sum(ends.values()) - sum(starts.values())
     with terminal.progress_bar("topic", total, shown=shown) as step:
-        async for records in topics.between(client, topic, starts, ends):
+        async for records in reading.between(client, topic, starts, ends):
             for record in records:
                 checker.take(record)
             step(len(records))
@@ -136,17 +135,16 @@ async def _outbox(settings: Settings, *, shown: bool) -> Published:
         if registration is None:
             message = "this outbox has never been relayed"
             raise RefusedError(message)
-        value = await topics.last_value(
+        progress = await reading.progress(
             settings.kafka_client(), registration.progress_topic(settings.topic)
         )
-        if value is None:
+        if progress is None:
             return Published(registration, {}, oldest)
-        cursor = msgspec.json.decode(value, type=Progress).cursor
         known: dict[str, Known] = {}
         with terminal.progress_bar("outbox", None, shown=shown) as step:
             async with connection.transaction(readonly=True):
                 async for row in connection.cursor(
-                    PUBLISHED, *_arguments(cursor), prefetch=PREFETCH
+                    PUBLISHED, *_arguments(progress.cursor), prefetch=PREFETCH
                 ):
                     known[row["id"]] = Known(
                         row["position"], _digest(row["key"].encode(), row["payload"])

@@ -72,8 +72,9 @@ async def committed(kafka: str, topic: str, count: int) -> list[bytes]:
 
 
 async def last_progress(settings: Settings) -> bytes | None:
-    """Return what a take-over finds."""
-    return await admin.last_value(settings.kafka_client(), RELAY.progress_topic(settings.topic))
+    """Return the last committed value of the progress topic."""
+    values = await topics.payloads(settings.bootstrap_servers, RELAY.progress_topic(settings.topic))
+    return values[-1] if values else None
 
 
 async def until_progress(settings: Settings, value: bytes) -> None:

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from outbox_worker.progress import Progress, decide_start
+from outbox_worker.progress import KEY, Progress, decide_start, parse
 from outbox_worker.registration import Place, RefusedError
 from outbox_worker.window import BEGINNING, Snapshot
 
@@ -49,6 +49,32 @@ def test_checkpoint_is_the_second_choice(
     assert reason in start.reason
 
 
+def test_stale_record_gives_way_to_the_checkpoint() -> None:
+    """A record from before the newest checkpoint would publish again what came between them."""
+    later = msgspec.structs.replace(RECORD, checkpoint="def", s0="120:120:", events=1_001)
+    start = decide_start(RECORD, later, HERE, record_checkpoint_known=True)
+    assert (start.source, start.cursor, start.events) == ("checkpoint", later.cursor, 1_001)
+    assert "older than the checkpoint" in start.reason
+
+
+@pytest.mark.parametrize(
+    "checkpoint", [{"checkpoint": "def"}, {"events": 1_000}, {"checkpoint": "def", "events": 990}]
+)
+def test_record_as_new_as_the_checkpoint_is_not_stale(checkpoint: dict[str, object]) -> None:
+    """Between record and checkpoint nothing was published: the record is exact."""
+    newest = msgspec.structs.replace(CHECKPOINT, **{"events": 1_000, **checkpoint})
+    start = decide_start(RECORD, newest, HERE, record_checkpoint_known=True)
+    assert (start.source, start.cursor) == ("progress", RECORD.cursor)
+
+
+@pytest.mark.parametrize("record", [RECORD, None, FOREIGN])
+def test_hidden_end_of_the_topic_is_not_trusted(record: Progress | None) -> None:
+    """If an open transaction may hide newer records, the checkpoint is where to start."""
+    start = decide_start(record, CHECKPOINT, HERE, record_checkpoint_known=True, read_to_end=False)
+    assert (start.source, start.cursor) == ("checkpoint", CHECKPOINT.cursor)
+    assert "transaction" in start.reason
+
+
 def test_beginning_where_neither_has_ever_been() -> None:
     """A relay that never published begins with the first row."""
     start = decide_start(None, None, HERE, record_checkpoint_known=False)
@@ -70,7 +96,56 @@ def test_another_databases_progress_is_refused(
 def test_record_survives_its_own_json() -> None:
     """What is written to the progress topic is read back as it was."""
     record = msgspec.structs.replace(RECORD, s1="100:110:", after=(2**63 - 1, 7))
-    assert msgspec.json.decode(msgspec.json.encode(record), type=Progress) == record
+    assert parse(KEY, msgspec.json.encode(record)) == record
+
+
+def changed(**fields: object) -> bytes:
+    """Return a record's JSON with other fields."""
+    return msgspec.json.encode(msgspec.to_builtins(RECORD) | fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (None, msgspec.json.encode(RECORD)),
+        (b"other", msgspec.json.encode(RECORD)),
+        (KEY, None),
+        (KEY, b""),
+        (KEY, b"not JSON"),
+        (KEY, b"null"),
+        (KEY, b"[]"),
+        (KEY, b"{}"),
+        (KEY, b"\x00\x1b[2J"),
+        (KEY, b'"\xff\xfe"'),
+        (KEY, b"[" * 100_000),
+        (KEY, changed(s0="nonsense")),
+        (KEY, changed(s0="1:2")),
+        (KEY, changed(s0="0:5:")),
+        (KEY, changed(s0="-5:5:")),
+        (KEY, changed(s0="9:5:")),
+        (KEY, changed(s0="1:18446744073709551616:")),
+        (KEY, changed(s0="1:9:7,5")),
+        (KEY, changed(s0="1:9:5,5")),
+        (KEY, changed(s0="3:9:2")),
+        (KEY, changed(s0="3:9:9")),
+        (KEY, changed(s0="1:" + "9" * 5_000 + ":")),
+        (KEY, changed(s1="")),
+        (KEY, changed(after=[-1, 0])),
+        (KEY, changed(after=[0, 2**63])),
+        (KEY, changed(after=[0])),
+        (KEY, changed(offsets={"0": -1})),
+        (KEY, changed(offsets={"x": 1})),
+        (KEY, changed(events="many")),
+        (KEY, changed(events=-1)),
+        (KEY, changed(checkpoint="\x00")),
+        (KEY, changed(checkpoint=None)),
+        (KEY, changed(database_oid=2**40)),
+        (KEY, changed(at=None)),
+    ],
+)
+def test_stray_record_is_no_progress(key: bytes | None, value: bytes | None) -> None:
+    """What Postgres or the worker could not take is not a progress record."""
+    assert parse(key, value) is None
 
 
 @pytest.mark.parametrize(

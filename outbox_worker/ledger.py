@@ -1,0 +1,140 @@
+"""The leader's books: what it has published, and the copies of that in the database.
+
+A copy, the checkpoint, is written every 10 s of work.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Self
+
+import asyncpg
+import msgspec
+
+from outbox_worker.progress import Progress, Start
+from outbox_worker.registration import Place, read_place
+from outbox_worker.window import BEGINNING, Cursor
+
+NEWEST_CHECKPOINT = """
+SELECT system_identifier, database_oid::bigint AS database_oid, cursor::text AS cursor
+FROM outbox_checkpoints
+WHERE relay = $1
+ORDER BY id DESC
+LIMIT 1
+"""
+
+CHECKPOINT_EXISTS = """
+SELECT EXISTS (
+    SELECT FROM outbox_checkpoints
+    WHERE relay = $1 AND cursor ->> 'checkpoint' = $2
+)
+"""
+
+WRITE_CHECKPOINT = """
+INSERT INTO outbox_checkpoints (relay, system_identifier, database_oid, timeline, cursor)
+VALUES ($1, $2, $3::bigint::oid, $4, $5::text::jsonb)
+RETURNING id
+"""
+
+# The newest is the only one that is ever read; a few more tell an operator the history.
+CHECKPOINTS_KEPT = 360
+PRUNE_CHECKPOINTS = """
+DELETE FROM outbox_checkpoints
+WHERE relay = $1 AND id < $2
+"""
+
+Session = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+
+
+class Checkpoints:
+    """The copies in the database, over the leader's session."""
+
+    def __init__(self, session: Session, relay: str, place: Place) -> None:
+        self._session = session
+        self._relay = relay
+        self.place = place
+
+    @classmethod
+    async def of(cls, session: Session, relay: str) -> Self:
+        """Look up where the database lives now."""
+        async with session() as connection:
+            return cls(session, relay, await read_place(connection))
+
+    async def newest(self) -> Progress | None:
+        """Return the newest checkpoint."""
+        async with self._session() as connection:
+            row = await connection.fetchrow(NEWEST_CHECKPOINT, self._relay)
+        return None if row is None else msgspec.json.decode(row["cursor"], type=Progress)
+
+    async def cursor(self) -> Cursor:
+        """Return the newest checkpoint's cursor; the beginning where there is none."""
+        checkpoint = await self.newest()
+        return BEGINNING if checkpoint is None else checkpoint.cursor
+
+    async def known(self, token: str) -> bool:
+        """Whether the database holds the checkpoint of this token."""
+        async with self._session() as connection:
+            return bool(await connection.fetchval(CHECKPOINT_EXISTS, self._relay, token))
+
+    async def write(self, progress: Progress) -> None:
+        """Add a checkpoint; durable when this returns."""
+        place = self.place
+        text = msgspec.json.encode(progress).decode()
+        async with self._session() as connection:
+            number = await connection.fetchval(
+                WRITE_CHECKPOINT,
+                self._relay,
+                place.system_identifier,
+                place.database_oid,
+                place.timeline,
+                text,
+            )
+            await connection.execute(PRUNE_CHECKPOINTS, self._relay, number - CHECKPOINTS_KEPT)
+
+
+class Ledger:
+    """What one leader has published, and the records that say so."""
+
+    def __init__(self, checkpoints: Checkpoints, start: Start) -> None:
+        self._checkpoints = checkpoints
+        self._offsets = dict(start.offsets)
+        self._events = start.events
+        self._checkpoint = ""
+        self.unchecked = 0  # events since the last checkpoint
+        self.cursor = start.cursor
+
+    def record(self, cursor: Cursor, events: int) -> Progress:
+        """Return the record that goes out with a batch of so many events."""
+        place = self._checkpoints.place
+        return Progress(
+            system_identifier=place.system_identifier,
+            database_oid=place.database_oid,
+            timeline=place.timeline,
+            checkpoint=self._checkpoint,
+            s0=str(cursor.s0),
+            s1=None if cursor.s1 is None else str(cursor.s1),
+            after=cursor.after,
+            offsets=self._offsets,
+            events=self._events + events,
+            at=time.time(),
+        )
+
+    def published(self, cursor: Cursor, events: int, offsets: Mapping[int, int]) -> None:
+        """Take note of a batch that is committed, with the highest offset of each partition."""
+        self.cursor = cursor
+        self._events += events
+        self.unchecked += events
+        self._offsets.update(offsets)
+
+    def passed(self, cursor: Cursor) -> None:
+        """Take note of a page without rows: the end of a window."""
+        self.cursor = cursor
+
+    async def checkpoint(self) -> None:
+        """Write the cursor to the database; later records name this checkpoint."""
+        token = secrets.token_hex(8)
+        record = self.record(self.cursor, 0)
+        await self._checkpoints.write(msgspec.structs.replace(record, checkpoint=token))
+        self._checkpoint = token
+        self.unchecked = 0

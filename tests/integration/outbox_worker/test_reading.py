@@ -1,0 +1,150 @@
+"""Bounded reads of a topic: they end, and say why, whatever stands in the topic."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from outbox_worker import reading
+from outbox_worker.progress import KEY, Progress
+from tests import topics
+
+STRAYS: list[tuple[bytes | None, bytes | None]] = [
+    (KEY, b"not JSON"),
+    (KEY, b"{}"),
+    (KEY, None),
+    (b"other", b"1"),
+    (None, bytes(500_000)),
+]
+RECORD = Progress(
+    system_identifier="7001",
+    database_oid=16_384,
+    timeline="00000001",
+    checkpoint="abc",
+    s0="100:105:100,103",
+    s1=None,
+    after=(0, 0),
+    offsets={0: 41},
+    events=7,
+    at=0.0,
+)
+
+
+@pytest.fixture
+async def client(kafka: str, topic: str) -> dict[str, Any]:
+    """Return what clients are made with, for a Kafka that has the topic, of one partition."""
+    await topics.make(kafka, topic, 1, {})
+    return {"bootstrap_servers": kafka}
+
+
+@pytest.fixture
+async def producer(client: dict[str, Any]) -> AsyncIterator[AIOKafkaProducer]:
+    """Yield a producer without transactions."""
+    async with AIOKafkaProducer(**client) as producer:
+        yield producer
+
+
+async def write(producer: AIOKafkaProducer, topic: str, *records: Progress) -> None:
+    """Put progress records on the topic."""
+    for record in records:
+        await producer.send_and_wait(topic, key=KEY, value=msgspec.json.encode(record))
+
+
+@asynccontextmanager
+async def open_transaction(client: dict[str, Any], topic: str) -> AsyncIterator[None]:
+    """Keep a stranger's transaction open, with one record, until the context ends."""
+    stranger = AIOKafkaProducer(**client, transactional_id=uuid4().hex)
+    async with stranger:
+        await stranger.begin_transaction()
+        await stranger.send_and_wait(topic, b"a stranger's")
+        yield
+        await stranger.abort_transaction()
+
+
+@pytest.mark.parametrize("count", [1, 30])
+async def test_strays_are_skipped(
+    client: dict[str, Any], topic: str, producer: AIOKafkaProducer, count: int
+) -> None:
+    """The last progress record is found behind whatever else is on its topic."""
+    await write(producer, topic, RECORD)
+    for key, value in STRAYS * count:
+        await producer.send_and_wait(topic, key=key, value=value)
+    found = await reading.last_progress(client, topic, patience_s=0)
+    assert (found.record, found.hidden_from) == (RECORD, None)
+    assert sorted(found.strays) == [*range(1, 1 + len(STRAYS) * count)]
+
+
+async def test_topic_of_strays_has_no_record(
+    client: dict[str, Any], topic: str, producer: AIOKafkaProducer
+) -> None:
+    """Where all is stray, there is no progress record."""
+    for key, value in STRAYS:
+        await producer.send_and_wait(topic, key=key, value=value)
+    found = await reading.last_progress(client, topic, patience_s=0)
+    assert (found.record, found.hidden_from) == (None, None)
+
+
+async def test_open_transaction_hides_later_records(
+    client: dict[str, Any], topic: str, producer: AIOKafkaProducer
+) -> None:
+    """A read that cannot come to the end says from which offset on; at the end it finds all."""
+    later = msgspec.structs.replace(RECORD, events=8)
+    await write(producer, topic, RECORD)
+    async with open_transaction(client, topic):
+        await write(producer, topic, later)
+        found = await reading.last_progress(client, topic, patience_s=0.5)
+        assert found == (RECORD, 1, [])
+    found = await reading.last_progress(client, topic, patience_s=10)
+    assert found.record == later
+    assert found.hidden_from is None
+
+
+async def test_transaction_that_ends_in_time_is_waited_for(
+    client: dict[str, Any], topic: str, producer: AIOKafkaProducer
+) -> None:
+    """A read waits until the last stable offset has come to the end."""
+    later = msgspec.structs.replace(RECORD, events=8)
+    await write(producer, topic, RECORD)
+    async with open_transaction(client, topic):
+        await write(producer, topic, later)
+        reader = asyncio.create_task(reading.last_progress(client, topic, patience_s=60))
+    found = await reader
+    assert (found.record, found.hidden_from) == (later, None)
+
+
+async def test_open_transaction_ends_a_read_between_offsets(
+    client: dict[str, Any],
+    topic: str,
+    producer: AIOKafkaProducer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The records before the transaction come, then an error names partition and offset."""
+    monkeypatch.setattr(reading, "STALLED_S", 1)
+    await write(producer, topic, RECORD)
+    records: list[Any] = []
+    async with open_transaction(client, topic):
+        ends = await reading.end_offsets(client, topic, 1)
+        with pytest.raises(reading.ReadStalledError) as stalled:  # noqa: PT012 - a loop raises
+            async for some in reading.between(client, topic, {0: 0}, ends):
+                records += some
+    assert f"partition 0 of {topic} beyond offset 1: a producer's transaction" in str(stalled.value)
+    assert [record.offset for record in records] == [0]
+
+
+async def test_progress_behind_an_open_transaction_is_not_guessed(
+    client: dict[str, Any],
+    topic: str,
+    producer: AIOKafkaProducer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Commands end with the partition and the offset, in place of an old record."""
+    monkeypatch.setattr(reading, "PATIENCE_S", 1)
+    await write(producer, topic, RECORD)
+    async with open_transaction(client, topic):
+        with pytest.raises(reading.ReadStalledError, match=f"partition 0 of {topic} .* offset 1"):
+            await reading.progress(client, topic)
