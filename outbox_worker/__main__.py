@@ -125,4 +125,4 @@ app.command("rebase")(rebase.command)
 app.command("doctor")(doctor.command)
 
 if __name__ == "__main__":
-    app(prog_name="python -m outbox_worker")
+    terminal.main(app, "python -m outbox_worker")

@@ -1,5 +1,6 @@
 """`replay`: publishes again what the outbox still holds, with the same ids, marked as a replay."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -8,12 +9,13 @@ import msgspec
 import typer
 
 from outbox_worker import terminal
-from outbox_worker.courier import Courier
+from outbox_worker.courier import Courier, problem_of
 from outbox_worker.registration import registered
 from outbox_worker.sessions import connect, disconnect
 from outbox_worker.settings import Settings
 
-MARK = "replay"
+HEADERS = [("replay", b"true")]
+DOCUMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 PAGE_ROWS = 2_000
 TIMEOUT_S = 600
 
@@ -22,6 +24,11 @@ COUNT = """
 SELECT count(*)
 FROM outbox
 WHERE created_at >= $1 AND created_at < $2 AND ($3::text IS NULL OR split_part(key, '/', 2) = $3)
+"""
+
+OLDEST = """
+SELECT min(created_at)
+FROM outbox
 """
 
 ROWS = """
@@ -40,12 +47,13 @@ class Selection(msgspec.Struct):
     document: str | None
 
 
-class Report(msgspec.Struct):
-    """What was or would be published."""
+class Report(msgspec.Struct, omit_defaults=True):
+    """What was or would be published; without events, how far back the outbox goes."""
 
     topic: str
     events: int
     published: bool
+    oldest_event: datetime | None = None
 
 
 def command(  # noqa: PLR0913 - one parameter for each option
@@ -60,25 +68,53 @@ def command(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Publish again what the outbox still holds: same ids, header `replay: true`."""
     settings = terminal.settings()
-    selection = Selection(_moment(since, "--from"), _moment(until, "--to"), document)
-    report = Report(topic or f"{settings.topic}.replay", 0, published=False)
-    report.events = terminal.carry_out(count(settings, selection))
+    selection = Selection(_time(since, "--from"), _time(until, "--to"), document)
+    report = Report(f"{settings.topic}.replay" if topic is None else topic, 0, published=False)
+    _check(settings, selection, report.topic)
+    report.events, report.oldest_event = terminal.carry_out(count(settings, selection))
     if report.events and not dry_run:
         terminal.confirmed(f"Publish {report.events} events to {report.topic}?", yes=yes)
         work = replay(settings, selection, report, shown=not as_json)
-        report.events = terminal.carry_out(work)
+        report.events = terminal.carry_out(
+            work, unfinished=f"{report.topic} has a part of the events: replay them again"
+        )
         report.published = True
     terminal.show(report, _print, as_json=as_json)
 
 
-async def count(settings: Settings, selection: Selection) -> int:
-    """Return how many events are meant."""
+def _check(settings: Settings, selection: Selection, topic: str) -> None:
+    """End with 2 where the options cannot mean anything."""
+    since, until, document = selection.since, selection.until, selection.document
+    if problem := problem_of(topic):
+        terminal.fail(f"--topic: {topic!r} {problem}", terminal.USAGE)
+    if topic == f"{settings.topic}.snapshot":
+        terminal.fail(f"--topic: {topic} is for snapshots: name another one", terminal.USAGE)
+    if since >= until:
+        terminal.fail(
+            f"--from {since.isoformat()} is not before --to {until.isoformat()}: exchange them",
+            terminal.USAGE,
+        )
+    if since > datetime.now(UTC):
+        terminal.fail(
+            f"--from {since.isoformat()} is in the future: name an earlier time", terminal.USAGE
+        )
+    if document is not None and not DOCUMENT_ID.fullmatch(document):
+        terminal.fail(
+            f"--document: {document!r} is no document's id: use 1 to 128 of A-Z a-z 0-9 _ - ., "
+            "the first a letter or digit",
+            terminal.USAGE,
+        )
+
+
+async def count(settings: Settings, selection: Selection) -> tuple[int, datetime | None]:
+    """Return how many events are selected; where there are none, the time of the oldest of all."""
     connection = await connect(settings.session_database_url, "replay", timeout_s=TIMEOUT_S)
     try:
         total: int = await connection.fetchval(COUNT, *_arguments(selection))
+        oldest = None if total else await connection.fetchval(OLDEST)
     finally:
         await disconnect(connection)
-    return total
+    return total, oldest
 
 
 async def replay(
@@ -88,7 +124,7 @@ async def replay(
     connection = await connect(settings.session_database_url, "replay", timeout_s=TIMEOUT_S)
     try:
         relay = await registered(connection)
-        async with await Courier.to(settings, report.topic, MARK, relay) as courier:
+        async with await Courier.to(settings, report.topic, HEADERS, relay) as courier:
             with terminal.progress_bar("replay", report.events, shown=shown) as step:
                 return await _send(connection, selection, courier, step)
     finally:
@@ -112,14 +148,26 @@ def _arguments(selection: Selection) -> tuple[datetime, datetime, str | None]:
     return selection.since, selection.until, selection.document
 
 
-def _moment(text: str, option: str) -> datetime:
+def _time(text: str, option: str) -> datetime:
+    """Return a time in UTC."""
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        terminal.fail(f"{option}: {text} is no moment in ISO 8601", terminal.USAGE)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the year 1 or 9999 may be left by the change to UTC
+        terminal.fail(
+            f"{option}: {text} is no moment in ISO 8601: write it like 2030-01-31T12:00:00Z",
+            terminal.USAGE,
+        )
 
 
 def _print(report: Report) -> None:
-    done = "published to" if report.published else "would be published to"
-    terminal.say(f"{report.events} events {done} {report.topic}")
+    if report.events:
+        done = "published to" if report.published else "would be published to"
+        terminal.say(f"{report.events} events {done} {report.topic}")
+    elif report.oldest_event:
+        terminal.say(
+            "no events: the outbox holds none that were selected; its oldest event is of "
+            f"{report.oldest_event.isoformat()}"
+        )
+    else:
+        terminal.say("no events: the outbox is empty")

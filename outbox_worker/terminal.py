@@ -1,6 +1,7 @@
-"""What every command shares at a terminal: settings, one line for an error, JSON or text, a bar."""
+"""What the commands have in common: settings, one line for an error, JSON or text, a progress bar."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -22,12 +23,45 @@ T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
 FAILED = 1
 USAGE = 2
+# Typer's own base class of usage errors; which module has it depends on Typer's version.
+UsageError: Any = typer.BadParameter.__base__
+JSON_OPTION = "--json"
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Json = Annotated[bool, typer.Option(JSON_OPTION, help="Print one JSON object instead of text.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 console = Console(highlight=False)
 Step = Callable[[int], None]
+
+
+def main(app: typer.Typer, name: str) -> NoReturn:
+    """Run the command line and exit: 0, 1 if it failed, 2 for wrong usage. An error is one line."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()  # here, because a failure at the interpreter's end is a traceback
+    except UsageError as error:
+        text = error.format_message()
+        if text and "\n" not in text:  # else the help, shown because no command was given
+            _report(
+                f"{text.rstrip('.')}; see {error.ctx.command_path if error.ctx else name} --help"
+            )
+        code = USAGE
+    except typer.Abort:
+        _report("nothing was done")
+        code = FAILED
+    except OSError as error:
+        code = FAILED
+        _discard_output()
+        if not isinstance(error, BrokenPipeError):  # as after `| head`: the reader has seen enough
+            typer.echo(f"outbox_worker: the output cannot be written: {error.strerror}", err=True)
+    sys.exit(code)
+
+
+def _discard_output() -> None:
+    """Let the interpreter's last flush of standard output succeed."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def settings() -> Settings:
@@ -39,27 +73,44 @@ def settings() -> Settings:
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
-    """End with one clear line."""
-    typer.echo(f"outbox_worker: {message}", err=True)
+    """End with one clear line; with --json, standard output gets an object with the same text."""
+    _report(message)
     raise typer.Exit(code)
 
 
-def carry_out(work: Coroutine[Any, Any, T]) -> T:
-    """Return what the work returns, or end with one line about what is in its way."""
+def _report(message: str) -> None:
+    message = _printable(message)
+    typer.echo(f"outbox_worker: {message}", err=True)
+    if JSON_OPTION in sys.argv:
+        typer.echo(msgspec.json.encode({"error": message}).decode())
+
+
+def _printable(text: str) -> str:
+    """Return the text in one line of valid Unicode: an argument may hold any byte."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
+    """Return what the work returns, or end with one line about what is in its way.
+
+    `unfinished` is added to that line: what an interruption leaves behind.
+    """
     logs.configure()
+    after = f"; {unfinished}" if unfinished else ""
     try:
         return asyncio.run(work)
     except (RefusedError, UnusableUrlError) as refusal:
         fail(str(refusal))
     except KeyboardInterrupt:
-        fail("interrupted")
+        fail(f"interrupted{after}")
     except (*ERRORS, KafkaError) as error:
-        fail(said(error))
+        fail(f"{said(error)}{after}")
 
 
 def said(error: BaseException) -> str:
-    """Return an error in one piece: its kind, and its words where it has any."""
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    """Return an error in one line: its kind, and the first line of its text if it has any."""
+    text = str(error).partition("\n")[0]  # Postgres' further lines quote rows
+    return f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def show(report: R, text: Callable[[R], None], *, as_json: bool) -> None:
@@ -79,9 +130,9 @@ def confirmed(question: str, *, yes: bool) -> None:
     """Ask, unless told not to; end with 1 at a no, and where nobody can be asked."""
     if yes:
         return
-    if not sys.stdin.isatty():
-        fail(f"{question} Say --yes to go on")
-    if not typer.confirm(question):
+    if sys.stdin is None or not sys.stdin.isatty():
+        fail(f"{question} There is no terminal to ask at: say --yes to go on")
+    if not typer.confirm(question, err=True):
         fail("nothing was done")
 
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -105,6 +106,14 @@ class Topics:
 
         error, entries = await _heard_of(ask)
         return {} if error else {name: value for name, value, *_ in entries}
+
+    async def delete_records(self, topic: str, end_of: Mapping[int, int]) -> None:
+        """Delete the records of each partition that lie before its offset."""
+        ends = {
+            TopicPartition(topic, partition): RecordsToDelete(end)
+            for partition, end in end_of.items()
+        }
+        await self._admin.delete_records(ends)
 
     async def brokers(self) -> int:
         """Return how many brokers there are."""

@@ -6,10 +6,11 @@ import jsonschema_rs
 import msgspec
 
 from service.described.events import EVENT_TYPES, event_schema
+from service.described.snapshots import MARKER_TYPES, marker_schema
 
 _SCHEMAS: Final = {
     schema["$id"]: jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
-    for schema in map(event_schema, EVENT_TYPES)
+    for schema in (*map(event_schema, EVENT_TYPES), *map(marker_schema, MARKER_TYPES))
 }
 
 

@@ -5,6 +5,13 @@ from typing import Any, Final
 from service.core.events import CONTENT_TYPE, EventType, Key, Traceparent
 from service.described.events import EVENT_TYPES, KINDS, example, payload_schema
 from service.described.schemas import inlined
+from service.described.snapshots import (
+    CHANNEL,
+    MARKER_TYPES,
+    MarkerType,
+    marker_message,
+    snapshot_headers,
+)
 from service.described.words import EVENTS, LICENCE, VERSION
 
 TOPIC: Final = "document-links"
@@ -13,12 +20,6 @@ TOPIC: Final = "document-links"
 REPLAY: Final = (
     "On an event that an operator has published again, by default to `<topic>.replay`: it has the "
     "id and the version that it had the first time."
-)
-SNAPSHOT: Final = (
-    "On an event of a snapshot, by default in `<topic>.snapshot`: one for each active link. Its id "
-    "is a UUIDv5, the same in every snapshot at that version; all links of a document have the "
-    "document's present `document_version`. Apply a snapshot whole, then live events with a "
-    "higher version."
 )
 
 
@@ -47,7 +48,8 @@ def asyncapi() -> dict[str, Any]:
                         "topicConfiguration": {"cleanup.policy": ["delete"], "retention.ms": -1},
                     }
                 },
-            }
+            },
+            "documentLinksSnapshot": _snapshot_channel(),
         },
         "operations": {
             "publishLinkEvents": {
@@ -58,13 +60,39 @@ def asyncapi() -> dict[str, Any]:
                 "messages": [
                     {"$ref": f"#/channels/documentLinks/messages/{name}"} for name in names
                 ],
-            }
+            },
+            "publishSnapshot": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/documentLinksSnapshot"},
+                "summary": "All active links, for a new subscriber.",
+                "description": "When an operator asks for it.",
+                "messages": [
+                    {"$ref": f"#/channels/documentLinksSnapshot/messages/{name}"}
+                    for name in (_name("document.linked"), *map(_name, MARKER_TYPES))
+                ],
+            },
         },
         "components": {"messages": {_name(each): _message(each) for each in EVENT_TYPES}},
     }
 
 
-def _name(event_type: EventType) -> str:
+def _snapshot_channel() -> dict[str, Any]:
+    """Return the channel of snapshots; its markers are no events of the live topic."""
+    address = f"{TOPIC}.snapshot"
+    linked = _name("document.linked")
+    return {
+        "address": address,
+        "title": "Snapshot of the document links",
+        "description": CHANNEL,
+        "messages": {
+            linked: {"$ref": f"#/components/messages/{linked}"},
+            **{_name(each): marker_message(each) for each in MARKER_TYPES},
+        },
+        "bindings": {"kafka": {"bindingVersion": "0.5.0", "topic": address}},
+    }
+
+
+def _name(event_type: EventType | MarkerType) -> str:
     """Return the type as an identifier: `document.link_updated` is `documentLinkUpdated`."""
     first, *rest = event_type.replace(".", "_").split("_")
     return first + "".join(word.capitalize() for word in rest)
@@ -74,7 +102,7 @@ def _marks(event_type: EventType) -> dict[str, Any]:
     """Return the headers by which events are told that did not come straight from a change."""
     marks = {"replay": _mark(REPLAY)}
     if event_type == "document.linked":
-        marks["snapshot"] = _mark(SNAPSHOT)
+        marks |= snapshot_headers()
     return marks
 
 

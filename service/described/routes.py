@@ -11,6 +11,8 @@ from service.described.asyncapi import asyncapi
 from service.described.events import EVENT_TYPES, event_schema
 from service.described.kept import JSON, SCHEMA, Kept, kept_json
 from service.described.openapi import openapi
+from service.described.schemas import Schema
+from service.described.snapshots import MARKER_TYPES, marker_schema
 from service.edge.call import Call
 from service.edge.public import Page, PublicPath
 
@@ -21,7 +23,9 @@ class Described:
     def __init__(self) -> None:
         self.openapi_document: Kept
         self._asyncapi = kept_json(asyncapi())
-        self._schemas = {name: kept_json(event_schema(name), SCHEMA) for name in EVENT_TYPES}
+        schemas: dict[str, Schema] = {name: event_schema(name) for name in EVENT_TYPES}
+        schemas |= {name: marker_schema(name) for name in MARKER_TYPES}
+        self._schemas = {name: kept_json(schema, SCHEMA) for name, schema in schemas.items()}
         self._page = page.page()
         self._files = page.files()
 

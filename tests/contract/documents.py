@@ -8,6 +8,7 @@ import httpx
 
 from service.app import build
 from service.described.events import EVENT_TYPES
+from service.described.snapshots import MARKER_TYPES
 from service.settings import read_settings
 from tests.contract.compatibility import OpenApiChange, event_breaks
 
@@ -15,7 +16,7 @@ PUBLISHED: Final = Path(__file__).with_name("published")
 PATHS: Final = {
     "openapi.json": "/openapi.json",
     "asyncapi.json": "/asyncapi.json",
-    **{f"{name}.json": f"/schemas/{name}.json" for name in EVENT_TYPES},
+    **{f"{name}.json": f"/schemas/{name}.json" for name in (*EVENT_TYPES, *MARKER_TYPES)},
 }
 """Where the service serves each file."""
 

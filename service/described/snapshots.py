@@ -1,0 +1,149 @@
+"""A snapshot of all links, which an operator of the worker publishes: its two markers and its topic."""
+
+from typing import Any, Final, Literal, get_args
+
+from msgspec import Raw, Struct
+
+from service.core.events import CONTENT_TYPE, Timestamp, Uuid
+from service.described.examples import TIME
+from service.described.schemas import DIALECT, Schema, inlined
+
+MarkerType = Literal["snapshot.began", "snapshot.ended"]
+
+MARKER_TYPES: Final[tuple[MarkerType, ...]] = get_args(MarkerType)
+SNAPSHOT_ID: Final = "0d5a3e9c-4c55-4f0e-9a53-0c8c1e1f4a0b"
+
+SNAPSHOT: Final = (
+    "On every record of a snapshot, by default in `<topic>.snapshot`: an event for each active link, "
+    "between a `snapshot.began` and a `snapshot.ended` in every partition. An event's id is a UUIDv5, "
+    "the same in every snapshot at that version; all links of a document have the document's present "
+    "`document_version`. Apply a snapshot whole, then live events with a higher version."
+)
+SNAPSHOT_ID_SAYS: Final = "Which snapshot: the `snapshot_id` of its markers. Two are never mixed."
+CHANNEL: Final = """\
+One snapshot of all active links: it takes the place of an earlier one. In each partition: \
+`snapshot.began`, one `document.linked` for each active link, `snapshot.ended`, all with one \
+`snapshot-id` in their headers.
+
+At `snapshot.began` start with nothing, and forget a snapshot that has not ended. Collect the records \
+with its `snapshot-id`; hold back others. At `snapshot.ended` they are the state of the partition's \
+documents: a document that is not among them has no active link. Then apply live events, from the \
+offsets in `continue_from` on, whose `document_version` is above the one that the snapshot gave the \
+document; of a document that is not among them, all.
+"""
+_SAYS: Final[dict[MarkerType, str]] = {
+    "snapshot.began": "A snapshot begins in this partition",
+    "snapshot.ended": "A snapshot is complete in this partition",
+}
+
+
+class BeganData(Struct, frozen=True):
+    """Which snapshot, and from which offset of each partition the live topic goes on after it."""
+
+    snapshot_id: Uuid
+    partition: int
+    live_topic: str
+    continue_from: dict[str, int]
+
+
+class EndedData(Struct, frozen=True):
+    """Which snapshot, and how many events lie between its markers in this partition."""
+
+    snapshot_id: Uuid
+    partition: int
+    links: int
+
+
+class Marker(Struct, frozen=True):
+    """A marker (CloudEvents 1.0, with the extension partitioning)."""
+
+    specversion: Literal["1.0"]
+    id: Uuid
+    source: str
+    type: MarkerType
+    subject: Uuid
+    time: Timestamp
+    datacontenttype: Literal["application/json"]
+    dataschema: str
+    partitionkey: Uuid
+    data: Raw
+    """BeganData or EndedData, as the type says."""
+
+
+_DATA: Final = {"snapshot.began": BeganData, "snapshot.ended": EndedData}
+
+
+def marker_schema(marker_type: MarkerType) -> Schema:
+    """Return the JSON Schema of a marker, as it is served and as its `dataschema` names it."""
+    return {
+        "$schema": DIALECT,
+        "$id": _dataschema(marker_type),
+        **_payload_schema(marker_type),
+        "examples": [marker_example(marker_type)],
+    }
+
+
+def marker_example(marker_type: MarkerType) -> dict[str, Any]:
+    """Return a marker of the type."""
+    details: dict[str, Any] = {"links": 2}
+    if marker_type == "snapshot.began":
+        details = {"live_topic": "document-links", "continue_from": {"0": 17, "1": 0}}
+    return {
+        "specversion": "1.0",
+        "id": "5f1c7d0e-0f52-5c4b-8a39-6d1f0c5b2e47",
+        "source": f"/snapshots/{SNAPSHOT_ID}",
+        "type": marker_type,
+        "subject": SNAPSHOT_ID,
+        "time": TIME,
+        "datacontenttype": "application/json",
+        "dataschema": _dataschema(marker_type),
+        "partitionkey": SNAPSHOT_ID,
+        "data": {"snapshot_id": SNAPSHOT_ID, "partition": 0, **details},
+    }
+
+
+def marker_message(marker_type: MarkerType) -> dict[str, Any]:
+    """Return the AsyncAPI message of a marker."""
+    headers = {"content-type": CONTENT_TYPE, "snapshot": "true", "snapshot-id": SNAPSHOT_ID}
+    return {
+        "name": marker_type,
+        "title": marker_type,
+        "summary": f"{_SAYS[marker_type]}.",
+        "contentType": CONTENT_TYPE,
+        "headers": {
+            "type": "object",
+            "properties": {
+                "content-type": {"type": "string", "const": CONTENT_TYPE},
+                **snapshot_headers(),
+            },
+            "required": ["content-type", "snapshot", "snapshot-id"],
+        },
+        "payload": _payload_schema(marker_type),
+        "bindings": {"kafka": {"bindingVersion": "0.5.0", "key": inlined(Uuid)}},
+        "examples": [{"headers": headers, "payload": marker_example(marker_type)}],
+    }
+
+
+def snapshot_headers() -> Schema:
+    """Return the headers by which a snapshot's records are told."""
+    return {
+        "snapshot": {"type": "string", "const": "true", "description": SNAPSHOT},
+        "snapshot-id": {**inlined(Uuid), "description": SNAPSHOT_ID_SAYS},
+    }
+
+
+def _payload_schema(marker_type: MarkerType) -> Schema:
+    schema = inlined(Marker)
+    properties = schema["properties"]
+    properties["type"] = {"const": marker_type}
+    properties["dataschema"] = {"const": _dataschema(marker_type)}
+    properties["data"] = inlined(_DATA[marker_type])
+    schema["title"] = marker_type
+    schema["description"] = (
+        f"{_SAYS[marker_type]}. Attributes and fields may be added; ignore unknown ones."
+    )
+    return schema
+
+
+def _dataschema(marker_type: MarkerType) -> str:
+    return f"urn:document-links:{marker_type}:1"
