@@ -75,6 +75,7 @@ def build(settings: Settings) -> Starlette:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)  # also one that has failed
+            await keys.close()
             await limiter.close()
 
     routes: list[BaseRoute] = [

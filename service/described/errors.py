@@ -24,7 +24,7 @@ _MEANING: Final = {
     "conflict": "The id is taken, by a deleted document too.",
     "precondition_failed": "The document is not at a revision that If-Match names.",
     "payload_too_large": "The body is over 1 MiB.",
-    "unsupported_media_type": "The body is not declared as JSON in UTF-8.",
+    "unsupported_media_type": "The body is not declared as JSON in UTF-8, or has a content coding.",
     "idempotency_mismatch": "The Idempotency-Key was used before, with another request.",
     "rate_limited": "The key's calls are used up for now.",
     "headers_too_large": "Request line and headers are over 64 KiB.",
@@ -36,6 +36,7 @@ _OWN_HEADERS: Final = {
     "invalid_key": ("WWW-Authenticate",),
     "method_not_allowed": ("Allow",),
     "request_timeout": ("Retry-After",),
+    "unsupported_media_type": ("Accept-Encoding",),
     "rate_limited": ("Retry-After",),
     "unavailable": ("Retry-After",),
 }

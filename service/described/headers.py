@@ -66,7 +66,8 @@ REQUEST_HEADERS: Final[dict[str, Schema]] = {
     ),
     "Traceparent": _request_header(
         "traceparent",
-        "W3C Trace Context, handed on to the events. A malformed one is ignored.",
+        "W3C Trace Context, handed on to the events as version 00: a later version is read by its "
+        "first four fields. An invalid one, and one in several lines, is ignored.",
         {"type": "string", "example": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
     ),
 }
@@ -94,6 +95,9 @@ RESPONSE_HEADERS: Final[dict[str, Schema]] = {
     ),
     "Retry-After": _header("Seconds to wait before the next try.", {**_COUNT, "minimum": 1}),
     "WWW-Authenticate": _header("How to send a key.", {"type": "string"}),
+    "Accept-Encoding": _header(
+        "Where a content coding was the reason: `identity`.", {"type": "string"}, required=False
+    ),
     "Allow": _header("The methods that the path takes.", {"type": "string"}),
     "ETag": _header(
         "The document's revision, for If-Match; not on a replayed answer.",

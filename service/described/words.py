@@ -11,8 +11,13 @@ API: Final = """\
 Links documents to business resources. Every change of a link is told to subscribers of a Kafka topic, \
 exactly once: see `/asyncapi.json`.
 
-**Keys.** `Authorization: Bearer wbk_…` or `X-API-KEY: wbk_…`, either one on every call. A key \
-belongs to a workspace and sees nothing of any other.
+**Keys.** `Authorization: Bearer wbk_…` or `X-API-KEY: wbk_…`, either one on every call. One valid \
+key is enough: an `Authorization` that is meant for a gateway is ignored beside a valid `X-API-KEY`. \
+If both hold a valid key, the one in `Authorization` counts. A key belongs to a workspace and sees \
+nothing of any other.
+
+**Bodies** are JSON in UTF-8 without a content coding. Parameters of `Content-Type` other than \
+`charset` are ignored.
 
 **Ids** of documents and entities are opaque: 1 to 128 of `A-Z a-z 0-9 _ - .`, the first a letter \
 or digit. A link has one id, a UUIDv7 that `/link` shows as `dlnk_` and 26 base32 characters; \

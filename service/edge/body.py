@@ -5,9 +5,11 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
+from service.edge.headers import charset_of
 from service.edge.problems import EdgeError
 
 MAX_BYTES: Final = 1 << 20
+ACCEPT_ENCODING: Final = (b"accept-encoding", b"identity")
 
 
 class Disconnected(Exception):  # noqa: N818 - nobody is left to answer
@@ -50,17 +52,23 @@ async def _read_on(message: Any, receive: Receive) -> bytes:  # noqa: ANN401 - a
 
 
 def check_content_type(headers: Mapping[bytes, bytes]) -> None:
-    """Accept JSON in UTF-8.
+    """Accept JSON in UTF-8 without a content coding; parameters other than charset are ignored.
 
     Raises:
         EdgeError: `unsupported_media_type`.
     """
+    codings = headers.get(b"content-encoding", b"")
+    if codings and {each.strip().lower() for each in codings.split(b",")} - {b"", b"identity"}:
+        raise EdgeError(
+            "unsupported_media_type",
+            "the body has a content coding: send it without one, and without `Content-Encoding`",
+            headers=[ACCEPT_ENCODING],
+        )
     given = headers.get(b"content-type", b"")
     if given == b"application/json":
         return
-    essence, _, parameters = given.lower().partition(b";")
-    charset = parameters.strip().removeprefix(b"charset=").strip(b'" ')
-    if essence.strip() != b"application/json" or charset not in {b"", b"utf-8", b"utf8"}:
+    media_type, charsets = charset_of(given)
+    if media_type != b"application/json" or charsets - {b"", b"utf-8", b"utf8"}:
         raise EdgeError(
             "unsupported_media_type", "send the body as `Content-Type: application/json` in UTF-8"
         )

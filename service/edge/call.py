@@ -8,12 +8,12 @@ from service.core.changes import Caller, Change
 from service.core.events import Cause
 from service.core.ids import request_id as new_request_id
 from service.core.requests import Idempotency, Reply, Request, Respond
+from service.edge.headers import traceparent_of
 from service.edge.problems import EdgeError, FieldError
 from service.store.keys import Key
 
 _valid_request_id = re.compile(rb"[A-Za-z0-9_.\-]{1,128}\Z").match
 _valid_idempotency_key = re.compile(rb"[\x21-\x7e]{1,255}\Z").match
-_valid_traceparent = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z").match
 _etag = re.compile(rb'\s*(W/)?"([^"]*)"\s*\Z').match
 
 
@@ -53,13 +53,11 @@ class Call:
     def caller(self) -> Caller:
         """On whose behalf a write is made, for its events."""
         traceparent = self.headers.get(b"traceparent")
-        if traceparent is not None and not _valid_traceparent(traceparent):
-            traceparent = None
         return Caller(
             self.key.workspace_id,
             self.key.id,
             self.request_id,
-            None if traceparent is None else traceparent.decode(),
+            None if traceparent is None else traceparent_of(traceparent),
         )
 
     @property

@@ -14,6 +14,7 @@ from service.edge.body import Disconnected
 from service.edge.call import Call
 from service.edge.cors import Cors, is_preflight
 from service.edge.endpoint import send_response
+from service.edge.headers import check_host, fields_of
 from service.edge.keys import KeyRing
 from service.edge.metrics import Metrics
 from service.edge.problems import EdgeError
@@ -51,12 +52,17 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        call = Call(scope["method"], scope["path"], scope["query_string"], dict(scope["headers"]))
+        fields = fields_of(scope["headers"])
+        call = Call(scope["method"], scope["path"], scope["query_string"], fields)
         scope["call"] = call
         response = _Response(send, call.request_id)
         call.response_headers = response.headers
         try:
-            if self._cors is not None and await self._answer_preflight(call, response):
+            if self._cors is not None:
+                response.headers += self._cors.headers(call)
+            check_host(fields, scope["http_version"])
+            if self._cors is not None and is_preflight(call):
+                await send_response(response.send, 204, [], b"")
                 return
             if call.path.startswith("/v1/"):
                 await self._admit(call, response)
@@ -72,15 +78,6 @@ class Gate:
         self._metrics.observe(scope, response.status, time.perf_counter() - started)
         if log.isEnabledFor(logging.DEBUG):
             _log_access(call, response.status, started)
-
-    async def _answer_preflight(self, call: Call, response: "_Response") -> bool:
-        """Let browsers of the known origins read the response; a preflight is answered here."""
-        if self._cors is not None:
-            response.headers += self._cors.headers(call)
-        if not is_preflight(call):
-            return False
-        await send_response(response.send, 204, [], b"")
-        return True
 
     async def _admit(self, call: Call, response: "_Response") -> None:
         """Let the call in if its key is good and has calls left in this window."""

@@ -1,6 +1,8 @@
 """API keys: who is let in, to what, for how long."""
 
 import asyncio
+import secrets
+import string
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,8 +13,9 @@ import asyncpg
 import httpx
 import pytest
 
+from service.edge import keys as edge_keys
 from service.store.database import Database
-from service.store.keys import create_key
+from service.store.keys import Key, create_key, find_keys
 from tests.api import BOTH_SCOPES, Api, Link, Service, new_key, seed
 from tests.waiting import until
 
@@ -78,6 +81,154 @@ async def test_what_is_no_key_is_401(stranger: httpx.AsyncClient, database: str)
     assert refused.json()["code"] == "invalid_key"
     assert "x-ratelimit-limit" not in refused.headers
     assert refused.headers["x-request-id"] == refused.json()["request_id"]
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        ["Basic dXNlcjpwYXNzd29yZA=="],
+        ["Bearer eyJhbGciOiJIUzI1NiJ9.e30.abc"],
+        ["Bearer {unknown}"],
+        ["Bearer {expired}"],
+        ['Digest username="a", realm="b"'],
+        ["AWS4-HMAC-SHA256 Credential=x/y, SignedHeaders=host, Signature=z"],
+        ["Negotiate x", "Basic y"],
+        [""],
+    ],
+)
+async def test_somebody_elses_authorization_does_no_harm(
+    stranger: httpx.AsyncClient, database: str, authorization: list[str]
+) -> None:
+    """A valid X-API-KEY is enough, whatever a gateway or another service has put beside it."""
+    async with Database(database, pool_size=1) as pool:
+        past = datetime.now(UTC) - timedelta(days=1)
+        expired = await create_key(
+            pool, "test", scopes=BOTH_SCOPES, rate_limit=None, expires_at=past
+        )
+    values = [
+        each.replace("{unknown}", wrong_key()).replace("{expired}", expired)
+        for each in authorization
+    ]
+    lines = [("Authorization", value) for value in values]
+    key = await new_key(database)
+    answer = await stranger.get(LINKS, headers=[*lines, ("X-API-KEY", key)])
+    assert answer.status_code == 200
+    assert (await stranger.get(LINKS, headers=lines)).status_code == 401
+
+
+async def test_one_valid_key_among_several_lines_is_enough(
+    stranger: httpx.AsyncClient, database: str
+) -> None:
+    """Repeated lines, and lines that a proxy has folded into one, are looked through in order."""
+    key, unknown = await new_key(database), wrong_key()
+    for lines in (
+        [("Authorization", "Basic eDp5"), ("Authorization", f"Bearer {key}")],
+        [("Authorization", f"Bearer {key}"), ("Authorization", "Basic eDp5")],
+        [("Authorization", f"Basic eDp5, Bearer {key}")],
+        [("Authorization", f"BEARER \t {key} ")],
+        [("X-API-KEY", unknown), ("X-API-KEY", key)],
+        [("X-API-KEY", f"{unknown}, {key}")],
+        [("Authorization", f"Bearer {key}"), ("X-API-KEY", "another-service-s")],
+        [("Authorization", f"Bearer {key}"), ("X-API-KEY", unknown)],
+    ):
+        assert (await stranger.get(LINKS, headers=lines)).status_code == 200, lines
+
+
+async def test_of_two_valid_keys_authorization_counts(
+    stranger: httpx.AsyncClient, database: str
+) -> None:
+    """A call with two valid keys is made with the one in Authorization."""
+    one, other = await new_key(database), await new_key(database, "another")
+    headers = [("X-API-KEY", other), ("Authorization", f"Bearer {one}")]
+    assert (
+        await stranger.get(LINKS, headers=headers)
+    ).status_code == 200  # `another` has no document
+    swapped = [("X-API-KEY", one), ("Authorization", f"Bearer {other}")]
+    assert (await stranger.get(LINKS, headers=swapped)).status_code == 404
+
+
+def wrong_key() -> str:
+    """Return a well-formed key that nobody has."""
+    letters = string.ascii_letters + string.digits
+    return "wbk_" + "".join(secrets.choice(letters) for _ in range(52))
+
+
+async def test_thousands_of_wrong_keys_are_looked_up_together(
+    stranger: httpx.AsyncClient, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,000 wrong keys at once take one query at a time and few in all; valid keys are served."""
+    running: list[int] = []
+    most = 0
+
+    async def counted(pool: Database, digests: list[bytes]) -> dict[bytes, Key]:
+        nonlocal most
+        running.append(len(digests))
+        most = max(most, len(running) - finished)
+        try:
+            return await find_keys(pool, digests)
+        finally:
+            done()
+
+    finished = 0
+
+    def done() -> None:
+        nonlocal finished
+        finished += 1
+
+    monkeypatch.setattr(edge_keys, "find_keys", counted)
+    known, new = await new_key(database), await new_key(database)
+    assert await status(stranger, x_api_key=known) == 200
+    flood = [asyncio.create_task(status(stranger, x_api_key=wrong_key())) for _ in range(2000)]
+    good = [await status(stranger, x_api_key=known) for _ in range(20)]
+    assert await status(stranger, x_api_key=new) == 200  # one that has to be looked up
+    assert good == [200] * 20
+    assert set(await asyncio.gather(*flood)) == {401}
+    assert most == 1
+    assert len(running) <= 50
+    assert sum(running) == 2002
+
+
+async def test_a_wrong_key_is_asked_for_once(
+    stranger: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls at the same time with one wrong key share one look-up, and later calls its answer."""
+    asked: list[bytes] = []
+
+    async def noted(pool: Database, digests: list[bytes]) -> dict[bytes, Key]:
+        asked.extend(digests)
+        return await find_keys(pool, digests)
+
+    monkeypatch.setattr(edge_keys, "find_keys", noted)
+    began, wrong = time.monotonic(), wrong_key()
+    answers = await asyncio.gather(*(status(stranger, x_api_key=wrong) for _ in range(50)))
+    answers += [await status(stranger, x_api_key=wrong)]
+    assert set(answers) == {401}
+    assert len(asked) <= 1 + (time.monotonic() - began) // edge_keys.UNKNOWN_S
+
+
+async def test_the_oldest_wrong_key_makes_room(
+    stranger: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the memory of wrong keys is full, one is forgotten and not all."""
+    asked = 0
+
+    async def counted(pool: Database, digests: list[bytes]) -> dict[bytes, Key]:
+        nonlocal asked
+        asked += len(digests)
+        return await find_keys(pool, digests)
+
+    monkeypatch.setattr(edge_keys, "find_keys", counted)
+    monkeypatch.setattr(edge_keys, "MAX_UNKNOWN", 3)
+    monkeypatch.setattr(edge_keys, "UNKNOWN_S", 600.0)
+    wrong = [wrong_key() for _ in range(4)]
+    for key in wrong:
+        await status(stranger, x_api_key=key)
+    assert asked == 4
+    for key in wrong[1:]:
+        await status(stranger, x_api_key=key)
+    assert asked == 4  # they are remembered
+    await status(stranger, x_api_key=wrong[0])
+    assert asked == 5
 
 
 @pytest.mark.parametrize(("scope", "read", "write"), [(READ, 200, 403), (WRITE, 403, 201)])

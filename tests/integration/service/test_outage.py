@@ -53,6 +53,8 @@ async def test_it_comes_back_with_the_database(server: PostgresServer, service: 
     assert {answer.headers["retry-after"] for answer in answers} == {"1"}
     assert await status(api.client, "/readyz") == 503
     assert await status(api.client, "/healthz") == 200
+    unchecked = {"Authorization": f"Bearer wbk_{'y' * 52}"}  # beside a key that is known
+    assert (await api.client.get("/v1/nothing", headers=unchecked)).status_code == 404
     server.start()
     assert await until(lambda: linked(api))
     assert await status(api.client, "/readyz") == 200
