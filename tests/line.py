@@ -2,8 +2,10 @@
 
 import asyncio
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Self
 
 PRODUCE = 0
@@ -16,19 +18,31 @@ _HEADER = struct.Struct(">hhi")  # api key, its version, correlation id
 Watch = Callable[[str, int], Awaitable[bool]]
 
 
+@dataclass
+class _Connection:
+    """What the line knows of one connection."""
+
+    keys: dict[int, int] = field(default_factory=dict)  # of requests, by their correlation id
+    used_at: float = field(default_factory=time.monotonic)
+    forgotten: bool = False
+
+
 class Line:
     """A proxy on a port of its own, to a server that may change.
 
     delay_s holds everything up; `silent` lets nothing through and keeps connections open, as a
     network does that drops packets; `cut` resets every connection; `watch` sees each Kafka
     request and response ("request" or "response", API key) before it is passed on, and says
-    whether it is.
+    whether it is. `forget_after_s` is what a NAT or a balancer does: a connection that was idle for
+    longer stays open and passes nothing on any more; `forgotten` counts those.
     """
 
     def __init__(self, host: str, port: int, own_port: int = 0) -> None:
         self.target = (host, port)
         self.delay_s = 0.0
         self.watch: Watch | None = None
+        self.forget_after_s: float | None = None
+        self.forgotten = 0
         self._own_port = own_port
         self._open = asyncio.Event()
         self._open.set()
@@ -83,10 +97,10 @@ class Line:
         up_writer: asyncio.StreamWriter,
     ) -> None:
         """Pass on both ways, until either side ends."""
-        keys: dict[int, int] = {}
+        connection = _Connection()
         ways = [
-            asyncio.create_task(self._pump("request", reader, up_writer, keys)),
-            asyncio.create_task(self._pump("response", up_reader, writer, keys)),
+            asyncio.create_task(self._pump("request", reader, up_writer, connection)),
+            asyncio.create_task(self._pump("response", up_reader, writer, connection)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -101,20 +115,30 @@ class Line:
         way: str,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        keys: dict[int, int],
+        connection: _Connection,
     ) -> None:
         while True:
             if self.watch is None:
                 data = await reader.read(_CHUNK)
             else:
-                data = await self._frame(way, reader, keys)
+                data = await self._frame(way, reader, connection.keys)
             if not data:
                 return
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
             await self._open.wait()
-            writer.write(data)
-            await writer.drain()
+            if not self._forgets(connection):
+                writer.write(data)
+                await writer.drain()
+
+    def _forgets(self, connection: _Connection) -> bool:
+        """Whether the connection has been idle for too long, now or before."""
+        now = time.monotonic()
+        idle_s, connection.used_at = now - connection.used_at, now
+        if self.forget_after_s is not None and idle_s > self.forget_after_s:
+            self.forgotten += not connection.forgotten
+            connection.forgotten = True
+        return connection.forgotten
 
     async def _frame(self, way: str, reader: asyncio.StreamReader, keys: dict[int, int]) -> bytes:
         """Return one Kafka request or response, unless the watch keeps it back."""
