@@ -29,9 +29,9 @@ CONNECT_TIMEOUT_S = 4
 IDLE_S = 1.0
 # A new connection costs little, so a slow answer need not be waited for.
 ANSWER_TIMEOUT_S = 0.5
-# A request that is not answered in time: its connection is closed and it is sent again. Brokers
-# that move leaders and addresses are followed within the age of what the client knows of them.
-LIMITS = {"request_timeout_ms": 8_000, "metadata_max_age_ms": 30_000}
+# For every client. A request without an answer in this time is sent again on a new connection: it
+# may be on one that a network forgot. New addresses of brokers are learnt within the metadata's age.
+LIMITS = {"request_timeout_ms": 5_000, "metadata_max_age_ms": 30_000}
 
 
 class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no types

@@ -23,6 +23,7 @@ class _Connection:
     """What the line knows of one connection."""
 
     keys: dict[int, int] = field(default_factory=dict)  # of requests, by their correlation id
+    made_at: float = field(default_factory=time.monotonic)
     used_at: float = field(default_factory=time.monotonic)
     forgotten: bool = False
 
@@ -34,7 +35,8 @@ class Line:
     network does that drops packets; `cut` resets every connection; `watch` sees each Kafka
     request and response ("request" or "response", API key) before it is passed on, and says
     whether it is. `forget_after_s` is what a NAT or a balancer does: a connection that was idle for
-    longer stays open and passes nothing on any more; `forgotten` counts those.
+    longer stays open and passes nothing on any more, and so does each one that is open when
+    `forget` is called; `forgotten` counts those on which something was sent afterwards.
     """
 
     def __init__(self, host: str, port: int, own_port: int = 0) -> None:
@@ -43,6 +45,7 @@ class Line:
         self.watch: Watch | None = None
         self.forget_after_s: float | None = None
         self.forgotten = 0
+        self._forgot_at = 0.0
         self._own_port = own_port
         self._open = asyncio.Event()
         self._open.set()
@@ -71,6 +74,10 @@ class Line:
             self._open.clear()
         else:
             self._open.set()
+
+    def forget(self) -> None:
+        """Pass nothing on any more on the connections that are open now."""
+        self._forgot_at = time.monotonic()
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -132,10 +139,11 @@ class Line:
                 await writer.drain()
 
     def _forgets(self, connection: _Connection) -> bool:
-        """Whether the connection has been idle for too long, now or before."""
+        """Whether the connection is one that passes nothing on."""
         now = time.monotonic()
         idle_s, connection.used_at = now - connection.used_at, now
-        if self.forget_after_s is not None and idle_s > self.forget_after_s:
+        too_idle = self.forget_after_s is not None and idle_s > self.forget_after_s
+        if too_idle or connection.made_at < self._forgot_at:
             self.forgotten += not connection.forgotten
             connection.forgotten = True
         return connection.forgotten

@@ -1,20 +1,32 @@
-"""The relay over SASL_SSL: it starts, is taken over from and stops as fast as in plain text."""
+"""The relay over SASL_SSL: it starts, hands over, recovers and stops as fast as in plain text.
 
+tests/faults has the long cases.
+"""
+
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import asyncpg
 import pytest
 
-from tests import load
+from tests import load, outbox, topics
 from tests.brokers import Broker, tls_broker_behind_a_line
 from tests.line import Line
+from tests.waiting import FAULT_S, last
 from tests.worker import Worker
 
 # Each deadline is the one in plain text, with a margin for this machine's other tests.
 START_S = 6
 TAKE_OVER_S = 4
 STOP_S = 6
+RECOVERY_S = 10
+FIRST_EVENT_S = 3
+FORGOTTEN_AFTER_S = 2
+# One thread that stays: a broker ends with the thread that started it.
+BESIDE = ThreadPoolExecutor(max_workers=1)
 
 pytestmark = pytest.mark.xdist_group("TLS")
 
@@ -26,15 +38,13 @@ def broker() -> Iterator[Broker]:
         yield broker
 
 
-@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
 async def test_starts_is_taken_over_from_and_stops_in_time(
-    database: str, broker: Broker, line: Line, mechanism: str
+    database: str, broker: Broker, line: Line
 ) -> None:
     """Over TLS a first worker leads, a second one takes over after a kill, and then stops."""
     topic = database.rpartition("/")[2]
     await load.prepare(database)
-    settings = {**broker.settings, "KAFKA_SASL_MECHANISM": mechanism}
-    kafka = f"127.0.0.1:{line.port}"
+    settings, kafka = broker.settings, f"127.0.0.1:{line.port}"
     began = time.monotonic()
     with Worker(database, kafka, topic, **settings) as first:
         await first.leading()
@@ -52,3 +62,39 @@ async def test_starts_is_taken_over_from_and_stops_in_time(
             began = time.monotonic()
             assert second.end(timeout_s=60) == 0
             assert time.monotonic() - began < STOP_S
+
+
+async def test_killed_broker_comes_back(database: str, broker: Broker, line: Line) -> None:
+    """Within 10 s of the broker's start events flow again; nothing is lost or comes twice."""
+    topic = database.rpartition("/")[2]
+    await load.prepare(database)
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
+        await worker.leading()
+        async with load.writers(lambda: database, 1):
+            await worker.wait_published(20)
+            broker.cluster.kill()
+            await last(FAULT_S)
+            await asyncio.get_running_loop().run_in_executor(BESIDE, broker.cluster.start)
+            began = time.monotonic()
+            await worker.wait_working()
+            assert time.monotonic() - began < RECOVERY_S
+        await load.reckon(database, broker.inside, topic)
+
+
+async def test_idle_connections_are_forgotten_on_the_way(
+    database: str, broker: Broker, line: Line
+) -> None:
+    """The first event after a quiet spell is there within 3 s, and no error is told."""
+    topic = database.rpartition("/")[2]
+    line.forget_after_s = FORGOTTEN_AFTER_S
+    connection = await asyncpg.connect(database)
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
+        await worker.leading()
+        await last(FORGOTTEN_AFTER_S + 1)
+        await outbox.insert_events(connection, 1)
+        began = time.monotonic()
+        await topics.wait_for_count(broker.inside, topic, 1)
+        assert time.monotonic() - began < FIRST_EVENT_S
+        assert line.forgotten
+        assert "worker.failing" not in worker.output()
+    await connection.close()
