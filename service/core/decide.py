@@ -25,7 +25,8 @@ from service.core.changes import (
     Triple,
     Unlink,
 )
-from service.core.errors import NotFound, PreconditionFailed, Refusal
+from service.core.errors import NotFound, Refusal
+from service.core.preconditions import Preconditions
 
 
 class State(Struct):
@@ -214,9 +215,9 @@ def decide(
     changes: Sequence[Change],
     *,
     atomic: bool = True,
-    revisions: frozenset[int] | None = None,
+    preconditions: Preconditions | None = None,
 ) -> list[Outcome | Refusal]:
-    """Fold the changes in order; `revisions` are those that the first one's document may have.
+    """Fold the changes in order; the preconditions are on the document of the first one.
 
     With `atomic`, the first refusal is raised and nothing is kept; otherwise it is the outcome of
     its change, and the others are carried out.
@@ -234,22 +235,10 @@ def decide(
             if atomic:
                 raise
             outcomes.append(refusal)
-    if revisions is not None:
-        check_revision(draft.state.documents[changes[0].triple.document], revisions)
+    if preconditions is not None:
+        preconditions.check(draft.state.documents[changes[0].triple.document])
     draft.keep()
     return outcomes
-
-
-def check_revision(document: DocumentState, accepted: frozenset[int]) -> None:
-    """Hold the document against an If-Match.
-
-    Raises:
-        PreconditionFailed: somebody has written to it since.
-    """
-    if document.revision not in accepted:
-        raise PreconditionFailed(
-            f'the document is at revision "{document.revision}" now: read it again'
-        )
 
 
 def missing_entity(triple: Triple) -> str:

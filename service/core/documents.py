@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from service.core import ids
 from service.core.changes import Caller, DocumentKey, DocumentState, LinkRow, Outcome, Triple
-from service.core.decide import Draft, check_revision
-from service.core.errors import Conflict, NotFound, PreconditionFailed
+from service.core.decide import Draft
+from service.core.errors import Conflict, NotFound
 from service.core.events import Cause
+from service.core.preconditions import Preconditions
 from service.core.requests import Idempotency, Reply
 
 Operation = Literal["create", "put", "update", "delete", "restore"]
@@ -83,10 +84,7 @@ class DocumentOutcome(Struct):
 
 
 class DocumentRequest(Struct, frozen=True, kw_only=True):
-    """A write to a whole document. `respond` and `revisions` are as in core.requests.Request.
-
-    With `must_exist` any revision will do, as long as there is one: `If-Match: *`.
-    """
+    """A write to a whole document; `respond` is called as that of core.requests.Request is."""
 
     caller: Caller
     operation: Operation
@@ -94,8 +92,7 @@ class DocumentRequest(Struct, frozen=True, kw_only=True):
     respond: Callable[[DocumentOutcome], Reply]
     fields: Fields = Fields()
     edits: LinkEdits = LinkEdits()
-    revisions: frozenset[int] | None = None
-    must_exist: bool = False
+    preconditions: Preconditions | None = None
     idempotency: Idempotency | None = None
 
     @property
@@ -127,7 +124,7 @@ def decide_document(
     else:
         row = _with_fields(row, request.fields)
         outcomes = _edit_links(draft, request.edits)
-    _check_precondition(request, row_before, made=made)
+    _check_preconditions(request, row_before, made=made)
     if not made and not draft.outbox and same_fields(row, row_before):
         draft.documents.clear()  # nothing to write
     draft.keep()
@@ -173,14 +170,14 @@ def _admit(request: DocumentRequest, before: DocumentRow | None, *, made: bool) 
     return before
 
 
-def _check_precondition(request: DocumentRequest, before: DocumentRow, *, made: bool) -> None:
-    """Hold the document against If-Match: last of all, since a caller has to know what is missing."""
-    if made and (request.must_exist or request.revisions is not None):
-        raise PreconditionFailed(
-            f"document {request.document_id!r} does not exist, so it has no revision"
-        )
-    if request.revisions is not None:
-        check_revision(DocumentState(before.version, before.revision), request.revisions)
+def _check_preconditions(request: DocumentRequest, before: DocumentRow, *, made: bool) -> None:
+    """Check them last of all, since a caller has to know what is missing."""
+    if request.preconditions is None:
+        return
+    # To be restored, a document that is deleted has to exist: there its revision counts.
+    deleted = before.deleted_at is not None and request.operation != "restore"
+    document = None if made else DocumentState(before.version, before.revision, deleted)
+    request.preconditions.check(document)
 
 
 def _delete(draft: Draft, row: DocumentRow) -> tuple[DocumentRow, list[Outcome]]:

@@ -1,13 +1,14 @@
 """A caller's write, as the write path takes it: changes, conditions, and how to answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from service.core.changes import Caller, Change, Outcome
+from service.core.changes import Caller, Change, DocumentKey, DocumentState, Outcome
 from service.core.errors import Refusal
 from service.core.events import Cause
+from service.core.preconditions import Preconditions
 
 
 class Reply(NamedTuple):
@@ -26,14 +27,16 @@ class Idempotency(NamedTuple):
     fingerprint: bytes
 
 
-Respond = Callable[[list[Outcome | Refusal]], Reply]
+Documents = Mapping[DocumentKey, DocumentState]
+Respond = Callable[[list[Outcome | Refusal], Documents], Reply]
+"""From the outcomes, and the documents as they are after them, to the reply."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
     """A list of changes to links of documents that exist: the kind that is written in groups.
 
     `respond` is called inside the transaction, since its reply may have to be stored in it; it must
-    not do I/O. `revisions` are those of the first change's document that If-Match accepts; None: any.
+    not do I/O. The preconditions are on the first change's document.
     """
 
     caller: Caller
@@ -41,5 +44,5 @@ class Request(Struct, frozen=True, kw_only=True):
     changes: Sequence[Change]
     respond: Respond
     atomic: bool = True
-    revisions: frozenset[int] | None = None
+    preconditions: Preconditions | None = None
     idempotency: Idempotency | None = None

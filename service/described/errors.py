@@ -22,7 +22,7 @@ _MEANING: Final = {
     "method_not_allowed": "The path takes other methods, as `Allow` says.",
     "request_timeout": "The body did not end in time.",
     "conflict": "The id is taken, by a deleted document too.",
-    "precondition_failed": "The document is not at a revision that If-Match names.",
+    "precondition_failed": "The document is not in the state that If-Match or If-None-Match requires.",
     "payload_too_large": "The body is over 1 MiB.",
     "unsupported_media_type": "The body is not declared as JSON in UTF-8, or has a content coding.",
     "idempotency_mismatch": "The Idempotency-Key was used before, with another request.",
@@ -55,7 +55,7 @@ _EVERY_CALL: Final = {
 }
 _WITH_BODY: Final = {"payload_too_large", "unsupported_media_type", "request_timeout"}
 _EVERY_WRITE: Final = {"idempotency_mismatch"}
-_PUBLIC: Final = ("method_not_allowed", "headers_too_large", "internal")
+_PUBLIC: Final = ("validation_error", "method_not_allowed", "headers_too_large", "internal")
 
 
 def codes_of(endpoint: Endpoint) -> list[str]:

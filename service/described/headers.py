@@ -49,14 +49,20 @@ REQUEST_HEADERS: Final[dict[str, Schema]] = {
     ),
     "IfMatch": _request_header(
         "If-Match",
-        "The document's `ETag` as last seen, several of them, or `*`: any other revision is refused "
-        "(412).",
+        "The document's `ETag` as last seen, or several of them: any other revision is refused (412). "
+        "`*`: the document has to exist. A tag that a proxy has weakened counts as the strong one.",
         {"type": "string"},
     ),
     "IfNoneMatch": _request_header(
         "If-None-Match",
-        "The `ETag` of the text that you have: 304 if it is unchanged.",
+        "The `ETag` of what you have, or several of them: 304 if it is unchanged.",
         {"type": "string"},
+    ),
+    "IfNoneMatchWrite": _request_header(
+        "If-None-Match",
+        "`*`: refused (412) if the document exists. Entity tags: refused if it is at one of them. "
+        "If-Match counts first.",
+        {"type": "string", "example": "*"},
     ),
     "RequestId": _request_header(
         "X-Request-ID",

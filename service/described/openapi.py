@@ -28,7 +28,7 @@ from service.described.headers import (
     references,
 )
 from service.described.schemas import Schema, components, inlined, without_null
-from service.edge.endpoint import WRITE, Endpoint
+from service.edge.endpoint import READ, WRITE, Endpoint
 from service.edge.pages import PageQuery
 from service.edge.problems import Problem
 from service.edge.public import Page
@@ -112,7 +112,7 @@ def _parameters(call: DescribedCall) -> list[Schema]:
     if call.endpoint.scope == WRITE:
         names.append("IdempotencyKey")
     if PreconditionFailed in call.endpoint.refusals:
-        names.append("IfMatch")
+        names += ["IfMatch", "IfNoneMatch" if call.endpoint.scope == READ else "IfNoneMatchWrite"]
     if isinstance(call.endpoint, Page) and call.endpoint.kept:
         names.append("IfNoneMatch")
     return [
@@ -148,7 +148,9 @@ def _responses(endpoint: Endpoint, refer: Reference) -> Schema:
     if endpoint.query is not None and issubclass(endpoint.query.shape, PageQuery):
         headers.append("Link")
     successes = {
-        str(status): _response(status, _json(shape, refer), shape.__doc__ or "", headers)
+        str(status): _response(status, {}, "", headers)
+        if shape is None
+        else _response(status, _json(shape, refer), shape.__doc__ or "", headers)
         for status, shape in sorted(endpoint.replies.items())
     }
     return successes | problem_references(codes_of(endpoint))

@@ -27,8 +27,11 @@ both forms are accepted everywhere.
 call that changes something is carried out once, and its first answer is given again for 24 hours \
 (`Idempotent-Replayed: true`).
 
-**Concurrent edits.** `ETag` is a document's revision; a write with `If-Match` is refused (412) if \
-somebody else has written since.
+**Conditional requests** (RFC 9110, section 13). `ETag` is a document's revision, which also links \
+and unlinks of it change; their answers carry it too. A write with `If-Match` is refused (412) if \
+somebody else has written since, and one with `If-None-Match: *` if the document exists. A read with \
+`If-None-Match` is 304 if nothing has changed. The conditions on dates are ignored, since no answer \
+has a `Last-Modified`; so are conditions on a batch and on lists, which are no single document.
 
 **Errors** are `application/problem+json` (RFC 9457), with a `code` to branch on and, for \
 `validation_error`, every field that is wrong. Checks come in this order: key, rate limit, path and \

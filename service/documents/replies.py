@@ -9,7 +9,7 @@ from service.core.documents import DocumentOutcome, DocumentRow
 from service.core.events import timestamp
 from service.core.requests import Reply
 from service.documents import messages
-from service.edge.messages import encode
+from service.edge.messages import encode, etag
 
 
 def changed(*, created: str, otherwise: str) -> Callable[[DocumentOutcome], Reply]:
@@ -25,7 +25,7 @@ def changed(*, created: str, otherwise: str) -> Callable[[DocumentOutcome], Repl
         message = created if outcome.created else otherwise
         shown = _shown(outcome.row, outcome.links)
         body = encode(messages.ChangedDocumentReply(shown, changes, message))
-        return Reply(201 if outcome.created else 200, body, _etag(outcome.row))
+        return Reply(201 if outcome.created else 200, body, (etag(outcome.row.revision),))
 
     return respond
 
@@ -45,12 +45,12 @@ def deleted(outcome: DocumentOutcome) -> Reply:
 def retrieved(row: DocumentRow, links: list[LinkRow]) -> Reply:
     """Answer a read."""
     body = encode(messages.DocumentReply(_shown(row, links), "Document retrieved"))
-    return Reply(200, body, _etag(row))
+    return Reply(200, body, (etag(row.revision),))
 
 
-def _etag(row: DocumentRow) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the header with the document's revision as a strong entity tag (RFC 9110, 8.8.3)."""
-    return ((b"etag", b'"%d"' % row.revision),)
+def unchanged(row: DocumentRow) -> Reply:
+    """Answer a read by someone who has the document already."""
+    return Reply(304, b"", (etag(row.revision),))
 
 
 def _texts(ids: list[UUID]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 from starlette.routing import Route
 
+from service.core.changes import DocumentState
 from service.core.documents import DocumentRequest, Fields, LinkEdits, Operation
 from service.core.errors import Conflict, NotFound, PreconditionFailed
 from service.core.ids import DOCUMENT_PREFIX, to_text, uuid7
@@ -75,8 +76,14 @@ class Documents:
 
     async def read(self, call: Call) -> Reply:
         """Read a document with its active links."""
-        key = (call.key.workspace_id, call.params["id"])
-        return replies.retrieved(*await read_document(self._database, key))
+        key, preconditions = (call.key.workspace_id, call.params["id"]), call.preconditions
+        row, links = await read_document(self._database, key)
+        if preconditions is not None:
+            document = DocumentState(row.version, row.revision)
+            preconditions.check_match(document)
+            if preconditions.is_known(document):
+                return replies.unchanged(row)
+        return replies.retrieved(row, links)
 
     async def find(self, call: Call, query: DocumentsQuery) -> Reply:
         """List the documents that are linked to a resource, oldest link first."""
@@ -106,8 +113,8 @@ def routes(documents: Documents) -> list[Route]:
     read = Endpoint(
         documents.read,
         scope=READ,
-        replies={200: messages.DocumentReply},
-        refusals=(NotFound,),
+        replies={200: messages.DocumentReply, 304: None},
+        refusals=(NotFound, PreconditionFailed),
         etag=True,
     )
     create = Endpoint(
@@ -147,8 +154,7 @@ def _request(call: Call, operation: Operation, document_id: str, **rest: Any) ->
         caller=call.caller,
         operation=operation,
         document_id=document_id,
-        revisions=call.revisions,
-        must_exist=call.must_exist,
+        preconditions=call.preconditions,
         idempotency=call.idempotency,
         **rest,
     )

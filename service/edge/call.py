@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from service.core.changes import Caller, Change
 from service.core.events import Cause
 from service.core.ids import request_id as new_request_id
+from service.core.preconditions import Preconditions
 from service.core.requests import Idempotency, Reply, Request, Respond
+from service.edge.conditions import preconditions_of
 from service.edge.headers import traceparent_of
 from service.edge.problems import EdgeError, FieldError
 from service.store.keys import Key
 
 _valid_request_id = re.compile(rb"[A-Za-z0-9_.\-]{1,128}\Z").match
 _valid_idempotency_key = re.compile(rb"[\x21-\x7e]{1,255}\Z").match
-_etag = re.compile(rb'\s*(W/)?"([^"]*)"\s*\Z').match
 
 
 class Call:
@@ -89,24 +90,18 @@ class Call:
             cause=cause,
             changes=changes,
             respond=respond,
-            revisions=self.revisions,
+            preconditions=self.preconditions,
             idempotency=self.idempotency,
         )
 
     @property
-    def must_exist(self) -> bool:
-        """Whether If-Match asks for any revision, but for one (RFC 9110, section 13.1.1)."""
-        return self.headers.get(b"if-match", b"").strip() == b"*"
+    def preconditions(self) -> Preconditions | None:
+        """The state of the document that If-Match and If-None-Match require; None: any.
 
-    @property
-    def revisions(self) -> frozenset[int] | None:
-        """The revisions that If-Match accepts; None if any will do."""
-        header = self.headers.get(b"if-match")
-        if header is None or header.strip() == b"*":
-            return None
-        matches = [_etag(part) for part in header.split(b",")]
-        strong = [match[2] for match in matches if match is not None and match[1] is None]
-        return frozenset(int(tag) for tag in strong if tag.isdigit() and len(tag) < 20)  # noqa: PLR2004 - a bigint has 19 digits
+        Raises:
+            EdgeError: one of them is malformed.
+        """
+        return preconditions_of(self.headers)
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:

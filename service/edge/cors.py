@@ -7,7 +7,8 @@ from service.edge.call import Call
 
 METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
 HEADERS: Final = (
-    b"Authorization, X-API-KEY, Content-Type, Idempotency-Key, If-Match, X-Request-ID, traceparent"
+    b"Authorization, X-API-KEY, Content-Type, Idempotency-Key, If-Match, If-None-Match, "
+    b"X-Request-ID, traceparent"
 )
 EXPOSED: Final = (
     b"ETag, Idempotent-Replayed, Link, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, "

@@ -27,8 +27,8 @@ Handler = Callable[..., Awaitable[Reply]]
 class Endpoint:
     """One call of the API: the handler gets the Call, then the body and the query if it has them.
 
-    `replies` says what the body of each success looks like, `refusals` what the domain may answer
-    instead, `etag` whether a success carries the document's revision.
+    `replies` says what the body of each success looks like (None: there is none), `refusals` what
+    the domain may answer instead, `etag` whether a success carries the document's revision.
     """
 
     def __init__(  # noqa: PLR0913 - what there is to say of a call, each by its name
@@ -36,7 +36,7 @@ class Endpoint:
         handler: Handler,
         *,
         scope: str,
-        replies: Mapping[int, type[Struct]],
+        replies: Mapping[int, type[Struct] | None],
         body: type[Struct] | None = None,
         query: type[Struct] | None = None,
         refusals: tuple[type[Refusal], ...] = (),

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from http import HTTPStatus
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -125,8 +126,9 @@ async def _send_reply(call: Call, reply: Reply, response: _Response) -> None:
     """Send what an endpoint answered: the hot way out."""
     response.status = reply.status
     headers = response.headers
-    headers.append(JSON_HEADER)
-    headers.append((b"content-length", b"%d" % len(reply.body)))
+    if reply.status != HTTPStatus.NOT_MODIFIED:  # it has no content (RFC 9110, section 15.4.5)
+        headers.append(JSON_HEADER)
+        headers.append((b"content-length", b"%d" % len(reply.body)))
     headers += reply.headers
     if reply.replayed:
         headers.append(REPLAYED_HEADER)

@@ -8,7 +8,7 @@ from starlette.routing import Route
 from service.core.changes import Change, Link, LinkRow, Outcome, Triple, Unlink
 from service.core.errors import NotFound, Refusal
 from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
-from service.core.requests import Reply
+from service.core.requests import Documents, Reply
 from service.core.resources import type_of
 from service.edge.call import Call, invalid_field
 from service.edge.endpoint import WRITE, Endpoint, Path
@@ -86,7 +86,7 @@ class Batch:
                     raise
                 refused[index] = error
 
-        def respond(outcomes: list[Outcome | Refusal]) -> Reply:
+        def respond(outcomes: list[Outcome | Refusal], _: Documents | None = None) -> Reply:
             rest = iter(outcomes)
             merged = [refused.get(n) or next(rest) for n in range(len(body.operations))]
             return _reply(merged, call.request_id)
@@ -95,7 +95,7 @@ class Batch:
         if not changes and request.idempotency is None:
             return respond([])  # nothing to write, not even the answer
         return await self._writer.write(
-            structs.replace(request, atomic=body.atomic, revisions=None)  # of which document?
+            structs.replace(request, atomic=body.atomic, preconditions=None)  # no single document
         )
 
 

@@ -9,11 +9,11 @@ from service.core.changes import Link, LinkRow, Outcome, SetRole, Triple, Unlink
 from service.core.errors import NotFound, PreconditionFailed, Refusal
 from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
-from service.core.requests import Reply
+from service.core.requests import Documents, Reply
 from service.core.resources import ENTITY_TYPES, type_of
 from service.edge.call import Call, invalid_field
 from service.edge.endpoint import READ, WRITE, Endpoint, Path
-from service.edge.messages import NO_PREFIX, encode
+from service.edge.messages import NO_PREFIX, encode, etag
 from service.edge.messages import Resource as ResourceName
 from service.edge.pages import counted, next_link, pagination_of, window_of
 from service.links import messages
@@ -98,7 +98,7 @@ class Links:
         if link_id is None:
             words = f"has to be a UUID, or {LINK_PREFIX}_ and 26 base32 characters"
             raise invalid_field("link_id", words)
-        call.idempotency  # noqa: B018 - a malformed key is 400, before an unknown link is 404
+        _ = call.idempotency, call.preconditions  # malformed ones are 400, before a 404
         workspace_id, document_id = call.key.workspace_id, call.params["id"]
         return await find_triple(self._database, workspace_id, document_id, link_id)
 
@@ -106,7 +106,7 @@ class Links:
 def routes(links: Links) -> list[Route]:
     """Return the routes of this room, the hot ones first."""
     reply, resource_reply = messages.LinkReply, messages.ResourceLinkReply
-    write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed))
+    write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed), etag=True)
     link = write(links.link, body=messages.LinkRequest, replies={201: reply, 200: reply})
     link_resource = write(
         links.link_resource,
@@ -143,8 +143,10 @@ def done(outcomes: list[Outcome | Refusal]) -> tuple[Outcome, LinkRow]:
     return outcome, outcome.link
 
 
-def _reply(outcome: Outcome, message: Struct) -> Reply:
-    return Reply(201 if outcome.kind == "created" else 200, encode(message))
+def _reply(outcome: Outcome, link: LinkRow, documents: Documents, message: Struct) -> Reply:
+    status = 201 if outcome.kind == "created" else 200
+    tag = etag(documents[link.triple.document].revision)
+    return Reply(status, encode(message), (tag,))
 
 
 def _shown(link: LinkRow) -> messages.Link:
@@ -154,17 +156,17 @@ def _shown(link: LinkRow) -> messages.Link:
     return messages.Link(link_id, document_id, entity_type, entity_id, link.role, created_at)
 
 
-def _link_reply(outcomes: list[Outcome | Refusal]) -> Reply:
+def _link_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
     outcome, link = done(outcomes)
-    return _reply(outcome, messages.LinkReply(_shown(link)))
+    return _reply(outcome, link, documents, messages.LinkReply(_shown(link)))
 
 
-def _role_reply(outcomes: list[Outcome | Refusal]) -> Reply:
+def _role_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
     outcome, link = done(outcomes)
-    return _reply(outcome, messages.RoleReply(_shown(link), "Link updated"))
+    return _reply(outcome, link, documents, messages.RoleReply(_shown(link), "Link updated"))
 
 
-def _resource_link_reply(outcomes: list[Outcome | Refusal]) -> Reply:
+def _resource_link_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
     outcome, link = done(outcomes)
     _, document_id, entity_type, entity_id = link.triple
     shown = messages.LinkedResource(
@@ -174,10 +176,12 @@ def _resource_link_reply(outcomes: list[Outcome | Refusal]) -> Reply:
         messages.DocumentName(document_id),
         outcome.kind == "restored",
     )
-    return _reply(outcome, messages.ResourceLinkReply(shown, MESSAGE_OF[outcome.kind]))
+    return _reply(
+        outcome, link, documents, messages.ResourceLinkReply(shown, MESSAGE_OF[outcome.kind])
+    )
 
 
-def _unlink_reply(outcomes: list[Outcome | Refusal]) -> Reply:
+def _unlink_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
     outcome, link = done(outcomes)
     removed = messages.RemovedLink(str(link.id))
-    return _reply(outcome, messages.UnlinkReply(removed, "Document unlinked"))
+    return _reply(outcome, link, documents, messages.UnlinkReply(removed, "Document unlinked"))

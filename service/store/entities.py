@@ -131,7 +131,7 @@ class EntityWriter:
                     caller=caller,
                     cause="entity_deleted",
                     changes=changes,
-                    respond=lambda _: reply,
+                    respond=lambda *_: reply,
                     idempotency=idempotency if is_last else None,
                 )
             )

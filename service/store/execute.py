@@ -187,5 +187,7 @@ def _needs_more(
 
 def _decide(request: Request, state: State) -> Reply:
     draft = Draft(state, request.caller, request.cause)
-    outcomes = decide(draft, request.changes, atomic=request.atomic, revisions=request.revisions)
-    return request.respond(outcomes)
+    outcomes = decide(
+        draft, request.changes, atomic=request.atomic, preconditions=request.preconditions
+    )
+    return request.respond(outcomes, state.documents)

@@ -11,7 +11,7 @@ import pytest
 
 from service.core import changes
 from service.core.errors import NotFound, Refusal, Unavailable
-from service.core.requests import Idempotency, Reply, Request
+from service.core.requests import Documents, Idempotency, Reply, Request
 from service.store.database import Database
 from service.store.group import GroupWriter
 from service.store.notify import Notifier
@@ -47,7 +47,7 @@ async def workspace(database: str, connection: asyncpg.Connection) -> str:
     return workspace
 
 
-def answer(outcomes: list[changes.Outcome | Refusal], body: bytes = b"{}") -> Reply:
+def answer(outcomes: list[changes.Outcome | Refusal], _: Documents, body: bytes = b"{}") -> Reply:
     """Answer with the kind of the first outcome."""
     assert isinstance(outcomes[0], changes.Outcome)
     return Reply(201 if outcomes[0].kind == "created" else 200, body)

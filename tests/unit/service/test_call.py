@@ -42,29 +42,6 @@ def test_malformed_traceparent_is_dropped(given: bytes) -> None:
     assert call(traceparent=given).caller.traceparent is None
 
 
-@pytest.mark.parametrize(
-    ("header", "revisions"),
-    [
-        (b"*", None),
-        (b'"4"', {4}),
-        (b'"4", "5"', {4, 5}),
-        (b'W/"4"', set()),
-        (b"4", set()),
-        (b'"x"', set()),
-        (b'"99999999999999999999"', set()),
-        (b"", set()),
-    ],
-)
-def test_revisions_of_if_match(header: bytes, revisions: set[int] | None) -> None:
-    """Strong tags that are revisions count; what cannot match, does not; a star is any."""
-    assert call(if_match=header).revisions == revisions
-
-
-def test_without_if_match_any_revision_will_do() -> None:
-    """The condition is optional."""
-    assert call().revisions is None
-
-
 def test_idempotency_tells_calls_and_contents_apart() -> None:
     """Method, path and key make the scope; query and body make the fingerprint."""
     first = call(idempotency_key=b"k").idempotency

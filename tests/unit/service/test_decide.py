@@ -23,6 +23,7 @@ from service.core.changes import (
 )
 from service.core.decide import Draft, State, decide
 from service.core.errors import NotFound, PreconditionFailed, Refusal
+from service.core.preconditions import Preconditions, Tags
 
 WORKSPACE = "0193e6c4-0000-7000-8000-000000000001"
 MOMENT = datetime(2026, 4, 17, tzinfo=UTC)
@@ -251,7 +252,11 @@ def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
     state.documents[TRIPLES[0].document] = DocumentState(0, 4)
     state.entities.add(TRIPLES[0].entity)
     with pytest.raises(PreconditionFailed):
-        decide(Draft(state, CALLER, "link"), [Link(TRIPLES[0])], revisions=accepted)
+        decide(
+            Draft(state, CALLER, "link"),
+            [Link(TRIPLES[0])],
+            preconditions=Preconditions(Tags(accepted)),
+        )
     assert (state.links, state.outbox) == ({}, [])
 
 
@@ -260,5 +265,9 @@ def test_the_right_revision_is_accepted() -> None:
     state = State(MOMENT)
     state.documents[TRIPLES[0].document] = DocumentState(0, 4)
     state.entities.add(TRIPLES[0].entity)
-    decide(Draft(state, CALLER, "link"), [Link(TRIPLES[0])], revisions=frozenset({4}))
+    decide(
+        Draft(state, CALLER, "link"),
+        [Link(TRIPLES[0])],
+        preconditions=Preconditions(Tags(frozenset({4}))),
+    )
     assert state.documents[TRIPLES[0].document] == DocumentState(1, 5)
