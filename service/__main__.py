@@ -138,7 +138,7 @@ def _one_clear_line() -> Iterator[None]:
     except SettingsError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
-    except SchemaError as error:
+    except (SchemaError, serving.CannotServeError) as error:
         _fail(str(error))
     except Unavailable as error:
         _fail(f"{error.detail}: {_line(error.__cause__)}" if error.__cause__ else error.detail)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 from starlette.applications import Starlette
@@ -29,6 +29,7 @@ from service.links.routes import Links
 from service.links.routes import routes as link_routes
 from service.operations import routes as operator_routes
 from service.settings import Settings, read_settings
+from service.stopping import Stopping
 from service.store.database import Database
 from service.store.documents import DocumentWriter
 from service.store.entities import EntityWriter
@@ -48,11 +49,16 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
     """
     settings = read_settings(environ)
     logs.set_up(settings.links_log_level)
-    return build(settings)
+    supervised = settings.links_workers > 1
+    return build(settings, Stopping(settings.links_drain_seconds, supervised=supervised))
 
 
-def build(settings: Settings) -> Starlette:
-    """Put the parts together; nothing connects before the lifespan begins."""
+def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
+    """Put the parts together; nothing connects before the lifespan begins.
+
+    With `stopping` the lifespan handles the process' signals.
+    """
+    handles_signals, stopping = stopping is not None, stopping or Stopping()
     database = Database(settings.database_url, pool_size=settings.links_pool_size)
     notifier = Notifier(database)
     register_unknown = settings.links_entity_policy == "any"
@@ -64,14 +70,15 @@ def build(settings: Settings) -> Starlette:
     limiter = make_limiter(settings.links_rate_limit_storage, metrics.storage_away)
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with database, notifier, writer:
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Stopping]]:
+        signals = stopping.on_signals() if handles_signals else nullcontext()
+        async with signals, database, notifier, writer:
             background = [
                 asyncio.create_task(keys.refresh_forever(), name="refresh-keys"),
                 asyncio.create_task(forget_expired_forever(database), name="forget-replies"),
             ]
             _collect_less_garbage()
-            yield
+            yield {"stopping": stopping}
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)  # also one that has failed
@@ -83,7 +90,7 @@ def build(settings: Settings) -> Starlette:
         *document_routes(Documents(database, document_writer, lists)),
         *batch_routes(Batch(writer)),
         *entity_routes(Entities(EntityWriter(database, writer), lists)),
-        *operator_routes(database, metrics),
+        *operator_routes(database, metrics, stopping),
     ]
     routes += described_routes(routes)
     gate = partial(

@@ -11,6 +11,7 @@ from service.edge.call import Call
 from service.edge.messages import encode
 from service.edge.metrics import CONTENT_TYPE, Metrics
 from service.edge.public import JSON_HEADER, Page, PublicPath
+from service.stopping import Stopping
 from service.store.database import Database
 from service.store.migrations import SchemaError, check_schema
 
@@ -24,7 +25,7 @@ class Health(Struct, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
-def routes(database: Database, metrics: Metrics) -> list[Route]:
+def routes(database: Database, metrics: Metrics, stopping: Stopping) -> list[Route]:
     """Return the routes for operators."""
 
     async def healthz(_: Call) -> Reply:
@@ -33,6 +34,10 @@ def routes(database: Database, metrics: Metrics) -> list[Route]:
 
     async def readyz(_: Call) -> Reply:
         """Tell whether the database answers and has the right schema."""
+        if stopping.begun:
+            return Reply(
+                503, encode(Health("unavailable", "the process is stopping")), (JSON_HEADER,)
+            )
         try:
             await check_schema(database)
         except (SchemaError, Unavailable) as error:

@@ -24,12 +24,15 @@ from uvicorn.server import ServerState
 
 from service.edge.call import request_id_of
 from service.edge.problems import CONTENT_TYPE, RETRY_AFTER_S, FieldError, Problem, encode
+from service.stopping import Stopping
 
 MAX_HEAD_BYTES: Final = 64 << 10
 """Request line and headers together."""
 LINGER_S: Final = 1.0
 """For the caller to read its refusal: closing at once would throw it away with what is still unread."""
 
+LAST_CALL_S: Final = 0.5
+"""Between the end of the drain and the closing of an idle connection: a request may be under way."""
 
 _upgrade = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
 
@@ -88,6 +91,8 @@ class LimitedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
+        self._stopping: Stopping = app_state["stopping"]
+        self._stopping.connections = server_state.connections
         self._head_bytes = 0
         """Since nothing was being served: no less than a head that came in pieces."""
         self._head_timer: asyncio.TimerHandle | None = None
@@ -101,6 +106,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(FULL)
         else:
             self._expect_head()
+        if self._stopping.drained:
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
@@ -120,6 +127,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if b"pgrade" in data:
             data = self._without_upgrade(data)
         HttpToolsProtocol.data_received(self, data)  # super() costs more, at every request
+        if self._stopping.begun:
+            self.close_after_answer()
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.scope is not self.scope:  # type: ignore[redundant-expr] # None at first
             self._expect_head()
@@ -132,6 +141,25 @@ class LimitedProtocol(HttpToolsProtocol):
             self._body_timer = self.loop.call_later(
                 self._limits.request_timeout_s, self._on_slow_body, cycle
             )
+
+    def close_after_answer(self) -> None:
+        """Announce in the answer to the last request that was read that the connection is closed."""
+        if self._is_answering:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Answer what has begun to come, then close; nothing new is accepted any more."""
+        self.close_after_answer()
+        self.loop.call_later(LAST_CALL_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if not (self._is_answering or self._in_head or self.transport.is_closing()):
+            self.transport.close()
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a request was read whose answer is not complete."""
+        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr] # None at first
 
     @property
     def _in_head(self) -> bool:

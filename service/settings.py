@@ -60,6 +60,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=lambda na
     """Seconds between requests until a connection is closed: more than a load balancer's 60."""
     links_max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     """Of each process."""
+    links_drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    """Seconds after SIGTERM for which connections are still accepted: a balancer has to see /readyz."""
     links_log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` logs every request."""
 

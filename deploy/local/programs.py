@@ -35,7 +35,8 @@ class Program(Process):
 def service(dsn: str, logs: Path, **settings: str) -> Iterator[Program]:
     """Run `service serve` on a migrated database, on a free port unless LINKS_PORT is given."""
     port = int(settings.get("LINKS_PORT") or free_port())
-    env = {**settings, "DATABASE_URL": dsn, "LINKS_PORT": str(port)}
+    alone = {"LINKS_DRAIN_SECONDS": "0"}  # no load balancer has to notice that it ends
+    env = {**alone, **settings, "DATABASE_URL": dsn, "LINKS_PORT": str(port)}
     with _running(Program("service", "serve", logs / "service.log", env, port)) as program:
         yield program
 
