@@ -49,8 +49,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
     """
     settings = read_settings(environ)
     logs.set_up(settings.links_log_level)
-    supervised = settings.links_workers > 1
-    return build(settings, Stopping(settings.links_drain_seconds, supervised=supervised))
+    return build(settings, Stopping(settings.links_drain_seconds))
 
 
 def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from multiprocessing import parent_process
 from typing import Any, Final, Protocol
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -34,11 +35,11 @@ class Connection(Protocol):
 class Stopping:
     """Whether this process is stopping, and how far it has come.
 
-    A worker process has a supervisor that passes signals on. It may get the same signal from its
-    process group too, so only FINISH_SIGNAL cuts its drain short.
+    A worker process has a supervisor, the process that started it, which passes signals on. It may get
+    the same signal from its process group too, so only FINISH_SIGNAL cuts its drain short.
     """
 
-    def __init__(self, drain_s: float = 0, *, supervised: bool = False) -> None:
+    def __init__(self, drain_s: float = 0) -> None:
         self.begun = False
         """The process is not ready; it still accepts connections."""
         self.drained = False
@@ -46,7 +47,7 @@ class Stopping:
         self.connections: Collection[Connection] = ()
         """The open ones; uvicorn's own set."""
         self._drain_s = drain_s
-        self._supervised = supervised
+        self._supervisor = parent_process()
         self._exit: Callable[[int, Any], Any] = lambda *_: None
 
     @asynccontextmanager
@@ -60,8 +61,8 @@ class Stopping:
         before = {
             number: signal.signal(number, self._on_signal) for number in (*handled, FINISH_SIGNAL)
         }
-        if self._supervised:
-            self._stop_when_orphaned(os.getppid())
+        if self._supervisor is not None:
+            self._stop_when_orphaned(self._supervisor.pid)
         try:
             yield
         finally:
@@ -72,7 +73,7 @@ class Stopping:
         self._loop.call_soon_threadsafe(self._stop, number)
 
     def _stop(self, number: int) -> None:
-        if number == FINISH_SIGNAL or (self.begun and not self._supervised):
+        if number == FINISH_SIGNAL or (self.begun and self._supervisor is None):
             self._finish()
         elif not self.begun:
             self._begin()
@@ -94,7 +95,7 @@ class Stopping:
         self.begun = self.drained = True
         self._exit(number, None)
 
-    def _stop_when_orphaned(self, supervisor: int) -> None:
+    def _stop_when_orphaned(self, supervisor: int | None) -> None:
         if os.getppid() == supervisor:
             self._loop.call_later(ORPHAN_CHECK_S, self._stop_when_orphaned, supervisor)
         elif not self.begun:
