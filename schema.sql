@@ -275,6 +275,9 @@ $$;
 --   patient  waits for locks, at most lock_timeout; otherwise what somebody else holds is left alone
 --   moment   the clock after the locks: the time of whatever is written, one clock for all processes
 --   held     document and entity are locked, or were not there; if not, the rest of the row is not to be relied on
+--   entity_known       the entity is there, not deleted, and locked
+--   entity_deleted_at  NULL: a deleted entity is not locked. Whoever deletes an entity marks it first and then waits
+--                      for the locks on it; new ones on the marked row would make that wait endless.
 CREATE FUNCTION lock_and_read(
     workspaces uuid [], document_ids text [], entity_types text [], entity_ids text [], patient boolean
 )
@@ -300,7 +303,6 @@ DECLARE
     revisions bigint[];
     document_deletions timestamptz[];
     entities_locked boolean[];
-    entity_deletions timestamptz[];
     now_locked timestamptz;
 BEGIN
     IF patient THEN
@@ -312,33 +314,34 @@ BEGIN
             FROM documents AS d
             WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE
         ) AS l ON true;
-        SELECT array_agg(l.locked ORDER BY n), array_agg(l.deleted_at ORDER BY n)
-        INTO entities_locked, entity_deletions
+        SELECT array_agg(l.locked ORDER BY n)
+        INTO entities_locked
         FROM (
             SELECT * FROM unnest(workspaces, entity_types, entity_ids) WITH ORDINALITY AS u (w, t, e, n)
             ORDER BY w, t, e
         ) AS u
         LEFT JOIN LATERAL (
-            SELECT true AS locked, e.deleted_at
+            SELECT true AS locked
             FROM entities AS e
-            WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e FOR KEY SHARE
+            WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e AND e.deleted_at IS NULL FOR KEY SHARE
         ) AS l ON true;
     ELSE
-        SELECT array_agg(l.version), array_agg(l.revision), array_agg(l.deleted_at)
+        SELECT array_agg(l.version ORDER BY n), array_agg(l.revision ORDER BY n), array_agg(l.deleted_at ORDER BY n)
         INTO versions, revisions, document_deletions
-        FROM unnest(workspaces, document_ids) AS u (w, d)
+        FROM unnest(workspaces, document_ids) WITH ORDINALITY AS u (w, d, n)
         LEFT JOIN LATERAL (
             SELECT d.version, d.revision, d.deleted_at
             FROM documents AS d
             WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE SKIP LOCKED
         ) AS l ON true;
-        SELECT array_agg(l.locked), array_agg(l.deleted_at)
-        INTO entities_locked, entity_deletions
-        FROM unnest(workspaces, entity_types, entity_ids) AS u (w, t, e)
+        SELECT array_agg(l.locked ORDER BY n)
+        INTO entities_locked
+        FROM unnest(workspaces, entity_types, entity_ids) WITH ORDINALITY AS u (w, t, e, n)
         LEFT JOIN LATERAL (
-            SELECT true AS locked, e.deleted_at
+            SELECT true AS locked
             FROM entities AS e
-            WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e FOR KEY SHARE SKIP LOCKED
+            WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e AND e.deleted_at IS NULL
+            FOR KEY SHARE SKIP LOCKED
         ) AS l ON true;
     END IF;
     now_locked := clock_timestamp();
@@ -349,15 +352,18 @@ BEGIN
         (u.v IS NOT NULL OR (SELECT true FROM documents AS d WHERE d.workspace_id = u.w AND d.id = u.d) IS NULL)
         AND (
             u.k IS NOT NULL
-            OR (SELECT true FROM entities AS e WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e) IS NULL
+            OR (
+                SELECT true FROM entities AS e
+                WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.e AND e.deleted_at IS NULL
+            ) IS NULL
         ),
         u.v, u.r, u.x,
-        u.k IS NOT NULL, u.y,
+        u.k IS NOT NULL, NULL::timestamptz,
         l.id, l.role, l.created_at, l.deleted_at
     FROM unnest(
         workspaces, document_ids, entity_types, entity_ids,
-        versions, revisions, document_deletions, entities_locked, entity_deletions
-    ) WITH ORDINALITY AS u (w, d, t, e, v, r, x, k, y, n)
+        versions, revisions, document_deletions, entities_locked
+    ) WITH ORDINALITY AS u (w, d, t, e, v, r, x, k, n)
     LEFT JOIN document_links AS l
         ON l.workspace_id = u.w AND l.document_id = u.d AND l.entity_type = u.t AND l.entity_id = u.e
     ORDER BY u.n;

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 COMMIT = re.compile(rb"Q.{4}COMMIT[;\x00]", re.DOTALL).match
 """COMMIT as asyncpg sends it: a message of the simple query protocol, which may begin the next one too."""
 
+COMMAND_COMPLETE = b"C"
+
 Fault = Literal["command lost", "answer lost", "command late"]
 
 
@@ -27,6 +29,8 @@ class Proxy:
         self._parts = urlsplit(dsn)
         self._armed: Fault | None = None
         self.broken = 0
+        self.carried_out = 0
+        """How many of the COMMITs whose line broke the server has answered with success."""
         self.lines_end = asyncio.Event()
         self.lines_end.set()
         self.farewells = 0
@@ -51,8 +55,12 @@ class Proxy:
         netloc = f"{credentials}{at}127.0.0.1:{port}"
         return self._parts._replace(netloc=netloc, query="sslmode=disable").geturl()
 
-    def break_next(self, fault: Fault) -> None:
-        """Break the line at the next COMMIT."""
+    def refuse(self) -> None:
+        """Accept no more connections; those that are open stay."""
+        self._server.close()
+
+    def break_next(self, fault: Fault | None) -> None:
+        """Break the line at the next COMMIT; None: let it pass after all."""
         self._armed = fault
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -97,10 +105,11 @@ class Proxy:
             fault, self._armed = self._armed, None
             self.broken += 1
             answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)  # two cannot read at once
             if fault == "command late":
                 writer.close()
                 await self.let_go.wait()
             if fault != "command lost":
                 up_writer.write(data)
-                assert (await up_reader.read(65536)).startswith(b"C")  # CommandComplete
+                self.carried_out += (await up_reader.read(65536)).startswith(COMMAND_COMPLETE)
             return

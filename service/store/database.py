@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 
 import asyncpg
 
@@ -18,22 +18,39 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 2.0
 COMMAND_TIMEOUT_S: Final = 10.0
 ACQUIRE_TIMEOUT_S: Final = 5.0
+ROLLBACK_TIMEOUT_S: Final = 1.0
+"""A caller waits for it, and to drop the connection does as well."""
 
 CONNECTION_ERRORS: Final = (
     OSError,
     TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # shut down, crashed, starting up, terminated
+    asyncpg.PostgresConnectionError,  # class 08
+    asyncpg.OperatorInterventionError,  # class 57: shut down, crashed, starting up, canceled
+    asyncpg.IdleInTransactionSessionTimeoutError,  # 25P03: this process stood still meanwhile
+    asyncpg.TransactionTimeoutError,  # 25P04
+    asyncpg.StatementCompletionUnknownError,  # 40003
 )
 """The connection is gone, or was never made; whether a COMMIT on it took effect is unknown."""
 
+RETRY_ERRORS: Final = (
+    asyncpg.TransactionRollbackError,  # class 40: serialization failure, deadlock
+    asyncpg.SnapshotTooOldError,
+    asyncpg.InvalidCachedStatementError,  # the schema was changed meanwhile
+)
+"""Postgres rolled the transaction back, and the same transaction may succeed at once."""
+
 REFUSAL_ERRORS: Final = (
-    asyncpg.InsufficientResourcesError,  # disk full, too many connections
+    asyncpg.InsufficientResourcesError,  # class 53: disk full, out of memory, too many connections
+    asyncpg.ProgramLimitExceededError,  # 54000: out of transaction ids
+    asyncpg.ObjectNotInPrerequisiteStateError,  # class 55: a lock not available, recovery going on
+    asyncpg.PostgresSystemError,  # class 58: an input/output error
     asyncpg.ReadOnlySQLTransactionError,  # a standby, or a full disk's emergency brake
-    asyncpg.LockNotAvailableError,
-    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidAuthorizationSpecificationError,  # class 28
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedTableError,  # not migrated yet
+    asyncpg.UndefinedFunctionError,
 )
 """Postgres answers, but cannot do it now; nothing was written."""
 
@@ -56,6 +73,47 @@ Local to a transaction, so that it holds behind a transaction pooler too.
 BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {INDEXES_ONLY}"
 
 
+# The timeline cannot be asked for in recovery.
+SERVER: Final = """
+SELECT pg_is_in_recovery(), s.system_identifier,
+    CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END
+FROM pg_control_system() AS s
+"""
+IN_RECOVERY: Final = "SELECT pg_is_in_recovery()"
+
+
+class Server(NamedTuple):
+    """Which cluster a connection reached, on which timeline, and whether as a standby.
+
+    The system identifier and the timeline are None where the role may not ask for them.
+    """
+
+    in_recovery: bool
+    system_identifier: int | None = None
+    timeline: str | None = None
+
+
+class Session(asyncpg.Connection):
+    """A connection that remembers which server it reached."""
+
+    server: Server | None = None
+
+
+async def _identify(session: "Connection") -> None:
+    """Ask the server which one it is, and remember the answer."""
+    try:
+        row = await session.fetchrow(SERVER)
+    except asyncpg.PostgresError:  # not permitted, or not implemented by a managed Postgres
+        row = await session.fetchrow(IN_RECOVERY)
+    cast("Session", session).server = None if row is None else Server(*row)
+
+
+def server_of(connection: "Connection") -> Server | None:
+    """Return which server the connection reached; None if it was not asked."""
+    server: Server | None = getattr(connection, "server", None)  # a pool's proxy has it, too
+    return server
+
+
 class Database:
     """A pool that connects when it is first needed, so that the service can start before Postgres."""
 
@@ -68,6 +126,8 @@ class Database:
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             reset=_nothing_to_reset,
+            init=_identify,
+            connection_class=Session,
             server_settings={"application_name": "document-links"},
         )
 
@@ -81,18 +141,25 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
-    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+    async def connect(self) -> Session:
         """Open a connection of one's own, outside the pool.
 
         Raises:
             CONNECTION_ERRORS, REFUSAL_ERRORS: as the name says.
         """
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             self.dsn,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
+            connection_class=Session,
             server_settings={"application_name": "document-links"},
         )
+        try:
+            await asyncio.wait_for(_identify(connection), CONNECT_TIMEOUT_S)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     async def can_read_url(self) -> bool:
         """Whether asyncpg makes sense of the URL; whether anybody answers there is another matter."""
@@ -114,8 +181,12 @@ class Database:
         """
         with unavailable():
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-                with noticing_loss(connection):
-                    yield connection
+                try:
+                    with noticing_loss(connection):
+                        yield connection
+                except (TimeoutError, asyncio.CancelledError):
+                    terminate(connection)  # to end what is going on there politely might wait again
+                    raise
 
     @asynccontextmanager
     async def reading(self) -> "AsyncIterator[Connection]":
@@ -128,8 +199,12 @@ class Database:
             await connection.execute(BEGIN_READING)
             try:
                 yield connection
-            finally:
+            except (TimeoutError, asyncio.CancelledError):
+                raise  # the connection is dropped
+            except BaseException:
                 await roll_back(connection)
+                raise
+            await roll_back(connection)
 
 
 @contextmanager
@@ -180,15 +255,18 @@ class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
             raise Unavailable(
                 "somebody else is writing to it for too long; nothing was written"
             ) from error
-        if isinstance(error, (*CONNECTION_ERRORS, *REFUSAL_ERRORS)):
+        if isinstance(error, (*CONNECTION_ERRORS, *RETRY_ERRORS, *REFUSAL_ERRORS)):
             raise Unavailable("the database is not available; nothing was written") from error
 
 
-async def roll_back(connection: "Connection") -> None:
-    """End the transaction without effect, with its connection if need be."""
+async def roll_back(connection: "Connection", *, then: str = "") -> None:
+    """End the transaction without effect, with its connection if need be.
+
+    `then` is appended to the ROLLBACK message.
+    """
     try:
         with noticing_loss(connection):
-            await connection.execute("ROLLBACK")
+            await connection.execute(f"ROLLBACK{then}", timeout=ROLLBACK_TIMEOUT_S)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError):
         terminate(connection)
 

@@ -171,9 +171,8 @@ class DocumentWriter:
             values = (row.display_name, row.category, metadata, row.deleted_at, row.deletion_id)
             await connection.execute(WRITE_FIELDS, *request.key, *values)
         replies = []
-        if request.idempotency is not None or not state.outbox:
-            workspace_id = request.caller.workspace_id
-            replies.append(StoredReply.for_call(workspace_id, request.idempotency, reply))
+        if request.idempotency is not None:
+            replies.append(StoredReply(request.key[0], request.idempotency, reply))
         return (reply, bool(state.outbox)), await write_changes(connection, state, replies)
 
 

@@ -13,7 +13,7 @@ from service.store.execute import replay_one
 from service.store.group import GroupWriter
 from service.store.registration import is_active, register_entities
 from service.store.transaction import Witness, transact_alone
-from service.store.write import StoredReply, empty_state, write_changes
+from service.store.write import NO_REPLY, StoredReply, empty_state, write_changes
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -23,22 +23,27 @@ CASCADE_CHUNK: Final = 200
 
 FIRST: Final = UUID(int=0)
 
-NO_REPLY: Final = Reply(200, b"")
-"""Of a step whose caller is answered later."""
-
-# FOR UPDATE waits for those who are linking to it, so that no link slips in behind the deletion.
-LOCK: Final = """
-SELECT deleted_at IS NOT NULL
-FROM entities
-WHERE workspace_id = $1 AND type = $2 AND id = $3
-FOR UPDATE
-"""
-
+# The UPDATE needs FOR NO KEY UPDATE, which does not conflict with the FOR KEY SHARE of those who are
+# linking to the entity: it never waits for them.
 MARK_DELETED: Final = """
 UPDATE entities
 SET deleted_at = clock_timestamp()
-WHERE workspace_id = $1 AND type = $2 AND id = $3
+WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NULL
+RETURNING true
 """
+
+EXISTS: Final = "SELECT true FROM entities WHERE workspace_id = $1 AND type = $2 AND id = $3"
+
+# FOR UPDATE waits for the transactions that locked the entity FOR KEY SHARE before it was marked. After
+# that none can come: a deleted entity is not locked by those who want to link to it.
+WAIT_FOR_LINKERS: Final = """
+SELECT true
+FROM entities
+WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NOT NULL
+FOR UPDATE
+"""
+
+NOBODY_LINKS: Final = f"{WAIT_FOR_LINKERS} SKIP LOCKED"
 
 # Of an entity that is still deleted, in the order of the index that finds them, from where the last
 # chunk ended: what is unlinked stays in the index until a vacuum, and would be walked over each time.
@@ -80,9 +85,9 @@ class EntityWriter:
             if not await is_active(connection, key):
                 return None, None  # its deletion is not complete
             reply = respond(registered)
-            if not registered and idempotency is None:
-                return reply, None
-            return reply, await _store_reply(connection, key, idempotency, reply)
+            return reply, await _write(
+                connection, key, idempotency, reply, entity_written=registered
+            )
 
         while (reply := await transact_alone(self._database, step)) is None:
             await self._unlink_everywhere(key, caller)
@@ -101,6 +106,7 @@ class EntityWriter:
         )
         if isinstance(found, Reply):
             return found
+        await transact_alone(self._database, partial(_wait_for_linkers, key))
         done = await self._unlink_everywhere(key, caller, reply, idempotency)
         if isinstance(done, Reply):
             return done
@@ -150,19 +156,30 @@ class EntityWriter:
 async def _mark_deleted(
     key: EntityKey, idempotency: Idempotency | None, reply: Reply, connection: "Connection"
 ) -> tuple[Reply | Literal["deleted now", "deleted before"], Witness | None]:
-    """Mark the entity, so that from now on nothing can be linked to it; if nothing is, that is all."""
+    """Mark the entity as deleted, so that no new link to it can be made.
+
+    If no link to it exists or is being made, the deletion is complete, and the reply is returned.
+
+    Raises:
+        NotFound: it is unknown.
+    """
     stored = await replay_one(connection, key[0], idempotency)
     if stored is not None:
         return stored, None
-    deleted = await connection.fetchval(LOCK, *key)
-    if deleted is None:
-        raise NotFound(f"{key[1]} {key[2]!r} does not exist")
-    if deleted:
+    if not await connection.fetchval(MARK_DELETED, *key):
+        if not await connection.fetchval(EXISTS, *key):
+            raise NotFound(f"{key[1]} {key[2]!r} does not exist")
         return "deleted before", None
-    await connection.execute(MARK_DELETED, *key)
-    if not await connection.fetch(LINKED, *key, FIRST, 1):
-        return reply, await _store_reply(connection, key, idempotency, reply)
-    return "deleted now", await _store_reply(connection, key, None, NO_REPLY)
+    nobody_links = await connection.fetchval(NOBODY_LINKS, *key)
+    if nobody_links and not await connection.fetch(LINKED, *key, FIRST, 1):
+        return reply, await _write(connection, key, idempotency, reply, entity_written=True)
+    return "deleted now", await _write(connection, key, None, reply, entity_written=True)
+
+
+async def _wait_for_linkers(key: EntityKey, connection: "Connection") -> tuple[None, None]:
+    """Wait until every link that was being made when the entity was marked is visible."""
+    await connection.execute(WAIT_FOR_LINKERS, *key)
+    return None, None
 
 
 async def _conclude(
@@ -178,14 +195,22 @@ async def _conclude(
         return stored, None
     if reply is None:
         raise NotFound(f"{key[1]} {key[2]!r} is deleted, and nothing is linked to it")
-    if idempotency is None:
-        return reply, None
-    return reply, await _store_reply(connection, key, idempotency, reply)
+    return reply, await _write(connection, key, idempotency, reply, entity_written=False)
 
 
-async def _store_reply(
-    connection: "Connection", key: EntityKey, idempotency: Idempotency | None, reply: Reply
+async def _write(
+    connection: "Connection",
+    key: EntityKey,
+    idempotency: Idempotency | None,
+    reply: Reply,
+    *,
+    entity_written: bool,
 ) -> Witness | None:
+    """Store the reply if the call has a key; return the transaction's witness if it wrote anything."""
+    replies = [] if idempotency is None else [StoredReply(key[0], idempotency, reply)]
+    if not replies and not entity_written:
+        return None
     state = await empty_state(connection)
-    replies = [StoredReply.for_call(key[0], idempotency, reply)]
-    return await write_changes(connection, state, replies)
+    return await write_changes(
+        connection, state, replies, also_wrote_in=key[0] if entity_written else None
+    )

@@ -11,9 +11,12 @@ from service.store.database import (
     CONNECTION_ERRORS,
     INDEXES_ONLY,
     REFUSAL_ERRORS,
+    RETRY_ERRORS,
     Database,
+    Server,
     noticing_loss,
     roll_back,
+    server_of,
     terminate,
 )
 
@@ -34,9 +37,7 @@ STATUS: Final = "SELECT pg_xact_status($1::xid8)"
 
 FOUND: Final = """
 SELECT EXISTS (SELECT FROM outbox WHERE xid = $1::xid8 AND event_id = $2)
-    OR EXISTS (
-        SELECT FROM idempotency_keys WHERE workspace_id = $3 AND scope = $4 AND fingerprint = $5
-    )
+    OR EXISTS (SELECT FROM idempotency_keys WHERE workspace_id = $3 AND scope = $4)
 """
 
 ATTEMPTS: Final = 3
@@ -47,16 +48,16 @@ T = TypeVar("T")
 
 
 class Witness(NamedTuple):
-    """Something that only this transaction wrote: if it is there, the transaction was committed.
+    """A row that only this transaction wrote: if the row is there, the transaction was committed.
 
-    The xid alone is no proof: after a crash Postgres may give it away again.
+    The row is an event, or a row of idempotency_keys under a random scope. The xid alone is no
+    proof: after a crash Postgres assigns the xids again whose WAL was not flushed.
     """
 
     xid: int
     event_id: str | None = None
     workspace_id: str | None = None
     scope: bytes | None = None
-    fingerprint: bytes | None = None
 
 
 class NotCommitted(Exception):  # noqa: N818 - a fact, on which the caller retries
@@ -83,31 +84,45 @@ async def transact(
         Unavailable: the database does not answer; or the connection broke during COMMIT, and what
             became of it could not be found out in time.
     """
-    try:
-        with noticing_loss(connection):
-            if begin:
-                await connection.execute(begin)
-            result, witness = await step(connection)
-    except TimeoutError as error:
-        terminate(connection)
-        raise Unavailable("the database does not answer; nothing was written") from error
-    except CONNECTION_ERRORS as error:
-        terminate(connection)
-        raise NotCommitted from error
-    except BaseException:
-        await roll_back(connection)
-        raise
+    server = server_of(connection)
+    result, witness = await _run(connection, step, begin)
     if witness is None:
-        await connection.execute(f"ROLLBACK{then}")
+        await roll_back(connection, then=then)
         return result
     try:
         with noticing_loss(connection):
             await connection.execute(f"COMMIT{then}")
     except CONNECTION_ERRORS as error:
         terminate(connection)  # if it is there at all, what it is in the middle of is not known
-        if not await _was_committed(database, witness):
+        if not await _was_committed(database, witness, server):
             raise NotCommitted from error
+    except RETRY_ERRORS as error:
+        raise NotCommitted from error
     return result
+
+
+async def _run(connection: "Connection", step: Step[T], begin: str) -> tuple[T, Witness | None]:
+    """Run the step up to its COMMIT; if it fails, the transaction or its connection is ended."""
+    try:
+        with noticing_loss(connection):
+            if begin:
+                await connection.execute(begin)
+            return await step(connection)
+    except TimeoutError as error:
+        terminate(connection)
+        raise Unavailable("the database does not answer; nothing was written") from error
+    except CONNECTION_ERRORS as error:
+        terminate(connection)
+        raise NotCommitted from error
+    except RETRY_ERRORS as error:
+        await roll_back(connection)
+        raise NotCommitted from error
+    except asyncio.CancelledError:
+        terminate(connection)  # a ROLLBACK might wait, too
+        raise
+    except BaseException:
+        await roll_back(connection)
+        raise
 
 
 async def transact_alone(database: Database, step: Step[T]) -> T:
@@ -121,17 +136,17 @@ async def transact_alone(database: Database, step: Step[T]) -> T:
         try:
             async with database.acquire() as connection:
                 return await transact(database, connection, step, begin=BEGIN_PATIENT)
-        except (NotCommitted, Appeared, asyncpg.TransactionRollbackError) as error:
+        except (NotCommitted, Appeared) as error:
             last = error
     raise Unavailable("the database was interrupted again and again; nothing was written") from last
 
 
-async def _was_committed(database: Database, witness: Witness) -> bool:
-    """Look for what the transaction wrote, on a new connection, until it is certain."""
+async def _was_committed(database: Database, witness: Witness, server: Server | None) -> bool:
+    """Look for what the transaction wrote on that server, on a new connection, until it is certain."""
     try:
         async with asyncio.timeout(LOOK_UP_DEADLINE_S):
             while True:
-                answer = await _look(database, witness)
+                answer = await _look(database, witness, server)
                 if answer is not None:
                     return answer
                 await asyncio.sleep(LOOK_UP_INTERVAL_S)
@@ -140,21 +155,29 @@ async def _was_committed(database: Database, witness: Witness) -> bool:
         raise Unavailable(detail) from None
 
 
-async def _look(database: Database, witness: Witness) -> bool | None:
-    """Return whether it was committed; None if that is not known yet."""
+async def _look(database: Database, witness: Witness, server: Server | None) -> bool | None:
+    """Return whether it was committed; None if that is not known yet.
+
+    A standby may lag, so it is not asked. A primary of another cluster or timeline may have parted
+    from the server before the transaction: what it has is true, what it has not proves nothing.
+    """
     try:
         connection = await database.connect()
     except (*CONNECTION_ERRORS, *REFUSAL_ERRORS):
         return None
     try:
+        if connection.server is None or connection.server.in_recovery:
+            return None
         # In this order: what was no longer in progress before the look is seen by the look.
         running = await _is_running(connection, witness.xid)
         found = await connection.fetchval(FOUND, *witness)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError):
-        return None  # a standby, for one, cannot tell
+        return None
     finally:
         connection.terminate()
-    return True if found else None if running else False
+    if found:
+        return True
+    return None if running or connection.server != server else False
 
 
 async def _is_running(connection: "Connection", xid: int) -> bool:

@@ -4,10 +4,10 @@ Lock and read in one round trip, decide in Python, write links, documents, event
 in a second one. The two functions are in schema.sql, with the reasons for their shape.
 """
 
-import uuid
+import secrets
 from collections.abc import Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from service.core.changes import DocumentState, LinkRow, Triple
 from service.core.decide import State
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOCK_SCOPES: Final = "SELECT ordinal, fingerprint, status, body FROM lock_scopes($1, $2, $3)"
 
 LOCK_AND_READ: Final = """
-SELECT moment, held, version, revision, document_deleted_at, entity_known, entity_deleted_at,
+SELECT moment, held, version, revision, document_deleted_at, entity_known,
     link_id, role, created_at, deleted_at
 FROM lock_and_read($1, $2, $3, $4, $5)
 """
@@ -33,26 +33,19 @@ WRITE_NEW: Final = f"SELECT write_changes({', '.join(f'${n}' for n in range(1, 1
 WRITE_ALL: Final = f"SELECT write_changes({', '.join(f'${n}' for n in range(1, 29))})"
 """With changed links and replies too. Where there are none, 12 empty arrays would cost more than a link."""
 
+NO_REPLY: Final = Reply(200, b"")
+"""Of a transaction's mark, and of a step whose caller is answered later."""
+
 READ_CHUNK: Final = 500
 """Triples a call of lock_and_read: its cost grows with their square."""
 
 
 class StoredReply(NamedTuple):
-    """A reply to be stored, and under what."""
+    """A reply to be stored, and the workspace and Idempotency-Key that it is stored under."""
 
     workspace_id: str
     idempotency: Idempotency
     reply: Reply
-
-    @classmethod
-    def for_call(cls, workspace_id: str, idempotency: Idempotency | None, reply: Reply) -> Self:
-        """Store it under the caller's Idempotency-Key, or under a scope that nobody asks for.
-
-        The latter is the witness of a transaction that writes no event.
-        """
-        return cls(
-            workspace_id, idempotency or Idempotency(uuid.uuid4().bytes * 2, bytes(32)), reply
-        )
 
 
 async def lock_scopes(
@@ -106,13 +99,13 @@ async def empty_state(connection: "Connection") -> State:
 
 def _take(state: State, triple: Triple, row: "asyncpg.Record") -> None:
     """Put one row of lock_and_read into the state."""
-    _, _, version, revision, document_deleted, known, entity_deleted, *link = row
+    _, _, version, revision, document_deleted, entity_active, *link = row
     link_id, role, created, deleted = link
     if version is not None:
         state.documents[triple.document] = DocumentState(
             version, revision, document_deleted is not None
         )
-    if known and entity_deleted is None:
+    if entity_active:
         state.entities.add(triple.entity)
     if link_id is not None:
         state.links[triple] = LinkRow(triple, link_id, role, created, deleted)
@@ -120,14 +113,31 @@ def _take(state: State, triple: Triple, row: "asyncpg.Record") -> None:
 
 
 async def write_changes(
-    connection: "Connection", state: State, replies: Sequence[StoredReply]
+    connection: "Connection",
+    state: State,
+    replies: Sequence[StoredReply],
+    *,
+    also_wrote_in: str | None = None,
 ) -> Witness | None:
     """Write what was decided, and the replies to be stored; return the transaction's witness.
 
-    None if there was nothing to write.
+    Args:
+        connection: in the transaction.
+        state: links, documents and events as decided.
+        replies: to be stored.
+        also_wrote_in: the workspace of rows that the caller wrote in this transaction by itself;
+            None if there are none.
+
+    Returns:
+        A row that only this transaction wrote: its first event, or a row made for the purpose.
+        None if nothing was written, so that the transaction may be rolled back.
     """
-    if not state.outbox and not state.written_documents and not replies:
+    workspace_id = also_wrote_in or _written_in(state, replies)
+    if workspace_id is None:
         return None
+    mark = None if state.outbox else _mark(workspace_id)
+    if mark is not None:
+        replies = [*replies, mark]
     written = [state.links[triple] for triple in state.written_links]
     new = [link for link in written if link.triple not in state.stored_links]
     # A link that is made and removed in one transaction is inserted, and then updated like others.
@@ -138,9 +148,24 @@ async def write_changes(
         columns += _columns([(r.workspace_id, *r.idempotency, *r.reply[:2]) for r in replies], 5)
     statement = WRITE_ALL if old or replies else WRITE_NEW
     xid = await connection.fetchval(statement, state.moment, *columns)
-    if state.outbox:
-        return Witness(xid, event_id=state.outbox[0].event_id)
-    return Witness(xid, None, replies[0].workspace_id, *replies[0].idempotency) if replies else None
+    if mark is not None:
+        return Witness(xid, workspace_id=workspace_id, scope=mark.idempotency.scope)
+    return Witness(xid, event_id=state.outbox[0].event_id)
+
+
+def _written_in(state: State, replies: Sequence[StoredReply]) -> str | None:
+    """Return a workspace that something is to be written in; every event has a document."""
+    for workspace_id, _ in state.written_documents:
+        return workspace_id
+    return replies[0].workspace_id if replies else None
+
+
+def _mark(workspace_id: str) -> StoredReply:
+    """Return a row that proves a transaction without events, under a random scope that nobody asks for.
+
+    A stored reply proves nothing: an expired one of the same key may still be there.
+    """
+    return StoredReply(workspace_id, Idempotency(secrets.token_bytes(32), bytes(32)), NO_REPLY)
 
 
 Columns = Sequence[Sequence[object]]

@@ -49,7 +49,7 @@ async def test_a_new_link_is_answered_as_new(
     """Whether COMMIT took effect or not: 201, one row, one event."""
     proxy.break_next(fault)
     response = await api.add("doc_1", "ship_1")
-    assert proxy.broken == 1
+    assert (proxy.broken, proxy.carried_out) == (1, fault == "answer lost")
     assert response.status_code == 201
     (link,) = await api.links("doc_1")
     assert link["id"] == response.json()["data"]["id"]
@@ -65,6 +65,7 @@ async def test_a_removed_link_is_answered_as_removed(
     link_id = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
     proxy.break_next(fault)
     response = await api.unlink("doc_1", link_id)
+    assert (proxy.broken, proxy.carried_out) == (1, fault == "answer lost")
     assert (proxy.broken, response.status_code) == (1, 200)
     assert len(await read_outbox(connection)) == 2
     await check_outbox(connection)
@@ -79,7 +80,7 @@ async def test_company_is_answered_each_for_itself(
     proxy.break_next(fault)
     calls = [api.add(f"doc_{number}", "ship_1") for number in range(1, 11)]
     answers = await asyncio.gather(*calls, api.add("doc_1", "ship_none"))
-    assert proxy.broken == 1
+    assert (proxy.broken, proxy.carried_out) == (1, fault == "answer lost")
     assert [answer.status_code for answer in answers] == [200, *[201] * 9, 404]
     assert len(await read_outbox(connection)) == 10
     await check_outbox(connection)
@@ -92,6 +93,7 @@ async def test_a_document_is_made_once(
     """PUT answers 201, as it would have, though no event bears witness to it."""
     proxy.break_next(fault)
     response = await api.client.put("/v1/documents/new", json={"display_name": "New"})
+    assert (proxy.broken, proxy.carried_out) == (1, fault == "answer lost")
     assert (proxy.broken, response.status_code) == (1, 201)
     assert await connection.fetchval("SELECT revision FROM documents WHERE id = 'new'") == 1
 
@@ -103,6 +105,7 @@ async def test_an_entity_is_registered_once(
     """PUT of an entity answers 201, as it would have."""
     proxy.break_next(fault)
     response = await api.client.put("/v1/entities/deal/new")
+    assert (proxy.broken, proxy.carried_out) == (1, fault == "answer lost")
     assert (proxy.broken, response.status_code) == (1, 201)
     assert await connection.fetchval("SELECT count(*) FROM entities WHERE id = 'new'") == 1
 

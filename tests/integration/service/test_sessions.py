@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from service.core.decide import State
-from service.core.requests import Reply
+from service.core.requests import Idempotency, Reply
 from service.store.database import Database
 from service.store.transaction import BEGIN, BEGIN_PATIENT, Witness, transact
 from service.store.write import StoredReply, write_changes
@@ -134,7 +134,7 @@ async def test_writes_are_durable_though_the_default_is_not(
     await set_default(connection, "synchronous_commit", "off")
     await new_key(database)
     workspace = await connection.fetchval("SELECT id::text FROM workspaces")
-    replies = [StoredReply.for_call(workspace, None, Reply(200, b"{}"))]
+    replies = [StoredReply(workspace, Idempotency(b"s" * 32, b"f" * 32), Reply(200, b"{}"))]
 
     async def step(inside: Connection) -> tuple[str, Witness | None]:
         witness = await write_changes(inside, State(datetime.now(UTC)), replies)

@@ -1,0 +1,92 @@
+"""A lost answer to COMMIT with two hosts in the URL: what a second server does not have proves nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from deploy.local.postgres import PostgresServer
+from service.store.database import Database
+from service.store.migrations import migrate
+from tests.api import Api, new_key, seed, serving
+from tests.proxy import Proxy
+from tests.waiting import until
+
+REPLAYED = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn"
+
+
+@pytest.fixture
+def primary() -> Iterator[PostgresServer]:
+    """Yield a Postgres that a standby may follow."""
+    with PostgresServer(settings={"fsync": "off", "wal_level": "replica"}) as server:
+        yield server
+
+
+@pytest.fixture
+async def standby(primary: PostgresServer) -> PostgresServer:
+    """Return a standby that has something to link, and replays no more."""
+    async with Database(primary.dsn(), pool_size=1) as database:
+        await migrate(database)
+    connection = await asyncpg.connect(primary.dsn())
+    standby = await asyncio.to_thread(primary.make_standby)
+    await new_key(primary.dsn())
+    await seed(connection, 2, 2)
+    await connection.close()
+    return standby
+
+
+@pytest.fixture
+async def proxy(primary: PostgresServer) -> AsyncIterator[Proxy]:
+    """Yield a line to the primary that can break."""
+    async with Proxy(primary.dsn()) as proxy:
+        yield proxy
+
+
+async def linked_once(api: Api, primary: PostgresServer, standby: PostgresServer) -> str:
+    """Link, let the standby have it, and stop it from replaying anything later; return the link."""
+    response = await api.add("doc_1", "ship_1")
+    leader, follower = await asyncpg.connect(primary.dsn()), await asyncpg.connect(standby.dsn())
+    position = await leader.fetchval("SELECT pg_current_wal_lsn()::text")
+    await until(lambda: follower.fetchval(REPLAYED.replace("$1", f"'{position}'")))
+    await follower.execute("SELECT pg_wal_replay_pause()")
+    await leader.close()
+    await follower.close()
+    link_id: str = response.json()["data"]["id"]
+    return link_id
+
+
+def both(proxy: Proxy, standby: PostgresServer) -> str:
+    """Return a URL with the line to the primary first, and then the standby."""
+    second = urlsplit(standby.dsn())
+    first = urlsplit(proxy.dsn)
+    netloc = f"{first.netloc},{second.hostname}:{second.port}"
+    return first._replace(netloc=netloc).geturl()
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+async def test_what_another_server_does_not_have_is_not_done_again(
+    primary: PostgresServer,
+    standby: PostgresServer,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    promoted: bool,
+) -> None:
+    """An unlink that was done is answered 200, or 503 while only a lagging server answers; never 404."""
+    monkeypatch.setattr("service.store.transaction.LOOK_UP_DEADLINE_S", 1.0)
+    async with serving(both(proxy, standby)) as api:
+        link_id = await linked_once(api, primary, standby)
+        if promoted:
+            await asyncio.to_thread(standby.promote)
+        proxy.break_next("answer lost")
+        proxy.refuse()
+        answer = await api.unlink("doc_1", link_id)
+        assert (proxy.broken, proxy.carried_out) == (1, 1)
+        assert answer.status_code == 503, answer.text
+        assert "not known" in answer.json()["detail"]
+        assert answer.headers["retry-after"]
+    connection = await asyncpg.connect(primary.dsn())
+    assert await connection.fetchval("SELECT deleted_at IS NOT NULL FROM document_links")
+    await connection.close()
