@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -13,17 +14,25 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from service import logs, serving
+from service import logs, serving, terminal
 from service.core.errors import Unavailable
 from service.settings import RATE, Settings, SettingsError, is_rate, read_settings
 from service.store.database import Database
-from service.store.keys import ID_LENGTH, create_key, list_keys, revoke_key
-from service.store.migrations import SchemaError
+from service.store.keys import (
+    ID_LENGTH,
+    create_key,
+    list_keys,
+    revoke_key,
+    revoke_lost_key,
+    workspace_exists,
+)
+from service.store.migrations import SchemaError, check_version
 from service.store.migrations import migrate as migrate_schema
 
 SCOPES: Final = ("read:documents", "write:documents")
 
 COLUMNS: Final = ("workspace", "scopes", "rate limit", "created", "expires", "revoked")
+KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 KEY_ID_WIDTH: Final = len("key_") + ID_LENGTH
 ANY_WIDTH: Final = 10_000
 """Of what is read by a program, or through one: there is no edge at which to break a line."""
@@ -57,7 +66,7 @@ def serve() -> None:
 @app.command()
 def migrate() -> None:
     """Bring an empty database to the schema; do nothing if it has it."""
-    done = _run(migrate_schema)
+    done = _run(migrate_schema, migrated=False)
     print("schema applied" if done else "schema is up to date")
 
 
@@ -73,17 +82,23 @@ def create(
     ] = None,
 ) -> None:
     """Make a key and print it, once, alone on standard output."""
-    scopes = scope or list(SCOPES)
+    scopes = list(dict.fromkeys(scope or SCOPES))
     if unknown := sorted(set(scopes) - set(SCOPES)):
-        raise typer.BadParameter(f"unknown scope {unknown[0]}: it is one of {', '.join(SCOPES)}")
-    if not 1 <= len(workspace) <= 128:  # noqa: PLR2004 - workspaces_name_check
-        raise typer.BadParameter("a workspace's name has 1 to 128 characters")
-    rate, expiry = _rate(rate_limit), _moment(expires_at)
-    print(
-        _run(
-            lambda db: create_key(db, workspace, scopes=scopes, rate_limit=rate, expires_at=expiry)
+        raise typer.BadParameter(
+            f"unknown scope {unknown[0] or repr('')}: it is one of {', '.join(SCOPES)}"
         )
-    )
+    rate, expiry, name = _rate(rate_limit), _moment(expires_at), _name(workspace)
+
+    async def make(database: Database) -> None:
+        key = await create_key(database, name, scopes=scopes, rate_limit=rate, expires_at=expiry)
+        try:
+            print(key, flush=True)
+        except OSError as error:
+            await revoke_lost_key(database, key)
+            terminal.discard_output()
+            _fail(f"the key could not be written, so it is revoked: {error.strerror}")
+
+    _run(make)
 
 
 @keys.command("list")
@@ -91,11 +106,15 @@ def list_(
     workspace: Annotated[str | None, typer.Option(help="Its name; all unless told.")] = None,
 ) -> None:
     """Show the keys: ids, never the keys themselves."""
+    name = None if workspace is None else _name(workspace)
+    found = _run(lambda db: list_keys(db, name))
+    if name is not None and not found and not _run(lambda db: workspace_exists(db, name)):
+        print(f"there is no workspace {name}: `keys create` makes one", file=sys.stderr)
     table = Table(
         Column("id", no_wrap=True, min_width=KEY_ID_WIDTH),
         *(Column(name, overflow="fold") for name in COLUMNS),
     )
-    for key in _run(lambda db: list_keys(db, workspace)):
+    for key in found:
         moments = [_shown(moment) for moment in (key.created_at, key.expires_at, key.revoked_at)]
         table.add_row(
             key.id, key.workspace, " ".join(key.scopes), key.rate_limit or "default", *moments
@@ -107,17 +126,32 @@ def list_(
 @keys.command()
 def revoke(key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")]) -> None:
     """Revoke a key; every process refuses it within 10 s."""
-    if not _run(lambda db: revoke_key(db, key_id)):
-        _fail(f"there is no key {key_id}")
-    print(f"{key_id} is revoked")
+    if key_id.startswith("wbk_"):
+        raise typer.BadParameter("this is a key, not its id: `keys list` shows the ids")
+    if not KEY_ID.fullmatch(key_id):
+        raise typer.BadParameter(f"{key_id!r} is no key's id: `keys list` shows the ids")
+    done = _run(lambda db: revoke_key(db, key_id))
+    if not done:
+        _fail(f"there is no key {key_id}: `keys list` shows the ids")
+    since = "" if done is True else f" since {_shown(done)}"
+    print(f"{key_id} is revoked{since}")
 
 
-def _run(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Do the work with a database, and turn what can go wrong into one line."""
+def _run(work: Callable[[Database], Awaitable[T]], *, migrated: bool = True) -> T:
+    """Do the work with a database, and turn what can go wrong into one line.
+
+    `migrated`: the work needs the schema.
+    """
+
+    async def checked(database: Database) -> T:
+        async with database.acquire() as connection:
+            await check_version(connection)
+        return await work(database)
+
     with _one_clear_line():
         settings = read_settings(os.environ)
         logs.set_up("warning")
-        return asyncio.run(_connected(settings, work))
+        return asyncio.run(_connected(settings, checked if migrated else work))
 
 
 async def _connected(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
@@ -156,6 +190,12 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
+def _name(workspace: str) -> str:
+    if not (1 <= len(workspace) <= 128 and workspace.isprintable()):  # noqa: PLR2004 - workspaces_name_check
+        raise typer.BadParameter("a workspace's name has 1 to 128 characters, all printable")
+    return workspace
+
+
 def _rate(text: str | None) -> str | None:
     if text is not None and not is_rate(text):
         raise typer.BadParameter(f"a rate limit is {RATE}")
@@ -167,9 +207,9 @@ def _moment(text: str | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the year 1 or 9999 may be left by the change to UTC
         raise typer.BadParameter("a moment looks like 2030-01-31T12:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _shown(moment: datetime | None) -> str:
@@ -177,4 +217,4 @@ def _shown(moment: datetime | None) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    terminal.main(app, "python -m service")

@@ -18,6 +18,9 @@ NO_POSTGRES_URL: Final = (
 )
 """The value itself is never shown: a password may be in it."""
 
+MOST: Final = 10**15 - 1
+"""The largest integer of a structured field (RFC 9651, section 3.3.1), as in `RateLimit-Policy`."""
+
 RATE: Final = 'one rate of at least one call, like "1000/minute"'
 
 _service_link = re.compile(
@@ -134,12 +137,15 @@ def _names_postgres(url: str) -> bool:
 
 
 def is_rate(text: str) -> bool:
-    """Whether it is one rate that lets calls through: of several, only the first would count."""
+    """Whether it is one rate that lets calls through: of several, only the first would count.
+
+    The response headers show its calls and its seconds, each as an integer of RFC 9651.
+    """
     try:
         rates = limits.parse_many(text)
     except ValueError:
         return False
-    return len(rates) == 1 and rates[0].amount > 0
+    return len(rates) == 1 and 0 < rates[0].amount <= MOST and rates[0].get_expiry() <= MOST
 
 
 def _is_origin(text: str) -> bool:

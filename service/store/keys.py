@@ -43,9 +43,21 @@ ORDER BY w.name, k.created_at
 """
 
 REVOKE: Final = """
+UPDATE api_keys AS k
+SET revoked_at = coalesce(k.revoked_at, now())
+FROM api_keys AS before
+WHERE k.id = $1 AND before.id = k.id
+RETURNING before.revoked_at
+"""
+
+REVOKE_LOST: Final = """
 UPDATE api_keys
-SET revoked_at = coalesce(revoked_at, now())
-WHERE id = $1
+SET revoked_at = now()
+WHERE hash = $1
+"""
+
+WORKSPACE_EXISTS: Final = """
+SELECT EXISTS (SELECT FROM workspaces WHERE name = $1)
 """
 
 
@@ -106,11 +118,27 @@ async def list_keys(database: Database, workspace: str | None) -> list[ListedKey
         return [ListedKey(*row) for row in await connection.fetch(LIST, workspace)]
 
 
-async def revoke_key(database: Database, key_id: str) -> bool:
-    """Revoke the key with that id; False if there is none. Every process knows within 10 s."""
+async def workspace_exists(database: Database, name: str) -> bool:
+    """Whether there is a workspace with that name."""
     async with database.acquire() as connection:
-        tag: str = await connection.execute(REVOKE, key_id)
-    return tag == "UPDATE 1"
+        return bool(await connection.fetchval(WORKSPACE_EXISTS, name))
+
+
+async def revoke_key(database: Database, key_id: str) -> datetime | bool:
+    """Revoke the key with that id; every process knows within 10 s.
+
+    Returns False if there is no such key, the time of the first revocation if it was revoked
+    before, else True.
+    """
+    async with database.acquire() as connection:
+        row = await connection.fetchrow(REVOKE, key_id)
+    return False if row is None else row[0] or True
+
+
+async def revoke_lost_key(database: Database, key: str) -> None:
+    """Revoke a key that was made but could not be shown to anybody."""
+    async with database.acquire() as connection:
+        await connection.execute(REVOKE_LOST, hashlib.sha256(key.encode()).digest())
 
 
 def _random(length: int) -> str:

@@ -45,9 +45,7 @@ async def migrate(database: Database) -> bool:
         if version == VERSION:
             return False
         if version is not None:
-            raise SchemaError(
-                f"the database has schema {version}, this program knows {VERSION}: update it"
-            )
+            raise SchemaError(_wrong(version))
         if await connection.fetchval(TABLES):
             raise SchemaError(
                 "the database is not empty, and what is in it is not ours: use one of its own"
@@ -64,6 +62,24 @@ async def schema_version(connection: "Connection") -> int | None:
     return version
 
 
+async def check_version(connection: "Connection") -> None:
+    """See that the database has the schema of this program; SchemaError where it has not."""
+    version = await schema_version(connection)
+    if version != VERSION:
+        raise SchemaError(_wrong(version))
+
+
+def _wrong(version: int | None) -> str:
+    """Return what is wrong with a version, and what to do."""
+    if version is None:
+        return "the database has no schema of this program: run `python -m service migrate`"
+    if version > VERSION:
+        return (
+            f"the database has schema {version}, this program knows {VERSION}: update the program"
+        )
+    return f"the database has schema {version}, not {VERSION}: run `python -m service migrate`"
+
+
 async def check_schema(database: Database) -> None:
     """See that the database answers, can be written to and has the schema of this program.
 
@@ -72,10 +88,6 @@ async def check_schema(database: Database) -> None:
         Unavailable: it is away.
     """
     async with database.acquire() as connection:
-        version = await schema_version(connection)
-        if version != VERSION:
-            raise SchemaError(
-                f"the database has schema {version}, not {VERSION}: run `python -m service migrate`"
-            )
+        await check_version(connection)
         if await connection.fetchval("SHOW transaction_read_only") == "on":
             raise SchemaError("the database is a standby, or read-only: it cannot be written to")

@@ -102,6 +102,9 @@ async def test_a_key_works_until_it_is_revoked(database: str, tmp_path: Path) ->
     assert len(key_ids) == 3
     done = run(database, "keys", "revoke", key_ids[1])
     assert (done.returncode, done.stdout) == (0, f"{key_ids[1]} is revoked\n")
+    again = run(database, "keys", "revoke", key_ids[1])
+    assert again.returncode == 0
+    assert re.fullmatch(rf"{key_ids[1]} is revoked since 20[^ ]+\n", again.stdout)
     with programs.service(database, tmp_path) as service:
         async with httpx.AsyncClient(base_url=service.url) as client:
             url = "/v1/documents/none/links"
@@ -136,6 +139,79 @@ async def test_errors_are_clear(database: str, arguments: list[str], code: int, 
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+KEYS = (
+    ("keys", "list"),
+    ("keys", "create", "--workspace", "acme"),
+    ("keys", "revoke", "key_none"),
+)
+
+
+@pytest.mark.parametrize("arguments", KEYS)
+def test_a_database_that_was_not_migrated_is_one_line(
+    empty_database: str, arguments: tuple[str, ...]
+) -> None:
+    """It says which command mends it."""
+    done = run(empty_database, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "the database has no schema of this program: run `python -m service migrate`\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [("migrate",), *KEYS])
+async def test_a_newer_schema_is_one_line(database: str, arguments: tuple[str, ...]) -> None:
+    """It says that the program is the older one."""
+    await execute(database, "INSERT INTO schema_version (version) VALUES (1000)")
+    done = run(database, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "the database has schema 1000, this program knows 1: update the program\n"
+    )
+
+
+async def test_a_read_only_database_is_one_line(database: str, empty_database: str) -> None:
+    """What only reads works; what writes exits 1 and says why it cannot."""
+    for each in (database, empty_database):
+        name = each.rpartition("/")[2]
+        await execute(each, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    done = [
+        run(empty_database, "migrate"),
+        run(database, "keys", "create", "--workspace", "acme"),
+        run(database, "keys", "revoke", "key_none"),
+    ]
+    assert [(each.returncode, each.stdout, len(each.stderr.splitlines())) for each in done] == [
+        (1, "", 1)
+    ] * 3
+    assert all("read-only" in each.stderr for each in done)
+    assert run(database, "keys", "list").returncode == 0
+    assert run(database, "migrate").stdout == "schema is up to date\n"
+
+
+def test_a_key_that_could_not_be_written_is_revoked(database: str) -> None:
+    """On a full disk nobody has seen it: exit 1, one line, and the key is of no use."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "service", "keys", "create", "--workspace", "acme"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment(DATABASE_URL=database),
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "the key could not be written, so it is revoked: No space left on device\n"
+    )
+    (line,) = (each for each in run(database, "keys", "list").stdout.splitlines() if "key_" in each)
+    assert len(re.findall(r"20\d\d-\d\d-\d\dT", line)) == 2  # created, revoked
+
+
+def test_an_unknown_workspace_is_said(database: str) -> None:
+    """An empty list of a misspelt name would look like a workspace without keys."""
+    done = run(database, "keys", "list", "--workspace", "acne")
+    assert (done.returncode, "there is no workspace acne" in done.stderr) == (0, True)
 
 
 @pytest.mark.parametrize("arguments", [[], ["serve"], ["migrate"], ["keys"], ["keys", "create"],
