@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from service.edge.call import request_id_of
-from service.edge.problems import CONTENT_TYPE, RETRY_AFTER_S, FieldError, Problem, encode
+from service.edge.problems import CONTENT_TYPE, RETRY_AFTER_S, FieldError, Problem, encode, title_of
 from service.stopping import Stopping
 
 MAX_HEAD_BYTES: Final = 64 << 10
@@ -243,7 +243,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _response(self, refusal: Refusal) -> bytes:
         code, status = refusal.code, refusal.status
-        title, kind = status.phrase, f"urn:document-links:problem:{code}"
+        title, kind = title_of(status), f"urn:document-links:problem:{code}"
         request_id, known = self._known_of_request()
         body = encode(
             Problem(kind, title, status, refusal.detail, code, request_id, refusal.errors)

@@ -1,6 +1,5 @@
 """The errors that a call can answer with: from its endpoint's parts, and the table of problems."""
 
-from http import HTTPStatus
 from typing import Final
 
 from service.core.errors import NotFound
@@ -8,7 +7,7 @@ from service.described.examples import problem_example
 from service.described.headers import OF_A_KEY, references
 from service.described.schemas import Schema
 from service.edge.endpoint import WRITE, Endpoint
-from service.edge.problems import STATUS_OF
+from service.edge.problems import STATUS_OF, title_of
 from service.edge.public import Page
 
 WITHOUT_KEY: Final = "_without_key"
@@ -93,7 +92,7 @@ def _response(code: str, *, keyed: bool) -> Schema:
     quota = OF_A_KEY if keyed and code not in _BEFORE_THE_QUOTA else ()
     says = {"properties": {"status": {"const": status}, "code": {"const": code}}}
     return {
-        "description": f"{HTTPStatus(status).phrase}: `{code}`. {_MEANING[code]}",
+        "description": f"{title_of(status)}: `{code}`. {_MEANING[code]}",
         "headers": references("X-Request-ID", *quota, *_OWN_HEADERS.get(code, ())),
         "content": {
             "application/problem+json": {

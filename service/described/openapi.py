@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, from the route table that serves the requests."""
 
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
+from inspect import cleandoc
 from typing import Any, Final
 
 from msgspec import Struct
@@ -30,7 +30,7 @@ from service.described.headers import (
 from service.described.schemas import Schema, components, inlined, without_null
 from service.edge.endpoint import READ, WRITE, Endpoint
 from service.edge.pages import PageQuery
-from service.edge.problems import Problem
+from service.edge.problems import Problem, title_of
 from service.edge.public import Page
 
 SECURITY_SCHEMES: Final = {
@@ -150,7 +150,7 @@ def _responses(endpoint: Endpoint, refer: Reference) -> Schema:
     successes = {
         str(status): _response(status, {}, "", headers)
         if shape is None
-        else _response(status, _json(shape, refer), shape.__doc__ or "", headers)
+        else _response(status, _json(shape, refer), cleandoc(shape.__doc__ or ""), headers)
         for status, shape in sorted(endpoint.replies.items())
     }
     return successes | problem_references(codes_of(endpoint))
@@ -171,7 +171,7 @@ def _page_responses(page: Page, refer: Reference) -> Schema:
 
 
 def _response(status: int, content: Schema, says: str, headers: list[str]) -> Schema:
-    description = f"{HTTPStatus(status).phrase}. {says}".strip()
+    description = f"{title_of(status)}. {says}".strip()
     response = {"description": description, "headers": references(*headers)}
     return response | ({"content": content} if content else {})
 

@@ -31,6 +31,14 @@ STATUS_OF: Final = {
 }
 """Every code that a caller can meet, and its status."""
 
+_PUBLISHED_TITLES: Final = {413: "Request Entity Too Large", 422: "Unprocessable Entity"}
+"""Python 3.13 renamed them after RFC 9110; a title stays what it was, under every Python."""
+
+
+def title_of(status: int) -> str:
+    """Return the title of a problem with this status."""
+    return _PUBLISHED_TITLES.get(status) or HTTPStatus(status).phrase
+
 
 class FieldError(Struct, frozen=True):
     """What is wrong with one field of the request."""
@@ -91,7 +99,7 @@ def _problem(
     status = HTTPStatus(STATUS_OF[code])
     return Problem(
         f"urn:document-links:problem:{code}",
-        status.phrase,
+        title_of(status),
         status,
         detail,
         code,
