@@ -14,7 +14,7 @@ import msgspec
 
 from outbox_worker.progress import Progress, Start
 from outbox_worker.registration import Place, read_place
-from outbox_worker.window import BEGINNING, Cursor
+from outbox_worker.window import BEGINNING, Anchor, Cursor, Page
 
 NEWEST_CHECKPOINT = """
 SELECT system_identifier, database_oid::bigint AS database_oid, cursor::text AS cursor
@@ -29,6 +29,13 @@ SELECT EXISTS (
     SELECT FROM outbox_checkpoints
     WHERE relay = $1 AND cursor ->> 'checkpoint' = $2
 )
+"""
+
+# $1 the position: with the index of the primary key, in each slot.
+PAYLOAD = """
+SELECT position, payload
+FROM outbox
+WHERE position = $1
 """
 
 WRITE_CHECKPOINT = """
@@ -77,6 +84,12 @@ class Checkpoints:
         async with self._session() as connection:
             return bool(await connection.fetchval(CHECKPOINT_EXISTS, self._relay, token))
 
+    async def holds(self, anchor: Anchor) -> bool:
+        """Whether the database holds the row that a record names."""
+        async with self._session() as connection:
+            rows = await connection.fetch(PAYLOAD, anchor.position)
+        return anchor in map(Anchor.of, rows)
+
     async def write(self, progress: Progress) -> None:
         """Add a checkpoint; durable when this returns."""
         place = self.place
@@ -102,10 +115,12 @@ class Ledger:
         self._events = start.events
         self._checkpoint = ""
         self.unchecked = 0  # events since the last checkpoint
+        self._anchor = start.anchor
         self.cursor = start.cursor
 
-    def record(self, cursor: Cursor, events: int) -> Progress:
-        """Return the record that goes out with a batch of so many events."""
+    def record(self, page: Page) -> Progress:
+        """Return the record that goes out with a page."""
+        cursor = page.cursor
         place = self._checkpoints.place
         return Progress(
             system_identifier=place.system_identifier,
@@ -116,25 +131,27 @@ class Ledger:
             s1=None if cursor.s1 is None else str(cursor.s1),
             after=cursor.after,
             offsets=self._offsets,
-            events=self._events + events,
+            events=self._events + len(page.rows),
+            anchor=page.anchor or self._anchor,
             at=time.time(),
         )
 
-    def published(self, cursor: Cursor, events: int, offsets: Mapping[int, int]) -> None:
-        """Take note of a batch that is committed, with the highest offset of each partition."""
-        self.cursor = cursor
-        self._events += events
-        self.unchecked += events
+    def published(self, page: Page, offsets: Mapping[int, int]) -> None:
+        """Take note of a page that is committed, with the highest offset of each partition."""
+        self.passed(page)
+        self._events += len(page.rows)
+        self.unchecked += len(page.rows)
         self._offsets.update(offsets)
 
-    def passed(self, cursor: Cursor) -> None:
-        """Take note of a page without rows: the end of a window."""
-        self.cursor = cursor
+    def passed(self, page: Page) -> None:
+        """Go on to the cursor after a page."""
+        self.cursor = page.cursor
+        self._anchor = page.anchor or self._anchor
 
     async def checkpoint(self) -> None:
         """Write the cursor to the database; later records name this checkpoint."""
         token = secrets.token_hex(8)
-        record = self.record(self.cursor, 0)
+        record = self.record(Page((), self.cursor))
         await self._checkpoints.write(msgspec.structs.replace(record, checkpoint=token))
         self._checkpoint = token
         self.unchecked = 0

@@ -7,17 +7,18 @@ in Kafka is then ahead of the database, and wrong.
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from outbox_worker.registration import Place, RefusedError
-from outbox_worker.window import BEGINNING, Cursor, Snapshot
+from outbox_worker.window import BEGINNING, Anchor, Cursor, Snapshot
 
 KEY = b"cursor"  # of each progress record: the topic is compacted
 MOST_POSITION = 2**63 - 1
 MOST_XID = 2**64 - 1
 MOST_OID = 2**32 - 1
+HIDDEN = "another producer's open transaction hides the end of the progress topic"
 
 Source = Literal["progress", "checkpoint", "beginning"]
 
@@ -28,6 +29,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     `checkpoint` names the newest checkpoint when it was written, by a token and not by the
     row's id: a volume that was rolled back gives the same ids out again. `offsets` holds the
     highest acknowledged offset of each partition; `events` counts all since the beginning.
+    `anchor` is a row that the database must hold; records of version 0.1 have none.
     """
 
     system_identifier: str
@@ -40,6 +42,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     offsets: dict[int, int]
     events: int
     at: float
+    anchor: Anchor | None = None
 
     @property
     def cursor(self) -> Cursor:
@@ -53,6 +56,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         return (self.system_identifier, self.database_oid) == ours
 
 
+class Held(NamedTuple):
+    """What the database holds of that which a record names: its checkpoint, and its anchor."""
+
+    checkpoint: bool
+    anchor: bool
+
+
 class Start(msgspec.Struct, frozen=True):
     """Where to start from, and why there."""
 
@@ -61,6 +71,7 @@ class Start(msgspec.Struct, frozen=True):
     reason: str
     offsets: dict[int, int]
     events: int = 0
+    anchor: Anchor | None = None
 
 
 def parse(key: bytes | None, value: bytes | None) -> Progress | None:
@@ -86,6 +97,7 @@ def _is_in_range(record: Progress) -> bool:
         and all(0 <= number <= MOST_POSITION for pair in record.offsets.items() for number in pair)
         and 0 <= record.events <= MOST_POSITION
         and 0 <= record.database_oid <= MOST_OID
+        and (record.anchor is None or 0 <= record.anchor.position <= MOST_POSITION)
         and "\0" not in record.checkpoint
     )
 
@@ -103,31 +115,29 @@ def decide_start(
     checkpoint: Progress | None,
     place: Place,
     *,
-    record_checkpoint_known: bool,
+    held: Held,
     read_to_end: bool = True,
 ) -> Start:
     """Return where to start from; RefusedError where the xids cannot be compared with ours.
 
     `record` is the last progress record that could be read, `checkpoint` the newest one in the
-    database, `record_checkpoint_known` whether the checkpoint that the record names is there too.
-    `read_to_end` is False if an open transaction of another producer may hide newer records.
+    database, `held` what the database has of that which the record names. `read_to_end` is False
+    if an open transaction of another producer may hide newer records.
     A start from the checkpoint publishes up to 10 s of events a second time, and loses none.
     """
-    reason = _distrust(
-        record,
-        checkpoint,
-        place,
-        checkpoint_known=record_checkpoint_known,
-        read_to_end=read_to_end,
-    )
     known = [each for each in (record, checkpoint) if each is not None]
     offsets = max(known, key=lambda each: each.at).offsets if known else {}
+    ours = checkpoint if checkpoint is not None and checkpoint.in_database_of(place) else None
+    reason = _distrust(record, ours, place, held) if read_to_end else HIDDEN
     if record is not None and reason is None:
-        return Start(record.cursor, "progress", "trusted", offsets, record.events)
-    if checkpoint is not None and checkpoint.in_database_of(place):
-        return Start(checkpoint.cursor, "checkpoint", reason or "", offsets, checkpoint.events)
+        return _start_from(record, ours, offsets)
+    if ours is not None:
+        source: Source = "checkpoint" if record or ours.events or not read_to_end else "beginning"
+        return Start(ours.cursor, source, reason or "", offsets, ours.events, ours.anchor)
     if record is None and checkpoint is None:
         return Start(BEGINNING, "beginning", "nothing was ever published", {})
+    if record is not None and record.in_database_of(place):  # back to before the first checkpoint
+        return Start(BEGINNING, "checkpoint", reason or "", offsets)
     message = (
         "this database is a copy or a restore of another one, whose progress cannot be used here; "
         "if the other one no longer runs, run: python -m outbox_worker rebase"
@@ -135,30 +145,36 @@ def decide_start(
     raise RefusedError(message)
 
 
+def _start_from(record: Progress, ours: Progress | None, offsets: dict[int, int]) -> Start:
+    """Return the start from a trusted record.
+
+    If nothing was published between record and checkpoint, both cover the same events. The
+    checkpoint is then preferred: it is part of the database, so it needs no proof.
+    """
+    best = ours if ours is not None and ours.events == record.events else record
+    return Start(best.cursor, "progress", "trusted", offsets, best.events, best.anchor)
+
+
 def _distrust(
-    record: Progress | None,
-    checkpoint: Progress | None,
-    place: Place,
-    *,
-    checkpoint_known: bool,
-    read_to_end: bool,
+    record: Progress | None, ours: Progress | None, place: Place, held: Held
 ) -> str | None:
-    """Return why a record cannot be used, None if it can."""
-    if not read_to_end:
-        return "another producer's open transaction hides the end of the progress topic"
+    """Return why a record cannot be used, None if it can. `ours`: this database's checkpoint.
+
+    The anchor is needed only if the record is newer than the checkpoint: retention may have removed
+    the anchor of an older one.
+    """
     if record is None:
         return "the progress topic has no record"
-    if not record.in_database_of(place):
-        return "the progress record is of another database"
-    if record.timeline != place.timeline:
-        return "the database is on another timeline (failover or restore)"
-    if not checkpoint_known:
-        return "the database has gone back in time"
-    stale = checkpoint is not None and _is_stale(record, checkpoint, place)
-    return "the progress record is older than the checkpoint" if stale else None
-
-
-def _is_stale(record: Progress, checkpoint: Progress, place: Place) -> bool:
-    """Whether events were published after the record and before the newest checkpoint."""
-    later = checkpoint.in_database_of(place) and checkpoint.checkpoint != record.checkpoint
-    return later and checkpoint.events > record.events
+    events = 0 if ours is None else ours.events
+    doubts = {
+        "the progress record is of another database": not record.in_database_of(place),
+        "the database is on another timeline (failover or restore)": (
+            record.timeline != place.timeline
+        ),
+        "the database has gone back in time": not held.checkpoint,
+        "the progress record is older than the checkpoint": record.events < events,
+        "the database has gone back in time, to before the last published event": (
+            record.events > events and not held.anchor
+        ),
+    }
+    return next((reason for reason, doubtful in doubts.items() if doubtful), None)

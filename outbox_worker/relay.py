@@ -212,12 +212,12 @@ class Term:
             self._ahead = asyncio.create_task(self._read(page))
         if page.rows:
             began = time.monotonic()
-            record = msgspec.json.encode(self._ledger.record(page.cursor, len(page.rows)))
+            record = msgspec.json.encode(self._ledger.record(page))
             offsets = await self._publisher.publish(rounds, record)
-            self._ledger.published(page.cursor, len(page.rows), offsets)
+            self._ledger.published(page, offsets)
             self._count(len(page.rows), time.monotonic() - began)
         else:
-            self._ledger.passed(page.cursor)
+            self._ledger.passed(page)
         self._relay.health.progressed()
         return bool(page.rows) or page.in_backlog
 

@@ -5,7 +5,7 @@ import msgspec
 from outbox_worker import reading, topics
 from outbox_worker.ledger import Checkpoints, Session
 from outbox_worker.logs import Log, Told
-from outbox_worker.progress import Start, decide_start
+from outbox_worker.progress import Held, Progress, Start, decide_start
 from outbox_worker.registration import (
     Registration,
     check_schema,
@@ -90,10 +90,19 @@ async def _start(
         record,
         await checkpoints.newest(),
         checkpoints.place,
-        record_checkpoint_known=record is not None and await checkpoints.known(record.checkpoint),
+        held=await _held(record, checkpoints),
         read_to_end=found.hidden_from is None,
     )
     return start, found
+
+
+async def _held(record: Progress | None, checkpoints: Checkpoints) -> Held:
+    if record is None:
+        return Held(checkpoint=False, anchor=False)
+    return Held(
+        checkpoint=await checkpoints.known(record.checkpoint),
+        anchor=record.anchor is None or await checkpoints.holds(record.anchor),
+    )
 
 
 async def check_topic(

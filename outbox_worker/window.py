@@ -8,7 +8,9 @@ Within a window rows come by position, and windows follow one another, so that t
 one document stay in commit order.
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 import asyncpg
@@ -50,9 +52,9 @@ FROM (
 ORDER BY position)
 """
 
-# The greatest xid of the rows after s0: $1 xmax(s0).
-GREATEST_XID = """
-SELECT xid
+# The row of the greatest xid after s0: $1 xmax(s0).
+NEWEST = """
+SELECT xid, position, payload
 FROM outbox
 WHERE xid >= $1::xid8
 ORDER BY xid DESC, position DESC
@@ -144,11 +146,32 @@ class Cursor(NamedTuple):
 BEGINNING = Cursor(Snapshot(1, 1))
 
 
+class Anchor(NamedTuple):
+    """The row of the greatest xid that a cursor has seen: its position, a digest of its payload.
+
+    A database that holds this row never hands out an xid below the cursor's xmax again. One that
+    does not hold it has gone back in time, to before the row: the cursor would hide the rows of
+    transactions that get the same xids.
+    """
+
+    position: int
+    digest: str
+
+    @classmethod
+    def of(cls, row: Any) -> Self:  # noqa: ANN401 - a record of asyncpg's, which has no type of its own
+        """Return the anchor that a row is. The payload has the event's id, which is unique."""
+        return cls(row["position"], hashlib.sha256(row["payload"]).hexdigest()[:16])
+
+
 class Page(NamedTuple):
-    """Rows in their order (position, key, payload, traceparent), and the cursor after them."""
+    """Rows in their order (position, key, payload, traceparent), and the cursor after them.
+
+    `anchor` is None if the page has seen no greater xid than the page before it.
+    """
 
     rows: Sequence[Any]
     cursor: Cursor
+    anchor: Anchor | None = None
 
     @property
     def in_backlog(self) -> bool:
@@ -188,16 +211,19 @@ class Window:
         s1 = Snapshot.parse(first["key"])
         if len(rows) > self._batch_size:
             return await self._backlog(s0, s1)
-        return Page(rows, after_all(s0, s1, [row["xid"] for row in rows]))
+        newest = max(rows, key=itemgetter("xid"))
+        anchor = Anchor.of(newest) if newest["xid"] >= s0.xmax else None
+        return Page(rows, after_all(s0, s1, newest["xid"]), anchor)
 
     async def _backlog(self, s0: Snapshot, s1: Snapshot) -> Page:
-        greatest = await self._connection.fetchval(GREATEST_XID, s0.xmax)
-        s1 = window_end(s0, s1, greatest)
+        newest = await self._connection.fetchrow(NEWEST, s0.xmax)
+        s1 = window_end(s0, s1, None if newest is None else newest["xid"])
         starts = await self._connection.fetchrow(
             STARTS, s0.in_progress, s0.xmax, s1.xmax, timeout=STARTS_TIMEOUT_S
         )
         late, new = starts or (None, None)
-        return await self._page(Cursor(s0, s1, (before(late), before(new))))
+        first = await self._page(Cursor(s0, s1, (before(late), before(new))))
+        return first._replace(anchor=None if newest is None else Anchor.of(newest))
 
     async def _page(self, cursor: Cursor) -> Page:
         s0, s1, after = cursor
@@ -216,9 +242,9 @@ def window_end(s0: Snapshot, s1: Snapshot, greatest_xid: int | None) -> Snapshot
     return s1.clipped(s0.xmax if greatest_xid is None else max(s0.xmax, greatest_xid + 1))
 
 
-def after_all(s0: Snapshot, s1: Snapshot, xids: Iterable[int]) -> Cursor:
-    """Return the cursor after a window that fits into one page, from the xids of its rows."""
-    return Cursor(window_end(s0, s1, max(xids)))
+def after_all(s0: Snapshot, s1: Snapshot, greatest_xid: int) -> Cursor:
+    """Return the cursor after a window that fits into one page, from its rows' greatest xid."""
+    return Cursor(window_end(s0, s1, greatest_xid))
 
 
 def after_page(cursor: Cursor, positions: Sequence[int], batch_size: int) -> Cursor:

@@ -1,6 +1,7 @@
 """Postgres crashes, goes back in time or fails over: nothing is lost, and it is said."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -108,6 +109,33 @@ async def test_volume_rolled_back(
         await write(server, "kept 2", "kept 3")
         values = ["kept 1", "undone 1", "undone 2", "kept 2", "kept 3"]
         await hold(worker, kafka, topic, delivery, values)
+
+
+async def test_volume_that_lost_its_last_moments(
+    server: PostgresServer, kafka: str, topic: str, delivery: str, tmp_path: Path
+) -> None:
+    """A copy may hold the record's checkpoint and lack its last event: the xids come back.
+
+    So does a volume that is replicated asynchronously, after the switch to its replica.
+    """
+    volume = tmp_path / "volume"
+    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        await write(server, "kept 1")
+        await published(kafka, topic, 1)
+        base_backup(server, volume)
+        await write(server, "undone")
+        await published(kafka, topic, 2)
+        worker.end(signal.SIGKILL)
+        server.stop()
+        restore(volume, server)
+        server.start()
+        await write(server, "kept 2", "kept 3")
+        worker.start()
+        await worker.wait_event("relay.started", source="checkpoint", level="warning")
+        await until_published(worker, kafka, topic, "kept 3")
+        values = await published(kafka, topic, 4)
+    assert list(dict.fromkeys(values)) == ["kept 1", "undone", "kept 2", "kept 3"]
 
 
 def restore(volume: Path, server: PostgresServer) -> None:

@@ -11,7 +11,7 @@ import pytest
 from outbox_worker.window import (
     BEGINNING,
     FOLLOWING,
-    GREATEST_XID,
+    NEWEST,
     PAGE,
     STARTS,
     Cursor,
@@ -126,7 +126,7 @@ async def test_plans_use_indexes_only(
     window = await Window.open(database, batch_size=10)
     statements: list[tuple[str, list[str]]] = [
         (FOLLOWING, ["'{5}'", "'7'", "11"]),
-        (GREATEST_XID, ["'7'"]),
+        (NEWEST, ["'7'"]),
         (STARTS, ["'{5}'", "'7'", "'9999999'"]),
         (PAGE, ["'{5}'", "'7'", "'9:99999999:'", "0", "0", "10"]),
     ]

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from outbox_worker.progress import KEY, Progress, decide_start, parse
+from outbox_worker.progress import KEY, Held, Progress, decide_start, parse
 from outbox_worker.registration import Place, RefusedError
 from outbox_worker.window import BEGINNING, Snapshot
 
@@ -21,12 +21,13 @@ RECORD = Progress(
     at=0.0,
 )
 CHECKPOINT = msgspec.structs.replace(RECORD, s0="90:90:", events=900)
+HELD = Held(checkpoint=True, anchor=True)
 FOREIGN = msgspec.structs.replace(RECORD, system_identifier="7002")
 
 
 def test_trusted_record_is_where_to_go_on() -> None:
     """A record of this cluster, database and timeline, whose checkpoint is there, is exact."""
-    start = decide_start(RECORD, CHECKPOINT, HERE, record_checkpoint_known=True)
+    start = decide_start(RECORD, CHECKPOINT, HERE, held=HELD)
     assert (start.source, start.cursor.s0) == ("progress", Snapshot(100, 105, (100, 103)))
     assert (start.offsets, start.events) == ({0: 41}, 1_000)
 
@@ -44,7 +45,7 @@ def test_checkpoint_is_the_second_choice(
     record: Progress | None, reason: str, *, known: bool
 ) -> None:
     """Without a record to trust, the newest checkpoint of this database is where to start."""
-    start = decide_start(record, CHECKPOINT, HERE, record_checkpoint_known=known)
+    start = decide_start(record, CHECKPOINT, HERE, held=Held(known, anchor=True))
     assert (start.source, start.cursor) == ("checkpoint", CHECKPOINT.cursor)
     assert reason in start.reason
 
@@ -52,32 +53,53 @@ def test_checkpoint_is_the_second_choice(
 def test_stale_record_gives_way_to_the_checkpoint() -> None:
     """A record from before the newest checkpoint would publish again what came between them."""
     later = msgspec.structs.replace(RECORD, checkpoint="def", s0="120:120:", events=1_001)
-    start = decide_start(RECORD, later, HERE, record_checkpoint_known=True)
+    start = decide_start(RECORD, later, HERE, held=HELD)
     assert (start.source, start.cursor, start.events) == ("checkpoint", later.cursor, 1_001)
     assert "older than the checkpoint" in start.reason
 
 
-@pytest.mark.parametrize(
-    "checkpoint", [{"checkpoint": "def"}, {"events": 1_000}, {"checkpoint": "def", "events": 990}]
-)
-def test_record_as_new_as_the_checkpoint_is_not_stale(checkpoint: dict[str, object]) -> None:
-    """Between record and checkpoint nothing was published: the record is exact."""
-    newest = msgspec.structs.replace(CHECKPOINT, **{"events": 1_000, **checkpoint})
-    start = decide_start(RECORD, newest, HERE, record_checkpoint_known=True)
+def test_record_newer_than_the_checkpoint_is_not_stale() -> None:
+    """The record counts more events than the newest checkpoint: it is where to go on."""
+    newest = msgspec.structs.replace(CHECKPOINT, checkpoint="def", events=990)
+    start = decide_start(RECORD, newest, HERE, held=HELD)
     assert (start.source, start.cursor) == ("progress", RECORD.cursor)
+
+
+@pytest.mark.parametrize("anchor", [True, False])
+def test_checkpoint_of_the_same_event_is_preferred(*, anchor: bool) -> None:
+    """Nothing was published after it: it is exact, and retention may have removed the anchor."""
+    newest = msgspec.structs.replace(CHECKPOINT, checkpoint="def", events=1_000)
+    start = decide_start(RECORD, newest, HERE, held=Held(checkpoint=True, anchor=anchor))
+    assert (start.source, start.cursor) == ("progress", newest.cursor)
+
+
+@pytest.mark.parametrize("checkpoint", [CHECKPOINT, None])
+def test_record_ahead_of_the_database_is_not_trusted(checkpoint: Progress | None) -> None:
+    """A volume that lost its last second has the record's checkpoint, and lacks its last event."""
+    start = decide_start(RECORD, checkpoint, HERE, held=Held(checkpoint=True, anchor=False))
+    expected = BEGINNING if checkpoint is None else checkpoint.cursor
+    assert (start.source, start.cursor) == ("checkpoint", expected)
+    assert "before the last published event" in start.reason
+
+
+def test_relay_that_has_never_published_goes_on_without_a_warning() -> None:
+    """Its only checkpoint counts no event: nothing can come twice."""
+    first = msgspec.structs.replace(CHECKPOINT, events=0)
+    start = decide_start(None, first, HERE, held=Held(checkpoint=False, anchor=False))
+    assert (start.source, start.cursor) == ("beginning", first.cursor)
 
 
 @pytest.mark.parametrize("record", [RECORD, None, FOREIGN])
 def test_hidden_end_of_the_topic_is_not_trusted(record: Progress | None) -> None:
     """If an open transaction may hide newer records, the checkpoint is where to start."""
-    start = decide_start(record, CHECKPOINT, HERE, record_checkpoint_known=True, read_to_end=False)
+    start = decide_start(record, CHECKPOINT, HERE, held=HELD, read_to_end=False)
     assert (start.source, start.cursor) == ("checkpoint", CHECKPOINT.cursor)
     assert "transaction" in start.reason
 
 
 def test_beginning_where_neither_has_ever_been() -> None:
     """A relay that never published begins with the first row."""
-    start = decide_start(None, None, HERE, record_checkpoint_known=False)
+    start = decide_start(None, None, HERE, held=Held(checkpoint=False, anchor=False))
     assert (start.source, start.cursor) == ("beginning", BEGINNING)
 
 
@@ -90,7 +112,7 @@ def test_another_databases_progress_is_refused(
     record = msgspec.structs.replace(RECORD, **change)
     checkpoint = msgspec.structs.replace(CHECKPOINT, **change) if with_checkpoint else None
     with pytest.raises(RefusedError, match="rebase"):
-        decide_start(record, checkpoint, HERE, record_checkpoint_known=True)
+        decide_start(record, checkpoint, HERE, held=HELD)
 
 
 def test_record_survives_its_own_json() -> None:
