@@ -1,0 +1,62 @@
+"""A state of the model: the database, Kafka, the workers, and the faults that may still happen."""
+
+from typing import NamedTuple
+
+from tests.protocol.postgres import Postgres
+from tests.protocol.relay import Kafka, Rules, Worker
+
+
+class Faults(NamedTuple):
+    """How often each fault may still happen."""
+
+    crashes: int = 0
+    """Postgres ends without a shutdown."""
+    kills: int = 0
+    """A worker is killed."""
+    hangs: int = 0
+    """The leader hangs: the other worker takes its lock, and it goes on later."""
+    restores: int = 0
+    """The volume is put back to an image of it, on the same timeline."""
+    failovers: int = 0
+    """A standby that had the image's WAL is promoted, on a new timeline."""
+    losses: int = 0
+    """The progress topic is deleted."""
+    strangers: int = 0
+    """Another producer opens a transaction on the progress topic, and ends it later."""
+
+
+class Settings(NamedTuple):
+    """What does not change while a world is explored."""
+
+    batch_size: int = 1
+    deliveries: tuple[str, str] = ("exactly-once", "exactly-once")
+    rules: Rules = Rules()
+
+
+class World(NamedTuple):
+    """One state."""
+
+    postgres: Postgres
+    faults: Faults
+    kafka: Kafka = Kafka()
+    workers: tuple[Worker, ...] = (Worker(), Worker())
+    holder: int | None = None
+    image: Postgres | None = None
+    token: int = 1
+    distrusted: bool = False
+    """Whether something happened after which the progress record must not be trusted."""
+    repeats: bool = False
+    """Whether events may come again: a worker has started from the checkpoint."""
+
+
+Step = tuple[str, World]
+
+
+class ViolationError(AssertionError):
+    """The relay broke a promise."""
+
+
+def with_worker(world: World, number: int, worker: Worker) -> World:
+    """Return the world with one worker changed."""
+    workers = world.workers
+    return world._replace(workers=(*workers[:number], worker, *workers[number + 1 :]))
