@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from msgspec import UNSET, Struct, UnsetType, field
@@ -28,14 +28,14 @@ CAUSE_OF: dict[Operation, Cause] = {
 
 
 class DocumentRow(Struct, frozen=True):
-    """A document as stored."""
+    """A document as stored; `metadata` is its JSON in the form that Postgres gives it (jsonb)."""
 
     id: str
     version: int
     revision: int
     display_name: str | None
     category: str | None
-    metadata: dict[str, Any] | None
+    metadata: str | None
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None
@@ -43,11 +43,11 @@ class DocumentRow(Struct, frozen=True):
 
 
 class Fields(Struct, frozen=True):
-    """What a request says of a document's own fields; unset ones stay."""
+    """What a request says of a document's own fields; unset ones stay. `metadata` is JSON."""
 
     display_name: str | UnsetType | None = UNSET
     category: str | UnsetType | None = UNSET
-    metadata: dict[str, Any] | UnsetType | None = UNSET
+    metadata: str | UnsetType | None = UNSET
 
 
 class Item(Struct, frozen=True):
@@ -145,17 +145,8 @@ def same_fields(one: DocumentRow, other: DocumentRow) -> bool:
         one.display_name == other.display_name
         and one.category == other.category
         and one.deletion_id == other.deletion_id
-        and _same_json(one.metadata, other.metadata)
+        and one.metadata == other.metadata
     )
-
-
-def _same_json(one: object, other: object) -> bool:
-    """Compare JSON values; Python takes true for 1, and JSON does not."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same_json(one[k], other[k]) for k in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same_json, one, other))
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _admit(request: DocumentRequest, before: DocumentRow | None, *, made: bool) -> DocumentRow:

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from uuid import UUID
 
+from msgspec.json import decode
+
 from service.core.changes import LinkRow
 from service.core.documents import DocumentOutcome, DocumentRow
 from service.core.events import timestamp
@@ -72,7 +74,7 @@ def _shown(row: DocumentRow, links: list[LinkRow]) -> messages.Document:
         row.id,
         row.display_name,
         row.category,
-        row.metadata,
+        None if row.metadata is None else decode(row.metadata),
         timestamp(row.created_at),
         timestamp(row.updated_at),
         entities,

@@ -17,6 +17,7 @@ from service.documents.items import edits, whole_set
 from service.edge.call import Call, invalid_field
 from service.edge.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.lists import DocumentList, DocumentLists, DocumentsQuery
+from service.edge.messages import encode
 from service.edge.validation import check_json
 from service.store.database import Database
 from service.store.documents import DocumentWriter, read_document
@@ -144,9 +145,10 @@ def _fields(
     category: str | UnsetType | None,
     metadata: dict[str, Any] | UnsetType | None,
 ) -> Fields:
-    if isinstance(metadata, dict):
-        check_json("metadata", metadata)
-    return Fields(display_name, category, metadata)
+    if not isinstance(metadata, dict):
+        return Fields(display_name, category, metadata)
+    check_json("metadata", metadata)
+    return Fields(display_name, category, encode(metadata).decode())
 
 
 def _request(call: Call, operation: Operation, document_id: str, **rest: Any) -> DocumentRequest:  # noqa: ANN401 - the struct's own fields

@@ -4,7 +4,7 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import msgspec
+from msgspec.structs import replace
 
 from service.core.changes import DocumentKey, EntityKey, LinkRow, Triple
 from service.core.decide import Draft, State
@@ -40,6 +40,9 @@ WHERE workspace_id = $1 AND id = $2
 
 LOCK: Final = f"{READ} FOR NO KEY UPDATE"
 
+# Metadata as it would be stored: jsonb writes numbers out, sorts keys and drops a zero's sign.
+STORED_FORM: Final = "SELECT $1::jsonb"
+
 MAKE: Final = """
 INSERT INTO documents (workspace_id, id)
 VALUES ($1, $2)
@@ -59,9 +62,6 @@ SELECT entity_type, entity_id, id, role, created_at, deleted_at, deleted_cause, 
 FROM document_links
 WHERE workspace_id = $1 AND document_id = $2 AND (deleted_at IS NULL OR deletion_id = $3)
 """
-
-_decode: Final = msgspec.json.decode
-_encode: Final = msgspec.json.encode
 
 
 async def read_document(database: Database, key: DocumentKey) -> tuple[DocumentRow, list[LinkRow]]:
@@ -110,6 +110,7 @@ class DocumentWriter:
         stored = await replay_one(connection, request.caller.workspace_id, request.idempotency)
         if stored is not None:
             return (stored, False), None
+        request = await _in_stored_form(connection, request)
         made = False
         if request.operation in {"create", "put"}:
             made = bool(await connection.fetchval(MAKE, *request.key))
@@ -167,8 +168,7 @@ class DocumentWriter:
         if not state.written_documents and request.idempotency is None:
             return (reply, False), None
         if before is None or not same_fields(row, before):
-            metadata = None if row.metadata is None else _encode(row.metadata).decode()
-            values = (row.display_name, row.category, metadata, row.deleted_at, row.deletion_id)
+            values = (row.display_name, row.category, row.metadata, row.deleted_at, row.deletion_id)
             await connection.execute(WRITE_FIELDS, *request.key, *values)
         replies = []
         if request.idempotency is not None:
@@ -177,12 +177,15 @@ class DocumentWriter:
 
 
 def _row(record: "asyncpg.Record | None") -> DocumentRow | None:
-    if record is None:
-        return None
-    values = dict(record)
-    if values["metadata"] is not None:
-        values["metadata"] = _decode(values["metadata"])
-    return DocumentRow(**values)
+    return None if record is None else DocumentRow(**dict(record))
+
+
+async def _in_stored_form(connection: "Connection", request: DocumentRequest) -> DocumentRequest:
+    """Return the request with its metadata as Postgres would store it, to be compared with the row's."""
+    if not isinstance(request.fields.metadata, str):
+        return request
+    metadata = await connection.fetchval(STORED_FORM, request.fields.metadata)
+    return replace(request, fields=replace(request.fields, metadata=metadata))
 
 
 async def _links(

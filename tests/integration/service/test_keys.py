@@ -83,37 +83,36 @@ async def test_what_is_no_key_is_401(stranger: httpx.AsyncClient, database: str)
     assert refused.headers["x-request-id"] == refused.json()["request_id"]
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        ["Basic dXNlcjpwYXNzd29yZA=="],
-        ["Bearer eyJhbGciOiJIUzI1NiJ9.e30.abc"],
-        ["Bearer {unknown}"],
-        ["Bearer {expired}"],
-        ['Digest username="a", realm="b"'],
-        ["AWS4-HMAC-SHA256 Credential=x/y, SignedHeaders=host, Signature=z"],
-        ["Negotiate x", "Basic y"],
-        [""],
-    ],
-)
+FOREIGN = [
+    ["Basic dXNlcjpwYXNzd29yZA=="],
+    ["Bearer eyJhbGciOiJIUzI1NiJ9.e30.abc"],
+    ["Bearer {unknown}"],
+    ["Bearer {expired}"],
+    ['Digest username="a", realm="b"'],
+    ["AWS4-HMAC-SHA256 Credential=x/y, SignedHeaders=host, Signature=z"],
+    ["Negotiate x", "Basic y"],
+    [""],
+]
+
+
 async def test_somebody_elses_authorization_does_no_harm(
-    stranger: httpx.AsyncClient, database: str, authorization: list[str]
+    stranger: httpx.AsyncClient, database: str
 ) -> None:
     """A valid X-API-KEY is enough, whatever a gateway or another service has put beside it."""
+    past = datetime.now(UTC) - timedelta(days=1)
     async with Database(database, pool_size=1) as pool:
-        past = datetime.now(UTC) - timedelta(days=1)
         expired = await create_key(
             pool, "test", scopes=BOTH_SCOPES, rate_limit=None, expires_at=past
         )
-    values = [
-        each.replace("{unknown}", wrong_key()).replace("{expired}", expired)
-        for each in authorization
-    ]
-    lines = [("Authorization", value) for value in values]
     key = await new_key(database)
-    answer = await stranger.get(LINKS, headers=[*lines, ("X-API-KEY", key)])
-    assert answer.status_code == 200
-    assert (await stranger.get(LINKS, headers=lines)).status_code == 401
+    for values in FOREIGN:
+        lines = [
+            ("Authorization", value.format(unknown=wrong_key(), expired=expired))
+            for value in values
+        ]
+        answer = await stranger.get(LINKS, headers=[*lines, ("X-API-KEY", key)])
+        assert answer.status_code == 200, values
+        assert (await stranger.get(LINKS, headers=lines)).status_code == 401
 
 
 async def test_one_valid_key_among_several_lines_is_enough(
