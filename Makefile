@@ -1,7 +1,9 @@
 # `make` alone prints this menu.
 PYTHON ?= python3
-BIN    := .venv/bin
-STAMP  := .venv/.requirements
+# A second environment, for another Python: make test VENV=.venv-3.13 PYTHON=python3.13
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.requirements
 MODULES := tests/contract/node_modules/.package-lock.json
 # Processes of tests: more than two cores, since tests wait a good deal.
 WORKERS ?= 3
@@ -12,7 +14,7 @@ WORKERS ?= 3
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## make .venv and install what is locked (does nothing when up to date)
+setup: $(STAMP)  ## make .venv (or VENV=…) and install what is locked (does nothing when up to date)
 
 run: $(STAMP)  ## start everything on this machine, link a document, show its event; Ctrl-C ends it all
 	@$(BIN)/python -m deploy.local run
@@ -57,12 +59,12 @@ lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
 	$(BIN)/uv $(LOCK) $(FASTAPI)/requirements.in --output-file $(FASTAPI)/requirements.txt
 
 clean:  ## remove .venv and every cache
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -rf tests/contract/node_modules
 
 $(STAMP): deploy/requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing what deploy/requirements/dev.txt locks …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
