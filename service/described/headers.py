@@ -111,7 +111,7 @@ RESPONSE_HEADERS: Final[dict[str, Schema]] = {
         required=False,
     ),
     "Link": _header(
-        'The next page, if this one is full: `<…>; rel="next"` (RFC 8288).',
+        'The next page, if this one is full: `<?…>; rel="next"` (RFC 8288), relative to the request.',
         {"type": "string"},
         required=False,
     ),

@@ -65,7 +65,7 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             "description": words.API,
             "license": words.LICENCE,
         },
-        "servers": [{"url": "/", "description": "Where this document was read."}],
+        "servers": [{"url": ".", "description": "Where this document was read: beside it."}],
         "tags": [{"name": room, "description": room_words(room)} for room in rooms],
         "paths": paths,
         "components": {

@@ -39,8 +39,8 @@ method, scope, form of the request, replay, existence and conflict, precondition
 
 **Methods.** Each path answers OPTIONS with `Allow`, and HEAD wherever it answers GET.
 
-**Lists** have pages; `Link: <…>; rel="next"` leads to the next one by a cursor, under which no \
-link that stays is missed or seen twice, whatever is written meanwhile.
+**Lists** have pages; `Link: <?…>; rel="next"`, relative to the request, leads to the next one by a \
+cursor, under which no link that stays is missed or seen twice, whatever is written meanwhile.
 """
 
 EVENTS: Final = """\

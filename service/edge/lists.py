@@ -65,9 +65,9 @@ class DocumentLists:
             None,
             window_of(query),
         )
-        return _page(call, query, total, found)
+        return _page(query, total, found)
 
-    async def of_entity(self, call: Call, query: EntityDocumentsQuery, key: EntityKey) -> Reply:
+    async def of_entity(self, query: EntityDocumentsQuery, key: EntityKey) -> Reply:
         """List the documents of an entity.
 
         Raises:
@@ -75,10 +75,10 @@ class DocumentLists:
         """
         await require_entity(self._database, key)
         total, found = await list_documents(self._database, key, query.role, window_of(query))
-        return _page(call, query, total, found)
+        return _page(query, total, found)
 
 
-def _page(call: Call, query: PageQuery, total: int, found: list[ListedDocument]) -> Reply:
+def _page(query: PageQuery, total: int, found: list[ListedDocument]) -> Reply:
     data = [
         LinkedDocument(
             document.id,
@@ -89,4 +89,4 @@ def _page(call: Call, query: PageQuery, total: int, found: list[ListedDocument])
     ]
     message = counted(len(data), "document", "retrieved")
     body = encode(DocumentList(data, pagination_of(query, total), message))
-    return Reply(200, body, next_link(call, query, [document.link_id for document in found]))
+    return Reply(200, body, next_link(query, [document.link_id for document in found]))

@@ -12,7 +12,7 @@ from uuid import UUID
 from msgspec import Meta, Struct, structs
 
 from service.core.ids import LINK_ID_PATTERN, LINK_PREFIX, from_text, to_text
-from service.edge.call import Call, invalid_field
+from service.edge.call import invalid_field
 from service.edge.messages import Pagination
 
 DEFAULT_LIMIT: Final = 25
@@ -58,15 +58,18 @@ def pagination_of(query: PageQuery, total: int) -> Pagination:
     return Pagination(query.page, query.limit, total)
 
 
-def next_link(call: Call, query: PageQuery, ids: list[UUID]) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the `Link` header to the next page (RFC 8288), if this one was full."""
+def next_link(query: PageQuery, ids: list[UUID]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the `Link` header to the next page (RFC 8288), if this one was full.
+
+    It is relative to the request, since a proxy may have taken a prefix off the path.
+    """
     if len(ids) < query.limit:
         return ()
     following = structs.replace(query, page=query.page + 1, cursor=to_text(LINK_PREFIX, ids[-1]))
     parameters = {
         name: value for name, value in structs.asdict(following).items() if value is not None
     }
-    return ((b"link", f'<{call.path}?{urlencode(parameters)}>; rel="next"'.encode()),)
+    return ((b"link", f'<?{urlencode(parameters)}>; rel="next"'.encode()),)
 
 
 def counted(count: int, noun: str, verb: str) -> str:

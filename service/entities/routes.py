@@ -39,7 +39,7 @@ class Entities:
 
     async def documents(self, call: Call, query: EntityDocumentsQuery) -> Reply:
         """List the documents that are linked to an entity, oldest link first."""
-        return await self._lists.of_entity(call, query, _key(call))
+        return await self._lists.of_entity(query, _key(call))
 
 
 def routes(entities: Entities) -> list[Route]:

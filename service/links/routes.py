@@ -90,7 +90,7 @@ class Links:
         ]
         message = counted(len(data), "link", "retrieved")
         body = encode(messages.ResourceLinkList(data, pagination_of(query, total), message))
-        return Reply(200, body, next_link(call, query, [link.id for link in links]))
+        return Reply(200, body, next_link(query, [link.id for link in links]))
 
     async def _triple(self, call: Call) -> Triple:
         """Return what the link in the path links."""
