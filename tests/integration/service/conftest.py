@@ -5,15 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from service.store.transaction import BEGIN_PATIENT
 from tests.api import Api, seed, serving
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a writer wait for locks for as long as a busy machine may need."""
-    begin = BEGIN_PATIENT.replace("lock_timeout = '2s'", "lock_timeout = '30s'")
-    monkeypatch.setattr("service.store.transaction.BEGIN_PATIENT", begin)
 
 
 @pytest.fixture

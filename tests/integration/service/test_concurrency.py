@@ -24,7 +24,6 @@ async def calls(caller: Caller) -> None:
         await caller.call()
 
 
-@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("policy", ["registered", "any"])
 async def test_mixed_writes_do_not_get_in_each_others_way(
     database: str, connection: asyncpg.Connection, policy: str

@@ -102,7 +102,6 @@ async def test_a_lone_request_is_not_delayed(writer: GroupWriter, workspace: str
     await until(quick)
 
 
-@pytest.mark.usefixtures("patient")
 async def test_a_durable_answer_does_not_wait_for_the_next_transaction(
     writer: GroupWriter, workspace: str, database: str, connection: asyncpg.Connection
 ) -> None:
@@ -128,7 +127,6 @@ async def test_a_durable_answer_does_not_wait_for_the_next_transaction(
     await after.close()
 
 
-@pytest.mark.usefixtures("patient")
 async def test_a_locked_document_holds_up_nobody_else(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:

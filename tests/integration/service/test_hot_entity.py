@@ -1,0 +1,109 @@
+"""Deleting an entity while many sessions link to it all the time."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from service.store.write import LOCK_AND_READ
+from tests.api import Api
+from tests.subscriber import check_outbox
+from tests.waiting import until
+
+LINKERS = 16
+PATIENT = False
+SHIP = "/v1/entities/shipment/ship_1"
+WORKSPACE = "SELECT id FROM workspaces"
+ACTIVE = "SELECT count(*) FROM document_links WHERE deleted_at IS NULL"
+
+
+class Linkers:
+    """Sessions of other processes, in one transaction after the other that locks the entity to link it."""
+
+    def __init__(self, dsn: str, workspace: str) -> None:
+        self._dsn = dsn
+        self._workspace = workspace
+        self.locked = 0
+        self.refused = 0
+        self.stopping = False
+
+    async def run(self, number: int) -> None:
+        """Lock, take the time of a slow COMMIT, and go on until the test ends."""
+        connection = await asyncpg.connect(self._dsn)
+        choice = random.Random(number)
+        try:
+            while not self.stopping:
+                async with connection.transaction():
+                    triple = (self._workspace, f"doc_{choice.randint(1, 20)}", "shipment", "ship_1")
+                    arrays = [[each] for each in triple]
+                    rows = await connection.fetch(LOCK_AND_READ, *arrays, PATIENT)
+                    self.locked += rows[0]["entity_known"]
+                    self.refused += not rows[0]["entity_known"]
+                    await connection.execute("SELECT pg_sleep(0.02)")
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def linkers(
+    api: Api, database: str, connection: asyncpg.Connection
+) -> AsyncIterator[Linkers]:
+    """Yield linkers that are at it, so that there is no moment at which none holds its lock."""
+    assert (await api.add("doc_1", "ship_1")).status_code == 201
+    linkers = Linkers(database, await connection.fetchval(WORKSPACE))
+    tasks = [asyncio.create_task(linkers.run(number)) for number in range(LINKERS)]
+
+    async def locked() -> bool:
+        return linkers.locked > 2 * LINKERS
+
+    await until(locked)
+    yield linkers
+    linkers.stopping = True
+    await asyncio.gather(*tasks)
+
+
+async def test_the_first_deletion_succeeds(
+    api: Api, linkers: Linkers, connection: asyncpg.Connection
+) -> None:
+    """It removes the links that were made before; nobody links any more, and a second one is 404."""
+    answer = await api.client.delete(SHIP)
+    assert answer.status_code == 200, answer.text
+    assert await connection.fetchval(ACTIVE) == 0
+    locked, refused = linkers.locked, linkers.refused
+
+    async def tried() -> bool:
+        return linkers.refused > refused + LINKERS
+
+    await until(tried)
+    assert linkers.locked <= locked + LINKERS  # those that were counted late
+    assert (await api.add("doc_2", "ship_1")).status_code == 404
+    assert (await api.client.delete(SHIP)).status_code == 404
+    await check_outbox(connection)
+
+
+async def test_a_key_replays_it(api: Api, linkers: Linkers) -> None:
+    """The deletion of an entity that is being linked to keeps its reply, as any other."""
+    key = {"Idempotency-Key": "delete"}
+    first = await api.client.delete(SHIP, headers=key)
+    second = await api.client.delete(SHIP, headers=key)
+    assert linkers.locked
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert second.headers["idempotent-replayed"] == "true"
+
+
+async def test_it_can_be_revived(api: Api, linkers: Linkers) -> None:
+    """Registering it again makes it linkable; its links stay unlinked."""
+    assert (await api.client.delete(SHIP)).status_code == 200
+    refused = linkers.refused
+    assert (await api.client.put(SHIP)).status_code == 201
+    locked = linkers.locked
+
+    async def linking() -> bool:
+        return linkers.locked > locked
+
+    await until(linking)
+    assert refused <= linkers.refused
+    assert await api.links("doc_1") == []
+    assert (await api.add("doc_1", "ship_1")).status_code == 200
