@@ -1,0 +1,106 @@
+"""Both programs as containers run them: a read-only root, a user that is only a number."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local.process import Process, free_port
+from tests.waiting import until
+
+LOCKED_DOWN = """
+for mount in $(cut -d ' ' -f 2 /proc/mounts | grep -v -E '^/(proc|sys|dev)'); do
+    mount -o remount,ro,bind "$mount"
+done
+[ -z "$NO_SHARED_MEMORY" ] || mount -o remount,ro,bind /dev/shm
+exec setpriv --inh-caps -all --bounding-set -all --no-new-privs env -u USER -u LOGNAME -u HOME "$@"
+"""
+IN_A_CONTAINER = [
+    *("unshare", "--user", "--map-user=12345", "--keep-caps", "--mount"),
+    *("sh", "-ec", LOCKED_DOWN, "sh"),
+]
+"""Runs a command as a user without name or home, who can write to no file, but for shared memory."""
+NO_FOLDER = "LINKS_WORKERS=2 needs a folder for temporary files, and none can be written to"
+
+
+def contained(module: str, verb: str, tmp_path: Path, **settings: str) -> Process:
+    """Return one of the programs, locked down, not started yet."""
+    command = [*IN_A_CONTAINER, sys.executable, "-B", "-m", module, verb]
+    return Process(f"{module} {verb}", command, tmp_path / f"{module}.log", env=settings)
+
+
+async def ready(url: str) -> bool:
+    """Whether the program says so."""
+    async with httpx.AsyncClient() as client:
+        try:
+            return (await client.get(f"{url}/readyz")).is_success
+        except httpx.TransportError:
+            return False
+
+
+async def serves(program: Process, port: int) -> None:
+    """Start a program, wait until it is ready, and expect it to end with 0 at SIGTERM."""
+    program.start()
+    try:
+
+        async def is_ready() -> bool:
+            assert program.running, program.obituary()
+            return await ready(f"http://127.0.0.1:{port}")
+
+        await until(is_ready)
+    finally:
+        code = await asyncio.to_thread(program.end)
+    assert code == 0, program.log_tail()
+
+
+def test_the_lock_down_holds(tmp_path: Path) -> None:
+    """The command runs as 12345, whom nobody knows, and can write neither to / nor to /tmp."""
+    look = (
+        "import os, pwd, tempfile; print(os.getuid());"
+        "print(*(os.access(folder, os.W_OK) for folder in ('/', '/tmp', '/var/tmp', '.')));"
+        "print([user for user in pwd.getpwall() if user.pw_uid == os.getuid()])"
+    )
+    log = tmp_path / "look.log"
+    looking = Process("look", [*IN_A_CONTAINER, sys.executable, "-c", look], log)
+    looking.start()
+    assert looking.end(signal.SIGCONT) == 0
+    assert log.read_text().splitlines() == ["12345", "False False False False", "[]"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_service_needs_no_file_and_no_name(
+    database: str, tmp_path: Path, workers: str
+) -> None:
+    """One process needs no folder at all, several share one in /dev/shm where there is no other."""
+    port = free_port()
+    settings = {"LINKS_PORT": str(port), "LINKS_WORKERS": workers, "LINKS_DRAIN_SECONDS": "0"}
+    program = contained("service", "serve", tmp_path, DATABASE_URL=database, **settings)
+    await serves(program, port)
+
+
+async def test_the_worker_needs_no_file_and_no_name(
+    database: str, kafka: str, topic: str, tmp_path: Path
+) -> None:
+    """The worker starts, leads and stops without a folder, a home or a user's name."""
+    port = free_port()
+    settings = {
+        "DATABASE_URL": database,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "OUTBOX_TOPIC": topic,
+        "OUTBOX_HTTP_PORT": str(port),
+    }
+    await serves(contained("outbox_worker", "run", tmp_path, **settings), port)
+
+
+def test_processes_without_a_folder_are_one_clear_line(database: str, tmp_path: Path) -> None:
+    """Several processes with no folder to write to exit with 1, and say what to mount."""
+    settings = {"LINKS_PORT": str(free_port()), "LINKS_WORKERS": "2", "NO_SHARED_MEMORY": "yes"}
+    program = contained("service", "serve", tmp_path, DATABASE_URL=database, **settings)
+    program.start()
+    assert program.end(signal.SIGCONT, timeout_s=60) == 1
+    line = program.log.read_text().splitlines()[-1]
+    assert line.startswith(NO_FOLDER)
+    assert "emptyDir" in line
