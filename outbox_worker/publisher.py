@@ -15,28 +15,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
-from aiokafka.producer import sender
 
+from outbox_worker import producers
 from outbox_worker.records import Batch, Packer
 from outbox_worker.registration import Registration
 from outbox_worker.settings import Settings
 
-RETRY_BACKOFF_MS = 5
-# A relay that died holds back every read_committed reader of the topic for this long.
-TRANSACTION_TIMEOUT_MS = 10_000
-START_TIMEOUT_S = 15
 PUBLISH_TIMEOUT_S = 12
-CLOSE_TIMEOUT_S = 1
+TRANSACTION_TIMEOUT_S = producers.TRANSACTION_TIMEOUT_MS / 1000
 BATCH_BYTES = 1_000_000
 # Below this a batch may not hold one event of the greatest size that the table allows.
 LEAST_BATCH_BYTES = 20_000
 RECORDS_A_PRODUCER = 2**30
-
-# After a commit the broker is still writing its markers and answers "concurrent transactions";
-# 20 ms is twice as long as a small transaction takes.
-sender.BACKOFF_OVERRIDE = 0.002
+# The coordinator forgets a transactional id that began no transaction for 7 days
+# (transactional.id.expiration.ms), and the next producer's epoch then fences nobody.
+PRODUCER_AGE_S = 24 * 3600
 
 
 Round = dict[int, Batch]
@@ -54,6 +48,16 @@ class FencedError(Exception):
     """Another relay has taken over: this one must stop, whatever its lock says."""
 
 
+class TransactionExpiredError(KafkaError):  # type: ignore[misc] # aiokafka has no types
+    """The broker aborted the transaction, because it lasted longer than its time-out."""
+
+
+EXPIRED = (
+    f"a transaction was aborted by the broker because it took longer than {TRANSACTION_TIMEOUT_S:.0f}"
+    " s; it is tried again with half the events"
+)
+
+
 class Publisher:
     """One producer's life. After any error it is done with: close it and start another."""
 
@@ -67,34 +71,32 @@ class Publisher:
         self._progress_topic = registration.progress_topic(settings.topic)
         self._transactional = settings.exactly_once
         self._packer = Packer(registration.partitions)
-        name = f"outbox-{registration.name}"
+        self._settings = settings
+        self._name = f"outbox-{registration.name}"
+        self._partitions = {settings.topic: registration.partitions, self._progress_topic: 1}
         self._sent: Counter[int] = Counter()
         self._mark: asyncio.Future[Any] | None = None
-        self._producer = AIOKafkaProducer(
-            **settings.kafka_client(),
-            client_id=name,
-            enable_idempotence=True,
-            transactional_id=name if settings.exactly_once else None,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            retry_backoff_ms=RETRY_BACKOFF_MS,
-            compression_type=settings.compression_type,
-            max_batch_size=batch_bytes,
-        )
+        self._in_transaction = False
+        self._made_at = time.monotonic()
+        self._producer = producers.new(settings, self._name, max_batch_size=batch_bytes)
 
     async def start(self) -> Self:
-        """Connect. With transactions this fences the relay before us and ends its transaction."""
+        """Connect, and fence the relay before: nothing that it sends from now on is accepted."""
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await self._producer.start()
+            await producers.fence(self._settings, self._name, self._partitions)
         except BaseException:
-            await self.abandon()
+            await producers.abandon(self._producer)
             raise
+        await producers.start(self._producer)
+        if not self._transactional:
+            producers.leave_transactions(self._producer)
         return self
 
     @property
     def worn_out(self) -> bool:
-        """Whether a partition's sequence number comes near its end."""
-        return max(self._sent.values(), default=0) >= RECORDS_A_PRODUCER
+        """Whether a partition's sequence number or the coordinator's memory comes near its end."""
+        aged = time.monotonic() - self._made_at >= PRODUCER_AGE_S
+        return aged or max(self._sent.values(), default=0) >= RECORDS_A_PRODUCER
 
     def pack(self, rows: Sequence[Any]) -> list[Round]:
         """Turn rows into batches, to be sent by this publisher only."""
@@ -106,12 +108,15 @@ class Publisher:
         All are committed when this returns. Any error leaves the outcome unknown: the
         progress topic tells, once a new producer has started.
         """
+        began = time.monotonic()
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                 if self._transactional:
                     return await self._publish_transaction(rounds, progress)
                 return await self._publish_in_order(rounds, progress)
         except ProducerFenced as error:
+            if self._transactional and time.monotonic() - began >= TRANSACTION_TIMEOUT_S:
+                raise TransactionExpiredError(EXPIRED) from error
             raise FencedError from error
         except AssertionError as error:  # aiokafka asserts that its state is one to go on from
             message = "the producer is in no state to go on"
@@ -119,6 +124,7 @@ class Publisher:
 
     async def _publish_transaction(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
         await self._producer.begin_transaction()
+        self._in_transaction = True
         *earlier, last = rounds
         offsets: dict[int, int] = {}
         for batches in earlier:
@@ -128,6 +134,7 @@ class Publisher:
         offsets |= await _acknowledged(sent)
         await mark
         await self._producer.commit_transaction()
+        self._in_transaction = False
         return offsets
 
     async def _publish_in_order(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
@@ -162,25 +169,12 @@ class Publisher:
         return future
 
     async def close(self) -> None:
-        """Leave nothing open: abort a transaction in flight if that is quick, then disconnect."""
-        with contextlib.suppress(KafkaError, TimeoutError, AssertionError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._producer.stop()
-        await self.abandon()
-
-    async def abandon(self) -> None:
-        """Drop the connections without another word to Kafka; bounded, unlike stop()."""
-        producer = self._producer
-        task = producer._sender.sender_task  # noqa: SLF001 - stop() waits for it without end
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
-        # Nobody waits for a commit here, so failing what is pending cannot commit a part of it.
-        producer._message_accumulator.fail_all(KafkaError("abandoned"))  # noqa: SLF001 - frees whoever waits
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await producer.client.close()
-        producer._closed = True  # noqa: SLF001 - or its finalizer warns
+        """Leave nothing open: abort the transaction in flight, if there is one, and disconnect."""
+        if not self._in_transaction:
+            with contextlib.suppress(KafkaError, TimeoutError, AssertionError):
+                async with asyncio.timeout(producers.CLOSE_TIMEOUT_S):
+                    await self._producer.stop()
+        await producers.abandon(self._producer, aborting=self._in_transaction)
 
 
 async def _acknowledged(sent: Sequence[Sent]) -> dict[int, int]:

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
 from outbox_worker import publisher as module
@@ -19,6 +21,7 @@ from tests.waiting import until
 # Of its own for each process: tests that run side by side must not fence one another.
 RELAY = Registration(uuid4().hex, "1", 1, 3)
 Start = Callable[..., Any]
+DELIVERIES = ["exactly-once", "at-least-once"]
 
 
 def rows(values: list[str], key: str = "key") -> list[tuple[int, str, bytes, str | None]]:
@@ -47,8 +50,11 @@ async def start(settings: Settings) -> AsyncIterator[Start]:
     """Yield a function that starts a publisher, closed when the test ends."""
     started: list[Publisher] = []
 
-    async def begin(batch_bytes: int = module.BATCH_BYTES) -> Publisher:
-        publisher = Publisher(settings, RELAY, batch_bytes)
+    async def begin(
+        batch_bytes: int = module.BATCH_BYTES, delivery: str = "exactly-once"
+    ) -> Publisher:
+        given = msgspec.structs.replace(settings, delivery=delivery)
+        publisher = Publisher(given, RELAY, batch_bytes)
         started.append(publisher)
         return await publisher.start()
 
@@ -106,18 +112,58 @@ async def test_highest_offsets_are_returned(settings: Settings, start: Start, ka
     assert offsets == last
 
 
+@pytest.mark.parametrize("newer", DELIVERIES)
+@pytest.mark.parametrize("older", DELIVERIES)
 async def test_newer_publisher_fences_the_older(
+    settings: Settings, start: Start, kafka: str, older: str, newer: str
+) -> None:
+    """In either delivery mode the older one's next publish fails, and none of its rows is read."""
+    first = await start(delivery=older)
+    await publish(first, ["a"], b"1")
+    second = await start(delivery=newer)
+    with pytest.raises(FencedError):
+        await publish(first, ["b", "c", "d", "e"], b"2")
+    await publish(second, ["f"], b"3")
+    assert await committed(kafka, settings.topic, 2) == [b"a", b"f"]
+    await until_progress(settings, b"3")
+
+
+async def test_close_ends_the_open_transaction_at_once(
     settings: Settings, start: Start, kafka: str
 ) -> None:
-    """The older one's next publish fails as fenced, and none of its rows can be read."""
-    older = await start()
-    await publish(older, ["a"], b"1")
-    newer = await start()
-    with pytest.raises(FencedError):
-        await publish(older, ["b"], b"2")
-    await publish(newer, ["c"], b"3")
-    assert await committed(kafka, settings.topic, 2) == [b"a", b"c"]
-    await until_progress(settings, b"3")
+    """After a publish that failed, committed readers get on without waiting for its time-out."""
+    await topics.configure(kafka, settings.topic, {"max.message.bytes": "30000"})
+    publisher = await start()
+    with pytest.raises(MessageSizeTooLargeError):
+        await publish(publisher, ["x" * 16_000] * 12, b"1")
+    await publisher.close()
+
+    async def nothing_open() -> bool:
+        return await ends(kafka, settings, "read_committed") == await ends(
+            kafka, settings, "read_uncommitted"
+        )
+
+    await until(nothing_open, module.TRANSACTION_TIMEOUT_S / 2)
+
+
+async def ends(kafka: str, settings: Settings, isolation: str) -> dict[TopicPartition, int]:
+    """Return the end of each partition of the event topic as such a reader sees it."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level=isolation)
+    async with consumer:
+        found: dict[TopicPartition, int] = await consumer.end_offsets(
+            [TopicPartition(settings.topic, n) for n in range(RELAY.partitions)]
+        )
+    return found
+
+
+async def test_publisher_is_replaced_long_before_its_id_expires(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a day the publisher asks to be replaced, however little it has sent."""
+    publisher = await start()
+    assert not publisher.worn_out
+    monkeypatch.setattr(module, "PRODUCER_AGE_S", 0)
+    assert publisher.worn_out
 
 
 async def test_open_transaction_of_the_older_is_ended(
