@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
@@ -10,6 +11,8 @@ from deploy.local import demo
 from deploy.local.kafka import find_kafka
 from deploy.local.postgres import find_postgres
 from deploy.local.process import LocalError, say
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -33,8 +36,10 @@ def up() -> None:
 
 @contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM for the usual end; 1 with one clear message for any other."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """End at Ctrl-C, SIGTERM or a closed terminal with 0; 1 with one message at an error."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     try:
         yield
     except KeyboardInterrupt:
@@ -42,6 +47,13 @@ def _until_interrupted() -> Iterator[None]:
     except LocalError as error:
         say(str(error))
         raise typer.Exit(1) from None
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Interrupt once: a second signal would leave processes and folders behind."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

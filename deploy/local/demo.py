@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shlex
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from deploy.local.kafka import find_kafka
 from deploy.local.postgres import find_postgres
-from deploy.local.process import LocalError, Process, free_port, is_free, say
+from deploy.local.process import LocalError, Process, claim, free_port, is_free, say
 from deploy.local.programs import create_key, migrate, service, worker
 
 TOPIC = os.environ.get("OUTBOX_TOPIC", "document-links")
@@ -35,6 +36,7 @@ class Demo:
 
     url: str
     key: str
+    dsn: str
     bootstrap: str
     programs: tuple[Process, ...]
     deal: str
@@ -60,7 +62,8 @@ def run() -> None:
             ) as relay,
         ):
             tag = secrets.token_hex(3)
-            demo = Demo(api.url, key, kafka.bootstrap, (api, relay), f"deal_{tag}", f"ship_{tag}")
+            programs = (api, relay)
+            demo = Demo(api.url, key, dsn, kafka.bootstrap, programs, f"deal_{tag}", f"ship_{tag}")
             asyncio.run(_show(demo))
 
 
@@ -71,7 +74,7 @@ async def _show(demo: Demo) -> None:
     ):
         await _prepare(client, demo)
         await _link(client, consumer, demo)
-        _print_curl(demo)
+        _print_what_to_try(demo)
         await _follow(consumer, demo)
 
 
@@ -107,19 +110,41 @@ async def _link(client: httpx.AsyncClient, consumer: AIOKafkaConsumer, demo: Dem
     )
 
 
-def _print_curl(demo: Demo) -> None:
+def _print_what_to_try(demo: Demo) -> None:
     body = json.dumps({"resource_id": demo.shipment})
-    console.print("Link something yourself, in another terminal:\n")
+    console.print("In another terminal, in this folder, link something yourself:\n")
     print(
         f"curl -X POST {demo.url}/v1/documents/{DOCUMENT}/links"
         f" -H 'Authorization: Bearer {demo.key}' -H 'Content-Type: application/json'"
         f" -d {shlex.quote(body)}"
     )
-    console.print(
-        f"\n{demo.url}/docs shows every call. To read the topic with a program of yours:\n"
-    )
-    print(f"export KAFKA_BOOTSTRAP_SERVERS={demo.bootstrap}")
+    console.print(f"\n{demo.url}/docs shows every call.")
+    console.print("\nWhat README.md shows, and every command, works there after these lines:\n")
+    for name, value in _environment(demo).items():
+        print(f"export {name}={shlex.quote(value)}")
+    console.print("\nCommands to try:\n")
+    for command in ("outbox_worker status", "outbox_worker verify", "service keys list"):
+        print(f"{_interpreter()} -m {command}")
     console.print("\nEvents, as they arrive (Ctrl-C ends all):")
+
+
+def _environment(demo: Demo) -> dict[str, str]:
+    """Return the variables that the programs' commands and the README's examples read."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("OUTBOX_")}
+    return {
+        "DATABASE_URL": demo.dsn,
+        "KAFKA_BOOTSTRAP_SERVERS": demo.bootstrap,
+        "URL": demo.url,
+        "KEY": demo.key,
+        **given,
+    }
+
+
+def _interpreter() -> str:
+    """Return the Python that has everything installed, as it is called from this folder."""
+    path = Path(sys.executable)
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 async def _follow(consumer: AIOKafkaConsumer, demo: Demo) -> None:
@@ -158,4 +183,6 @@ async def _events(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
 
 def _port(variable: str, usual: int) -> str:
     """Return the port that the user wants, else the usual one, else a free one."""
-    return os.environ.get(variable) or str(usual if is_free(usual) else free_port())
+    if given := os.environ.get(variable):
+        return given
+    return str(usual if is_free(usual) and claim(usual) else free_port())

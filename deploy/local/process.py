@@ -21,6 +21,7 @@ PORTS = range(15000, 32000)
 UNPRIVILEGED = 65534 if os.geteuid() == 0 else None
 _PR_SET_PDEATHSIG = 1
 _given: set[int] = set()
+_claims: list[socket.socket] = []
 
 
 class LocalError(Exception):
@@ -160,6 +161,24 @@ def is_free(port: int) -> bool:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return False
+    return True
+
+
+def claim(port: int) -> bool:
+    """Take a port until this process ends; False if another run has taken it.
+
+    Two runs that start at once both find the port free, because neither listens on it yet. An
+    abstract socket has one owner in a network namespace. Other systems than Linux have none.
+    """
+    if sys.platform != "linux":
+        return True
+    owner = socket.socket(socket.AF_UNIX)
+    try:
+        owner.bind(f"\0document-links port {port}")
+    except OSError:
+        owner.close()
+        return False
+    _claims.append(owner)
     return True
 
 
