@@ -93,7 +93,7 @@ class Line:
             await self._open.wait()
             up_reader, up_writer = await asyncio.open_connection(*self.target)
             await self._relay(reader, writer, up_reader, up_writer)
-        writer.transport.abort()
+        await _abort(writer)
         del self._connections[task]
 
     async def _relay(
@@ -112,10 +112,11 @@ class Line:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            up_writer.transport.abort()  # before the first await: `cut` may cancel this one too
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            up_writer.transport.abort()
+            await _abort(up_writer)
 
     async def _pump(
         self,
@@ -161,3 +162,10 @@ class Line:
                 key = keys.pop(_LENGTH.unpack_from(body)[0], -1)
             if await self.watch(way, key):
                 return length + body
+
+
+async def _abort(writer: asyncio.StreamWriter) -> None:
+    """Reset a connection; return when its transport is closed."""
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()

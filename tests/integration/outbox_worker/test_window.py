@@ -19,6 +19,7 @@ from outbox_worker.window import (
     Window,
 )
 from tests import outbox
+from tests.seeds import seeds
 
 KEYS = 5
 WRITERS = 6
@@ -244,7 +245,7 @@ def reread(cursor: Cursor) -> Cursor:
     return Cursor(Snapshot.parse(str(cursor.s0)), s1, after)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(range(12)))
 async def test_every_committed_row_comes_once_and_in_order(database: str, seed: int) -> None:
     """Whatever transactions do: savepoints, rollbacks, two-phase commits, early xids."""
     choice = random.Random(seed)

@@ -1,0 +1,102 @@
+"""Both programs on real parts, with a line before each part, under load."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import asyncpg
+
+from deploy.local import programs
+from deploy.local.postgres import PostgresServer
+from deploy.local.programs import Program
+from tests.api import GENEROUS, new_key, seed
+from tests.brokers import Broker
+from tests.faults.audience import Audience
+from tests.faults.callers import RESOURCES, Callers
+from tests.line import Line
+from tests.pooler import Pooler
+from tests.postgres import DATABASE
+from tests.waiting import until
+from tests.worker import Worker
+
+CALLERS = 8
+SETTLE_S = 90
+SETTINGS = {"LINKS_WORKERS": "2", "LINKS_RATE_LIMIT": GENEROUS}
+
+
+class Stage(NamedTuple):
+    """What a fault can happen to."""
+
+    server: PostgresServer
+    broker: Broker
+    to_postgres: Line
+    to_kafka: Line
+    service: Program
+    workers: tuple[Worker, Worker]
+    callers: Callers
+    audience: Audience
+
+    @property
+    def dsn(self) -> str:
+        """The database as a test sees it: past the line, on whichever server the line leads to."""
+        return f"postgresql://postgres@127.0.0.1:{self.to_postgres.target[1]}/{DATABASE}"
+
+    async def event_ids(self) -> set[str]:
+        """Return the events that the database holds."""
+        connection = await asyncpg.connect(self.dsn)
+        rows = await connection.fetch("SELECT event_id::text AS id FROM outbox")
+        await connection.close()
+        return {row["id"] for row in rows}
+
+    async def settled(self) -> set[str]:
+        """Return the database's events once the audience has them all, or too much time has passed."""
+        events = await self.event_ids()
+
+        async def heard() -> bool:
+            return events <= self.audience.times.keys()
+
+        try:
+            await until(heard, SETTLE_S)
+        except TimeoutError:
+            return events
+        return events
+
+
+@asynccontextmanager
+async def stage(
+    server: PostgresServer, broker: Broker, folder: Path, *, pooled: bool = False
+) -> AsyncIterator[Stage]:
+    """Yield both programs at work. Nobody calls until the stage's `callers` are entered."""
+    topic = f"faults-{uuid4().hex}"
+    documents = [f"doc_{number}" for number in range(1, CALLERS + 1)]
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    key = await new_key(server.dsn(DATABASE))
+    await seed(connection, CALLERS, len(RESOURCES))
+    await connection.close()
+    async with AsyncExitStack() as stack:
+        to_postgres = await stack.enter_async_context(Line("127.0.0.1", server.port))
+        to_kafka = await stack.enter_async_context(
+            Line("127.0.0.1", broker.behind, broker.line_port)
+        )
+        through = f"postgresql://postgres@127.0.0.1:{to_postgres.port}/{DATABASE}"
+        pooler = stack.enter_context(Pooler(through, "session")) if pooled else None
+        url = pooler.url if pooler else through
+        service = await asyncio.to_thread(
+            stack.enter_context, programs.service(url, folder, **SETTINGS)
+        )
+        kafka = f"127.0.0.1:{to_kafka.port}"
+        workers = (
+            stack.enter_context(Worker(through, kafka, topic, **broker.settings)),
+            stack.enter_context(Worker(through, kafka, topic, **broker.settings)),
+        )
+        await until(lambda: _leader(workers))
+        audience = await stack.enter_async_context(Audience(broker.inside, topic))
+        callers = Callers(service.url, key, documents)
+        yield Stage(server, broker, to_postgres, to_kafka, service, workers, callers, audience)
+
+
+async def _leader(workers: tuple[Worker, Worker]) -> bool:
+    return any(line.get("state") == "leading" for worker in workers for line in worker.log())
