@@ -57,10 +57,12 @@ def run(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Listen on an address of either family; `::` is every address of both."""
+    """Listen on an address of either family; `::` is every address of both, or of IPv4 without IPv6."""
+    both = socket.has_dualstack_ipv6()
     try:
+        if host == "::" and not both:
+            return socket.create_server(("0.0.0.0", port))  # noqa: S104 - as the caller asked
         if ":" in host:
-            both = socket.has_dualstack_ipv6()
             return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=both)
         return socket.create_server((host, port))
     except OSError as error:
