@@ -8,6 +8,7 @@ from starlette.routing import Route
 from service.core.errors import Unavailable
 from service.core.requests import Reply
 from service.edge.call import Call
+from service.edge.endpoint import Path
 from service.edge.messages import encode
 from service.edge.metrics import CONTENT_TYPE, Metrics
 from service.edge.public import JSON_HEADER, Page, PublicPath
@@ -53,4 +54,7 @@ def routes(database: Database, metrics: Metrics, stopping: Stopping) -> list[Rou
         "/readyz": Page(readyz, replies={200: Health, 503: Health}),
         "/metrics": Page(metrics_text, replies={200: "text/plain"}),
     }
-    return [Route(path, PublicPath(page)) for path, page in pages.items()]
+    everything = Route(
+        "/*", Path(), include_in_schema=False
+    )  # OPTIONS *: what the protocol makes of it
+    return [everything, *(Route(path, PublicPath(page)) for path, page in pages.items())]

@@ -9,10 +9,10 @@ bytes have been read.
 """
 
 import asyncio
-import re
 from http import HTTPStatus
 from typing import Any, Final
 
+import httptools
 from msgspec import Struct
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
@@ -23,8 +23,11 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from service.edge.call import request_id_of
+from service.edge.cors import Cors
+from service.edge.headers import fields_of
 from service.edge.problems import CONTENT_TYPE, RETRY_AFTER_S, FieldError, Problem, encode, title_of
 from service.stopping import Stopping
+from service.upgrades import UpgradeFilter
 
 MAX_HEAD_BYTES: Final = 64 << 10
 """Request line and headers together."""
@@ -33,8 +36,6 @@ LINGER_S: Final = 1.0
 
 LAST_CALL_S: Final = 0.5
 """Between the end of the drain and the closing of an idle connection: a request may be under way."""
-
-_upgrade = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
 
 
 class Limits(Struct, frozen=True):
@@ -88,9 +89,11 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: Limits,
+        cors: Cors | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
+        self._cors = cors
         self._stopping: Stopping = app_state["stopping"]
         self._stopping.connections = server_state.connections
         self._head_bytes = 0
@@ -98,6 +101,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._refusal: Refusal | None = None
+        self._fault = GARBAGE
+        self._before: RequestResponseCycle | None = None
+        """The request that was being answered when the latest one was read."""
+        self._upgrades = UpgradeFilter()
+        self._held = b""
+        """The beginning of a line of a head that may become an Upgrade: not parsed yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Expect a request, unless there are too many callers."""
@@ -121,12 +130,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES and self._ends_a_large_head(data):
-            self._refuse(TOO_LARGE)
+        if not self._held and self._upgrades.passes(data):
+            HttpToolsProtocol.data_received(self, data)  # super() costs more, at every request
+        else:
+            self._receive_without_upgrade(self._held + data)
+        if self._refusal is not None:
             return
-        if b"pgrade" in data:
-            data = self._without_upgrade(data)
-        HttpToolsProtocol.data_received(self, data)  # super() costs more, at every request
         if self._stopping.begun:
             self.close_after_answer()
         cycle = self.cycle
@@ -168,35 +177,43 @@ class LimitedProtocol(HttpToolsProtocol):
             return self.scope is not None
         return self.cycle.scope is not self.scope
 
-    def _ends_a_large_head(self, data: bytes) -> bool:
-        """Whether a head that is too large ends in this data, and so is about to be served."""
-        cycle = self.cycle
-        if not self._in_head and cycle is not None and cycle.more_body:  # type: ignore[redundant-expr] # None at first
-            return False  # the data is of a body, that of an answered request perhaps
-        end = data.find(b"\r\n\r\n")
-        return end >= 0 and self._head_bytes - len(data) + end > MAX_HEAD_BYTES
+    def _size_of_head(self) -> int:
+        """Return the bytes of the head that has been read, its separators included."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are for programmers
-        """Refuse what the parser cannot read; but answer what was read before it."""
-        if self._refusal is not None:
-            return
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete or cycle.more_body:  # type: ignore[redundant-expr] # None at first
-            self._refuse(GARBAGE)
-        else:
-            self._refusal = GARBAGE
-            cycle.keep_alive = False
+        """Refuse what the parser cannot read, and heads that are complete and too large."""
+        if self._refusal is None:
+            self._refuse(self._fault)
 
-    def _without_upgrade(self, data: bytes) -> bytes:
-        """Hide the offer of another protocol: the parser would read no body after it.
+    def on_headers_complete(self) -> None:
+        """Let the request be answered.
 
-        Java's HttpClient and `curl --http2` make one with every first request.
+        Raises:
+            ValueError: the head is too large; like every error here, the parser passes it on.
         """
-        cycle = self.cycle
-        if not self._in_head and cycle is not None and not cycle.response_complete:  # type: ignore[redundant-expr] # None at first
-            return data
-        head, end, rest = data.partition(b"\r\n\r\n")
-        return _upgrade.sub(b"x-offered", head) + end + rest
+        if self._head_bytes > MAX_HEAD_BYTES and self._size_of_head() > MAX_HEAD_BYTES:
+            self._fault = TOO_LARGE
+            raise ValueError
+        self._before = self.cycle if self._is_answering else None
+        if self.url[:1] != b"/":
+            self.url = _origin_form(self.url)
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1
+        super().on_headers_complete()
+        self.headers = []  # trailers are dropped: merged, they would pass for headers of the head
+
+    def _receive_without_upgrade(self, data: bytes) -> None:
+        """Let uvicorn read; hold back the beginning of a field of a head that may be an Upgrade."""
+        data, last = self._upgrades.split(data)
+        self._held = b""
+        if data:
+            HttpToolsProtocol.data_received(self, data)
+        if self._in_head:
+            self._held = last
+        elif last and self._refusal is None:
+            self._upgrades.in_line = True
+            HttpToolsProtocol.data_received(self, last)
 
     def _expect_head(self) -> None:
         """Give the caller the time of a request to send its head; it is not given twice."""
@@ -220,18 +237,35 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _on_slow_body(self, cycle: RequestResponseCycle) -> None:
         self._body_timer = None
-        if (
-            self._refusal is None
-            and cycle is self.cycle
-            and cycle.more_body
-            and not cycle.response_started
-        ):
+        if self._refusal is not None or cycle is not self.cycle or not cycle.more_body:
+            return
+        if self._answering_before() is not None:  # while it is being answered, nothing is read
+            self._body_timer = self.loop.call_later(
+                self._limits.request_timeout_s, self._on_slow_body, cycle
+            )
+        elif not cycle.response_started:
             self._refuse(SLOW_BODY)
 
+    def _answering_before(self) -> RequestResponseCycle | None:
+        """Return what is being answered before the latest request, whose head or body is incomplete."""
+        cycle = self._before
+        if self.cycle is not None and (self._in_head or not self.cycle.more_body):  # type: ignore[redundant-expr] # None at first
+            cycle = self.cycle  # the latest one has no cycle yet
+        return None if cycle is None or cycle.response_complete else cycle
+
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer with a problem, end what was waiting for the rest, and close."""
+        """Answer with a problem, end what was waiting for the rest, and close.
+
+        While an earlier request of the connection is being answered, the refusal would be read as its
+        answer: the connection is closed after that one instead, and its caller may repeat the later.
+        """
         self._refusal = refusal
         if self.transport.is_closing():
+            return
+        if (before := self._answering_before()) is not None:
+            if self.pipeline and self.pipeline[0][0] is not before:
+                self.pipeline.popleft()  # the one that is refused
+            before.keep_alive = False
             return
         if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr] # None at first
             self.cycle.disconnected = True
@@ -265,5 +299,20 @@ class LimitedProtocol(HttpToolsProtocol):
         scope: Any = self.scope
         if scope is not None and "call" in scope and not self.cycle.response_complete:
             return scope["call"].request_id, scope["call"].response_headers
-        request_id = request_id_of(dict(scope["headers"]) if self._in_head else {})
-        return request_id, [(b"x-request-id", request_id.encode())]
+        fields = fields_of(scope["headers"]) if self._in_head else {}
+        request_id = request_id_of(fields)
+        cors = [] if self._cors is None else self._cors.headers(fields)
+        return request_id, [(b"x-request-id", request_id.encode()), *cors]
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Return a request target that does not begin with a slash as one that does (RFC 9112, section 3.2).
+
+    Raises:
+        HttpParserInvalidURLError: it is malformed.
+    """
+    if target == b"*":
+        return b"/*"
+    url = httptools.parse_url(target)
+    query = b"" if url.query is None else b"?" + url.query
+    return (url.path or b"/") + query  # type: ignore[redundant-expr] # None where there is no path

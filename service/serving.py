@@ -17,6 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from service import accepting, logs
+from service.edge.cors import Cors
 from service.protocol import LimitedProtocol, Limits
 from service.settings import Settings
 from service.stopping import FINISH_SIGNAL, STOP_SIGNALS
@@ -99,12 +100,13 @@ class Supervisor(Multiprocess):
 
 def _config(settings: Settings, connections: int) -> uvicorn.Config:
     limits = Limits(settings.links_request_timeout, connections)
+    cors = Cors(settings.cors_origins) if settings.cors_origins else None
     return uvicorn.Config(
         "service.app:create_app",
         factory=True,
         workers=settings.links_workers,
         loop="service.accepting:SharingLoop",
-        http=partial(LimitedProtocol, limits=limits),  # type: ignore[arg-type] # it is called alike
+        http=partial(LimitedProtocol, limits=limits, cors=cors),  # type: ignore[arg-type] # it is called alike
         ws="none",
         timeout_keep_alive=settings.links_idle_timeout,
         log_config=None,

@@ -64,6 +64,11 @@ def check_content_type(headers: Mapping[bytes, bytes]) -> None:
             "the body has a content coding: send it without one, and without `Content-Encoding`",
             headers=[ACCEPT_ENCODING],
         )
+    if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        raise EdgeError(
+            "unsupported_media_type",
+            "the body has a transfer coding besides chunked: send it without one",
+        )
     given = headers.get(b"content-type", b"")
     if given == b"application/json":
         return

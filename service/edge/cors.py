@@ -1,6 +1,6 @@
 """Callers in browsers: which origins may read responses (the Fetch standard's CORS protocol)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from service.edge.call import Call
@@ -24,14 +24,16 @@ class Cors:
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = {origin.encode() for origin in origins}
 
-    def headers(self, call: Call) -> list[tuple[bytes, bytes]]:
-        """Return what a response to this call carries."""
-        origin = call.headers.get(b"origin", b"")
+    def headers(
+        self, fields: Mapping[bytes, bytes], *, preflight: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """Return what a response to a request with these fields carries."""
+        origin = fields.get(b"origin", b"")
         headers = [(b"vary", b"Origin")]
         if not origin or not {origin, b"*"} & self._origins:
             return headers
         headers.append((b"access-control-allow-origin", origin))
-        if is_preflight(call):
+        if preflight:
             headers += [
                 (b"access-control-allow-methods", METHODS),
                 (b"access-control-allow-headers", HEADERS),

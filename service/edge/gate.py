@@ -59,10 +59,11 @@ class Gate:
         response = _Response(send, call.request_id)
         call.response_headers = response.headers
         try:
+            preflight = self._cors is not None and is_preflight(call)
             if self._cors is not None:
-                response.headers += self._cors.headers(call)
+                response.headers += self._cors.headers(fields, preflight=preflight)
             check_host(fields, scope["http_version"])
-            if self._cors is not None and is_preflight(call):
+            if preflight:
                 await send_response(response.send, 204, [], b"")
                 return
             if call.path.startswith("/v1/"):

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -272,6 +274,158 @@ async def test_upgrade_is_ignored(caller: Connection, key: str) -> None:
     length = b"Content-Length: 2\r\n\r\n{}"
     await caller.send(POST + upgrade + b"X-API-KEY: " + key.encode() + b"\r\n" + length)
     assert (await caller.rest()).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"UPGRADE"])
+async def test_upgrade_in_two_segments_is_ignored(
+    service: programs.Program, key: str, name: bytes
+) -> None:
+    """The same wherever the offer is cut."""
+    head = POST + b"Connection: Upgrade\r\n" + name + b": h2c\r\nX-API-KEY: " + key.encode()
+    body = b"\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+    begin = head.index(name)
+    for cut in range(begin, begin + 9):
+        caller = await connect(service)
+        await caller.send(head[:cut])
+        await is_alive(service, key)  # the first segment has been read meanwhile
+        await caller.send(head[cut:] + body)
+        assert (await caller.rest()).startswith(b"HTTP/1.1 201 "), cut
+        caller.writer.close()
+
+
+@pytest.mark.parametrize(
+    "hosts", [[], [b"a", b"b"], [b"a", b"a"], [b"a b"], [b"http://a"], [b"a/b"], [b"[::1"]]
+)
+async def test_a_host_is_required(caller: Connection, hosts: list[bytes]) -> None:
+    """HTTP/1.1 without one valid Host is 400 (RFC 9112, section 3.2)."""
+    lines = b"".join(b"Host: " + host + b"\r\n" for host in hosts)
+    await caller.send(b"GET /healthz HTTP/1.1\r\n" + lines + b"Connection: close\r\n\r\n")
+    answer = problem(await caller.rest())
+    assert (answer["status"], answer["code"]) == (400, "validation_error")
+    assert "Host" in str(answer["errors"])
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET /healthz HTTP/1.0\r\n", b"200"),
+        (b"GET /healthz HTTP/1.0\r\nExpect: 100-continue\r\n", b"200"),
+        (b"GET /healthz HTTP/1.1\r\nHost: [::1]:80\r\n", b"200"),
+        (b"GET http://other.example/healthz HTTP/1.1\r\nHost: test\r\n", b"200"),
+        (b"GET http://other.example HTTP/1.1\r\nHost: test\r\n", b"404"),
+        (b"GET http://other.example?a=b HTTP/1.1\r\nHost: test\r\n", b"404"),
+        (b"OPTIONS * HTTP/1.1\r\nHost: test\r\n", b"204"),
+        (b"HEAD /healthz HTTP/1.1\r\nHost: test\r\n", b"200"),
+    ],
+)
+async def test_forms_of_a_request(caller: Connection, request_line: bytes, status: bytes) -> None:
+    """HTTP/1.0 needs no Host; a target may be a whole URL, or `*` for OPTIONS."""
+    await caller.send(request_line + b"Connection: close\r\n\r\n")
+    assert (await caller.rest()).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"X: a\r\n folded\r\nContent-Length: 2\r\n\r\n{}",
+        b"Content-Length : 2\r\n\r\n{}",
+        b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        b"Content-Length: 2, 2\r\n\r\n{}",
+        b"Content-Length: +2\r\n\r\n{}",
+        b"Content-Length: 0x2\r\n\r\n{}",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: xchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: identity\r\n\r\n{}",
+        b"Transfer-Encoding: chunked, identity\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2 x\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+async def test_no_request_is_smuggled(
+    service: programs.Program, caller: Connection, key: str, framing: bytes
+) -> None:
+    """What a proxy may frame in another way is refused, and what follows is never carried out."""
+    made = f"smuggled-{uuid4().hex}"
+    known = b"X-API-KEY: " + key.encode() + b"\r\n"
+    path = f"/v1/documents/{made}".encode()
+    await caller.send(POST + known + framing)
+    await caller.send(b"PUT " + path + b" HTTP/1.1\r\nHost: test\r\n" + known + b"\r\n")
+    assert (await caller.rest()).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 415 "))
+    async with httpx.AsyncClient(base_url=service.url, headers={"X-API-KEY": key}) as client:
+        assert (await client.get(path.decode())).status_code == 404
+
+
+async def test_trailers_are_no_headers(caller: Connection, key: str) -> None:
+    """A key after a chunked body opens nothing (RFC 9110, section 6.5.1)."""
+    chunks = b"2\r\n{}\r\n0\r\nX-API-KEY: " + key.encode() + b"\r\n\r\n"
+    await caller.send(POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert problem(await caller.rest())["status"] == 401
+
+
+NEXT = b"POST /v1/documents HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+
+
+FOLLOWING = {
+    "G": (b"G", [b"503"]),
+    "half": (HEAD + b"X: half", [b"503"]),
+    "garbage": (b"\x00garbage\r\n\r\n", [b"503"]),
+    "large": (HEAD + b"X: " + b"x" * (64 << 10) + b"\r\n\r\n", [b"503"]),
+    "half of a third": (HEAD + b"\r\n" + b"G", [b"503", b"200"]),
+    "chunk": (NEXT + b"{key}Transfer-Encoding: chunked\r\n\r\nzz\r\n", [b"503"]),
+    "body": (NEXT + b"{key}Content-Length: 9\r\n\r\n{", [b"503", b"408"]),
+    "whole": (HEAD + b"Connection: close\r\n\r\n", [b"503", b"200"]),
+}
+"""What is sent while a call is being answered, and the statuses that come in all."""
+
+
+async def test_what_follows_does_not_take_an_answers_place(
+    service: programs.Program, shared_database: str, key: str
+) -> None:
+    """While a call waits for a lock for longer than a head may take, its answer stays the first."""
+    known = b"X-API-KEY: " + key.encode() + b"\r\n"
+    first = POST.replace(b"POST /v1/documents ", b"PUT /v1/documents/doc_1 ") + known
+
+    async def statuses(following: bytes) -> list[bytes]:
+        caller = await connect(service)
+        await caller.send(first + b"Content-Length: 2\r\n\r\n{}")
+        await caller.send(following.replace(b"{key}", known))
+        async with asyncio.timeout(3 * PATIENCE_S):
+            answers = await caller.reader.read()
+        caller.writer.close()
+        return re.findall(rb"HTTP/1\.1 (\d+) ", answers)
+
+    connection = await asyncpg.connect(shared_database)
+    async with connection.transaction():
+        await connection.execute("SELECT FROM documents WHERE id = 'doc_1' FOR UPDATE")
+        found = await asyncio.gather(*(statuses(each) for each, _ in FOLLOWING.values()))
+    await connection.close()
+    expected = {name: each for name, (_, each) in FOLLOWING.items()}
+    assert dict(zip(FOLLOWING, found, strict=True)) == expected
+
+
+async def test_browsers_may_read_refusals_of_the_protocol(
+    shared_database: str, tmp_path: Path
+) -> None:
+    """408, 431 and 400 before the application was reached are readable for the origins that are let in."""
+    origin = b"https://app.example.com"
+    settings = {"LINKS_CORS_ORIGINS": origin.decode(), "LINKS_REQUEST_TIMEOUT": "1"}
+    head = HEAD + b"Origin: " + origin + b"\r\n"
+    with programs.service(shared_database, tmp_path, **settings) as service:
+        for rest, code in (
+            (b"X: half", "request_timeout"),
+            (b"X: " + b"x" * (64 << 10) + b"\r\n\r\n", "headers_too_large"),
+            (b"X: y\r\nno colon\r\n\r\n", "validation_error"),
+        ):
+            caller = await connect(service)
+            await caller.send(head)
+            await caller.send(rest)
+            answer = await caller.rest()
+            assert problem(answer)["code"] == code
+            assert b"access-control-allow-origin: " + origin + b"\r\n" in answer
+            assert b"vary: Origin\r\n" in answer
+            caller.writer.close()
 
 
 async def test_large_body_is_answered_before_its_end(caller: Connection, key: str) -> None:
