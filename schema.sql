@@ -293,6 +293,7 @@ SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_material = off
+SET enable_sort = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -364,8 +365,15 @@ BEGIN
         workspaces, document_ids, entity_types, entity_ids,
         versions, revisions, document_deletions, entities_locked
     ) WITH ORDINALITY AS u (w, d, t, e, v, r, x, k, n)
-    LEFT JOIN document_links AS l
-        ON l.workspace_id = u.w AND l.document_id = u.d AND l.entity_type = u.t AND l.entity_id = u.e
+    -- Found in the order of the triples' index, and so by no other one. To the planner the primary key is as good while it
+    -- believes that a document has few links, and would read all of them for each triple.
+    LEFT JOIN LATERAL (
+        SELECT k.id, k.entity_id, k.role, k.created_at, k.deleted_at
+        FROM document_links AS k
+        WHERE k.workspace_id = u.w AND k.document_id = u.d AND k.entity_type = u.t AND k.entity_id >= u.e
+        ORDER BY k.entity_id
+        LIMIT 1
+    ) AS l ON l.entity_id = u.e
     ORDER BY u.n;
 END
 $$;
@@ -392,6 +400,7 @@ SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_material = off
+SET enable_sort = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -406,11 +415,20 @@ BEGIN
         FROM unnest(new_workspaces, new_documents, new_ids, new_types, new_entities, new_roles) AS u (w, d, i, t, e, r);
     END IF;
     IF cardinality(old_ids) > 0 THEN
+        -- Found in the order of the primary key, and so by no other index. To the planner that of the triples is as good
+        -- while it believes that a document has few links, and would read all of them for each row.
         UPDATE document_links AS l
         SET role = u.r, deleted_at = u.x, deleted_cause = u.c, deletion_id = u.y
         FROM unnest(old_workspaces, old_documents, old_ids, old_roles, old_deleted_ats, old_causes, old_deletions)
             AS u (w, d, i, r, x, c, y)
-        WHERE l.workspace_id = u.w AND l.document_id = u.d AND l.id = u.i;
+        CROSS JOIN LATERAL (
+            SELECT k.ctid AS place -- stays: the document is locked
+            FROM document_links AS k
+            WHERE k.workspace_id = u.w AND k.document_id = u.d AND k.id >= u.i
+            ORDER BY k.id
+            LIMIT 1
+        ) AS k
+        WHERE l.ctid = k.place AND l.id = u.i;
     END IF;
     IF cardinality(document_ids) > 0 THEN
         UPDATE documents AS d

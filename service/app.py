@@ -30,6 +30,7 @@ from service.links.routes import routes as link_routes
 from service.operations import routes as operator_routes
 from service.settings import Settings, read_settings
 from service.stopping import Stopping
+from service.store.counts import LinkCounter
 from service.store.database import Database
 from service.store.documents import DocumentWriter
 from service.store.entities import EntityWriter
@@ -61,8 +62,11 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
     database = Database(settings.database_url, pool_size=settings.links_pool_size)
     notifier = Notifier(database)
     register_unknown = settings.links_entity_policy == "any"
-    writer = GroupWriter(database, notifier, register_unknown=register_unknown)
-    document_writer = DocumentWriter(database, notifier, writer, register_unknown=register_unknown)
+    counter = LinkCounter()
+    writer = GroupWriter(database, notifier, counter, register_unknown=register_unknown)
+    document_writer = DocumentWriter(
+        database, notifier, writer, counter, register_unknown=register_unknown
+    )
     lists = DocumentLists(database)
     keys = KeyRing(database)
     metrics = Metrics()

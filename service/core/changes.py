@@ -1,7 +1,7 @@
 """What can be asked of links, what they look like as stored, and what became of a request."""
 
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -83,12 +83,25 @@ class LinkRow(Struct, frozen=True):
     deletion_id: UUID | None = None
 
 
+MAX_LINKS: Final = 5_000
+"""Active links of a document. With that many, the longest write of a document takes about a second.
+
+Each of them is an event and a row in the one transaction that deletes the document, and all of them
+are in the answer that shows it.
+"""
+
+
 class DocumentState(Struct, frozen=True):
-    """What deciding needs of a document: its counters, and whether it is there."""
+    """What deciding needs of a document: its counters, whether it is deleted, its active links.
+
+    `active` is the number of its active links, or an upper bound of it. None: the document has room
+    for more links than the transaction can make.
+    """
 
     version: int
     revision: int
     deleted: bool = False
+    active: int | None = None
 
 
 OutcomeKind = Literal["created", "existing", "restored", "updated", "unlinked", "unchanged"]

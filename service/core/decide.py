@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from service.core import events, ids
 from service.core.changes import (
+    MAX_LINKS,
     Caller,
     Change,
     DocumentKey,
@@ -25,7 +26,7 @@ from service.core.changes import (
     Triple,
     Unlink,
 )
-from service.core.errors import NotFound, Refusal
+from service.core.errors import Conflict, NotFound, Refusal
 from service.core.preconditions import Preconditions
 
 
@@ -47,6 +48,13 @@ class State(Struct):
     moment_us: int = 0
     time: str = ""
 
+    def forget_written(self) -> None:
+        """Drop what has been written, so that a long transaction holds no more than a part of it."""
+        self.stored_links.update(self.written_links)
+        self.written_links.clear()
+        self.written_documents.clear()
+        self.outbox.clear()
+
     def __post_init__(self) -> None:
         """Put the moment into the two forms that ids and events need, once."""
         self.moment_us = ids.microseconds(self.moment)
@@ -54,12 +62,23 @@ class State(Struct):
 
 
 class Draft:
-    """One request's changes on top of the state; `keep` makes them the state's."""
+    """One request's changes on top of the state; `keep` makes them the state's.
 
-    def __init__(self, state: State, caller: Caller, cause: events.Cause) -> None:
+    `deletion_id` is that of the document's deletion, if that is what unlinks.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        caller: Caller,
+        cause: events.Cause,
+        *,
+        deletion_id: UUID | None = None,
+    ) -> None:
         self.state = state
         self.caller = caller
         self.cause = cause
+        self.deletion_id = deletion_id
         self.links: dict[Triple, LinkRow] = {}
         self.documents: dict[DocumentKey, DocumentState] = {}
         self.outbox: list[events.OutboxRow] = []
@@ -82,22 +101,22 @@ class Draft:
 
     def link(self, triple: Triple, role: str | None) -> Outcome:
         """Make the link, restore it, or find it there."""
-        self.document(triple.document)
+        document = self.document(triple.document)
         if triple.entity not in self.state.entities:
             raise NotFound(missing_entity(triple))
         before = self.find(triple)
+        if before is not None and before.deleted_at is None:
+            return Outcome("existing", before)
+        if document.active is not None and document.active >= MAX_LINKS:
+            raise Conflict(too_many_links(triple.document_id, document.active))
         if before is None:
             link = LinkRow(triple, ids.uuid7(self.state.moment_us), role, self.state.moment)
             return Outcome("created", self._write("document.linked", link, None))
-        if before.deleted_at is None:
-            return Outcome("existing", before)
         link = LinkRow(triple, before.id, before.role if role is None else role, before.created_at)
         return Outcome("restored", self._write("document.restored", link, before))
 
-    def unlink(
-        self, triple: Triple, *, missing_ok: bool = False, deletion_id: UUID | None = None
-    ) -> Outcome:
-        """Remove the link; the deletion is the document's, where that is what removes it."""
+    def unlink(self, triple: Triple, *, missing_ok: bool = False) -> Outcome:
+        """Remove the link."""
         self.document(triple.document)
         before = self.find(triple)
         if before is None or before.deleted_at is not None:
@@ -108,7 +127,10 @@ class Draft:
                 f"{triple.entity_type} {triple.entity_id!r}"
             )
         link = replace(
-            before, deleted_at=self.state.moment, deleted_cause=self.cause, deletion_id=deletion_id
+            before,
+            deleted_at=self.state.moment,
+            deleted_cause=self.cause,
+            deletion_id=self.deletion_id,
         )
         return Outcome("unlinked", self._write("document.unlinked", link, before))
 
@@ -147,16 +169,23 @@ class Draft:
             raise NotFound(f"document {key[1]!r} does not exist")
         return document
 
-    def keep(self) -> None:
-        """Make the changes the state's, to be written."""
+    def hand_over(self) -> None:
+        """Make the links and events so far the state's, to be written before the rest is decided."""
         state = self.state
         state.links.update(self.links)
         state.written_links.update(self.links)
+        state.outbox.extend(self.outbox)
+        self.links.clear()
+        self.outbox.clear()
+
+    def keep(self) -> None:
+        """Make the changes the state's, to be written."""
+        state = self.state
+        self.hand_over()
         for key, document in self.documents.items():
             # One revision a request, however many of its links it changed.
             state.documents[key] = replace(document, revision=document.revision + 1)
         state.written_documents.update(self.documents)
-        state.outbox.extend(self.outbox)
 
     def _write(
         self, event_type: events.EventType, link: LinkRow, before: LinkRow | None
@@ -165,7 +194,10 @@ class Draft:
         triple = link.triple
         document = self.document(triple.document)
         version = document.version + 1
-        self.documents[triple.document] = DocumentState(version, document.revision)
+        active = document.active
+        if active is not None:
+            active += (link.deleted_at is None) - (before is not None and before.deleted_at is None)
+        self.documents[triple.document] = DocumentState(version, document.revision, active=active)
         self.links[triple] = link
         self.outbox.append(self._event(event_type, link, before, version))
         return link
@@ -239,6 +271,14 @@ def decide(
         preconditions.check(draft.state.documents[changes[0].triple.document])
     draft.keep()
     return outcomes
+
+
+def too_many_links(document_id: str, active: int) -> str:
+    """Say that the document has no room for one more link."""
+    return (
+        f"document {document_id!r} has {active} links, and {MAX_LINKS} is the most that a document "
+        "can have: unlink some of them first"
+    )
 
 
 def missing_entity(triple: Triple) -> str:

@@ -1,6 +1,6 @@
 """Deciding about a whole document: its fields, its links as a set, its deletion and return."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -8,9 +8,20 @@ from uuid import UUID
 from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from service.core import ids
-from service.core.changes import Caller, DocumentKey, DocumentState, LinkRow, Outcome, Triple
-from service.core.decide import Draft
+from service.core.changes import (
+    MAX_LINKS,
+    Caller,
+    Change,
+    DocumentKey,
+    DocumentState,
+    Link,
+    LinkRow,
+    Outcome,
+    SetRole,
+    Triple,
+    Unlink,
+)
+from service.core.decide import Draft, State, missing_entity, too_many_links
 from service.core.errors import Conflict, NotFound
 from service.core.events import Cause
 from service.core.preconditions import Preconditions
@@ -71,25 +82,43 @@ class LinkEdits(Struct, frozen=True):
 
 
 class DocumentOutcome(Struct):
-    """The document as it is after the request, with its active links, oldest first."""
+    """The document as it is after the request, and what the request changed of its links."""
 
     row: DocumentRow
     created: bool = False
-    changed: bool = True
-    links: list[LinkRow] = field(default_factory=list)
+    changed: bool = False
     linked: list[UUID] = field(default_factory=list)
     restored: list[UUID] = field(default_factory=list)
     unlinked: list[UUID] = field(default_factory=list)
     updated: list[UUID] = field(default_factory=list)
 
+    def add(self, outcome: Outcome) -> None:
+        """Sort what became of one link by its kind."""
+        into = {
+            "created": self.linked,
+            "restored": self.restored,
+            "unlinked": self.unlinked,
+            "updated": self.updated,
+        }.get(outcome.kind)
+        if into is not None and outcome.link is not None:
+            into.append(outcome.link.id)
+
+
+LinkPages = AsyncIterator[list[LinkRow]]
+"""A document's active links, oldest first, a page at a time."""
+
 
 class DocumentRequest(Struct, frozen=True, kw_only=True):
-    """A write to a whole document; `respond` is called as that of core.requests.Request is."""
+    """A write to a whole document.
+
+    `respond` is called inside the transaction, since its reply may have to be stored in it, with the
+    outcome and the links as they are then; it must do no I/O but take the pages of links.
+    """
 
     caller: Caller
     operation: Operation
     document_id: str
-    respond: Callable[[DocumentOutcome], Reply]
+    respond: Callable[[DocumentOutcome, LinkPages], Awaitable[Reply]]
     fields: Fields = Fields()
     edits: LinkEdits = LinkEdits()
     preconditions: Preconditions | None = None
@@ -101,42 +130,93 @@ class DocumentRequest(Struct, frozen=True, kw_only=True):
         return (self.caller.workspace_id, self.document_id)
 
 
-def decide_document(
-    draft: Draft, request: DocumentRequest, before: DocumentRow | None, *, made: bool
-) -> DocumentOutcome:
-    """Decide about one document; `before` is its row (just inserted, if `made`).
-
-    The draft's state holds its active links, and those that its deletion removed.
+def admit(request: DocumentRequest, before: DocumentRow | None, *, made: bool) -> DocumentRow:
+    """Return the row to work on (just inserted, if `made`).
 
     Raises:
-        NotFound: there is no such document, or an entity to be linked does not exist.
+        NotFound: there is no such document.
         Conflict: the id is taken.
-        PreconditionFailed: the document is not at a revision that the request accepts.
     """
-    row = row_before = _admit(request, before, made=made)
-    was_deleted = row.deleted_at is not None
-    # Being made is the first write, revision 1.
-    draft.documents[request.key] = DocumentState(row.version, row.revision - made)
-    if request.operation == "delete":
-        row, outcomes = _delete(draft, row)
-    elif request.operation == "restore":
-        row, outcomes = _restore(draft, row)
-    else:
-        row = _with_fields(row, request.fields)
-        outcomes = _edit_links(draft, request.edits)
-    _check_preconditions(request, row_before, made=made)
-    if not made and not draft.outbox and same_fields(row, row_before):
-        draft.documents.clear()  # nothing to write
-    draft.keep()
-    state = draft.state.documents.get(request.key)
-    if state is not None and request.key in draft.state.written_documents:
-        row = replace(
-            row, version=state.version, revision=state.revision, updated_at=draft.state.moment
+    deleted = before is not None and before.deleted_at is not None
+    if before is None or (deleted and request.operation in {"update", "delete"}):
+        raise NotFound(f"document {request.document_id!r} does not exist")
+    if request.operation == "create" and not made:
+        raise Conflict(
+            f"document {request.document_id!r} exists{' (deleted)' if deleted else ''}: choose another id"
         )
-    outcome = _outcome(draft, row, outcomes)
-    outcome.created = made or (request.operation == "put" and was_deleted)
-    outcome.changed = request.key in draft.state.written_documents
-    return outcome
+    return before
+
+
+def check(state: State, request: DocumentRequest, before: DocumentRow, *, made: bool) -> None:
+    """Check the entities, the room for links, and last the preconditions.
+
+    Raises:
+        NotFound: an entity to be linked does not exist.
+        Conflict: the document would have too many links.
+        PreconditionFailed: the document is not in the state that the caller requires.
+    """
+    for triple in request.edits.wanted:
+        if triple.entity not in state.entities:
+            raise NotFound(missing_entity(triple))
+    _check_room(state, request)
+    if request.preconditions is not None:
+        # To be restored, a document that is deleted has to exist: there its revision counts.
+        deleted = before.deleted_at is not None and request.operation != "restore"
+        document = None if made else DocumentState(before.version, before.revision, deleted)
+        request.preconditions.check(document)
+
+
+def _check_room(state: State, request: DocumentRequest) -> None:
+    """See that the document can have the links that are added, once those to remove are gone.
+
+    A set has no more links than its list, and a restore no more than there were.
+    """
+    document = state.documents.get(request.key)
+    if document is None or document.active is None:
+        return
+    links, edits = state.links, request.edits
+    active = {t for t in (*edits.wanted, *edits.remove) if t in links and not links[t].deleted_at}
+    added = len({item.triple for item in edits.add} - active)
+    removed = len(active.intersection(edits.remove))
+    if added and document.active - removed + added > MAX_LINKS:
+        raise Conflict(too_many_links(request.document_id, document.active))
+
+
+def link_changes(state: State, request: DocumentRequest, before: DocumentRow) -> list[Change]:
+    """Return the changes of links, in order.
+
+    The state holds the document's links that the request may be about: for a set, its active ones;
+    for a restore, those that the deletion removed. A deletion's changes are those of `unlink_all`.
+    """
+    edits = request.edits
+    if request.operation == "restore":
+        return _restore(state, before)
+    if edits.set is not None:
+        return _replace(state, edits.set)
+    removed = [Unlink(triple, missing_ok=True) for triple in edits.remove]
+    return [*removed, *(Link(item.triple, item.role) for item in edits.add)]
+
+
+def unlink_all(links: Iterable[LinkRow]) -> list[Change]:
+    """Return the changes that unlink these."""
+    return [Unlink(link.triple) for link in links]
+
+
+def row_after(request: DocumentRequest, before: DocumentRow, draft: Draft) -> DocumentRow:
+    """Return the document's row as the request leaves it, but for the counters."""
+    if request.operation == "delete":
+        return replace(before, deleted_at=draft.state.moment, deletion_id=draft.deletion_id)
+    if request.operation == "restore":
+        return replace(before, deleted_at=None, deletion_id=None)
+    fields = request.fields
+    return replace(
+        before,
+        display_name=before.display_name if fields.display_name is UNSET else fields.display_name,
+        category=before.category if fields.category is UNSET else fields.category,
+        metadata=before.metadata if fields.metadata is UNSET else fields.metadata,
+        deleted_at=None,
+        deletion_id=None,
+    )
 
 
 def same_fields(one: DocumentRow, other: DocumentRow) -> bool:
@@ -149,97 +229,25 @@ def same_fields(one: DocumentRow, other: DocumentRow) -> bool:
     )
 
 
-def _admit(request: DocumentRequest, before: DocumentRow | None, *, made: bool) -> DocumentRow:
-    """Return the row to work on, or refuse."""
-    deleted = before is not None and before.deleted_at is not None
-    if before is None or (deleted and request.operation in {"update", "delete"}):
-        raise NotFound(f"document {request.document_id!r} does not exist")
-    if request.operation == "create" and not made:
-        raise Conflict(
-            f"document {request.document_id!r} exists{' (deleted)' if deleted else ''}: choose another id"
-        )
-    return before
-
-
-def _check_preconditions(request: DocumentRequest, before: DocumentRow, *, made: bool) -> None:
-    """Check them last of all, since a caller has to know what is missing."""
-    if request.preconditions is None:
-        return
-    # To be restored, a document that is deleted has to exist: there its revision counts.
-    deleted = before.deleted_at is not None and request.operation != "restore"
-    document = None if made else DocumentState(before.version, before.revision, deleted)
-    request.preconditions.check(document)
-
-
-def _delete(draft: Draft, row: DocumentRow) -> tuple[DocumentRow, list[Outcome]]:
-    """Delete the document; its links remember which deletion it was."""
-    moment = draft.state.moment
-    deletion_id = ids.uuid7(draft.state.moment_us)
-    outcomes = [draft.unlink(link.triple, deletion_id=deletion_id) for link in _active(draft)]
-    key = (draft.caller.workspace_id, row.id)
-    draft.documents[key] = replace(draft.documents[key], deleted=True)
-    return replace(row, deleted_at=moment, deletion_id=deletion_id), outcomes
-
-
-def _restore(draft: Draft, row: DocumentRow) -> tuple[DocumentRow, list[Outcome]]:
-    """Bring back the document and the links that its deletion removed, if their entity is there."""
-    if row.deleted_at is None:
-        return row, []
-    links = [
-        link
-        for link in _oldest_first(draft.state.links.values())
-        if link.deletion_id == row.deletion_id and link.triple.entity in draft.state.entities
+def _restore(state: State, before: DocumentRow) -> list[Change]:
+    """Bring back the links that the document's deletion removed, if their entity is there."""
+    if before.deletion_id is None:
+        return []
+    return [
+        Link(link.triple)
+        for link in state.links.values()
+        if link.deletion_id == before.deletion_id and link.triple.entity in state.entities
     ]
-    outcomes = [draft.link(link.triple, None) for link in links]
-    return replace(row, deleted_at=None, deletion_id=None), outcomes
 
 
-def _with_fields(row: DocumentRow, fields: Fields) -> DocumentRow:
-    """Return the row, active, with the fields that the request names."""
-    return replace(
-        row,
-        display_name=row.display_name if fields.display_name is UNSET else fields.display_name,
-        category=row.category if fields.category is UNSET else fields.category,
-        metadata=row.metadata if fields.metadata is UNSET else fields.metadata,
-        deleted_at=None,
-        deletion_id=None,
-    )
-
-
-def _edit_links(draft: Draft, edits: LinkEdits) -> list[Outcome]:
-    """Remove first, then add; a set removes what it does not name, and gives the roles that it names."""
-    if edits.set is None:
-        outcomes = [draft.unlink(triple, missing_ok=True) for triple in edits.remove]
-        return outcomes + [draft.link(item.triple, item.role) for item in edits.add]
-    wanted = {item.triple for item in edits.set}
-    outcomes = [draft.unlink(link.triple) for link in _active(draft) if link.triple not in wanted]
-    for item in edits.set:
-        outcome = draft.link(item.triple, item.role)
-        if outcome.kind == "existing" and item.role is not None:
-            outcome = draft.set_role(item.triple, item.role)
-        outcomes.append(outcome)
-    return outcomes
-
-
-def _active(draft: Draft) -> list[LinkRow]:
-    """Return the document's active links as stored, oldest first."""
-    return _oldest_first(link for link in draft.state.links.values() if link.deleted_at is None)
-
-
-def _oldest_first(links: Iterable[LinkRow]) -> list[LinkRow]:
-    return sorted(links, key=lambda link: (link.created_at, link.id))
-
-
-def _outcome(draft: Draft, row: DocumentRow, outcomes: list[Outcome]) -> DocumentOutcome:
-    """Sort what became of the links by its kind."""
-    result = DocumentOutcome(row, links=_active(draft))
-    into = {
-        "created": result.linked,
-        "restored": result.restored,
-        "unlinked": result.unlinked,
-        "updated": result.updated,
-    }
-    for outcome in outcomes:
-        if outcome.kind in into and outcome.link is not None:
-            into[outcome.kind].append(outcome.link.id)
-    return result
+def _replace(state: State, items: Sequence[Item]) -> list[Change]:
+    """Remove what the set does not name, add what is not there, and give the roles that it names."""
+    active = {triple for triple, link in state.links.items() if link.deleted_at is None}
+    gone = active.difference(item.triple for item in items)
+    changes: list[Change] = [Unlink(triple) for triple in state.links if triple in gone]
+    for item in items:
+        if item.triple not in active:
+            changes.append(Link(item.triple, item.role))
+        elif item.role is not None:
+            changes.append(SetRole(item.triple, item.role))
+    return changes

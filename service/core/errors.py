@@ -22,7 +22,7 @@ class NotFound(Refusal):
 
 
 class Conflict(Refusal):
-    """The id is taken."""
+    """The document's id is taken, or it has as many links as a document can have."""
 
     code = "conflict"
 

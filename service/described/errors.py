@@ -20,7 +20,7 @@ _MEANING: Final = {
     "not_found": "What the call is about does not exist in the key's workspace.",
     "method_not_allowed": "The path takes other methods, as `Allow` says.",
     "request_timeout": "The body did not end in time.",
-    "conflict": "The id is taken, by a deleted document too.",
+    "conflict": "The id is taken, by a deleted document too; or the document has as many links as it can.",
     "precondition_failed": "The document is not in the state that If-Match or If-None-Match requires.",
     "payload_too_large": "The body is over 1 MiB.",
     "unsupported_media_type": "The body is not declared as JSON in UTF-8, or has a content coding.",

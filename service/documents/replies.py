@@ -1,23 +1,27 @@
-"""Documents as callers see them."""
+"""Documents as callers see them; their links are encoded a page at a time."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import cast
 from uuid import UUID
 
+from msgspec import Raw
 from msgspec.json import decode
 
 from service.core.changes import LinkRow
-from service.core.documents import DocumentOutcome, DocumentRow
+from service.core.documents import DocumentOutcome, DocumentRow, LinkPages
 from service.core.events import timestamp
 from service.core.requests import Reply
 from service.documents import messages
 from service.edge.messages import encode, etag
 
 
-def changed(*, created: str, otherwise: str) -> Callable[[DocumentOutcome], Reply]:
+def changed(
+    *, created: str, otherwise: str
+) -> Callable[[DocumentOutcome, LinkPages], Awaitable[Reply]]:
     """Return what answers a write: the document and the links that changed, under a message."""
 
-    def respond(outcome: DocumentOutcome) -> Reply:
+    async def respond(outcome: DocumentOutcome, links: LinkPages) -> Reply:
         changes = messages.LinkChanges(
             linked=_texts(outcome.linked),
             restored=_texts(outcome.restored),
@@ -25,28 +29,28 @@ def changed(*, created: str, otherwise: str) -> Callable[[DocumentOutcome], Repl
             updated=_texts(outcome.updated),
         )
         message = created if outcome.created else otherwise
-        shown = _shown(outcome.row, outcome.links)
+        shown = await _shown(outcome.row, links)
         body = encode(messages.ChangedDocumentReply(shown, changes, message))
         return Reply(201 if outcome.created else 200, body, (etag(outcome.row.revision),))
 
     return respond
 
 
-def restored(outcome: DocumentOutcome) -> Reply:
+async def restored(outcome: DocumentOutcome, links: LinkPages) -> Reply:
     """Answer a restore, which does nothing to a document that is there."""
     message = "Document restored" if outcome.changed else "Document is not deleted"
-    return changed(created=message, otherwise=message)(outcome)
+    return await changed(created=message, otherwise=message)(outcome, links)
 
 
-def deleted(outcome: DocumentOutcome) -> Reply:
+async def deleted(outcome: DocumentOutcome, _: LinkPages) -> Reply:
     """Answer a deletion."""
     removed = messages.RemovedDocument(outcome.row.id)
     return Reply(200, encode(messages.DeleteDocumentReply(removed, "Document deleted")))
 
 
-def retrieved(row: DocumentRow, links: list[LinkRow]) -> Reply:
+async def retrieved(row: DocumentRow, links: LinkPages) -> Reply:
     """Answer a read."""
-    body = encode(messages.DocumentReply(_shown(row, links), "Document retrieved"))
+    body = encode(messages.DocumentReply(await _shown(row, links), "Document retrieved"))
     return Reply(200, body, (etag(row.revision),))
 
 
@@ -59,17 +63,12 @@ def _texts(ids: list[UUID]) -> list[str]:
     return [str(link_id) for link_id in ids]
 
 
-def _shown(row: DocumentRow, links: list[LinkRow]) -> messages.Document:
-    entities = [
-        messages.LinkedEntity(
-            str(link.id),
-            link.triple.entity_type,
-            link.triple.entity_id,
-            link.role,
-            timestamp(link.created_at),
-        )
-        for link in links
-    ]
+async def _shown(row: DocumentRow, links: LinkPages) -> messages.Document:
+    entities: list[bytes] = []
+    linkages: Counter[str] = Counter()
+    async for page in links:
+        entities.append(encode([_entity(link) for link in page])[1:-1])
+        linkages.update(link.triple.entity_type for link in page)
     return messages.Document(
         row.id,
         row.display_name,
@@ -77,6 +76,16 @@ def _shown(row: DocumentRow, links: list[LinkRow]) -> messages.Document:
         None if row.metadata is None else decode(row.metadata),
         timestamp(row.created_at),
         timestamp(row.updated_at),
-        entities,
-        dict(Counter(entity.entity_type for entity in entities)),
+        cast("list[messages.LinkedEntity]", Raw(b"[%b]" % b",".join(entities))),  # encoded already
+        dict(linkages),
+    )
+
+
+def _entity(link: LinkRow) -> messages.LinkedEntity:
+    return messages.LinkedEntity(
+        str(link.id),
+        link.triple.entity_type,
+        link.triple.entity_id,
+        link.role,
+        timestamp(link.created_at),
     )

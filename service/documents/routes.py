@@ -8,7 +8,14 @@ from msgspec import UNSET, UnsetType
 from starlette.routing import Route
 
 from service.core.changes import DocumentState
-from service.core.documents import DocumentRequest, Fields, LinkEdits, Operation
+from service.core.documents import (
+    DocumentRequest,
+    DocumentRow,
+    Fields,
+    LinkEdits,
+    LinkPages,
+    Operation,
+)
 from service.core.errors import Conflict, NotFound, PreconditionFailed
 from service.core.ids import DOCUMENT_PREFIX, to_text, uuid7
 from service.core.requests import Reply
@@ -20,7 +27,8 @@ from service.edge.lists import DocumentList, DocumentLists, DocumentsQuery
 from service.edge.messages import encode
 from service.edge.validation import check_json
 from service.store.database import Database
-from service.store.documents import DocumentWriter, read_document
+from service.store.documents import DocumentWriter
+from service.store.reading import read_document
 
 
 class Documents:
@@ -78,13 +86,16 @@ class Documents:
     async def read(self, call: Call) -> Reply:
         """Read a document with its active links."""
         key, preconditions = (call.key.workspace_id, call.params["id"]), call.preconditions
-        row, links = await read_document(self._database, key)
-        if preconditions is not None:
-            document = DocumentState(row.version, row.revision)
-            preconditions.check_match(document)
-            if preconditions.is_known(document):
-                return replies.unchanged(row)
-        return replies.retrieved(row, links)
+
+        async def respond(row: DocumentRow, links: LinkPages) -> Reply:
+            if preconditions is not None:
+                document = DocumentState(row.version, row.revision)
+                preconditions.check_match(document)
+                if preconditions.is_known(document):
+                    return replies.unchanged(row)
+            return await replies.retrieved(row, links)
+
+        return await read_document(self._database, key, respond)
 
     async def find(self, call: Call, query: DocumentsQuery) -> Reply:
         """List the documents that are linked to a resource, oldest link first."""
@@ -129,7 +140,11 @@ def routes(documents: Documents) -> list[Route]:
     write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed))
     put = write(documents.put, body=put_body, replies={201: changed, 200: changed}, etag=True)
     update = write(
-        documents.update, body=messages.UpdateDocument, replies={200: changed}, etag=True
+        documents.update,
+        body=messages.UpdateDocument,
+        replies={200: changed},
+        refusals=(NotFound, Conflict, PreconditionFailed),
+        etag=True,
     )
     delete = write(documents.delete, replies={200: messages.DeleteDocumentReply})
     restore = write(documents.restore, replies={200: changed}, etag=True)

@@ -6,7 +6,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from starlette.routing import Route
 
 from service.core.changes import Change, Link, LinkRow, Outcome, Triple, Unlink
-from service.core.errors import NotFound, Refusal
+from service.core.errors import Conflict, NotFound, Refusal
 from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
 from service.core.requests import Documents, Reply
 from service.core.resources import type_of
@@ -106,7 +106,7 @@ def routes(batch: Batch) -> list[Route]:
         scope=WRITE,
         body=BatchRequest,
         replies={200: BatchReply},
-        refusals=(NotFound,),
+        refusals=(NotFound, Conflict),
     )
     return [Route("/v1/links/batch", Path(POST=apply))]
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 from starlette.routing import Route
 
 from service.core.changes import Link, LinkRow, Outcome, SetRole, Triple, Unlink
-from service.core.errors import NotFound, PreconditionFailed, Refusal
+from service.core.errors import Conflict, NotFound, PreconditionFailed, Refusal
 from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
 from service.core.requests import Documents, Reply
@@ -107,8 +107,9 @@ def routes(links: Links) -> list[Route]:
     """Return the routes of this room, the hot ones first."""
     reply, resource_reply = messages.LinkReply, messages.ResourceLinkReply
     write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed), etag=True)
-    link = write(links.link, body=messages.LinkRequest, replies={201: reply, 200: reply})
-    link_resource = write(
+    make = partial(write, refusals=(NotFound, Conflict, PreconditionFailed))
+    link = make(links.link, body=messages.LinkRequest, replies={201: reply, 200: reply})
+    link_resource = make(
         links.link_resource,
         body=messages.ResourceLinkRequest,
         replies={201: resource_reply, 200: resource_reply},

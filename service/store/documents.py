@@ -1,42 +1,39 @@
 """Rows of `documents`, and the transaction that writes a whole document with its links."""
 
-import uuid
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from service.core.changes import DocumentKey, EntityKey, LinkRow, Triple
+from service.core.changes import Change, DocumentState, EntityKey, LinkRow, Triple
 from service.core.decide import Draft, State
 from service.core.documents import (
     CAUSE_OF,
     DocumentOutcome,
     DocumentRequest,
     DocumentRow,
-    decide_document,
+    admit,
+    check,
+    link_changes,
+    row_after,
     same_fields,
+    unlink_all,
 )
-from service.core.errors import NotFound
+from service.core.ids import uuid7
 from service.core.requests import Reply
+from service.store.counts import LinkCounter
 from service.store.database import Database
 from service.store.execute import replay_one
 from service.store.group import GroupWriter
 from service.store.notify import Notifier
+from service.store.reading import READ, link_pages, row_of
 from service.store.registration import register_entities
 from service.store.transaction import Appeared, Witness, transact_alone
 from service.store.write import StoredReply, empty_state, lock_and_read, write_changes
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from service.store.database import Connection
-
-READ: Final = """
-SELECT id, version, revision, display_name, category, metadata,
-    created_at, updated_at, deleted_at, deletion_id
-FROM documents
-WHERE workspace_id = $1 AND id = $2
-"""
 
 LOCK: Final = f"{READ} FOR NO KEY UPDATE"
 
@@ -56,37 +53,31 @@ SET display_name = $3, category = $4, metadata = $5, deleted_at = $6, deletion_i
 WHERE workspace_id = $1 AND id = $2
 """
 
-# Active links, and those that went with the document's deletion: all that deciding may need.
-LINKS: Final = """
-SELECT entity_type, entity_id, id, role, created_at, deleted_at, deleted_cause, deletion_id
-FROM document_links
-WHERE workspace_id = $1 AND document_id = $2 AND (deleted_at IS NULL OR deletion_id = $3)
-"""
 
-
-async def read_document(database: Database, key: DocumentKey) -> tuple[DocumentRow, list[LinkRow]]:
-    """Return an active document and its active links, oldest first, as of one moment.
-
-    Raises:
-        NotFound: there is none.
-    """
-    async with database.reading() as connection:
-        row = _row(await connection.fetchrow(READ, *key))
-        if row is None or row.deleted_at is not None:
-            raise NotFound(f"document {key[1]!r} does not exist")
-        links = await _links(connection, key, None)
-    return row, sorted(links, key=lambda link: (link.created_at, link.id))
+SLICE: Final = 100
+"""Links that are decided about and written at once: about five milliseconds of the event loop's time."""
 
 
 class DocumentWriter:
-    """Writes whole documents, each in a transaction of its own: what it inserts, a refusal undoes."""
+    """Writes whole documents, each in a transaction of its own: what it inserts, a refusal undoes.
+
+    A document may have thousands of links. They are decided about and written a slice at a time, so
+    that neither the event loop nor a statement is busy for long, and no slice's events stay in memory.
+    """
 
     def __init__(
-        self, database: Database, notifier: Notifier, group: GroupWriter, *, register_unknown: bool
+        self,
+        database: Database,
+        notifier: Notifier,
+        group: GroupWriter,
+        counter: LinkCounter,
+        *,
+        register_unknown: bool,
     ) -> None:
         self._database = database
         self._notifier = notifier
         self._group = group
+        self._counter = counter
         self._register_unknown = register_unknown
 
     async def write(self, request: DocumentRequest) -> Reply:
@@ -114,32 +105,37 @@ class DocumentWriter:
         made = False
         if request.operation in {"create", "put"}:
             made = bool(await connection.fetchval(MAKE, *request.key))
-        before = _row(await connection.fetchrow(LOCK, *request.key))
-        draft = Draft(
-            await self._read(connection, request, before),
-            request.caller,
-            CAUSE_OF[request.operation],
-        )
-        outcome = decide_document(draft, request, before, made=made)
-        return await self._write(connection, request, draft.state, before, outcome)
+        before = admit(request, row_of(await connection.fetchrow(LOCK, *request.key)), made=made)
+        state = await self._read(connection, request, before)
+        await self._counter.count(connection, state, len(request.edits.add))
+        check(state, request, before, made=made)
+        draft = _draft(request, state, before, made=made)
+        returns = request.operation == "put" and before.deleted_at is not None
+        outcome = DocumentOutcome(row_after(request, before, draft), created=made or returns)
+        written = await self._write_links(connection, request, draft, before, outcome)
+        if made or written is not None or not same_fields(outcome.row, before):
+            draft.keep()
+        else:
+            draft.documents.clear()  # nothing to write
+        return await self._write_document(connection, request, draft, before, outcome, written)
 
     async def _read(
-        self, connection: "Connection", request: DocumentRequest, before: DocumentRow | None
+        self, connection: "Connection", request: DocumentRequest, before: DocumentRow
     ) -> State:
-        """Read the document's links; lock the entities that links are to be made to, and read those."""
-        deletion_id = (
-            before.deletion_id if before is not None and request.operation == "restore" else None
-        )
-        links = {link.triple: link for link in await _links(connection, request.key, deletion_id)}
-        triples = sorted(
-            {*request.edits.wanted, *(t for t, link in links.items() if link.deleted_at)}
-        )
-        if triples:
+        """Read the links that the request may be about; lock and read their entities."""
+        links: dict[Triple, LinkRow] = {}
+        if request.edits.set is not None or (before.deletion_id and request.operation == "restore"):
+            deletion_id = before.deletion_id if request.operation == "restore" else None
+            async for page in link_pages(connection, request.key, deletion_id):
+                links.update((link.triple, link) for link in page)
+        restored = links if request.operation == "restore" else ()
+        triples = sorted({*request.edits.wanted, *request.edits.remove, *restored})
+        if not triples:
+            state = await empty_state(connection)
+        else:
             used = {triple.entity for triple in request.edits.wanted}
             state = await self._lock_entities(connection, triples, used)
-        else:
-            state = await empty_state(connection)
-        state.links.update(links)
+        state.links = {**state.links, **links} if restored else {**links, **state.links}
         state.stored_links.update(links)
         return state
 
@@ -156,28 +152,64 @@ class DocumentWriter:
             raise Appeared
         return state
 
-    async def _write(
+    async def _write_links(
         self,
         connection: "Connection",
         request: DocumentRequest,
-        state: State,
-        before: DocumentRow | None,
+        draft: Draft,
+        before: DocumentRow,
         outcome: DocumentOutcome,
+    ) -> Witness | None:
+        """Decide about the links and write them, a slice at a time; None: nothing changed."""
+        written = None
+        async for changes in _slices(connection, request, draft.state, before):
+            for change in changes:
+                outcome.add(draft.apply(change))
+            draft.hand_over()
+            written = await write_changes(connection, draft.state, [], witness=written)
+            draft.state.forget_written()
+        return written
+
+    async def _write_document(  # noqa: PLR0913, PLR0917 - what a transaction knows at its end
+        self,
+        connection: "Connection",
+        request: DocumentRequest,
+        draft: Draft,
+        before: DocumentRow,
+        outcome: DocumentOutcome,
+        written: Witness | None,
     ) -> tuple[tuple[Reply, bool], Witness | None]:
-        reply, row = request.respond(outcome), outcome.row
-        if not state.written_documents and request.idempotency is None:
-            return (reply, False), None
-        if before is None or not same_fields(row, before):
+        """Write the document's own row, and the reply if it is to be stored."""
+        state, row = draft.state, outcome.row
+        outcome.changed = request.key in state.written_documents
+        if outcome.changed:
+            counters = state.documents[request.key]
+            outcome.row = replace(
+                row,
+                version=counters.version,
+                revision=counters.revision,
+                updated_at=state.moment,
+            )
+        if not same_fields(row, before):
             values = (row.display_name, row.category, row.metadata, row.deleted_at, row.deletion_id)
             await connection.execute(WRITE_FIELDS, *request.key, *values)
+        reply = await request.respond(outcome, link_pages(connection, request.key))
+        if not outcome.changed and request.idempotency is None:
+            return (reply, False), None
         replies = []
         if request.idempotency is not None:
             replies.append(StoredReply(request.key[0], request.idempotency, reply))
-        return (reply, bool(state.outbox)), await write_changes(connection, state, replies)
+        witness = await write_changes(connection, state, replies, witness=written)
+        return (reply, written is not None), witness
 
 
-def _row(record: "asyncpg.Record | None") -> DocumentRow | None:
-    return None if record is None else DocumentRow(**dict(record))
+def _draft(request: DocumentRequest, state: State, before: DocumentRow, *, made: bool) -> Draft:
+    """Return what the request is decided on: the document as active, not yet written to."""
+    deletion_id = uuid7(state.moment_us) if request.operation == "delete" else None
+    draft = Draft(state, request.caller, CAUSE_OF[request.operation], deletion_id=deletion_id)
+    # Being made is the first write, revision 1.
+    draft.documents[request.key] = DocumentState(before.version, before.revision - made)
+    return draft
 
 
 async def _in_stored_form(connection: "Connection", request: DocumentRequest) -> DocumentRequest:
@@ -188,8 +220,16 @@ async def _in_stored_form(connection: "Connection", request: DocumentRequest) ->
     return replace(request, fields=replace(request.fields, metadata=metadata))
 
 
-async def _links(
-    connection: "Connection", key: DocumentKey, deletion_id: uuid.UUID | None
-) -> list[LinkRow]:
-    rows = await connection.fetch(LINKS, *key, deletion_id)
-    return [LinkRow(Triple(*key, *row[:2]), *row[2:]) for row in rows]
+async def _slices(
+    connection: "Connection", request: DocumentRequest, state: State, before: DocumentRow
+) -> AsyncIterator[list[Change]]:
+    """Yield the request's changes of links. A deletion reads its links only as it comes to them."""
+    if request.operation != "delete":
+        changes = link_changes(state, request, before)
+        for start in range(0, len(changes), SLICE):
+            yield changes[start : start + SLICE]
+        return
+    async for page in link_pages(connection, request.key, size=SLICE):
+        state.links = {link.triple: link for link in page}
+        state.stored_links = set(state.links)
+        yield unlink_all(page)

@@ -8,6 +8,7 @@ from service.core.changes import DocumentKey, Triple
 from service.core.decide import Draft, State, decide, missing_entities
 from service.core.errors import IdempotencyMismatch, Refusal
 from service.core.requests import Idempotency, Reply, Request
+from service.store.counts import LinkCounter
 from service.store.registration import register_entities
 from service.store.transaction import Appeared, Witness
 from service.store.write import StoredReply, lock_and_read, lock_scopes, write_changes
@@ -60,10 +61,11 @@ def scope_of(workspace_id: str, idempotency: Idempotency | None) -> tuple[str, b
     return None if idempotency is None else (workspace_id, idempotency.scope)
 
 
-async def execute(
+async def execute(  # noqa: PLR0913 - how a group and a lone request differ, each by its name
     connection: "Connection",
     members: Sequence[Member],
     *,
+    counter: LinkCounter,
     patient: bool,
     register_unknown: bool,
     on_read: Callable[[], None] = lambda: None,
@@ -84,6 +86,7 @@ async def execute(
     )
     if patient and unheld:
         raise Appeared
+    await counter.count(connection, state, sum(len(m.request.changes) for m in members))
     on_read()
     replies = []
     for member in members:

@@ -20,6 +20,7 @@ import asyncpg
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
+from service.store.counts import LinkCounter
 from service.store.database import Database, is_in_transaction, roll_back, unavailable
 from service.store.execute import Member, execute, settle
 from service.store.notify import Notifier
@@ -47,7 +48,15 @@ class GroupWriter:
     begun with the COMMIT of the one before it, which saves every fourth round trip.
     """
 
-    def __init__(self, database: Database, notifier: Notifier, *, register_unknown: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        notifier: Notifier,
+        counter: LinkCounter,
+        *,
+        register_unknown: bool,
+    ) -> None:
+        self._counter = counter
         self._database = database
         self._notifier = notifier
         self._register_unknown = register_unknown
@@ -167,6 +176,7 @@ class GroupWriter:
         step = partial(
             execute,
             members=members,
+            counter=self._counter,
             patient=False,
             register_unknown=self._register_unknown,
             on_read=self._answer,
@@ -209,7 +219,11 @@ class GroupWriter:
 
     async def _alone_to_its_end(self, member: Member) -> None:
         step = partial(
-            execute, members=[member], patient=True, register_unknown=self._register_unknown
+            execute,
+            members=[member],
+            counter=self._counter,
+            patient=True,
+            register_unknown=self._register_unknown,
         )
         try:
             wrote_events = await transact_alone(self._database, step)

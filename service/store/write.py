@@ -118,6 +118,7 @@ async def write_changes(
     replies: Sequence[StoredReply],
     *,
     also_wrote_in: str | None = None,
+    witness: Witness | None = None,
 ) -> Witness | None:
     """Write what was decided, and the replies to be stored; return the transaction's witness.
 
@@ -127,6 +128,7 @@ async def write_changes(
         replies: to be stored.
         also_wrote_in: the workspace of rows that the caller wrote in this transaction by itself;
             None if there are none.
+        witness: what an earlier call in this transaction returned.
 
     Returns:
         A row that only this transaction wrote: its first event, or a row made for the purpose.
@@ -134,8 +136,8 @@ async def write_changes(
     """
     workspace_id = also_wrote_in or _written_in(state, replies)
     if workspace_id is None:
-        return None
-    mark = None if state.outbox else _mark(workspace_id)
+        return witness
+    mark = None if state.outbox or witness is not None else _mark(workspace_id)
     if mark is not None:
         replies = [*replies, mark]
     written = [state.links[triple] for triple in state.written_links]
@@ -148,13 +150,17 @@ async def write_changes(
         columns += _columns([(r.workspace_id, *r.idempotency, *r.reply[:2]) for r in replies], 5)
     statement = WRITE_ALL if old or replies else WRITE_NEW
     xid = await connection.fetchval(statement, state.moment, *columns)
+    if witness is not None:
+        return witness
     if mark is not None:
         return Witness(xid, workspace_id=workspace_id, scope=mark.idempotency.scope)
     return Witness(xid, event_id=state.outbox[0].event_id)
 
 
 def _written_in(state: State, replies: Sequence[StoredReply]) -> str | None:
-    """Return a workspace that something is to be written in; every event has a document."""
+    """Return a workspace that something is to be written in; every event has a link."""
+    for triple in state.written_links:
+        return triple.workspace_id
     for workspace_id, _ in state.written_documents:
         return workspace_id
     return replies[0].workspace_id if replies else None

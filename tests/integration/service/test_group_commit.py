@@ -12,6 +12,7 @@ import pytest
 from service.core import changes
 from service.core.errors import NotFound, Refusal, Unavailable
 from service.core.requests import Documents, Idempotency, Reply, Request
+from service.store.counts import LinkCounter
 from service.store.database import Database
 from service.store.group import GroupWriter
 from service.store.notify import Notifier
@@ -33,7 +34,7 @@ async def writer(database: str) -> AsyncIterator[GroupWriter]:
     async with (
         Database(database, pool_size=5) as pool,
         Notifier(pool) as notifier,
-        GroupWriter(pool, notifier, register_unknown=False) as writer,
+        GroupWriter(pool, notifier, LinkCounter(), register_unknown=False) as writer,
     ):
         yield writer
 
@@ -239,7 +240,7 @@ async def test_what_was_asked_is_written_before_the_end(
 ) -> None:
     """A writer that is told to stop answers what it has taken on first."""
     async with Database(database, pool_size=5) as pool, Notifier(pool) as notifier:
-        async with GroupWriter(pool, notifier, register_unknown=False) as writer:
+        async with GroupWriter(pool, notifier, LinkCounter(), register_unknown=False) as writer:
             task = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
             await asyncio.sleep(0)
         assert (await task).status == 201

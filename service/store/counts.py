@@ -1,0 +1,74 @@
+"""How many active links a document has, for the bound on it; counted only where it may be reached.
+
+A document's `version` counts its link events, so it has no more active links than that: the version
+alone says of nearly every document that there is room. Of the others the active links are counted,
+under the document's lock. A count is remembered: since then the document cannot have gained more
+links than its version has grown by.
+"""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from service.core.changes import MAX_LINKS, DocumentKey, DocumentState
+from service.core.decide import State
+from service.store.database import INDEXES_ONLY
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+COUNT: Final = """
+SELECT (
+    SELECT count(*)
+    FROM (
+        SELECT
+        FROM document_links AS l
+        WHERE l.workspace_id = u.w AND l.document_id = u.d AND l.deleted_at IS NULL
+        ORDER BY l.workspace_id, l.document_id, l.id -- so that no other index will do
+    ) AS l
+)
+FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u (w, d, n)
+ORDER BY u.n
+"""
+
+REMEMBERED: Final = 10_000
+"""Documents whose count is remembered; beyond that, all are forgotten and counted again."""
+
+
+class Count(NamedTuple):
+    """The active links of a document when it was at that version."""
+
+    version: int
+    active: int
+
+
+class LinkCounter:
+    """Counts active links of documents that the caller has locked."""
+
+    def __init__(self) -> None:
+        self._counts: dict[DocumentKey, Count] = {}
+
+    async def count(self, connection: "Connection", state: State, more: int) -> None:
+        """Give the state's documents their active links, where `more` may bring them over the bound."""
+        unsure = [
+            key
+            for key, document in state.documents.items()
+            if document.version + more > MAX_LINKS
+            and self._at_most(key, document) + more > MAX_LINKS
+        ]
+        if not unsure:
+            return
+        await connection.execute(INDEXES_ONLY)
+        rows = await connection.fetch(COUNT, *zip(*unsure, strict=True))
+        if len(self._counts) + len(unsure) > REMEMBERED:
+            self._counts.clear()
+        for key, (active,) in zip(unsure, rows, strict=True):
+            state.documents[key] = document = replace(state.documents[key], active=active)
+            self._counts[key] = Count(document.version, active)
+
+    def _at_most(self, key: DocumentKey, document: DocumentState) -> int:
+        """Return an upper bound of the active links, from the version and the last count."""
+        count = self._counts.get(key)
+        if count is None or document.version < count.version:  # a restored database goes back
+            return document.version
+        return count.active + document.version - count.version
