@@ -13,7 +13,7 @@ Importing this module puts them in the place of aiokafka's own, in every client 
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import client, conn
 from aiokafka.admin import client as admin
@@ -22,6 +22,8 @@ from aiokafka.consumer import consumer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.producer import producer
 from aiokafka.protocol.admin import ApiVersionRequest
+
+from outbox_worker import faults
 
 # A handshake with TLS and SCRAM takes five round trips: enough for 500 ms each.
 CONNECT_TIMEOUT_S = 4
@@ -34,23 +36,33 @@ ANSWER_TIMEOUT_S = 0.5
 LIMITS = {"request_timeout_ms": 5_000, "metadata_max_age_ms": 30_000}
 
 
+class Failure(NamedTuple):
+    """When connecting failed, and with which error; None: there was no answer, or not for long."""
+
+    at: float = 0.0
+    error: BaseException | None = None
+
+
 class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no types
     """A connection to one broker."""
 
-    # When connecting to an address failed last, by time.monotonic().
-    failed_at: dict[tuple[str, int], float] = {}  # noqa: RUF012 - of the process, on purpose
+    # When and how connecting to an address failed last, by time.monotonic().
+    failed: dict[tuple[str, int], "Failure"] = {}  # noqa: RUF012 - of the process, on purpose
 
     async def connect(self) -> Any:  # noqa: ANN401 - as aiokafka's
         """Connect and authenticate within CONNECT_TIMEOUT_S."""
         address = (self.host, self.port)
-        self.failed_at[address] = time.monotonic()
+        self.failed[address] = Failure(time.monotonic())
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 connected = await super().connect()
         except TimeoutError as error:
             message = f"{self.host}:{self.port} did not answer within {CONNECT_TIMEOUT_S} s"
             raise KafkaConnectionError(message) from error
-        self.failed_at.pop(address, None)
+        except (OSError, KafkaError) as error:
+            self.failed[address] = Failure(time.monotonic(), error)
+            raise
+        self.failed.pop(address, None)
         return connected
 
     def close(self, reason: CloseReason | None = None, exc: BaseException | None = None) -> Any:  # noqa: ANN401 - as aiokafka's
@@ -77,8 +89,22 @@ class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
     @property
     def hosts(self) -> list[Any]:
         """The bootstrap servers, in random order, those that failed last at the end."""
-        failed_at = Connection.failed_at
-        return sorted(super().hosts, key=lambda host: failed_at.get((host[0], host[1]), 0.0))
+        return sorted(super().hosts, key=lambda host: self._failure(host[0], host[1]).at)
+
+    async def bootstrap(self) -> None:
+        """Connect to the first bootstrap server that works; say of each why none does."""
+        try:
+            await super().bootstrap()
+        except KafkaConnectionError as error:
+            explained = [self._explain(host, port) for host, port, _ in sorted(self.hosts)]
+            raise KafkaConnectionError("; ".join(await asyncio.gather(*explained))) from error
+
+    async def _explain(self, host: str, port: int) -> str:
+        address = faults.Address(host, port, self._security_protocol, self._sasl_mechanism)
+        return await faults.explain(self._failure(host, port).error, address)
+
+    def _failure(self, host: str, port: int) -> "Failure":
+        return Connection.failed.get((host, port), Failure())
 
     async def _get_conn(self, node_id: Any, **options: Any) -> Any:  # noqa: ANN401 - as aiokafka's
         group = options.get("group", client.ConnectionGroup.DEFAULT)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from deploy.local.kafka import KafkaCluster
 from deploy.local.process import free_port
-from tests.certificates import Authority
+from tests.certificates import DAYS, LOOPBACK, Authority
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 USER = "relay"
@@ -115,9 +115,11 @@ class TlsCluster(KafkaCluster):
         return {**addresses, **both, "inter.broker.listener.name": "PLAINTEXT"}
 
 
-def tls_listener(authority: Authority, name: str) -> dict[str, str]:
+def tls_listener(
+    authority: Authority, name: str, hosts: Sequence[str] = LOOPBACK, days: int = DAYS
+) -> dict[str, str]:
     """Return the properties that give a listener a certificate and let it trust the authority."""
-    keystore = authority.issue(f"broker-{name}").in_one_file()
+    keystore = authority.issue(f"broker-{name}", hosts, days=days).in_one_file()
     stores = {
         "keystore.type": "PEM",
         "keystore.location": str(keystore),

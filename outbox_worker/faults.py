@@ -1,0 +1,162 @@
+"""Why a Kafka address cannot be used, in one line that names the setting at fault.
+
+Most errors say it themselves. A connection that was closed, or is silent, does not: such an address
+is asked once more, without a client, for what it speaks.
+"""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    IllegalSaslStateError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+
+ASK_TIMEOUT_S = 1
+SERVERS = "KAFKA_BOOTSTRAP_SERVERS"
+PROTOCOL = "KAFKA_SECURITY_PROTOCOL"
+CA_FILE = "KAFKA_SSL_CAFILE"
+# ApiVersions, version 0: a broker answers it before it knows who asks.
+_API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+_CORRELATION = struct.pack(">i", 1)
+_TLS_ALERT = b"\x15\x03"
+# OpenSSL's X509_V_ERR_*, see its manual, X509_STORE_CTX_get_error.
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_WRONG_NAME = {62, 64}
+
+
+class Address(NamedTuple):
+    """A broker's address, and how the client was told to talk to it."""
+
+    host: str
+    port: int
+    protocol: str
+    mechanism: str
+
+    @property
+    def tls(self) -> bool:
+        """Whether the client was told to use TLS."""
+        return self.protocol.endswith("SSL")
+
+    @property
+    def sasl(self) -> bool:
+        """Whether the client was told to authenticate with SASL."""
+        return self.protocol.startswith("SASL")
+
+
+async def explain(error: BaseException | None, address: Address) -> str:
+    """Return what is wrong with an address and what to do; None is a closed connection."""
+    said = next(filter(None, (_known(each, address) for each in _chain(error))), None)
+    return f"{address.host}:{address.port} {said or await _ask(address)}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _known(error: BaseException, address: Address) -> str | None:
+    """Return what an error says by itself."""
+    said: str | None = None
+    match error:
+        case ssl.SSLCertVerificationError():
+            said = _certificate(error)
+        case ssl.SSLError():
+            said = _alert(error)
+        case socket.gaierror():
+            said = f"has a host name that is not known; correct {SERVERS} or the name service"
+        case ConnectionRefusedError():
+            said = f"refuses connections; start the broker or correct {SERVERS}"
+        case UnsupportedSaslMechanismError():
+            said = f"does not offer {address.mechanism}; correct KAFKA_SASL_MECHANISM"
+        case IllegalSaslStateError():
+            bare = "SSL" if address.tls else "PLAINTEXT"
+            said = f"does not use SASL; set {PROTOCOL}={bare} or use the port that wants SASL"
+        case SaslAuthenticationFailed() | AuthenticationFailedError():
+            said = (
+                f"refuses the {address.mechanism} user name or password; correct "
+                "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or KAFKA_SASL_MECHANISM"
+            )
+    return said
+
+
+def _certificate(error: ssl.SSLCertVerificationError) -> str:
+    """Say why this side does not accept the broker's certificate."""
+    if error.verify_code == _EXPIRED:
+        return "has a certificate that has expired; renew the broker's certificate"
+    if error.verify_code == _NOT_YET_VALID:
+        return "has a certificate that is not valid yet; check the clocks"
+    if error.verify_code in _WRONG_NAME:
+        return (
+            f"has a certificate for another host name; name the broker in {SERVERS} as its "
+            f"certificate does ({error.verify_message})"
+        )
+    return (
+        f"has a certificate that no trusted CA has signed; set {CA_FILE} to the certificate of the "
+        f"broker's CA ({error.verify_message})"
+    )
+
+
+def _alert(error: ssl.SSLError) -> str | None:
+    """Say why the broker does not accept this side's certificate, if that is what it says."""
+    reason = error.reason or ""
+    if not any(word in reason for word in ("CERTIFICATE", "HANDSHAKE_FAILURE", "UNKNOWN_CA")):
+        return None
+    mend = "set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE to one that its CA has signed"
+    return f"wants a client certificate that it trusts; {mend} ({reason})"
+
+
+async def _ask(address: Address) -> str:
+    """Return what an address is found to speak."""
+    plain = await _answer(address, tls=False)
+    if plain[4:8] == _CORRELATION:
+        without = "SASL_PLAINTEXT" if address.sasl else "PLAINTEXT"
+        mend = f"set {PROTOCOL}={without} or use the port that speaks TLS"
+        return f"speaks plain text; {mend}" if address.tls else _closed(address)
+    encrypted = await _answer(address, tls=True)
+    if encrypted or plain.startswith(_TLS_ALERT):
+        mend = f"set {PROTOCOL} to SSL or SASL_SSL, or use the port in plain text"
+        return _closed(address) if address.tls else f"speaks TLS; {mend}"
+    if plain:
+        kind = "an HTTP server" if plain.startswith(b"HTTP") else "another kind of server"
+        return f"is {kind}, not Kafka; correct {SERVERS}"
+    return f"does not answer as Kafka does; correct {SERVERS}, look at firewalls and at the broker"
+
+
+def _closed(address: Address) -> str:
+    """Say why a broker that answers the first request may close the connection after it."""
+    if address.sasl:
+        return "closes the connection; the broker's log says why"
+    wanted = "SASL_SSL" if address.tls else "SASL_PLAINTEXT"
+    return f"closes the connection, as it does if it wants SASL; set {PROTOCOL}={wanted}"
+
+
+async def _answer(address: Address, *, tls: bool) -> bytes:
+    """Return the beginning of the answer to ApiVersions; an alert, if TLS is spoken but refused."""
+    context = _any_certificate() if tls else None
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(*address[:2], ssl=context)
+            try:
+                writer.write(_API_VERSIONS)
+                return await reader.read(8)
+            finally:
+                writer.transport.abort()
+    except ssl.SSLError as error:
+        return _TLS_ALERT if "ALERT" in (error.reason or "") else b""
+    except (OSError, TimeoutError):
+        return b""
+
+
+def _any_certificate() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
