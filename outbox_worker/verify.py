@@ -133,7 +133,7 @@ async def _outbox(settings: Settings, *, shown: bool) -> Published:
     try:
         registration = await registered(connection)
         if registration is None:
-            message = "this outbox has never been relayed"
+            message = "this outbox has never been relayed: start the worker first"
             raise RefusedError(message)
         progress = await reading.progress(
             settings.kafka_client(), registration.progress_topic(settings.topic)

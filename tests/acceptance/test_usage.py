@@ -16,7 +16,6 @@ NOWHERE = {
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     "OUTBOX_HTTP_PORT": "0",
 }
-AT_ONCE = 2
 DAY = ("--from", "2020-01-01", "--to", "2020-01-02")
 REPLAY = ("replay", *DAY)
 NOT_UNICODE = os.fsdecode(b"\xff")
@@ -105,23 +104,22 @@ async def run(
     return Done(process.returncode, (printed or b"").decode(), errors.decode())
 
 
-async def all_of(module: str, calls: Sequence[tuple[str, ...]]) -> list[Done]:
-    """Return how each call ended, a few at once."""
-    turn = asyncio.Semaphore(AT_ONCE)
-
-    async def one(call: tuple[str, ...]) -> Done:
-        async with turn:
-            return await run(module, *call)
-
-    return await asyncio.gather(*map(one, calls))
+def all_of(module: str, calls: Sequence[tuple[str, ...]]) -> list[Done]:
+    """Return how each call ended."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.forked", module],
+        input=json.dumps(calls).encode(),
+        env={**os.environ, **NOWHERE},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return [Done(*each) for each in json.loads(done.stdout)]
 
 
 @pytest.mark.parametrize(("module", "calls"), [("outbox_worker", WORKER), ("service", SERVICE)])
-async def test_nonsense_is_one_line_and_exit_2(
-    module: str, calls: dict[tuple[str, ...], str]
-) -> None:
+def test_nonsense_is_one_line_and_exit_2(module: str, calls: dict[tuple[str, ...], str]) -> None:
     """Whatever the option and the value: nothing on standard output, and nothing is connected to."""
-    for (call, words), done in zip(calls.items(), await all_of(module, list(calls)), strict=True):
+    for (call, words), done in zip(calls.items(), all_of(module, list(calls)), strict=True):
         shown = (call, done)
         assert (done.code, done.output) == (2, ""), shown
         assert len(done.errors.splitlines()) == 1, shown
