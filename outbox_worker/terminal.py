@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn, TypeVar
 
+import asyncpg
 import msgspec
 import typer
 from aiokafka.errors import KafkaError
@@ -104,7 +105,18 @@ def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
     except KeyboardInterrupt:
         fail(f"interrupted{after}")
     except (*ERRORS, KafkaError) as error:
-        fail(f"{said(error)}{after}")
+        fail(f"{_with_advice(error)}{after}")
+
+
+def _with_advice(error: BaseException) -> str:
+    """Return an error in one line, with what to do where its kind tells."""
+    if isinstance(error, asyncpg.UndefinedTableError):
+        return "the database has no schema of this program: run `python -m service migrate`"
+    if isinstance(error, asyncpg.PostgresError):
+        return f"the database refuses: {said(error)}; `python -m outbox_worker doctor` says more"
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        return f"the database cannot be reached: {said(error)}; check DATABASE_URL and the server"
+    return said(error)
 
 
 def said(error: BaseException) -> str:

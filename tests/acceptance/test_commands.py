@@ -316,6 +316,32 @@ async def test_doctor_without_database_or_kafka_still_answers() -> None:
     assert "fail kafka" in done.output
 
 
+@pytest.mark.parametrize("name", ["verify", "snapshot", "replay"])
+async def test_commands_without_a_schema_say_so(empty_database: str, name: str) -> None:
+    """One line, with the command that makes it."""
+    env = {"DATABASE_URL": empty_database, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    times = ["--from", "2020-01-01", "--to", "2100-01-01"] if name == "replay" else []
+    done = await Operator(env).run(name, *times)
+    assert done.code == 1
+    assert done.errors == (
+        "outbox_worker: the database has no schema of this program: "
+        "run `python -m service migrate`\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["verify", "snapshot", "rebase"])
+async def test_commands_without_a_database_say_so(name: str) -> None:
+    """One line, with the variable to look at."""
+    env = {
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    }
+    done = await Operator(env).run(name)
+    assert (done.code, len(done.errors.splitlines())) == (1, 1)
+    assert "the database cannot be reached" in done.errors
+    assert "check DATABASE_URL" in done.errors
+
+
 async def test_commands_without_a_relay_say_so(database: str, kafka: str, topic: str) -> None:
     """Before the worker's first start, verify, snapshot and rebase end with one line."""
     env = {"DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka, "OUTBOX_TOPIC": topic}
