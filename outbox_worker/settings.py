@@ -9,11 +9,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 from aiokafka.conn import collect_hosts
-from aiokafka.helpers import create_ssl_context
 
-from outbox_worker import connections
+from outbox_worker import connections, tls
 
 PREFIX = "OUTBOX_"
+KAFKA_PREFIX = "KAFKA_"
+# Of difflib's ratio: KAFKA_SASL_USER is similar to KAFKA_SASL_USERNAME (0.88), and
+# KAFKA_SSL_KEYSTORE_LOCATION to no setting (0.73 at most).
+SIMILAR = 0.85
 URLS = ("DATABASE_URL", "OUTBOX_SESSION_DATABASE_URL")
 BROKERS = "KAFKA_BOOTSTRAP_SERVERS"
 NO_URL = (
@@ -106,13 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def _ssl_context(self) -> ssl.SSLContext | None:
         if not self.security_protocol.endswith("SSL"):
             return None
-        context: ssl.SSLContext = create_ssl_context(
-            cafile=self.ssl_cafile, certfile=self.ssl_certfile, keyfile=self.ssl_keyfile
-        )
-        # Python 3.13 sets it: it refuses a private CA whose certificates lack an extension of RFC 5280,
-        # which Java's clients, OpenSSL by default and older versions of Python accept.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return context
+        return tls.context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -120,10 +117,20 @@ def read(environment: Mapping[str, str]) -> Settings:
     environment = {k: v for k, v in environment.items() if not SERVICE_LINK.match(f"{k}={v}")}
     fields = {field.encode_name: field for field in msgspec.structs.fields(Settings)}
     given = {name: environment[name] for name in fields if environment.get(name, "") != ""}
-    problems = [*_unknown(environment, fields), *_invalid(given, fields), *_unpaired(given)]
+    problems = [
+        *_unknown(environment, fields),
+        *_misspelt(environment, fields),
+        *_invalid(given, fields),
+        *_unpaired(given),
+    ]
     if problems:
         raise SettingsError("; ".join(problems))
-    return msgspec.convert(given, Settings, strict=False)
+    settings = msgspec.convert(given, Settings, strict=False)
+    try:
+        settings.kafka_client()
+    except tls.UnusableFileError as error:
+        raise SettingsError(str(error)) from error
+    return settings
 
 
 def _unknown(environment: Mapping[str, str], known: Mapping[str, object]) -> list[str]:
@@ -132,6 +139,20 @@ def _unknown(environment: Mapping[str, str], known: Mapping[str, object]) -> lis
         if name.startswith(PREFIX) and name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             problems.append(f"{name} is not a setting; did you mean {nearest[0]}?")
+    return problems
+
+
+def _misspelt(environment: Mapping[str, str], known: Mapping[str, object]) -> list[str]:
+    """Name the KAFKA_ variables that are nearly a setting which is not given.
+
+    Others may be for another program: images of Kafka's tools define many.
+    """
+    kafka = [name for name in known if name.startswith(KAFKA_PREFIX) and name not in environment]
+    problems = []
+    for name in sorted(environment):
+        if name.startswith(KAFKA_PREFIX) and name not in known:
+            nearest = difflib.get_close_matches(name, kafka, n=1, cutoff=SIMILAR)
+            problems += [f"{name} is not a setting; did you mean {each}?" for each in nearest]
     return problems
 
 

@@ -1,10 +1,12 @@
 """The environment becomes settings, or one message about all that is wrong with it."""
 
 import ssl
+from pathlib import Path
 
 import pytest
 
 from outbox_worker.settings import SettingsError, read
+from tests.certificates import Authority, encrypted
 
 LEAST = {"DATABASE_URL": "postgresql://db", "KAFKA_BOOTSTRAP_SERVERS": "broker:9092"}
 
@@ -148,3 +150,56 @@ def test_tls_accepts_the_same_under_every_python() -> None:
     context = read({**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL"}).kafka_client()["ssl_context"]
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert context.verify_mode == ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("KAFKA_SASL_USER", "KAFKA_SASL_USERNAME"),
+        ("KAFKA_SSL_CA_FILE", "KAFKA_SSL_CAFILE"),
+        ("KAFKA_SECURITY_PROTOCOLS", "KAFKA_SECURITY_PROTOCOL"),
+        ("KAFKA_SASL_MECHANISMS", "KAFKA_SASL_MECHANISM"),
+        ("KAFKA_SASL_PASSWROD", "KAFKA_SASL_PASSWORD"),
+    ],
+)
+def test_misspelt_kafka_variable_is_named(misspelt: str, meant: str) -> None:
+    """A variable that is nearly a setting of Kafka's is refused with the setting that is meant."""
+    assert f"{misspelt} is not a setting; did you mean {meant}?" in complaint(**{misspelt: "x"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["KAFKA_HOME", "KAFKA_HEAP_OPTS", "KAFKA_OPTS", "KAFKA_BROKER_ID", "KAFKA_CFG_NODE_ID",
+     "KAFKA_ADVERTISED_LISTENERS", "KAFKA_SSL_KEYSTORE_LOCATION", "KAFKA_TOPIC"],
+)  # fmt: skip
+def test_kafka_variable_of_another_program_is_ignored(name: str) -> None:
+    """Images of Kafka and of its tools define variables that are nobody's mistake."""
+    assert read({**LEAST, name: "x"}).topic == "document-links"
+
+
+def test_kubernetes_links_to_a_service_named_kafka_are_ignored() -> None:
+    """They begin as the settings do."""
+    links = {"KAFKA_SERVICE_HOST": "10.0.0.1", "KAFKA_PORT": "tcp://10.0.0.1:9092"}
+    assert read({**LEAST, **links}).topic == "document-links"
+
+
+def test_files_that_cannot_be_used_are_named_with_their_variable(tmp_path: Path) -> None:
+    """Missing, no certificate, another's key, an encrypted key: each is told at the start."""
+    authority = Authority(tmp_path)
+    mine, other = authority.issue("mine"), authority.issue("other")
+    missing, text = tmp_path / "missing.pem", tmp_path / "text.pem"
+    text.write_text("no certificate")
+
+    def said(**files: Path) -> str:
+        given = {f"KAFKA_SSL_{name}": str(path) for name, path in files.items()}
+        return complaint(KAFKA_SECURITY_PROTOCOL="SSL", **given)
+
+    assert said(CAFILE=missing).startswith("KAFKA_SSL_CAFILE: ")
+    assert "cannot be read: No such file" in said(CERTFILE=mine.cert, KEYFILE=missing)
+    assert "cannot be read: Is a directory" in said(CAFILE=tmp_path)
+    assert "holds no CA certificate" in said(CAFILE=text)
+    assert "is not the key of" in said(CERTFILE=mine.cert, KEYFILE=other.key)
+    assert "is not in PEM form" in said(CERTFILE=text, KEYFILE=mine.key)
+    locked = encrypted(mine.key, "secret")
+    assert "KAFKA_SSL_KEYFILE" in said(CERTFILE=mine.cert, KEYFILE=locked)
+    assert "is encrypted; decrypt it" in said(CERTFILE=mine.cert, KEYFILE=locked)

@@ -1,0 +1,65 @@
+"""The TLS context of Kafka's clients, from the files that KAFKA_SSL_… name."""
+
+import ssl
+from pathlib import Path
+
+from aiokafka.helpers import create_ssl_context
+
+CA_FILE = "KAFKA_SSL_CAFILE"
+CERT_FILE = "KAFKA_SSL_CERTFILE"
+KEY_FILE = "KAFKA_SSL_KEYFILE"
+
+
+class UnusableFileError(OSError):
+    """A file cannot be read, or does not hold what its variable is for; the text names both."""
+
+
+def context(cafile: str | None, certfile: str | None, keyfile: str | None) -> ssl.SSLContext:
+    """Return a context that trusts the CA, None: the system's, and has the client's certificate.
+
+    The files are read each time, so that a new client has the certificates of a rotation.
+    """
+    for variable, path in ((CA_FILE, cafile), (CERT_FILE, certfile), (KEY_FILE, keyfile)):
+        if path is not None:
+            _check_readable(variable, path)
+    try:
+        made: ssl.SSLContext = create_ssl_context(cafile=cafile)
+    except ssl.SSLError as error:
+        message = f"{CA_FILE}: {cafile} holds no CA certificate in PEM form"
+        raise UnusableFileError(message) from error
+    # Python 3.13 sets it: it refuses a private CA whose certificates lack an extension of RFC 5280,
+    # which Java's clients, OpenSSL by default and older versions of Python accept.
+    made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if certfile is not None:
+        _load(made, certfile, keyfile)
+    return made
+
+
+def _check_readable(variable: str, path: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        message = f"{variable}: {path} cannot be read: {error.strerror}"
+        raise UnusableFileError(message) from error
+
+
+def _load(made: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
+    """Load the client's certificate; a password for the key is neither known nor asked for."""
+    asked = False
+
+    def password() -> str:
+        nonlocal asked
+        asked = True
+        return ""
+
+    try:
+        made.load_cert_chain(certfile, keyfile, password)
+    except (ssl.SSLError, ValueError) as error:
+        if asked:
+            message = f"{KEY_FILE}: {keyfile} is encrypted; decrypt it: openssl pkey -in … -out …"
+        elif getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            message = f"{KEY_FILE}: {keyfile} is not the key of {CERT_FILE}: {certfile}"
+        else:
+            message = f"{CERT_FILE}: {certfile} or {KEY_FILE}: {keyfile} is not in PEM form"
+        raise UnusableFileError(message) from error
