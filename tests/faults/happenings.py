@@ -230,7 +230,8 @@ async def worker_killed(stage: Stage) -> None:
 
 async def leader_hangs(stage: Stage) -> None:
     """Let the leader hang: the other worker takes over, and the first one wakes up later."""
-    leader = next(worker for worker in stage.workers if await worker.metric("outbox_leader"))
+    leading = [await worker.metric("outbox_leader") for worker in stage.workers]
+    leader = stage.workers[leading.index(1)]
     leader.pause()
     await last(FAULT_S)
     leader.resume()

@@ -45,9 +45,9 @@ def markdown(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _shown(value: str | float) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    return value if isinstance(value, str) else f"{value:,}"
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
 
 
 def write(rows: Sequence[Row]) -> None:
