@@ -1,20 +1,20 @@
 """`doctor`: looks at everything that the worker needs, and says how to mend what is wrong."""
 
 import os
-import shlex
 import time
 from collections.abc import Awaitable
 
 import asyncpg
-import msgspec
 import typer
 from aiokafka.errors import KafkaError
 
-from outbox_worker import terminal, topics
+from outbox_worker import kafka_checks, terminal
+from outbox_worker.checks import Check, Report
 from outbox_worker.registration import (
     POOLED,
     POOLED_MEND,
     RefusedError,
+    Registration,
     check_schema,
     read_place,
     registered,
@@ -26,8 +26,6 @@ from outbox_worker.settings import Settings, SettingsError, read
 TIMEOUT_S = 30
 SKEW_S = 5
 DAYS_OF_GRACE = 2
-LEAST_MESSAGE_BYTES = 20_000  # the largest payload that the table takes, its key and headers
-UNCHECKED = "rights in Kafka are not checked"
 
 PRIVILEGES = {
     "outbox": "SELECT",
@@ -54,31 +52,11 @@ SELECT quote_ident(current_user)
 """
 
 
-class Check(msgspec.Struct):
-    """One line: what was looked at, what was found, and what mends it."""
-
-    name: str
-    passed: bool
-    found: str
-    mend: str = ""
-
-
-class Report(msgspec.Struct):
-    """All lines."""
-
-    checks: list[Check]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every line passes."""
-        return all(check.passed for check in self.checks)
-
-
 def command(*, as_json: terminal.Json = False) -> None:
     """Check settings, connections, privileges in Postgres, topics, clocks and the ring.
 
-    Rights in Kafka are not checked, for want of a way to ask without writing: a worker that
-    lacks one says so in its log, and the runbook lists them.
+    Of the rights in Kafka those on the event topic are checked. A worker that lacks another one
+    says so in its log, and the runbook lists them.
     """
     try:
         settings = read(os.environ)
@@ -97,8 +75,20 @@ async def examine(settings: Settings) -> Report:
     """Make every check that can be made."""
     checks = [Check("settings", passed=True, found=f"topic {settings.topic}, {settings.delivery}")]
     checks += await _database(settings)
-    checks += await _kafka(settings)
+    checks += await kafka_checks.examine(settings, await _registration(settings))
     return Report(checks)
+
+
+async def _registration(settings: Settings) -> Registration | None:
+    """Return the relay's registration; None before the first start, or if it cannot be read."""
+    try:
+        connection = await connect(settings.session_database_url, "doctor", timeout_s=TIMEOUT_S)
+        try:
+            return await registered(connection)
+        finally:
+            await disconnect(connection)
+    except (*ERRORS, UnusableUrlError):
+        return None
 
 
 async def _database(settings: Settings) -> list[Check]:
@@ -194,52 +184,6 @@ async def _ring(connection: asyncpg.Connection, settings: Settings) -> Check:
     fine = oldest <= settings.retention_days + DAYS_OF_GRACE
     mend = "start the worker: it clears what is published; python -m outbox_worker status"
     return Check("ring", fine, f"oldest row {oldest:.1f} days", mend)
-
-
-async def _kafka(settings: Settings) -> list[Check]:
-    try:
-        async with topics.administration(settings.kafka_client()) as admin:
-            brokers = await admin.brokers()
-            checks = [Check("kafka", passed=True, found=f"{brokers} brokers; {UNCHECKED}")]
-            if not await admin.exists(settings.topic):
-                found = "not there yet; the worker's first start makes it"
-                return [*checks, Check("topic", passed=True, found=found)]
-            described = await admin.described(settings.topic)
-            configs = await admin.configs(settings.topic)
-    except (*ERRORS, KafkaError) as error:
-        mend = "as it says; otherwise check the right to describe"
-        return [Check("kafka", passed=False, found=terminal.said(error), mend=mend)]
-    return [*checks, *_topic(settings, described, configs, brokers)]
-
-
-def _topic(
-    settings: Settings, described: topics.Described, configs: dict[str, str], brokers: int
-) -> list[Check]:
-    """Hold the topic against what the worker makes itself."""
-    replicas, least = min(topics.REPLICATION, brokers), int(configs.get("min.insync.replicas", 0))
-    size = int(configs.get("max.message.bytes", LEAST_MESSAGE_BYTES))
-    kept, policy = topics.kept(configs), configs.get("cleanup.policy", "delete")
-    at = f"--bootstrap-server {shlex.quote(settings.bootstrap_servers)} --topic {settings.topic}"
-    alter = f"kafka-configs.sh {at} --alter --add-config "
-    looks: list[tuple[str, bool, str, str]] = [
-        ("topic", True, f"{described.partitions} partitions", ""),
-        ("replication", described.replicas >= replicas, f"{described.replicas} replicas",
-         "kafka-reassign-partitions.sh: give it 3 replicas"),
-        ("in sync", brokers < topics.REPLICATION or least > 1, f"min.insync.replicas={least}",
-         f"{alter}min.insync.replicas=2"),
-        ("message size", size >= LEAST_MESSAGE_BYTES, f"max.message.bytes={size}",
-         f"{alter}max.message.bytes=1048588"),
-        ("retention", kept == topics.FOR_EVER, _assigned(kept),
-         f"{alter}{_assigned(topics.FOR_EVER)}"),
-        ("compaction", "compact" not in policy, f"cleanup.policy={policy}",
-         f"{alter}cleanup.policy=delete"),
-    ]  # fmt: skip
-    return [Check(*look) for look in looks]
-
-
-def _assigned(configs: dict[str, str]) -> str:
-    """Write settings as Kafka's tools take them."""
-    return ",".join(f"{name}={value}" for name, value in configs.items())
 
 
 def _print(report: Report) -> None:

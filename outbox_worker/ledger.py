@@ -112,6 +112,7 @@ class Ledger:
     def __init__(self, checkpoints: Checkpoints, start: Start) -> None:
         self._checkpoints = checkpoints
         self._offsets = dict(start.offsets)
+        self._topic_id = start.topic_id
         self._events = start.events
         self._checkpoint = ""
         self.unchecked = 0  # events since the last checkpoint
@@ -134,6 +135,7 @@ class Ledger:
             events=self._events + len(page.rows),
             anchor=page.anchor or self._anchor,
             at=time.time(),
+            topic_id=self._topic_id,
         )
 
     def published(self, page: Page, offsets: Mapping[int, int]) -> None:

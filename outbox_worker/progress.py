@@ -29,7 +29,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     `checkpoint` names the newest checkpoint when it was written, by a token and not by the
     row's id: a volume that was rolled back gives the same ids out again. `offsets` holds the
     highest acknowledged offset of each partition; `events` counts all since the beginning.
-    `anchor` is a row that the database must hold; records of version 0.1 have none.
+    `anchor` is a row that the database must hold, `topic_id` the id of the event topic, None if
+    the brokers gave none; records of version 0.1 have neither.
     """
 
     system_identifier: str
@@ -43,6 +44,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     at: float
     anchor: Anchor | None = None
+    topic_id: str | None = None
 
     @property
     def cursor(self) -> Cursor:
@@ -64,7 +66,7 @@ class Held(NamedTuple):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Where to start from, and why there."""
+    """Where to start from, and why there; and how the event topic was."""
 
     cursor: Cursor
     source: Source
@@ -72,6 +74,7 @@ class Start(msgspec.Struct, frozen=True):
     offsets: dict[int, int]
     events: int = 0
     anchor: Anchor | None = None
+    topic_id: str | None = None
 
 
 def parse(key: bytes | None, value: bytes | None) -> Progress | None:
@@ -126,18 +129,23 @@ def decide_start(
     A start from the checkpoint publishes up to 10 s of events a second time, and loses none.
     """
     known = [each for each in (record, checkpoint) if each is not None]
-    offsets = max(known, key=lambda each: each.at).offsets if known else {}
+    if not known:
+        return Start(BEGINNING, "beginning", "nothing was ever published", {})
+    latest = max(known, key=lambda each: each.at)
     ours = checkpoint if checkpoint is not None and checkpoint.in_database_of(place) else None
     reason = _distrust(record, ours, place, held) if read_to_end else HIDDEN
     if record is not None and reason is None:
-        return _start_from(record, ours, offsets)
+        # If nothing was published between record and checkpoint, both cover the same events. The
+        # checkpoint is then preferred: it is part of the database, so it needs no proof.
+        best = ours if ours is not None and ours.events == record.events else record
+        return _start(best, "progress", "trusted", latest)
     if ours is not None:
         source: Source = "checkpoint" if record or ours.events or not read_to_end else "beginning"
-        return Start(ours.cursor, source, reason or "", offsets, ours.events, ours.anchor)
-    if record is None and checkpoint is None:
-        return Start(BEGINNING, "beginning", "nothing was ever published", {})
+        return _start(ours, source, reason or "", latest)
     if record is not None and record.in_database_of(place):  # back to before the first checkpoint
-        return Start(BEGINNING, "checkpoint", reason or "", offsets)
+        return Start(
+            BEGINNING, "checkpoint", reason or "", latest.offsets, topic_id=latest.topic_id
+        )
     message = (
         "this database is a copy or a restore of another one, whose progress cannot be used here; "
         "if the other one no longer runs, run: python -m outbox_worker rebase"
@@ -145,14 +153,11 @@ def decide_start(
     raise RefusedError(message)
 
 
-def _start_from(record: Progress, ours: Progress | None, offsets: dict[int, int]) -> Start:
-    """Return the start from a trusted record.
-
-    If nothing was published between record and checkpoint, both cover the same events. The
-    checkpoint is then preferred: it is part of the database, so it needs no proof.
-    """
-    best = ours if ours is not None and ours.events == record.events else record
-    return Start(best.cursor, "progress", "trusted", offsets, best.events, best.anchor)
+def _start(best: Progress, source: Source, reason: str, latest: Progress) -> Start:
+    """Return a start from a record; the event topic is as the latest one says."""
+    return Start(
+        best.cursor, source, reason, latest.offsets, best.events, best.anchor, latest.topic_id
+    )
 
 
 def _distrust(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from outbox_worker import producers
+from outbox_worker.guard import TopicGuard
 from outbox_worker.records import Batch, Packer
 from outbox_worker.registration import Registration
 from outbox_worker.settings import Settings
@@ -79,6 +80,7 @@ class Publisher:
         self._in_transaction = False
         self._made_at = time.monotonic()
         self._producer = producers.new(settings, self._name, max_batch_size=batch_bytes)
+        self._guard = TopicGuard(settings.topic, None, {})
 
     async def start(self) -> Self:
         """Connect, and fence the relay before: nothing that it sends from now on is accepted."""
@@ -91,6 +93,10 @@ class Publisher:
         if not self._transactional:
             producers.leave_transactions(self._producer)
         return self
+
+    def watch(self, guard: TopicGuard) -> None:
+        """Publish only while the guard finds the event topic to be the same."""
+        self._guard = guard
 
     @property
     def worn_out(self) -> bool:
@@ -105,15 +111,15 @@ class Publisher:
     async def publish(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
         """Send the batches and the progress record; return the highest offset of each partition.
 
-        All are committed when this returns. Any error leaves the outcome unknown: the
-        progress topic tells, once a new producer has started.
+        All are committed when this returns. Without rounds only the record is published. Any
+        error leaves the outcome unknown: the progress topic tells, once a new producer has started.
+        TopicLostError: the event topic was made anew, and a transaction is not committed.
         """
         began = time.monotonic()
+        publish = self._publish_transaction if self._transactional else self._publish_in_order
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
-                if self._transactional:
-                    return await self._publish_transaction(rounds, progress)
-                return await self._publish_in_order(rounds, progress)
+                offsets = await publish(rounds, progress)
         except ProducerFenced as error:
             if self._transactional and time.monotonic() - began >= TRANSACTION_TIMEOUT_S:
                 raise TransactionExpiredError(EXPIRED) from error
@@ -121,11 +127,13 @@ class Publisher:
         except AssertionError as error:  # aiokafka asserts that its state is one to go on from
             message = "the producer is in no state to go on"
             raise KafkaError(message) from error
+        self._guard.passed(offsets)
+        return offsets
 
     async def _publish_transaction(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
         await self._producer.begin_transaction()
         self._in_transaction = True
-        *earlier, last = rounds
+        *earlier, last = rounds or [{}]
         offsets: dict[int, int] = {}
         for batches in earlier:
             offsets |= await _acknowledged(await self._send(batches))
@@ -133,15 +141,19 @@ class Publisher:
         mark = await self._send_progress(progress)
         offsets |= await _acknowledged(sent)
         await mark
+        self._guard.check_offsets(offsets)
+        await self._guard.check_id(self._producer.client)
         await self._producer.commit_transaction()
         self._in_transaction = False
         return offsets
 
     async def _publish_in_order(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
         """Send one round at a time: with more in flight, a batch could overtake one that failed."""
+        await self._guard.check_id(self._producer.client)
         offsets: dict[int, int] = {}
         for batches in rounds:
             offsets |= await _acknowledged(await self._send(batches))
+        self._guard.check_offsets(offsets)
         # Its acknowledgement is waited for with the next one's: the next batch need not wait.
         earlier, self._mark = self._mark, await self._send_progress(progress)
         if earlier is not None:

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from outbox_worker import sessions, takeover
 from outbox_worker.backoff import Backoff
+from outbox_worker.guard import TopicGuard
 from outbox_worker.health import Health
 from outbox_worker.lag import Lag
 from outbox_worker.leader import Leader, LeadershipLostError
@@ -28,6 +29,7 @@ from outbox_worker.publisher import BATCH_BYTES, LEAST_BATCH_BYTES, FencedError,
 from outbox_worker.registration import Registration
 from outbox_worker.retention import Retention
 from outbox_worker.settings import Settings
+from outbox_worker.topics import TopicLostError
 from outbox_worker.wakeup import HintsLostError, Wakeup
 from outbox_worker.window import Cursor, Page, Window
 
@@ -41,7 +43,7 @@ TRANSIENT = (
     LeadershipLostError,
     FencedError,
     HintsLostError,
-    takeover.TopicLostError,
+    TopicLostError,
 )
 
 
@@ -124,8 +126,11 @@ class Relay:
         start = await takeover.check_topic(
             settings, registration, start, self._told, accept=self._accept_topic
         )
+        publisher.watch(TopicGuard(settings.topic, start.topic_id, start.offsets))
         ledger = Ledger(checkpoints, start)
         await ledger.checkpoint()
+        # From here on a progress topic without a record is one that was lost.
+        await publisher.publish([], msgspec.json.encode(ledger.record(Page((), ledger.cursor))))
         window = await Window.open(settings.session_database_url, settings.batch_size)
         stack.push_async_callback(window.close)
         wakeup = await Wakeup.open(settings.session_database_url)

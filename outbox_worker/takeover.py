@@ -3,6 +3,7 @@
 import msgspec
 
 from outbox_worker import reading, topics
+from outbox_worker.guard import WHAT_TO_DO
 from outbox_worker.ledger import Checkpoints, Session
 from outbox_worker.logs import Log, Told
 from outbox_worker.progress import Held, Progress, Start, decide_start
@@ -15,14 +16,11 @@ from outbox_worker.registration import (
     registered,
 )
 from outbox_worker.settings import Settings
+from outbox_worker.topics import TopicLostError
 
 log = Log("takeover")
 
 STRAYS_SHOWN = 10
-
-
-class TopicLostError(Exception):
-    """The event topic is not the one that we wrote to: an operator must say what to do."""
 
 
 async def identify(session: Session, settings: Settings) -> Registration:
@@ -34,7 +32,7 @@ async def identify(session: Session, settings: Settings) -> Registration:
         registration = await registered(connection)
     if registration is None:
         async with topics.administration(settings.kafka_client()) as admin:
-            await admin.ensure(settings.topic, settings.partitions, topics.EVENT_TOPIC)
+            await _make(admin, settings.topic, settings.partitions, topics.EVENT_TOPIC)
             partitions = await admin.partitions(settings.topic)
         async with session() as connection:
             registration = await register(connection, place, partitions)
@@ -46,7 +44,7 @@ async def prepare_topics(settings: Settings, registration: Registration, told: T
     """Make the progress topic unless it is there; return the event topic's largest batch, bytes."""
     async with topics.administration(settings.kafka_client()) as admin:
         progress_topic = registration.progress_topic(settings.topic)
-        await admin.ensure(progress_topic, 1, topics.PROGRESS_TOPIC)
+        await _make(admin, progress_topic, 1, topics.PROGRESS_TOPIC)
         if not await admin.exists(settings.topic):
             return topics.DEFAULT_BATCH_BYTES
         configs = await admin.configs(settings.topic)
@@ -110,30 +108,51 @@ async def check_topic(
 ) -> Start:
     """Raise TopicLostError where the event topic was made anew, unless the operator accepts that.
 
-    A topic that ends at or below what it once acknowledged is not the same topic.
+    Such a topic has another id. If the id is not known, it ends at or below an offset that was
+    acknowledged before.
     """
+    topic = settings.topic
+    # The offsets in a record are those before its own batch.
+    published = bool(start.offsets or start.events)
     async with topics.administration(settings.kafka_client()) as admin:
-        missing = not await admin.exists(settings.topic)
-        if missing and start.offsets and not accept:
-            message = f"topic {settings.topic} is gone"
-            raise TopicLostError(message)
-        if missing:
-            await admin.ensure(settings.topic, registration.partitions, topics.EVENT_TOPIC)
-        partitions = await admin.partitions(settings.topic)
-    _check_partitions(settings.topic, partitions, registration, told)
-    if accept or not start.offsets:
-        return msgspec.structs.replace(start, offsets={})
+        if not await admin.exists(topic):
+            if published and not accept:
+                message = f"topic {topic} is gone; {WHAT_TO_DO}"
+                raise TopicLostError(message)
+            await _make(admin, topic, registration.partitions, topics.EVENT_TOPIC)
+        described = await admin.described(topic)
+    _check_partitions(topic, len(described.partitions), registration, told)
+    if accept or not published:
+        return msgspec.structs.replace(start, offsets={}, topic_id=described.id)
+    if described.id and start.topic_id and described.id != start.topic_id:
+        message = f"topic {topic} was made anew: its id was {start.topic_id}; {WHAT_TO_DO}"
+        raise TopicLostError(message)
+    await _check_ends(settings, registration, start)
+    return msgspec.structs.replace(start, topic_id=described.id or start.topic_id)
+
+
+async def _check_ends(settings: Settings, registration: Registration, start: Start) -> None:
     ends = await reading.end_offsets(
         settings.kafka_client(), settings.topic, registration.partitions
     )
     short = [p for p, offset in start.offsets.items() if ends.get(p, 0) <= offset]
     if short:
         message = (
-            f"topic {settings.topic} was made anew: its partitions {short} end below what they "
-            "held; fill it (outbox_worker snapshot) or start with --accept-topic"
+            f"topic {settings.topic} was made anew or has lost records: its partitions {short} end "
+            f"below what they held; {WHAT_TO_DO}"
         )
         raise TopicLostError(message)
-    return start
+
+
+async def _make(admin: topics.Topics, topic: str, partitions: int, configs: dict[str, str]) -> None:
+    """Make a topic unless it is there; warn if it has fewer replicas than brokers are told to give."""
+    replicas = await admin.ensure(topic, partitions, configs)
+    if replicas is not None:
+        configured = await admin.configured_replication()
+        fields = {"topic": topic, "partitions": partitions, "replicas": replicas}
+        log.info("topic.made", **fields)
+        if replicas < configured:
+            log.warning("topic.few_replicas", **fields, configured=configured)
 
 
 def _check_memory(topic: str, configs: dict[str, str], told: Told) -> None:

@@ -2,28 +2,53 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
+    InvalidConfigurationError,
+    InvalidPartitionsError,
+    InvalidReplicationAssignmentError,
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    InvalidTopicError,
     KafkaError,
     NoError,
+    PolicyViolationError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 
+from outbox_worker import metadata
+
 T = TypeVar("T")
 ADMIN_TIMEOUT_S = 15
+# How long a request is sent again while brokers say that they cannot answer it now.
+BUSY_S = 8
 BEHIND_S = 5
 ASK_AGAIN_S = 0.05
+# What a controller answers to a request to make a topic: it looks for the topic's name first, so
+# each of REFUSED says that there is no such topic. Every other error says nothing about it.
+FORBIDDEN = {TopicAuthorizationFailedError, ClusterAuthorizationFailedError}
+REFUSED = {
+    InvalidConfigurationError,
+    InvalidPartitionsError,
+    InvalidReplicationAssignmentError,
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    InvalidTopicError,
+    PolicyViolationError,
+}
+FINAL = {NoError, TopicAlreadyExistsError} | FORBIDDEN | REFUSED
 REPLICATION = 3
+DEFAULT_REPLICATION = "default.replication.factor"
 LEAST_IN_SYNC = "2"
 # A topic from its beginning rebuilds the database, so nothing is ever dropped from it:
 # compaction by the document's key would drop links.
@@ -38,15 +63,12 @@ def largest_batch(configs: Mapping[str, str]) -> int:
     return int(configs.get("max.message.bytes", DEFAULT_BATCH_BYTES))
 
 
-class Described(NamedTuple):
-    """A topic's partitions, and the fewest replicas that one of them has."""
-
-    partitions: int
-    replicas: int
+class TopicLostError(Exception):
+    """The event topic is not the one that was written to: an operator must say what to do."""
 
 
 def kept(configs: Mapping[str, str]) -> dict[str, str]:
-    """Return how long and how much a topic keeps; for ever where that is not to be seen."""
+    """Return how long and how much a topic keeps; unlimited if the worker may not read it."""
     return {name: configs.get(name, ours) for name, ours in FOR_EVER.items()}
 
 
@@ -54,58 +76,64 @@ class Topics:
     """Kafka's administration, over one connection."""
 
     def __init__(self, client: dict[str, Any]) -> None:
-        self._client = client
         self._admin = AIOKafkaAdminClient(**client)
 
     async def exists(self, topic: str) -> bool:
-        """Whether there is such a topic, as the controller knows it.
+        """Return whether there is such a topic, as the controller knows it.
 
-        A broker's own list may be behind, and asking it for a topic can make it.
+        A broker's own list may be behind. Raise the broker's error if nobody can tell now.
         """
-        error = await self._create(topic, 1, {}, validate_only=True)
-        if error in {TopicAuthorizationFailedError, ClusterAuthorizationFailedError}:
-            return topic in await self._admin.list_topics()
+        error = await self._create(topic, 1, 1, {}, validate_only=True)
+        if error in FORBIDDEN:
+            described = await self._heard_of(topic)
+            if described.error not in {NoError, UnknownTopicOrPartitionError}:
+                raise described.error(topic)
+            return described.exists
         return error is TopicAlreadyExistsError
 
-    async def ensure(self, topic: str, partitions: int, configs: dict[str, str]) -> bool:
-        """Make a topic unless it is there; return whether it was made."""
-        error = await self._create(topic, partitions, configs)
-        if error is NoError:
-            return True
-        if error is TopicAlreadyExistsError:
-            return False
-        if topic in await self._admin.list_topics():  # made beforehand, for want of a right to
-            return False
+    async def ensure(self, topic: str, partitions: int, configs: dict[str, str]) -> int | None:
+        """Make a topic unless it is there; return its replicas if it was made, else None.
+
+        The worker wants three replicas, or more if that is what brokers are configured with. It
+        takes fewer if there are fewer brokers.
+        """
+        most = max(REPLICATION, await self.configured_replication())
+        error: type[KafkaError] = InvalidReplicationFactorError
+        for replicas in range(most, 0, -1):
+            in_sync = {"min.insync.replicas": LEAST_IN_SYNC} if replicas >= REPLICATION else {}
+            error = await self._create(topic, partitions, replicas, configs | in_sync)
+            if error is NoError:
+                return replicas
+            if error is not InvalidReplicationFactorError:
+                break
+        if error is TopicAlreadyExistsError or (await self._heard_of(topic)).exists:
+            return None  # in the second case made beforehand, for want of a right to make it
         raise error(topic)
 
-    async def described(self, topic: str) -> Described:
-        """Return how a topic is laid out."""
-
-        async def ask() -> tuple[int, dict[str, Any]]:
-            (answer,) = await self._admin.describe_topics([topic])
-            return answer["error_code"], answer
-
-        error, topic_ = await _heard_of(ask)
-        if error:
-            raise for_code(error)(topic)
-        replicas = [len(partition["replicas"]) for partition in topic_["partitions"]]
-        return Described(len(replicas), min(replicas))
+    async def described(self, topic: str) -> metadata.Topic:
+        """Return how a topic is laid out; raise the broker's error if it knows none."""
+        described = await self._heard_of(topic)
+        if not described.exists:
+            raise described.error(topic)
+        return described
 
     async def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has."""
-        return (await self.described(topic)).partitions
+        return len((await self.described(topic)).partitions)
+
+    async def look(self, topics: Sequence[str]) -> list[metadata.Topic]:
+        """Return the topics as one broker knows them now."""
+        return await metadata.topics(self._admin._client, topics)  # noqa: SLF001 - admin has no call for it
 
     async def configs(self, topic: str) -> dict[str, str]:
         """Return the topic's settings; nothing without the right to see them."""
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        return await self._configs(ConfigResource(ConfigResourceType.TOPIC, topic))
 
-        async def ask() -> tuple[int, list[Any]]:
-            (response,) = await self._admin.describe_configs([resource])
-            ((error, _, _, _, entries),) = response.resources
-            return error, entries
-
-        error, entries = await _heard_of(ask)
-        return {} if error else {name: value for name, value, *_ in entries}
+    async def configured_replication(self) -> int:
+        """Return how many replicas brokers give a topic; 1 without the right to see it."""
+        (node, *_) = await self._nodes()
+        broker = ConfigResource(ConfigResourceType.BROKER, str(node), {DEFAULT_REPLICATION: None})
+        return int((await self._configs(broker)).get(DEFAULT_REPLICATION, 1))
 
     async def delete_records(self, topic: str, end_of: Mapping[int, int]) -> None:
         """Delete the records of each partition that lie before its offset."""
@@ -116,19 +144,53 @@ class Topics:
         await self._admin.delete_records(ends)
 
     async def brokers(self) -> int:
-        """Return how many brokers there are."""
-        return len((await self._admin.describe_cluster())["brokers"])
+        """Return how many brokers are up."""
+        return len(await self._nodes())
+
+    async def _nodes(self) -> list[int]:
+        return [broker["node_id"] for broker in (await self._admin.describe_cluster())["brokers"]]
+
+    async def _configs(self, resource: ConfigResource) -> dict[str, str]:
+        async def ask() -> tuple[type[KafkaError], list[Any]]:
+            (response,) = await self._admin.describe_configs([resource])
+            ((error, _, _, _, entries),) = response.resources
+            return for_code(error), entries
+
+        error, entries = await _asked(ask, _is_unknown, BEHIND_S)
+        return {name: value for name, value, *_ in entries} if error is NoError else {}
+
+    async def _heard_of(self, topic: str) -> metadata.Topic:
+        """Return what a broker knows of a topic, after some time if that is nothing yet."""
+
+        async def ask() -> tuple[type[KafkaError], metadata.Topic]:
+            (described,) = await self.look([topic])
+            return described.error, described
+
+        return (await _asked(ask, _is_unknown, BEHIND_S))[1]
 
     async def _create(
-        self, topic: str, partitions: int, configs: dict[str, str], *, validate_only: bool = False
+        self,
+        topic: str,
+        partitions: int,
+        replicas: int,
+        configs: dict[str, str],
+        *,
+        validate_only: bool = False,
     ) -> type[KafkaError]:
-        brokers = await self.brokers()
-        if brokers >= REPLICATION:
-            configs = configs | {"min.insync.replicas": LEAST_IN_SYNC}
-        new = NewTopic(topic, partitions, min(REPLICATION, brokers), topic_configs=configs)
-        response = await self._admin.create_topics([new], validate_only=validate_only)
-        ((_, code, *_),) = response.topic_errors
-        error: type[KafkaError] = for_code(code)
+        """Return the controller's answer, one of FINAL; raise what is none of these."""
+
+        async def ask() -> tuple[type[KafkaError], None]:
+            new = NewTopic(topic, partitions, replicas, topic_configs=configs)
+            response = await self._admin.create_topics([new], validate_only=validate_only)
+            ((_, code, *_),) = response.topic_errors
+            error: type[KafkaError] = for_code(code)
+            if error not in FINAL:  # it may be another controller's to answer
+                await self._admin._client.force_metadata_update()  # noqa: SLF001 - admin has no call for it
+            return error, None
+
+        error, _ = await _asked(ask, lambda error: error not in FINAL, BUSY_S)
+        if error not in FINAL:
+            raise error(topic)
         return error
 
     async def __aenter__(self) -> Self:
@@ -139,15 +201,21 @@ class Topics:
         await self._admin.close()
 
 
-async def _heard_of(ask: Callable[[], Awaitable[tuple[int, T]]]) -> tuple[int, T]:
-    """Return an error code and an answer, asked for again while the topic is unknown.
+def _is_unknown(error: type[KafkaError]) -> bool:
+    """Whether a broker has not heard of a topic: the controller makes it earlier."""
+    return error is UnknownTopicOrPartitionError
 
-    The controller makes a topic before every broker has heard of it.
-    """
-    deadline = time.monotonic() + BEHIND_S
+
+async def _asked(
+    ask: Callable[[], Awaitable[tuple[type[KafkaError], T]]],
+    again: Callable[[type[KafkaError]], bool],
+    seconds: float,
+) -> tuple[type[KafkaError], T]:
+    """Return an error and an answer, asked for again for so long while the error is such a one."""
+    deadline = time.monotonic() + seconds
     while True:
         error, answer = await ask()
-        if error != UnknownTopicOrPartitionError.errno or time.monotonic() > deadline:
+        if not again(error) or time.monotonic() > deadline:
             return error, answer
         await asyncio.sleep(ASK_AGAIN_S)
 
