@@ -1,6 +1,5 @@
 """The whole service at a glance: what it is made of, its routes, its life."""
 
-import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -37,6 +36,7 @@ from service.store.entities import EntityWriter
 from service.store.group import GroupWriter
 from service.store.idempotency import forget_expired_forever
 from service.store.notify import Notifier
+from service.supervision import SupervisedTask
 
 GC_THRESHOLD = 20_000
 """Objects made before the youngest are looked through: Python's 700 come about every third request."""
@@ -77,14 +77,13 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
         signals = stopping.on_signals() if handles_signals else nullcontext()
         async with signals, database, notifier, writer:
             background = [
-                asyncio.create_task(keys.refresh_forever(), name="refresh-keys"),
-                asyncio.create_task(forget_expired_forever(database), name="forget-replies"),
+                SupervisedTask("refresh-keys", keys.refresh_forever),
+                SupervisedTask("forget-replies", partial(forget_expired_forever, database)),
             ]
             _collect_less_garbage()
             yield {"stopping": stopping}
             for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)  # also one that has failed
+                await task.stop()
             await keys.close()
             await limiter.close()
 

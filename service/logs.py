@@ -9,6 +9,8 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
+from service.core.errors import Unavailable
+
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
@@ -58,6 +60,43 @@ class TextFormatter(DiscreetFormatter):
         fields = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
         line = f"{moment} {record.levelname.lower():7} {record.getMessage()} {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def reason(error: BaseException) -> str:
+    """Return the kind of an error and what it says; a time-out says nothing by itself."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+class LastingProblem:
+    """Logs a problem when it begins, when it changes, and when it is over; not each retry."""
+
+    def __init__(self, log: logging.Logger, event: str, over: str) -> None:
+        """Take the names of the two events."""
+        self._log = log
+        self._event = event
+        self._over = over
+        self._kind: str | None = None
+        self._count = 0
+
+    def met(self, error: BaseException, **fields: object) -> None:
+        """Take note of a failure; one that nobody foresaw is logged with its traceback."""
+        cause = error.__cause__ or error
+        self._count += 1
+        kind, self._kind = self._kind, type(cause).__name__
+        level = logging.DEBUG if kind == self._kind else logging.WARNING
+        foreseen = isinstance(error, Unavailable)
+        self._log.log(
+            level if foreseen or level == logging.DEBUG else logging.ERROR,
+            self._event,
+            extra={**fields, "error": reason(cause)},
+            exc_info=None if foreseen else error,
+        )
+
+    def over(self) -> None:
+        """Take note of a success."""
+        if self._kind is not None:
+            self._log.warning(self._over, extra={"failures": self._count})
+            self._kind, self._count = None, 0
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What operators and their machines ask for: `/healthz`, `/readyz`, `/metrics`. No key needed."""
 
+import asyncio
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -17,6 +18,10 @@ from service.store.database import Database
 from service.store.migrations import SchemaError, check_schema
 
 METRICS_HEADER: Final = (b"content-type", CONTENT_TYPE)
+
+
+READY_DEADLINE_S: Final = 5.0
+"""For the database to answer: less than the 10 s that a read may take."""
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
@@ -40,7 +45,11 @@ def routes(database: Database, metrics: Metrics, stopping: Stopping) -> list[Rou
                 503, encode(Health("unavailable", "the process is stopping")), (JSON_HEADER,)
             )
         try:
-            await check_schema(database)
+            async with asyncio.timeout(READY_DEADLINE_S):
+                await check_schema(database)
+        except TimeoutError:
+            detail = "the database does not answer"
+            return Reply(503, encode(Health("unavailable", detail)), (JSON_HEADER,))
         except (SchemaError, Unavailable) as error:
             return Reply(503, encode(Health("unavailable", str(error))), (JSON_HEADER,))
         return Reply(200, encode(Health("ok")), (JSON_HEADER,))

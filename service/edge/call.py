@@ -10,6 +10,7 @@ from service.core.ids import request_id as new_request_id
 from service.core.preconditions import Preconditions
 from service.core.requests import Idempotency, Reply, Request, Respond
 from service.edge.conditions import preconditions_of
+from service.edge.deadlines import Deadlines
 from service.edge.headers import traceparent_of
 from service.edge.problems import EdgeError, FieldError
 from service.store.keys import Key
@@ -23,6 +24,7 @@ class Call:
 
     __slots__ = (
         "body",
+        "deadlines",
         "headers",
         "key",
         "method",
@@ -35,6 +37,7 @@ class Call:
     )
 
     key: Key
+    deadlines: Deadlines
     params: dict[str, str]
     reply: Reply | None
     """The endpoint's; None until it has answered."""

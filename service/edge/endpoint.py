@@ -21,6 +21,15 @@ from service.edge.validation import BodyReader, QueryReader
 READ: Final = "read:documents"
 WRITE: Final = "write:documents"
 
+READ_DEADLINE_S: Final = 6.0
+"""For a handler: with the look-up of the key, and what is ended late, less than 10 s."""
+WRITE_DEADLINE_S: Final = 11.0
+"""For a handler: likewise less than 15 s."""
+READ_TOO_LONG: Final = "the database did not answer in time: try again"
+WRITE_TOO_LONG: Final = (
+    "the database did not answer in time: whether it was written is not known yet"
+)
+
 Handler = Callable[..., Awaitable[Reply]]
 
 
@@ -28,7 +37,8 @@ class Endpoint:
     """One call of the API: the handler gets the Call, then the body and the query if it has them.
 
     `replies` says what the body of each success looks like (None: there is none), `refusals` what
-    the domain may answer instead, `etag` whether a success carries the document's revision.
+    the domain may answer instead, `etag` whether a success carries the document's revision,
+    `lasting` whether the call takes as long as its work takes, each step of which is bounded.
     """
 
     def __init__(  # noqa: PLR0913 - what there is to say of a call, each by its name
@@ -41,12 +51,14 @@ class Endpoint:
         query: type[Struct] | None = None,
         refusals: tuple[type[Refusal], ...] = (),
         etag: bool = False,
+        lasting: bool = False,
     ) -> None:
         self.handler = handler
         self.scope = scope
         self.replies = replies
         self.refusals = refusals
         self.etag = etag
+        self.lasting = lasting
         self.body = None if body is None else BodyReader(body)
         self.query = None if query is None else QueryReader(query)
 
@@ -66,7 +78,12 @@ class Endpoint:
             arguments.append(self.body.decode(call.body))
         if self.query is not None:
             arguments.append(self.query.decode(call.query))
-        return await self.handler(call, *arguments)
+        work = self.handler(call, *arguments)
+        if self.lasting:
+            return await work
+        if self.scope == READ:
+            return await call.deadlines.within(READ_DEADLINE_S, work, READ_TOO_LONG)
+        return await call.deadlines.within(WRITE_DEADLINE_S, work, WRITE_TOO_LONG)
 
 
 class Path:

@@ -8,21 +8,27 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.core.errors import Unavailable
+from service.core.errors import Refusal, Unavailable
 from service.core.requests import Reply
 from service.edge import problems
 from service.edge.body import Disconnected
 from service.edge.call import Call
 from service.edge.cors import Cors, is_preflight
+from service.edge.deadlines import Deadlines
 from service.edge.endpoint import send_response
 from service.edge.headers import check_host, fields_of
 from service.edge.keys import KeyRing
 from service.edge.metrics import Metrics
 from service.edge.problems import EdgeError
 from service.edge.rates import Limiter, rate_headers
+from service.logs import LastingProblem
 
 JSON_HEADER: Final = (b"content-type", b"application/json")
 REPLAYED_HEADER: Final = (b"idempotent-replayed", b"true")
+
+KEY_DEADLINE_S: Final = 3.0
+"""For the look-up of the key and the count of its calls."""
+KEY_TOO_LONG: Final = "the key cannot be checked now: try again"
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +52,8 @@ class Gate:
         self._default_rate = default_rate
         self._metrics = metrics
         self._cors = cors
+        self._deadlines = Deadlines()
+        self._unavailable = LastingProblem(log, "http.unavailable", "http.available")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; every response carries its id, and those to a known key their quota."""
@@ -68,20 +76,34 @@ class Gate:
                 return
             if call.path.startswith("/v1/"):
                 await self._admit(call, response)
-            if b"%" in scope["raw_path"]:
-                _check_encoded(scope["raw_path"])
+            _check_encoded(scope["raw_path"])
             await self._app(scope, receive, response.send)
             if call.reply is not None:
+                self._unavailable.over()
                 await _send_reply(call, call.reply, response)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a problem
+            self._log_failure(call, error)
             await _send_problem(call, error, response)
         self._metrics.observe(scope, response.status, time.perf_counter() - started)
-        if log.isEnabledFor(logging.DEBUG):
-            _log_access(call, response.status, started)
+        _log_access(call, response.status, started)
+
+    def _log_failure(self, call: Call, error: Exception) -> None:
+        """Log what an operator has to know; an unreachable database once, until a call succeeds."""
+        fields = {"request_id": call.request_id, "method": call.method, "path": call.path}
+        if isinstance(error, Unavailable):
+            self._unavailable.met(error, **fields)
+        elif not isinstance(error, Refusal | EdgeError | HTTPException):
+            log.error("http.failed", exc_info=error, extra=fields)
 
     async def _admit(self, call: Call, response: "_Response") -> None:
+        """Let the call in within a bounded time."""
+        call.deadlines = self._deadlines
+        admission = self._check_key(call, response)
+        await self._deadlines.within(KEY_DEADLINE_S, admission, KEY_TOO_LONG)
+
+    async def _check_key(self, call: Call, response: "_Response") -> None:
         """Let the call in if its key is good and has calls left in this window."""
         key = call.key = await self._keys.authenticate(call.headers)
         quota = await self._limiter.hit(key.id, key.rate_limit or self._default_rate)
@@ -101,7 +123,7 @@ def _check_encoded(path: bytes) -> None:
     Raises:
         HTTPException: 404.
     """
-    if b"%2F" in path.upper():
+    if b"%" in path and b"%2F" in path.upper():
         raise HTTPException(404)
 
 
@@ -146,8 +168,6 @@ async def _send_problem(call: Call, error: Exception, response: _Response) -> No
             "not_found", f"there is no {call.path}; see /openapi.json for what there is"
         )
     problem = problems.problem(error, call.request_id)
-    if problem.code in {"internal", "unavailable"}:
-        _log_failure(call, error)
     if response.status:
         raise error  # too late to say it: the response has begun
     headers = [(b"content-type", problems.CONTENT_TYPE), *problems.headers_of(error)]
@@ -160,16 +180,9 @@ async def _send_problem(call: Call, error: Exception, response: _Response) -> No
     )
 
 
-def _log_failure(call: Call, error: Exception) -> None:
-    """Log what an operator has to know; a database that is away needs no traceback."""
-    fields = {"request_id": call.request_id, "method": call.method, "path": call.path}
-    if isinstance(error, Unavailable):
-        log.warning("http.unavailable", extra={**fields, "error": str(error.__cause__ or error)})
-    else:
-        log.error("http.failed", exc_info=error, extra=fields)
-
-
 def _log_access(call: Call, status: int, started: float) -> None:
+    if not log.isEnabledFor(logging.DEBUG):
+        return
     log.debug(
         "http.served",
         extra={

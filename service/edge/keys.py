@@ -12,6 +12,7 @@ from typing import Final
 
 from service.core.errors import Unavailable
 from service.edge.problems import EdgeError
+from service.logs import LastingProblem
 from service.store.database import Database
 from service.store.keys import Key, find_keys
 
@@ -155,6 +156,7 @@ class KeyRing:
 
     async def refresh_forever(self) -> None:
         """Read the keys in use again every few seconds, so that no request has to wait for it."""
+        problem = LastingProblem(log, "keys.refresh_failed", "keys.refresh_recovered")
         while True:
             await asyncio.sleep(REFRESH_INTERVAL_S)
             now = time.monotonic()
@@ -162,10 +164,9 @@ class KeyRing:
                 del self._known[digest]
             try:
                 await self._refresh(now)
-            except Unavailable as error:
-                log.warning("keys.refresh_failed", extra={"error": str(error.__cause__ or error)})
-            except Exception:
-                log.exception("keys.refresh_failed")  # whatever it is, it must not end the loop
+                problem.over()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
+                problem.met(error)
 
     async def _refresh(self, now: float) -> None:
         digests = list(self._known)

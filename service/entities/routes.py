@@ -49,9 +49,15 @@ def routes(entities: Entities) -> list[Route]:
         Route(
             "/v1/entities/{type}/{entity_id}",
             Path(
-                PUT=Endpoint(entities.put, scope=WRITE, replies={201: reply, 200: reply}),
+                PUT=Endpoint(
+                    entities.put, scope=WRITE, replies={201: reply, 200: reply}, lasting=True
+                ),
                 DELETE=Endpoint(
-                    entities.delete, scope=WRITE, replies={200: reply}, refusals=(NotFound,)
+                    entities.delete,
+                    scope=WRITE,
+                    replies={200: reply},
+                    refusals=(NotFound,),
+                    lasting=True,
                 ),
             ),
         ),

@@ -1,18 +1,20 @@
 """Rows of `entities`: what documents can be linked to."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from service.core.changes import Caller, EntityKey, Triple, Unlink
-from service.core.errors import NotFound
+from service.core.errors import NotFound, Unavailable
 from service.core.requests import Idempotency, Reply, Request
 from service.store.database import Database
 from service.store.execute import replay_one
 from service.store.group import GroupWriter
 from service.store.registration import is_active, register_entities
-from service.store.transaction import Witness, transact_alone
+from service.store.transaction import DEADLINE_S, Witness, transact_alone
 from service.store.write import NO_REPLY, StoredReply, empty_state, write_changes
 
 if TYPE_CHECKING:
@@ -132,15 +134,15 @@ class EntityWriter:
             is_last = len(found) <= CASCADE_CHUNK
             triples = [Triple(key[0], document_id, *key[1:]) for document_id, _ in found]
             changes = [Unlink(t, missing_ok=True, orphaned=True) for t in triples[:CASCADE_CHUNK]]
-            answer = await self._writer.write(
-                Request(
-                    caller=caller,
-                    cause="entity_deleted",
-                    changes=changes,
-                    respond=lambda *_: reply,
-                    idempotency=idempotency if is_last else None,
-                )
+            request = Request(
+                caller=caller,
+                cause="entity_deleted",
+                changes=changes,
+                respond=lambda *_: reply,
+                idempotency=idempotency if is_last else None,
             )
+            async with _bounded():
+                answer = await self._writer.write(request)
             if is_last:
                 return answer
             unlinked, after = True, found[CASCADE_CHUNK - 1][1]
@@ -148,9 +150,20 @@ class EntityWriter:
 
     async def _linked(self, key: EntityKey, after: UUID) -> list[tuple[str, UUID]]:
         """Return a chunk of a deleted entity's documents and links, and one more if there is more."""
-        async with self._database.reading() as connection:
+        async with _bounded(), self._database.reading() as connection:
             rows = await connection.fetch(LINKED, *key, after, CASCADE_CHUNK + 1)
         return [(row[0], row[1]) for row in rows]
+
+
+@asynccontextmanager
+async def _bounded() -> AsyncIterator[None]:
+    """Bound one step of a deletion, which as a whole takes as long as the entity has links."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            yield
+    except TimeoutError as error:
+        detail = "the database does not answer; call again, and the deletion goes on"
+        raise Unavailable(detail) from error
 
 
 async def _mark_deleted(

@@ -21,10 +21,11 @@ from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
 from service.store.counts import LinkCounter
-from service.store.database import Database, is_in_transaction, roll_back, unavailable
+from service.store.database import Database, is_in_transaction, roll_back, terminate, unavailable
 from service.store.execute import Member, execute, settle
 from service.store.notify import Notifier
 from service.store.transaction import AND_BEGIN, BEGIN, NotCommitted, transact, transact_alone
+from service.supervision import SupervisedTask
 
 MAX_CHANGES: Final = 500
 """In one joint transaction: keeps it short, and what it holds in memory bounded."""
@@ -65,12 +66,13 @@ class GroupWriter:
         self._stopping = False
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._durable: list[Member] = []
+        self._in_flight: list[Member] = []
         self._alone: set[asyncio.Task[None]] = set()
         self._busy: Counter[DocumentKey] = Counter()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()  # asking costs a system call, before Python 3.12
-        self._task = asyncio.create_task(self._run(), name="group-writer")
+        self._task = SupervisedTask("group-writer", self._run, self._run_ended)
         return self
 
     async def __aexit__(
@@ -79,10 +81,10 @@ class GroupWriter:
         """Write what is in the queue, then stop."""
         self._stopping = True
         self._arrival.set()
-        await asyncio.wait({self._task, *self._alone}, timeout=DRAIN_TIMEOUT_S)
-        self._task.cancel()
-        if self._connection is not None:
-            self._connection.terminate()
+        await self._task.stop(DRAIN_TIMEOUT_S)
+        if self._alone:
+            await asyncio.wait(self._alone, timeout=DRAIN_TIMEOUT_S)
+        self._drop_connection()
 
     async def write(self, request: Request) -> Reply:
         """Write the request, in whatever company, and return its answer once that is durable.
@@ -114,9 +116,25 @@ class GroupWriter:
             self._busy = +self._busy  # without those that are down to nothing
             self._arrival.set()  # for those that were put off
 
+    def _run_ended(self) -> None:
+        """Answer those whose transaction was in flight when the task ended; it starts again."""
+        self._drop_connection()
+        self._answer()
+        for member in self._in_flight:
+            member.fail(
+                Unavailable("the writer was interrupted: whether it was written is not known")
+            )
+        self._in_flight = []
+        self._arrival.set()
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            terminate(self._connection)
+            self._connection = None
+
     async def _run(self) -> None:
         while self._queue or not self._stopping:
-            members = self._next_group()
+            self._in_flight = members = self._next_group()
             if not members:
                 self._arrival.clear()
                 await self._idle()
@@ -230,6 +248,11 @@ class GroupWriter:
         except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
             member.fail(error)
             return
+        except asyncio.CancelledError:
+            member.fail(
+                Unavailable("the write was interrupted: whether it was written is not known")
+            )
+            raise
         if wrote_events:
             self._notifier.notify()
         member.settle()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from service.core.errors import Unavailable
+from service.logs import LastingProblem
 from service.store.database import Database
 
 INTERVAL_S: Final = 60.0
@@ -29,14 +29,13 @@ log = logging.getLogger(__name__)
 
 async def forget_expired_forever(database: Database) -> None:
     """Delete expired replies, a batch at a time; of all processes, one at once."""
+    problem = LastingProblem(log, "idempotency.forget_failed", "idempotency.forget_recovered")
     while True:
         try:
             full = await forget_expired(database)
-        except Unavailable as error:
-            log.info("idempotency.forget_failed", extra={"error": str(error.__cause__ or error)})
-            full = False
-        except Exception:
-            log.exception("idempotency.forget_failed")  # whatever it is, it must not end the loop
+            problem.over()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
+            problem.met(error)
             full = False
         if not full:
             await asyncio.sleep(INTERVAL_S)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from service.core.errors import Unavailable
+from service.logs import LastingProblem
 from service.store.database import Database, noticing_loss, unavailable
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Notifier:
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._wanted = False
         self._task: asyncio.Task[None] | None = None
+        self._problem = LastingProblem(log, "notify.failed", "notify.recovered")
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,8 +43,7 @@ class Notifier:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        if self._connection is not None:
-            self._connection.terminate()
+        self._drop()
 
     def notify(self) -> None:
         """Send a hint soon; several calls in one interval send one."""
@@ -57,9 +57,16 @@ class Notifier:
             try:
                 with unavailable():
                     await self._send()
-            except Unavailable:
-                log.info("notify.failed", exc_info=True)
+                self._problem.over()
+            except Exception as error:  # noqa: BLE001 - a hint that is lost costs little
+                self._problem.met(error)
+                self._drop()
             await asyncio.sleep(INTERVAL_S)
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
 
     async def _send(self) -> None:
         if self._connection is None or self._connection.is_closed():

@@ -41,6 +41,8 @@ SELECT EXISTS (SELECT FROM outbox WHERE xid = $1::xid8 AND event_id = $2)
 """
 
 ATTEMPTS: Final = 3
+DEADLINE_S: Final = 10.5
+"""For all attempts together: the caller is answered within 15 s, time in a queue included."""
 LOOK_UP_DEADLINE_S: Final = 5.0
 LOOK_UP_INTERVAL_S: Final = 0.05
 
@@ -131,6 +133,15 @@ async def transact_alone(database: Database, step: Step[T]) -> T:
     Raises:
         Unavailable: the database is away, or somebody held a lock for too long.
     """
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            return await _transact_alone(database, step)
+    except TimeoutError as error:
+        detail = "the database does not answer: whether it was written is not known yet"
+        raise Unavailable(detail) from error
+
+
+async def _transact_alone(database: Database, step: Step[T]) -> T:
     last: Exception | None = None
     for _ in range(ATTEMPTS):
         try:

@@ -1,0 +1,136 @@
+"""Whatever fails inside the writer, every caller is answered soon, and the next write succeeds."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service.store import group
+from service.supervision import SupervisedTask
+from tests.api import Api
+from tests.subscriber import check_outbox
+from tests.waiting import until
+
+ANSWERED_S = 15
+ERRORS = [
+    RuntimeError("injected"),
+    asyncpg.InterfaceError("injected"),
+    asyncio.CancelledError("injected"),
+]
+AWAITS = [
+    "service.store.group.roll_back",
+    "service.store.group.transact",
+    "service.store.group.execute",
+    "service.store.group.transact_alone",
+    "service.store.execute.lock_and_read",
+    "service.store.execute.write_changes",
+    "service.store.database.Database.connect",
+    "service.store.group.GroupWriter._idle",
+    "service.store.group.GroupWriter._write_together",
+    "service.store.notify.Notifier._send",
+]
+"""Each is called by the writer's loop, or by what it starts."""
+
+
+def failing_once(work: Callable[..., Awaitable[Any]], error: BaseException) -> Callable[..., Any]:
+    """Return what does the same, but raises the error at its first call."""
+    calls = count()
+
+    async def fail(*args: object, **kwargs: object) -> object:
+        if next(calls) == 0:
+            raise error
+        return await work(*args, **kwargs)
+
+    return fail
+
+
+def inject(monkeypatch: pytest.MonkeyPatch, target: str, error: BaseException) -> None:
+    """Let the next call of the target raise the error."""
+    path, _, name = target.rpartition(".")
+    owner: Any = group
+    module, _, attribute = path.rpartition(".")
+    if attribute[0].isupper():
+        owner = getattr(__import__(module, fromlist=[attribute]), attribute)
+    else:
+        owner = __import__(path, fromlist=[name])
+    monkeypatch.setattr(owner, name, failing_once(getattr(owner, name), error))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("target", AWAITS)
+async def test_an_error_at_any_await_costs_no_later_call(
+    api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, target: str,
+    error: BaseException,
+) -> None:  # fmt: skip
+    """The calls of that moment get their answer, and soon afterwards every write succeeds."""
+    assert (await api.add("doc_1", "ship_1")).status_code == 201
+    inject(monkeypatch, target, error)
+    async with asyncio.timeout(ANSWERED_S):
+        answers = [await api.add("doc_2", "ship_1")]
+        answers += await asyncio.gather(*(api.add(f"doc_{n}", "ship_2") for n in range(1, 6)))
+    assert {answer.status_code for answer in answers} <= {201, 500, 503}
+
+    async def written() -> bool:
+        return (await api.add("doc_3", "ship_3")).is_success
+
+    await until(written, timeout_s=10)
+    assert (await api.client.get("/readyz")).status_code == 200
+    await check_outbox(connection)
+
+
+async def test_an_idle_writer_that_fails_starts_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error while nothing is written is logged with the name of the task, and costs no write."""
+    assert (await api.add("doc_1", "ship_1")).status_code == 201
+    inject(monkeypatch, "service.store.group.roll_back", RuntimeError("injected"))
+
+    async def ended() -> bool:
+        return any(line.message == "task.ended" for line in caplog.records)
+
+    await until(ended)
+    (line,) = [vars(line) for line in caplog.records if line.message == "task.ended"]
+    assert (line["task"], line["error"]) == ("group-writer", "RuntimeError: injected")
+    assert (await api.add("doc_2", "ship_1")).status_code == 201
+
+
+async def test_a_task_that_ends_is_started_again() -> None:
+    """By an error, by a cancellation that nobody asked for, by its own end; until it is stopped."""
+    ends: list[BaseException | None] = [ValueError("one"), asyncio.CancelledError(), None]
+    starts = count()
+    running = asyncio.Event()
+
+    async def work() -> None:
+        number = next(starts)
+        if number < len(ends):
+            if error := ends[number]:
+                raise error
+            return
+        running.set()
+        await asyncio.Event().wait()
+
+    task = SupervisedTask("test", work)
+    async with asyncio.timeout(10):
+        await running.wait()
+        await task.stop()
+    assert next(starts) == len(ends) + 1
+
+
+async def test_a_write_that_hangs_is_answered(
+    api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that never comes back holds its callers no longer than the deadline of a write."""
+    monkeypatch.setattr("service.edge.endpoint.WRITE_DEADLINE_S", 0.3)
+
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("service.store.group.GroupWriter._write_together", hang)
+    async with asyncio.timeout(5):
+        answer = await api.add("doc_1", "ship_1")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "not known" in answer.json()["detail"]
+    assert await connection.fetchval("SELECT count(*) FROM document_links") == 0
