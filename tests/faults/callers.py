@@ -69,23 +69,20 @@ class Caller:
         began = time.monotonic()
         try:
             answer = await self._client.request(method, self._path, **what)  # type: ignore[arg-type]
-        except httpx.HTTPError as error:
-            self.counts[type(error).__name__] += 1
+        except httpx.HTTPError:  # the process that served it was killed
             answer = None
         waited_s = time.monotonic() - began
         self.longest_s[kind] = max(self.longest_s[kind], waited_s)  # type: ignore[assignment]
         self.counts["calls"] += 1
         if answer is None or answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            self.counts["unavailable"] += 1
             self._check_refusal(answer)
             await asyncio.sleep(BACK_OFF_S)
             return None
         return answer
 
     def _check_refusal(self, answer: httpx.Response | None) -> None:
-        if answer is None:
-            return
-        self.counts["unavailable"] += 1
-        if "retry-after" not in answer.headers:
+        if answer is not None and "retry-after" not in answer.headers:
             self.wrong.append(f"503 without Retry-After: {answer.text}")
 
     def _expect(self, answer: httpx.Response, statuses: set[int]) -> bool:

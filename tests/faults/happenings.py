@@ -93,11 +93,8 @@ async def read_only(stage: Stage) -> None:
         END_SESSIONS,
     )
     await last(FAULT_S)
-    await parts.execute(
-        stage.dsn,
-        "SET default_transaction_read_only = off;"
-        f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only",
-    )
+    reset = f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only"
+    await parts.execute(stage.server.dsn(), reset)  # over a database that is not read-only
 
 
 async def tables_locked(stage: Stage) -> None:
