@@ -76,8 +76,9 @@ def _shown(host: str) -> str:
 async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # SIGHUP is ignored under `nohup`
+            loop.add_signal_handler(number, stop.set)
     health, metrics = Health(), Metrics()
     relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic)
     async with serve(pages(health, metrics.registry), listener):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from typing import Any, Final
@@ -51,8 +52,12 @@ def configure() -> None:
 
     aiokafka logs each retry, several times; whatever it reports reaches our own lines.
     """
+    _hold_standard_streams()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Text() if sys.stderr.isatty() else _Json())
+    on_terminal = (
+        sys.stderr is not None and sys.stderr.isatty()
+    )  # None: it was closed, as by `2>&-`
+    handler.setFormatter(_Text() if on_terminal else _Json())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(ROOT).setLevel(logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
@@ -66,6 +71,15 @@ def _left_by_aiokafka(record: logging.LogRecord) -> bool:
     """
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, KafkaError) or "aiokafka" in record.getMessage().lower())
+
+
+def _hold_standard_streams() -> None:
+    """Open /dev/null in place of each closed stream: libuv aborts when it closes a socket with its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest number that is free is the one that open() takes
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - its only form
 
 
 class _Json(logging.Formatter):

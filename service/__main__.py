@@ -119,7 +119,7 @@ def list_(
         table.add_row(
             key.id, key.workspace, " ".join(key.scopes), key.rate_limit or "default", *moments
         )
-    width = None if sys.stdout.isatty() else ANY_WIDTH
+    width = None if sys.stdout and sys.stdout.isatty() else ANY_WIDTH
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 

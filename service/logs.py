@@ -1,6 +1,7 @@
 """Log lines on standard error: JSON, or readable text on a terminal."""
 
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from types import TracebackType
@@ -106,7 +107,20 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 def set_up(level: str) -> None:
     """Send every log line of the program to standard error."""
+    _hold_standard_streams()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
+    on_terminal = (
+        sys.stderr is not None and sys.stderr.isatty()
+    )  # None: it was closed, as by `2>&-`
+    handler.setFormatter(TextFormatter() if on_terminal else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _hold_standard_streams() -> None:
+    """Open /dev/null in place of each closed stream: libuv aborts when it closes a socket with its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest number that is free is the one that open() takes
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - its only form

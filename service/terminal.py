@@ -16,7 +16,8 @@ def main(app: typer.Typer, name: str) -> NoReturn:
     code: int | None
     try:
         code = typer.main.get_command(app).main(prog_name=name, standalone_mode=False)
-        sys.stdout.flush()  # here, because a failure at the interpreter's end is a traceback
+        if sys.stdout is not None:  # it is None where it was closed, as by `>&-`
+            sys.stdout.flush()  # here, because a failure at the interpreter's end is a traceback
     except UsageError as error:
         text = error.format_message()
         if text and "\n" not in text:  # else the help, shown because no command was given

@@ -41,8 +41,8 @@ async def ready(url: str) -> bool:
             return False
 
 
-async def serves(program: Process, port: int) -> None:
-    """Start a program, wait until it is ready, and expect it to end with 0 at SIGTERM."""
+async def serves(program: Process, port: int, stop: signal.Signals = signal.SIGTERM) -> None:
+    """Start a program, wait until it is ready, and expect it to end with 0 at the signal."""
     program.start()
     try:
 
@@ -52,7 +52,7 @@ async def serves(program: Process, port: int) -> None:
 
         await until(is_ready)
     finally:
-        code = await asyncio.to_thread(program.end)
+        code = await asyncio.to_thread(program.end, stop)
     assert code == 0, program.log_tail()
 
 
@@ -104,3 +104,22 @@ def test_processes_without_a_folder_are_one_clear_line(database: str, tmp_path: 
     line = program.log.read_text().splitlines()[-1]
     assert line.startswith(NO_FOLDER)
     assert "emptyDir" in line
+
+
+@pytest.mark.parametrize("module", ["service", "outbox_worker"])
+async def test_closed_standard_streams_and_a_closed_terminal(
+    database: str, kafka: str, topic: str, tmp_path: Path, module: str
+) -> None:
+    """A program without standard streams serves, and stops cleanly when its terminal is closed."""
+    port = str(free_port())
+    env = {"DATABASE_URL": database, "LINKS_PORT": port, "LINKS_DRAIN_SECONDS": "0"}
+    verb = "serve"
+    if module == "outbox_worker":
+        env = {"DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka}
+        env |= {"OUTBOX_TOPIC": topic, "OUTBOX_HTTP_PORT": port}
+        verb = "run"
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    program = Process(
+        module, [*closed, sys.executable, "-m", module, verb], tmp_path / "out.log", env=env
+    )
+    await serves(program, int(port), signal.SIGHUP)
