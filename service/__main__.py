@@ -175,7 +175,10 @@ def _one_clear_line() -> Iterator[None]:
     except (SchemaError, serving.CannotServeError) as error:
         _fail(str(error))
     except Unavailable as error:
-        _fail(f"{error.detail}: {_line(error.__cause__)}" if error.__cause__ else error.detail)
+        cause = error.__cause__
+        if isinstance(cause, asyncpg.PostgresError):
+            _fail(f"the database refuses: {_line(cause)}")
+        _fail(f"{error.detail}: {_line(cause)}; check DATABASE_URL" if cause else error.detail)
     except asyncpg.PostgresError as error:
         _fail(f"the database refuses: {_line(error)}")
 

@@ -15,6 +15,8 @@ from tests.acceptance.test_local_parts import READY_S, running, told
 from tests.waiting import eventually
 
 TOP = Path(__file__).parents[2]
+END_S = 90
+"""Each part that does not end by itself is killed after 15 s."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXPORT = re.compile(r"^export (\w+)='?([^'\n]*)'?$", re.MULTILINE)
 SETTINGS = re.compile("LINKS_|OUTBOX_|KAFKA_|DATABASE_URL|URL$|KEY$")
@@ -87,7 +89,7 @@ def test_the_readme_works_as_it_stands(tmp_path: Path, temporary: Path) -> None:
             )
             assert done.returncode == 0, (command, done)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=END_S) == 0
     assert left_by(temporary) == []
     temporary.rmdir()
 
@@ -116,7 +118,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
         eventually(told(output, "starting the service"), READY_S)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=END_S) == 0
     assert "Traceback" not in output.read_text()
     assert left_by(temporary) == []
     temporary.rmdir()
