@@ -26,10 +26,6 @@ from service.logs import LastingProblem
 JSON_HEADER: Final = (b"content-type", b"application/json")
 REPLAYED_HEADER: Final = (b"idempotent-replayed", b"true")
 
-KEY_DEADLINE_S: Final = 3.0
-"""For the look-up of the key and the count of its calls."""
-KEY_TOO_LONG: Final = "the key cannot be checked now: try again"
-
 log = logging.getLogger(__name__)
 
 
@@ -98,13 +94,8 @@ class Gate:
             log.error("http.failed", exc_info=error, extra=fields)
 
     async def _admit(self, call: Call, response: "_Response") -> None:
-        """Let the call in within a bounded time."""
-        call.deadlines = self._deadlines
-        admission = self._check_key(call, response)
-        await self._deadlines.within(KEY_DEADLINE_S, admission, KEY_TOO_LONG)
-
-    async def _check_key(self, call: Call, response: "_Response") -> None:
         """Let the call in if its key is good and has calls left in this window."""
+        call.deadlines = self._deadlines
         key = call.key = await self._keys.authenticate(call.headers)
         quota = await self._limiter.hit(key.id, key.rate_limit or self._default_rate)
         response.headers += rate_headers(quota)

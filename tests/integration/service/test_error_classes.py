@@ -1,0 +1,75 @@
+"""Errors of Postgres, by SQLSTATE: 503 and Retry-After, or 500 for a mistake of the service."""
+
+import time
+
+import asyncpg
+import pytest
+
+from service.core import changes
+from service.core.requests import Reply, Request
+from service.store.counts import LinkCounter
+from service.store.database import Database
+from service.store.group import LARGE_CHANGES, GroupWriter
+from service.store.notify import Notifier
+from service.store.transaction import BEGIN_PATIENT
+from tests.api import Api, new_key, seed
+
+TEMPORARY = [
+    "08000", "08003", "08006", "08P01", "25006", "25P03", "25P04", "28000", "3D000", "40001", "40003",
+    "40P01", "42501", "42P01", "42883", "53000", "53100", "53200", "53300", "54000", "55000", "55P03",
+    "57014", "57P01", "57P02", "57P03", "57P05", "58000", "58030", "72000",
+]  # fmt: skip
+MISTAKES = ["22012", "23514", "42601", "XX000"]
+REFUSE = """
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'refused by the test' USING ERRCODE = '{code}'; END $$;
+CREATE OR REPLACE TRIGGER refuse BEFORE UPDATE ON documents EXECUTE FUNCTION refuse()
+"""
+
+
+async def test_each_class_is_decided_about(api: Api, connection: asyncpg.Connection) -> None:
+    """An error that may pass is 503 with Retry-After, for both writers; a mistake is 500."""
+    for code in TEMPORARY + MISTAKES:
+        await connection.execute(REFUSE.format(code=code))
+        expected = (503, True) if code in TEMPORARY else (500, False)
+        for answer in (
+            await api.client.put("/v1/documents/doc_1", json={"display_name": code}),
+            await api.add("doc_2", "ship_1"),
+        ):
+            assert (answer.status_code, "retry-after" in answer.headers) == expected, code
+    await connection.execute("DROP TRIGGER refuse ON documents")
+    assert (await api.client.put("/v1/documents/doc_1", json={})).status_code == 200
+    assert (await api.add("doc_2", "ship_1")).status_code == 201
+
+
+async def test_a_process_that_stood_still_tries_again(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres has ended the transaction of a process that did not run for long; it is done once more."""
+    begin = BEGIN_PATIENT.replace("= '10s'", "= '100ms'")
+    monkeypatch.setattr("service.store.transaction.BEGIN_PATIENT", begin)
+    await new_key(database)
+    await seed(connection, LARGE_CHANGES + 1, 1)
+    workspace = await connection.fetchval("SELECT id::text FROM workspaces")
+    stalls = [0.5, 0.0]
+
+    def respond(*_: object) -> Reply:
+        time.sleep(stalls.pop(0))  # the whole process, not only this task
+        return Reply(200, b"{}")
+
+    names = [f"doc_{number + 1}" for number in range(LARGE_CHANGES + 1)]
+    triples = [changes.Triple(workspace, name, "deal", "deal_1") for name in names]
+    request = Request(
+        caller=changes.Caller(workspace, "key_1", "req_1"),
+        cause="batch",
+        changes=[changes.Link(triple) for triple in triples],
+        respond=respond,
+    )
+    async with (
+        Database(database, pool_size=2) as pool,
+        Notifier(pool) as notifier,
+        GroupWriter(pool, notifier, LinkCounter(), register_unknown=False) as writer,
+    ):
+        assert (await writer.write(request)).status == 200
+    assert stalls == []
+    assert await connection.fetchval("SELECT count(*) FROM document_links") == len(names)
