@@ -1,6 +1,8 @@
 """Prometheus metrics of the service, summed over its processes."""
 
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -32,7 +34,7 @@ class Metrics:
         self._storage_away = Gauge(
             "links_rate_limit_storage_away",
             "1 while a process cannot reach the shared storage of the rate limits, and counts by itself.",
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
             registry=self._registry,
         )
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -54,8 +56,26 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the text format: of all worker processes, where there are several."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder is None:
             return generate_latest(self._registry)
+        _forget_gauges_of_dead_processes(Path(folder))
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # it ships no types
         return generate_latest(registry)
+
+
+def _forget_gauges_of_dead_processes(folder: Path) -> None:
+    """Remove the files of gauges whose process is gone: its last value is true of nothing any more.
+
+    Counters stay, since what a process has counted did happen.
+    """
+    for file in folder.glob("gauge_live*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)  # sends nothing
+        except ProcessLookupError:
+            with suppress(FileNotFoundError):  # another worker was first
+                file.unlink()
+        except PermissionError:
+            continue

@@ -1,9 +1,11 @@
 """Rate limits that processes share through a real Redis, which may go away."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -157,3 +159,53 @@ def test_processes_on_their_own_are_told_of(database: str, tmp_path: Path, worke
     """Processes that count in memory are said to do so at the start, once."""
     with programs.service(database, tmp_path, LINKS_WORKERS=workers) as program:
         assert logged(program, "rate_limits.each_process_on_its_own") == 1
+
+
+async def test_a_killed_process_takes_its_gauge_along(
+    database: str, redis: Redis, tmp_path: Path
+) -> None:
+    """A worker that dies while Redis is unreachable leaves no 1 behind; what it counted stays counted."""
+    key = await new_key(database)
+    settings = {"LINKS_RATE_LIMIT_STORAGE": redis.url, "LINKS_WORKERS": "2"}
+    with programs.service(database, tmp_path, **settings) as program:
+        redis.stop()
+
+        async def metrics() -> str:
+            async with httpx.AsyncClient(base_url=program.url, timeout=30) as client:
+                return (await client.get("/metrics")).text
+
+        async def called() -> int:
+            """Make a call on a connection of its own; return how many were counted."""
+            async with client_of(program, key) as client:
+                assert (await client.get(URL)).status_code == 404
+            counted = (
+                'links_http_requests_total{method="GET",route="/v1/documents/{id}",status="404"} '
+            )
+            return int(float((await metrics()).partition(counted)[2].partition("\n")[0]))
+
+        assert await called() == 1
+        assert "links_rate_limit_storage_away 1.0" in await metrics()
+        killed = worker_processes(program.pid)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        redis.start()
+
+        async def replaced() -> bool:
+            with suppress(httpx.HTTPError):
+                return (
+                    len(set(worker_processes(program.pid)) - set(killed)) == 2
+                    and await called() > 1
+                )
+            return False
+
+        await until(replaced)
+        assert "links_rate_limit_storage_away 1.0" not in await metrics()
+
+
+def worker_processes(pid: int) -> list[int]:
+    """Return the worker processes of a service."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(each) for task in tasks for each in (task / "children").read_text().split()]
+    return [
+        each for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]
