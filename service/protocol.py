@@ -314,5 +314,6 @@ def _origin_form(target: bytes) -> bytes:
     if target == b"*":
         return b"/*"
     url = httptools.parse_url(target)
-    query = b"" if url.query is None else b"?" + url.query
-    return (url.path or b"/") + query  # type: ignore[redundant-expr] # None where there is no path
+    path: bytes | None = url.path  # its stub does not say that there may be none
+    query: bytes | None = url.query  # nor here
+    return (path or b"/") + (b"" if query is None else b"?" + query)
