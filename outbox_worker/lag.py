@@ -10,9 +10,10 @@ import asyncpg
 from outbox_worker.backoff import pause
 from outbox_worker.metrics import Metrics
 from outbox_worker.sessions import ERRORS, connect, disconnect
-from outbox_worker.window import PLANNER_SETTINGS, Cursor
+from outbox_worker.window import PLANNER_SETTINGS, Cursor, Snapshot
 
 EVERY_S = 5
+BEGIN_EVERY_S = 1
 LOOK_TIMEOUT_S = 30
 
 # Between windows, the oldest row that is due: $1 in-progress xids and $2 xmax of s0.
@@ -31,13 +32,29 @@ ORDER BY created_at
 LIMIT 1
 """
 
-# Within a window, the next row: $1 the position after which new rows come.
-NEXT = """
-SELECT position, extract(EPOCH FROM clock_timestamp() - created_at)::float8 AS seconds
+# Within a window: the late rows that are due. $1 in-progress xids of s0, $2 the position after which
+# late rows come. `position + 0` keeps the planner off the index on position.
+LATE = """
+SELECT count(*) AS events,
+    coalesce(max(extract(EPOCH FROM clock_timestamp() - created_at)), 0)::float8 AS seconds
 FROM outbox
-WHERE position > $1
-ORDER BY position
-LIMIT 1
+WHERE xid = ANY ($1::xid8[]) AND position + 0 > $2
+"""
+
+# Within a window: the next new row, and the first one beyond the window. $1 the position after
+# which new rows come, $2 xmax(s1).
+NEW = """
+SELECT min(position) AS position,
+    coalesce(max(extract(EPOCH FROM clock_timestamp() - created_at)), 0)::float8 AS seconds
+FROM (
+    (SELECT position, created_at FROM outbox WHERE position > $1 ORDER BY position LIMIT 1)
+    UNION ALL
+    (SELECT position, created_at
+    FROM outbox
+    WHERE xid >= $2::xid8
+    ORDER BY xid, position
+    LIMIT 1)
+) AS u
 """
 
 NEWEST = """
@@ -62,14 +79,25 @@ class Due(NamedTuple):
     seconds: float
 
 
+Read = Callable[[asyncpg.Connection], Awaitable[Cursor]]
+
+
 class Lag:
-    """Keeps the gauges up to date for as long as the worker holds the lock, Kafka or no Kafka."""
+    """Keeps the gauges up to date while the worker has led last, with Kafka or without.
+
+    Its session outlives the worker's terms: a term ends at once where Kafka refuses connections.
+    """
 
     def __init__(self, url: str, stop: asyncio.Event, metrics: Metrics) -> None:
         self._url = url
         self._stop = stop
         self._metrics = metrics
+        self._checkpoint: Read | None = None
         self._published: Callable[[], Cursor] | None = None
+
+    def begin(self, checkpoint: Read) -> None:
+        """Measure, from the checkpoint before the first term: the worker has the lock."""
+        self._checkpoint = checkpoint
 
     def follow(self, published: Callable[[], Cursor]) -> None:
         """Measure from this cursor: a term's, also after its end."""
@@ -77,7 +105,7 @@ class Lag:
 
     def forget(self) -> None:
         """Show nothing: another process may lead, and knows better."""
-        self._published = None
+        self._checkpoint = self._published = None
         for gauge in (
             self._metrics.lag_seconds,
             self._metrics.lag_events,
@@ -85,41 +113,55 @@ class Lag:
         ):
             gauge.set(0)
 
-    async def run(self, checkpoint: Callable[[], Awaitable[Cursor]]) -> None:
-        """Look every few seconds, from the checkpoint before the first term.
-
-        An error ends a session of this, never the worker's term.
-        """
+    async def run(self) -> None:
+        """Look every few seconds, until told to stop; an error ends a session, nothing else."""
         while not self._stop.is_set():
-            # What is wrong with the database, the relay's own sessions tell.
+            # Database errors are reported by the relay's other sessions.
             with contextlib.suppress(*ERRORS):
-                await self._look_on(checkpoint)
-            await pause(self._stop, EVERY_S)
+                if self._checkpoint is not None:
+                    await self._look_on()
+            await pause(self._stop, BEGIN_EVERY_S)
 
-    async def _look_on(self, checkpoint: Callable[[], Awaitable[Cursor]]) -> None:
+    async def _look_on(self) -> None:
         connection = await connect(self._url, "lag", timeout_s=LOOK_TIMEOUT_S, **PLANNER_SETTINGS)
         try:
-            while not self._stop.is_set():
-                cursor = self._published() if self._published else await checkpoint()
-                await self._look(connection, cursor)
+            while self._checkpoint is not None and not self._stop.is_set():
+                cursor = self._published and self._published()
+                await self._look(connection, cursor or await self._checkpoint(connection))
                 await pause(self._stop, EVERY_S)
         finally:
             await disconnect(connection)
 
     async def _look(self, connection: asyncpg.Connection, cursor: Cursor) -> None:
         behind = await due(connection, cursor)
-        self._metrics.lag_seconds.set(behind.seconds)
-        self._metrics.lag_events.set(behind.events)
-        self._metrics.oldest_transaction.set(await connection.fetchval(OLDEST_TRANSACTION))
+        oldest = await connection.fetchval(OLDEST_TRANSACTION)
+        if self._checkpoint is not None:  # forgotten meanwhile
+            self._metrics.lag_seconds.set(behind.seconds)
+            self._metrics.lag_events.set(behind.events)
+            self._metrics.oldest_transaction.set(oldest)
 
 
 async def due(connection: asyncpg.Connection, cursor: Cursor) -> Due:
     """Return what is committed and not published, over a session with the window's settings."""
-    if cursor.s1 is None:
-        row = await connection.fetchrow(OLDEST, cursor.s0.in_progress, cursor.s0.xmax)
-    else:
-        row = await connection.fetchrow(NEXT, cursor.after[1])
+    if cursor.s1 is not None:
+        return await _due_in_window(connection, cursor.s0, cursor.s1, cursor.after)
+    row = await connection.fetchrow(OLDEST, cursor.s0.in_progress, cursor.s0.xmax)
     if row is None:
         return Due(0, 0.0)
     newest = await connection.fetchval(NEWEST)
     return Due(newest - row["position"] + 1, row["seconds"])
+
+
+async def _due_in_window(
+    connection: asyncpg.Connection, s0: Snapshot, s1: Snapshot, after: tuple[int, int]
+) -> Due:
+    """Return what is left of the window's late and new rows, and what lies beyond it."""
+    late = await connection.fetchrow(LATE, s0.in_progress, after[0])
+    new = await connection.fetchrow(NEW, after[1], s1.xmax)
+    assert late is not None  # noqa: S101 - an aggregate returns its row
+    assert new is not None  # noqa: S101 - the same
+    seconds = max(late["seconds"], new["seconds"])
+    if new["position"] is None:
+        return Due(late["events"], seconds)
+    newest = await connection.fetchval(NEWEST)
+    return Due(late["events"] + newest - new["position"] + 1, seconds)

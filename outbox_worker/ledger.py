@@ -54,6 +54,14 @@ WHERE relay = $1 AND id < $2
 Session = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
 
+async def newest_cursor(connection: asyncpg.Connection, relay: str) -> Cursor:
+    """Return the newest checkpoint's cursor; the beginning if there is none."""
+    row = await connection.fetchrow(NEWEST_CHECKPOINT, relay)
+    if row is None:
+        return BEGINNING
+    return msgspec.json.decode(row["cursor"], type=Progress).cursor
+
+
 class Checkpoints:
     """The copies in the database, over the leader's session."""
 
@@ -73,11 +81,6 @@ class Checkpoints:
         async with self._session() as connection:
             row = await connection.fetchrow(NEWEST_CHECKPOINT, self._relay)
         return None if row is None else msgspec.json.decode(row["cursor"], type=Progress)
-
-    async def cursor(self) -> Cursor:
-        """Return the newest checkpoint's cursor; the beginning where there is none."""
-        checkpoint = await self.newest()
-        return BEGINNING if checkpoint is None else checkpoint.cursor
 
     async def known(self, token: str) -> bool:
         """Whether the database holds the checkpoint of this token."""

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +22,7 @@ from outbox_worker.guard import TopicGuard
 from outbox_worker.health import Health
 from outbox_worker.lag import Lag
 from outbox_worker.leader import Leader, LeadershipLostError
-from outbox_worker.ledger import Checkpoints, Ledger
+from outbox_worker.ledger import Checkpoints, Ledger, newest_cursor
 from outbox_worker.logs import Log, Told
 from outbox_worker.metrics import Metrics
 from outbox_worker.progress import Start
@@ -63,6 +64,7 @@ class Relay:
         self.stop = stop
         self.health = health
         self.metrics = metrics
+        metrics.leading.set_function(lambda: float(health.state == "leading"))
         self._accept_topic = accept_topic
         self._batch_bytes = BATCH_BYTES
         self._told = Told()
@@ -71,6 +73,9 @@ class Relay:
 
     async def run(self) -> None:
         """Lead whenever possible, until told to stop; RefusedError where no retry helps."""
+        await accompanied(self._lead_again(), self._lag.run())
+
+    async def _lead_again(self) -> None:
         backoff = Backoff(self.stop)
         while not self.stop.is_set():
             began = time.monotonic()
@@ -90,12 +95,8 @@ class Relay:
             registration = await takeover.identify(leader.session, self.settings)
             if await leader.acquire(registration.name, self.stop, self._stand_by):
                 checkpoints = await Checkpoints.of(leader.session, registration.name)
-                # The lag is measured beside the take-over too: with Kafka away there is no more.
-                await accompanied(
-                    self._term(registration, checkpoints),
-                    leader.keep(),
-                    self._lag.run(checkpoints.cursor),
-                )
+                self._lag.begin(partial(newest_cursor, relay=registration.name))
+                await accompanied(self._term(registration, checkpoints), leader.keep())
 
     async def _open_leader(self) -> Leader:
         try:
@@ -107,7 +108,7 @@ class Relay:
     async def _term(self, registration: Registration, checkpoints: Checkpoints) -> None:
         async with AsyncExitStack() as stack:
             term = await self._take_over(registration, checkpoints, stack)
-            stack.callback(self.metrics.leading.set, 0)
+            stack.callback(self._resign)
             self._lag.follow(term.published)
             self._retention.follow(term.published)
             await accompanied(term.run(), self._retention.run())
@@ -142,10 +143,14 @@ class Relay:
         self.health.stands_by()
         self._lag.forget()
 
+    def _resign(self) -> None:
+        """Leave the state of a leader with the term; a worker that stops says so until it ends."""
+        if not self.stop.is_set():
+            self.health.enter("starting")
+
     def _lead(self, start: Start) -> None:
         self._accept_topic = False  # said once, for the topic as it is now
         self.health.enter("leading")
-        self.metrics.leading.set(1)
         self.metrics.starts.labels(source=start.source).inc()
         say = log.warning if start.source == "checkpoint" else log.info
         say("relay.started", source=start.source, reason=start.reason, s0=str(start.cursor.s0))

@@ -1,6 +1,7 @@
 """Topics that change under a worker: deleted, made again, and written to by strangers."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -10,10 +11,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests import outbox, topics
+from tests.brokers import Broker
+from tests.line import Line
 from tests.postgres import until_published
 from tests.waiting import until
 from tests.worker import Worker
 
+EVENTS = 40
 PARTITIONS = 12  # as the worker makes the topic
 # A key of the test's in a partition where nothing was before, and one where something was.
 KEYS = ("key/1", "another/7")
@@ -191,3 +195,28 @@ async def test_relay_that_never_published_starts_without_a_warning(
             worker.start()
             started = await worker.wait_event("relay.started")
             assert (started["source"], started["level"]) == ("progress", "info")
+
+
+async def test_lag_grows_while_kafka_refuses_connections(
+    database: str, broker: Broker, connection: asyncpg.Connection
+) -> None:
+    """Terms end at once, the lag goes on; state, readiness and the gauge of the leader agree."""
+    topic = database.rpartition("/")[2]
+    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
+        kafka = f"127.0.0.1:{line.port}"
+        stack = contextlib.ExitStack()
+        worker = stack.enter_context(Worker(database, kafka, topic))
+        await worker.leading()
+    with stack:
+        await outbox.insert_events(connection, EVENTS)
+        await worker.wait_event("worker.failing")
+        seen = await worker.metric("outbox_lag_seconds")
+
+        async def grown() -> bool:
+            seconds = await worker.metric("outbox_lag_seconds")
+            return seconds > seen + 8 and await worker.metric("outbox_lag_events") == EVENTS
+
+        await until(grown)
+        page = await worker.get("/readyz")
+        assert (page.status_code, await worker.metric("outbox_leader")) == (503, 0)
+        assert page.json()["status"] != "leading"
