@@ -62,7 +62,7 @@ REQUEST_HEADERS: Final[dict[str, Schema]] = {
         "If-None-Match",
         "`*`: refused (412) if the document exists. Entity tags: refused if it is at one of them. "
         "If-Match counts first.",
-        {"type": "string", "example": "*"},
+        {"type": "string"},
     ),
     "RequestId": _request_header(
         "X-Request-ID",
