@@ -1,6 +1,6 @@
 """From the items in a body's `resources` to links of the document."""
 
-from service.core.changes import DocumentKey, Triple
+from service.core.changes import MAX_LINKS, DocumentKey, Triple
 from service.core.documents import Item as WantedLink
 from service.core.documents import LinkEdits
 from service.core.resources import type_of
@@ -43,6 +43,9 @@ def edits(key: DocumentKey, resources: messages.Edits) -> LinkEdits:
 
 def _wanted(key: DocumentKey, items: list[messages.Item], field: str) -> list[WantedLink]:
     """Return the links that the items name, each once."""
+    if len(items) > MAX_LINKS:
+        message = f"has {len(items)} items, and {MAX_LINKS} is the most: send them in several calls"
+        raise wrong_fields([FieldError(field, message)])
     wanted: dict[Triple, WantedLink] = {}
     errors = []
     for index, item in enumerate(items):

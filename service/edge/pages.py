@@ -18,6 +18,8 @@ from service.edge.messages import Pagination
 DEFAULT_LIMIT: Final = 25
 MAX_LIMIT: Final = 100
 MAX_PAGE: Final = 1_000_000_000
+MAX_OFFSET: Final = 100_000
+"""Items before a page that is named by its number: Postgres reads them all to leave them out."""
 
 
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -43,10 +45,14 @@ def window_of(query: PageQuery) -> Window:
     """Return the rows that the query asks for.
 
     Raises:
-        EdgeError: `validation_error`, the cursor is not one of ours.
+        EdgeError: `validation_error`, the page is too far on, or the cursor is not from a list.
     """
     if query.cursor is None:
-        return Window(query.limit, (query.page - 1) * query.limit, UUID(int=0))
+        offset = (query.page - 1) * query.limit
+        if offset > MAX_OFFSET:
+            words = f"begins after {offset} items, and {MAX_OFFSET} is the most: follow the Link headers"
+            raise invalid_field("page", words)
+        return Window(query.limit, offset, UUID(int=0))
     after = from_text(LINK_PREFIX, query.cursor)
     if after is None:
         raise invalid_field("cursor", "is not a cursor from a Link header")

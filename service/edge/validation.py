@@ -15,6 +15,8 @@ from service.edge.messages import PATTERN_WORDS
 from service.edge.problems import EdgeError, FieldError
 
 MAX_ERRORS: Final = 20
+MAX_SEARCHED: Final = 2_000
+"""Items of a list that are searched for what is wrong: a few milliseconds of the event loop's time."""
 MAX_PARAMETERS: Final = 50
 MAX_DEPTH: Final = 100
 """Levels of a JSON value that is stored as it is."""
@@ -168,7 +170,7 @@ def _wrong(value: Any, shape: Any, path: str, *, strict: bool) -> Iterator[Field
             yield from _wrong_in_object(value, inner, path, strict=strict)
         elif isinstance(value, list) and get_origin(inner) is list:
             before = 0
-            for index, item in enumerate(value):
+            for index, item in enumerate(value[:MAX_SEARCHED]):
                 for found in _wrong(item, get_args(inner)[0], f"{path}[{index}]", strict=strict):
                     before += 1
                     yield found

@@ -1,0 +1,67 @@
+"""The bounds in the README are those that the code keeps."""
+
+from pathlib import Path
+
+import pytest
+
+from service.core.changes import MAX_LINKS
+from service.described.words import API
+from service.documents.items import whole_set
+from service.edge import body, pages, validation
+from service.edge.problems import EdgeError
+from service.links.batch import MAX_OPERATIONS, BatchRequest
+from service.protocol import MAX_HEAD_BYTES
+from service.store.entities import CASCADE_CHUNK
+
+README = (Path(__file__).parents[3] / "README.md").read_text()
+
+ROWS = [
+    f"| active links of a document | {MAX_LINKS:,} |",
+    f"| items in `resources`, `set`, `add` or `remove` | {MAX_LINKS:,} |",
+    f"| operations in a batch | {MAX_OPERATIONS} |",
+    f"| body | {body.MAX_BYTES >> 20} MiB |",
+    f"| request line and headers | {MAX_HEAD_BYTES >> 10} KiB |",
+    f"| levels of `metadata` | {validation.MAX_DEPTH} |",
+    f"| parameters in a query | {validation.MAX_PARAMETERS} |",
+    f"| items on a page | {pages.MAX_LIMIT} |",
+    f"| items before a page that is named by its number | {pages.MAX_OFFSET:,} |",
+    f"| errors named in one answer | {validation.MAX_ERRORS} |",
+    f"unlinks {CASCADE_CHUNK} documents a transaction",
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_readme_names_the_bound(row: str) -> None:
+    """Each number in the table is the one in the code."""
+    assert row in README
+
+
+def test_description_of_the_api_names_the_bounds() -> None:
+    """The numbers that callers meet are in the OpenAPI document too."""
+    for bound in (MAX_LINKS, pages.MAX_OFFSET, MAX_OPERATIONS):
+        assert f"{bound:,}" in API
+
+
+def test_list_of_links_that_is_too_long() -> None:
+    """One item more than a document may have links is refused by the list's name and both numbers."""
+    items = [f"ship_{number}" for number in range(MAX_LINKS + 1)]
+    assert len(whole_set(("w", "d"), list(items[1:])).wanted) == MAX_LINKS
+    with pytest.raises(EdgeError, match=f"resources: has {MAX_LINKS + 1} items, and {MAX_LINKS}"):
+        whole_set(("w", "d"), list(items))
+
+
+@pytest.mark.parametrize("page", [pages.MAX_PAGE, pages.MAX_OFFSET // 100 + 2])
+def test_page_that_is_too_far_on(page: int) -> None:
+    """A page beyond the bound is refused with the number; the last one before it is a window."""
+    with pytest.raises(EdgeError, match=f"page: begins after .* {pages.MAX_OFFSET} is the most"):
+        pages.window_of(pages.PageQuery(page, 100))
+    assert pages.window_of(pages.PageQuery(pages.MAX_OFFSET // 100 + 1, 100)).offset == 100_000
+
+
+def test_search_for_errors_ends() -> None:
+    """Of a list too long to be searched, what is wrong near its end is still refused, as the list."""
+    valid = '{"op":"link","document_id":"d","resource_id":"ship_1"}'
+    operations = ",".join([*[valid] * (validation.MAX_SEARCHED + 1), "1"])
+    with pytest.raises(EdgeError) as refused:
+        validation.BodyReader(BatchRequest).decode(b'{"operations":[%b]}' % operations.encode())
+    assert [error.field for error in refused.value.errors] == ["operations"]
