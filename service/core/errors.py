@@ -33,6 +33,12 @@ class PreconditionFailed(Refusal):
     code = "precondition_failed"
 
 
+class TooLarge(Refusal):
+    """What the document would store is larger than it may be."""
+
+    code = "payload_too_large"
+
+
 class IdempotencyMismatch(Refusal):
     """The Idempotency-Key was used before, with another request."""
 

@@ -20,11 +20,16 @@ MAX_SEARCHED: Final = 2_000
 MAX_PARAMETERS: Final = 50
 MAX_DEPTH: Final = 100
 """Levels of a JSON value that is stored as it is."""
+MAX_CONTAINERS: Final = 10_000
+"""Objects and lists in a JSON value that is stored as it is: each costs far more than its bytes."""
 MAX_NAME: Final = 100
 """Characters of an unknown field's name that are repeated to the caller."""
 
 
 _expected = re.compile(r"Expected `([^`]+)`(?: of length (<=|>=) (\d+)|, got `([^`]+)`)\Z").match
+_has_nul = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
+"""In JSON: an escape is one after an even number of backslashes."""
+_place = re.compile(r" - at `\$\.(.*)`\Z").search
 _KINDS: Final = {
     "str": "text",
     "int": "a whole number",
@@ -52,13 +57,14 @@ class BodyReader:
         try:
             try:
                 return self._decode(body)
-            except msgspec.ValidationError:
+            except msgspec.ValidationError as error:
+                first = error
                 value = msgspec.json.decode(body)  # what is no JSON may be found out only now
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _unreadable("body", f"is not JSON: {error}") from None
         except RecursionError:
             raise _unreadable("body", "is nested too deeply") from None
-        raise _refusal(value, self.shape, strict=True)
+        raise _refusal(_shortened(value), self.shape, strict=True, first=first)
 
 
 class QueryReader:
@@ -76,8 +82,8 @@ class QueryReader:
         values = _parameters(query) if query else {}
         try:
             query_of_shape = msgspec.convert(values, self.shape, strict=False)
-        except msgspec.ValidationError:
-            raise _refusal(values, self.shape, strict=False) from None
+        except msgspec.ValidationError as error:
+            raise _refusal(values, self.shape, strict=False, first=error) from None
         # msgspec reads the text "null" as None, which says no more than an absent parameter.
         if nulls := [name for name in values if getattr(query_of_shape, name) is None]:
             raise wrong_fields([FieldError(name, "cannot be null: leave it out") for name in nulls])
@@ -125,15 +131,21 @@ def check_json(field: str, value: object) -> None:
         EdgeError: `validation_error`.
     """
     text = msgspec.json.encode(value)
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(value):
-        raise wrong_fields([FieldError(field, f"is nested more than {MAX_DEPTH} levels deep")])
-    if b"\\u0000" in text and _has_nul(value):
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        _check_containers(field, value)
+    if _has_nul(text):
         raise wrong_fields([FieldError(field, "must not contain NUL")])
 
 
-def _is_deep(value: object) -> bool:
+def _check_containers(field: str, value: object) -> None:
+    """See that objects and lists are neither nested too deeply nor too many."""
     level: list[Any] = [value]
+    count = 0
     for _ in range(MAX_DEPTH):
+        count += len(level)
+        if count > MAX_CONTAINERS:
+            message = f"has more than {MAX_CONTAINERS} objects and lists"
+            raise wrong_fields([FieldError(field, message)])
         level = [
             inner
             for outer in level
@@ -141,23 +153,41 @@ def _is_deep(value: object) -> bool:
             if isinstance(inner, dict | list)
         ]
         if not level:
-            return False
-    return True
+            return
+    raise wrong_fields([FieldError(field, f"is nested more than {MAX_DEPTH} levels deep")])
 
 
-def _has_nul(value: object) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(_has_nul(part) for pair in value.items() for part in pair)
-    return isinstance(value, list) and any(map(_has_nul, value))
+def _shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return the value with the beginnings of its lists: more is not searched for what is wrong."""
+    if isinstance(value, list):
+        return value[:MAX_SEARCHED]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: {
+            inner: part[:MAX_SEARCHED] if isinstance(part, list) else part
+            for inner, part in each.items()
+        }
+        if isinstance(each, dict)
+        else each[:MAX_SEARCHED]
+        if isinstance(each, list)
+        else each
+        for name, each in value.items()
+    }
 
 
-def _refusal(value: object, shape: type[Struct], *, strict: bool) -> EdgeError:
+def _refusal(
+    value: object, shape: type[Struct], *, strict: bool, first: msgspec.ValidationError
+) -> EdgeError:
     """Walk what was refused a second time, since msgspec stops at the first error."""
     if not isinstance(value, dict):
-        return _unreadable("body", next(_wrong(value, shape, "", strict=strict)).message)
-    return wrong_fields(list(islice(_wrong(value, shape, "", strict=strict), MAX_ERRORS)))
+        return _unreadable("body", _words(first, shape, shape))
+    found = list(islice(_wrong(value, shape, "", strict=strict), MAX_ERRORS))
+    if not found:  # it is further on in a list than is searched
+        place = _place(str(first))
+        name = "body" if place is None else place[1]
+        found = [FieldError(name, _plain(str(first).partition(" - at `$")[0]))]
+    return wrong_fields(found)
 
 
 def _wrong(value: Any, shape: Any, path: str, *, strict: bool) -> Iterator[FieldError]:  # noqa: ANN401 - any JSON, any type
@@ -170,7 +200,7 @@ def _wrong(value: Any, shape: Any, path: str, *, strict: bool) -> Iterator[Field
             yield from _wrong_in_object(value, inner, path, strict=strict)
         elif isinstance(value, list) and get_origin(inner) is list:
             before = 0
-            for index, item in enumerate(value[:MAX_SEARCHED]):
+            for index, item in enumerate(value):
                 for found in _wrong(item, get_args(inner)[0], f"{path}[{index}]", strict=strict):
                     before += 1
                     yield found

@@ -20,6 +20,7 @@ from service.core.documents import (
     same_fields,
     unlink_all,
 )
+from service.core.errors import TooLarge
 from service.core.ids import uuid7
 from service.core.requests import Reply
 from service.store.counts import LinkCounter
@@ -38,7 +39,13 @@ if TYPE_CHECKING:
 LOCK: Final = f"{READ} FOR NO KEY UPDATE"
 
 # Metadata as it would be stored: jsonb writes numbers out, sorts keys and drops a zero's sign.
-STORED_FORM: Final = "SELECT $1::jsonb"
+STORED_FORM: Final = """
+SELECT CASE WHEN octet_length(m::text) <= $2 THEN m END
+FROM (SELECT $1::jsonb AS m OFFSET 0) AS given
+"""
+
+MAX_METADATA_BYTES: Final = 2 << 20
+"""Of the stored form: `1e300` is five bytes in a body, and 301 in every answer."""
 
 MAKE: Final = """
 INSERT INTO documents (workspace_id, id)
@@ -216,7 +223,12 @@ async def _in_stored_form(connection: "Connection", request: DocumentRequest) ->
     """Return the request with its metadata as Postgres would store it, to be compared with the row's."""
     if not isinstance(request.fields.metadata, str):
         return request
-    metadata = await connection.fetchval(STORED_FORM, request.fields.metadata)
+    metadata = await connection.fetchval(STORED_FORM, request.fields.metadata, MAX_METADATA_BYTES)
+    if metadata is None:
+        raise TooLarge(
+            f"metadata takes more than {MAX_METADATA_BYTES} bytes with its numbers written out: "
+            "store less of it, or large numbers as text"
+        )
     return replace(request, fields=replace(request.fields, metadata=metadata))
 
 

@@ -11,6 +11,7 @@ from service.edge import body, pages, validation
 from service.edge.problems import EdgeError
 from service.links.batch import MAX_OPERATIONS, BatchRequest
 from service.protocol import MAX_HEAD_BYTES
+from service.store.documents import MAX_METADATA_BYTES
 from service.store.entities import CASCADE_CHUNK
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
@@ -22,6 +23,8 @@ ROWS = [
     f"| body | {body.MAX_BYTES >> 20} MiB |",
     f"| request line and headers | {MAX_HEAD_BYTES >> 10} KiB |",
     f"| levels of `metadata` | {validation.MAX_DEPTH} |",
+    f"| objects and lists in `metadata` | {validation.MAX_CONTAINERS:,} |",
+    f"| bytes of `metadata` with its numbers written out | {MAX_METADATA_BYTES >> 20} MiB |",
     f"| parameters in a query | {validation.MAX_PARAMETERS} |",
     f"| items on a page | {pages.MAX_LIMIT} |",
     f"| items before a page that is named by its number | {pages.MAX_OFFSET:,} |",
@@ -59,9 +62,30 @@ def test_page_that_is_too_far_on(page: int) -> None:
 
 
 def test_search_for_errors_ends() -> None:
-    """Of a list too long to be searched, what is wrong near its end is still refused, as the list."""
+    """What is wrong near the end of a list that is too long to be searched is refused all the same."""
     valid = '{"op":"link","document_id":"d","resource_id":"ship_1"}'
     operations = ",".join([*[valid] * (validation.MAX_SEARCHED + 1), "1"])
     with pytest.raises(EdgeError) as refused:
         validation.BodyReader(BatchRequest).decode(b'{"operations":[%b]}' % operations.encode())
-    assert [error.field for error in refused.value.errors] == ["operations"]
+    found = [error.field for error in refused.value.errors]
+    assert found in (["operations"], [f"operations[{validation.MAX_SEARCHED + 1}]"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[]] * validation.MAX_CONTAINERS, f"more than {validation.MAX_CONTAINERS} objects"),
+        ({"a": ["\0"]}, "must not contain NUL"),
+        ({"\\\0": 1}, "must not contain NUL"),
+    ],
+)
+def test_json_that_cannot_be_stored(value: object, message: str) -> None:
+    """Too many objects and lists, or a NUL anywhere, are refused by the field's name."""
+    with pytest.raises(EdgeError, match=f"metadata: .*{message}"):
+        validation.check_json("metadata", value)
+
+
+def test_json_that_can_be_stored() -> None:
+    """Brackets in text are no lists, and a backslash before u0000 is no NUL."""
+    validation.check_json("metadata", ["[" * 20_000, "\\u0000", {}])
+    validation.check_json("metadata", [[]] * (validation.MAX_CONTAINERS - 1))
