@@ -4,17 +4,22 @@ from typing import Final
 
 import asyncpg
 
-CONNECT_TIMEOUT_S = 10
+from outbox_worker.postgres_connection import ERRORS, Connection, Connector, EncodingError
+from outbox_worker.postgres_url import UrlError
+
+__all__ = ["ERRORS", "Connection"]
+
 DISCONNECT_TIMEOUT_S = 1
-# What a session can fail with. (asyncpg calls it a client error of its own when a connection
-# breaks while a cancelled statement is still being cleaned up.)
-ERRORS: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
+LOOK_TIMEOUT_S = 5
+# What a role or a database may have set otherwise, and the relay's protocol relies on.
+SETTINGS = {
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "lock_timeout": "0",
+    "statement_timeout": "0",  # each statement has the client's time-out
+    "synchronous_commit": "on",  # a checkpoint is durable when it is written
+}
 # How it shows that a prepared statement is another session's.
 MIXED_UP: Final = (
     asyncpg.DuplicatePreparedStatementError,
@@ -32,35 +37,21 @@ SELECT pg_backend_pid()
 """
 
 
-async def connect(
-    url: str, role: str, *, timeout_s: float | None, **settings: str
-) -> asyncpg.Connection:
-    """Return a session of its own, in READ COMMITTED; each statement has timeout_s, None: no end."""
-    connection = await _open(url, role, timeout_s)
+async def connect(url: str, role: str, *, timeout_s: float | None, **settings: str) -> Connection:
+    """Return a session of its own, on a primary; each statement has timeout_s, None: no end."""
     try:
-        await configure(connection, default_transaction_isolation="read committed", **settings)
+        connection = await Connector(url, f"outbox_worker {role}", timeout_s, Connection).connect()
+    except UrlError as error:
+        message = f"the database's URL cannot be used: {error}"
+        raise UnusableUrlError(message) from None
+    except EncodingError as error:
+        raise UnusableUrlError(str(error)) from None
+    try:
+        await configure(connection, **{**SETTINGS, **settings})
     except BaseException:
         connection.terminate()
         raise
     return connection
-
-
-async def _open(url: str, role: str, timeout_s: float | None) -> asyncpg.Connection:
-    try:
-        return await asyncpg.connect(
-            url,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=timeout_s,
-            server_settings={"application_name": f"outbox_worker {role}"},
-        )
-    except OSError:  # a certificate that is refused is a ValueError too
-        raise
-    except asyncpg.ClientConfigurationError as error:
-        message = f"the database's URL cannot be used: {str(error).splitlines()[0]}"
-        raise UnusableUrlError(message) from None
-    except (ValueError, IndexError):  # with a piece of the URL in their words
-        message = "the database's URL cannot be used: look at its hosts and ports"
-        raise UnusableUrlError(message) from None
 
 
 async def configure(connection: asyncpg.Connection, **settings: str) -> None:
@@ -70,7 +61,7 @@ async def configure(connection: asyncpg.Connection, **settings: str) -> None:
 
 async def pooled(connection: asyncpg.Connection, url: str) -> bool:
     """Whether a transaction pooler is in the way: it lends an idle session's backend to others."""
-    other = await connect(url, "look", timeout_s=CONNECT_TIMEOUT_S)
+    other = await connect(url, "look", timeout_s=LOOK_TIMEOUT_S)
     try:
         ours = await connection.fetchval(BACKEND)
         async with other.transaction():
@@ -80,6 +71,11 @@ async def pooled(connection: asyncpg.Connection, url: str) -> bool:
         return True
     finally:
         await disconnect(other)
+
+
+def is_read_only(connection: asyncpg.Connection) -> bool:
+    """Whether the server said with its last answer that its transactions are read-only by default."""
+    return getattr(connection.get_settings(), "default_transaction_read_only", "off") == "on"
 
 
 async def disconnect(connection: asyncpg.Connection) -> None:

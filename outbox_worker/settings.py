@@ -5,12 +5,12 @@ import re
 import ssl
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from aiokafka.conn import collect_hosts
 
 from outbox_worker import connections, tls
+from outbox_worker.postgres_url import UrlError, read_url
 
 PREFIX = "OUTBOX_"
 KAFKA_PREFIX = "KAFKA_"
@@ -19,10 +19,6 @@ KAFKA_PREFIX = "KAFKA_"
 SIMILAR = 0.85
 URLS = ("DATABASE_URL", "OUTBOX_SESSION_DATABASE_URL")
 BROKERS = "KAFKA_BOOTSTRAP_SERVERS"
-NO_URL = (
-    "not a URL like postgresql://user:password@host:5432/database; percent-encode what is special "
-    "in a password: / is %2F, # is %23, ? is %3F, @ is %40, : is %3A"
-)
 NO_BROKERS = "not a list like broker-1:9092,broker-2:9092"
 # Matches `name=value` of the variables that Kubernetes and Docker set for each other service. For a
 # service named `outbox-http` they set OUTBOX_HTTP_PORT=tcp://10.0.0.1:80, no port to listen on.
@@ -170,30 +166,19 @@ def _invalid(
             msgspec.convert(given[name], field.type, strict=False)
         except msgspec.ValidationError as error:
             problems.append(f"{name}: {_choices(field.type) or error}")
-        if name in URLS and not _names_postgres(given[name]):
-            problems.append(f"{name}: {NO_URL}")
+        if name in URLS:
+            problems += _url_problems(name, given[name])
         if name == BROKERS and not _names_brokers(given[name]):
             problems.append(f"{name}: {NO_BROKERS}")
     return problems
 
 
-def _names_postgres(url: str) -> bool:
-    """Whether it can be taken apart, and nothing of a password went into another part."""
+def _url_problems(name: str, url: str) -> list[str]:
     try:
-        parts = urlsplit(url)
-        *credentials, hosts = parts.netloc.split("@")
-        ports = [urlsplit(f"//{host}").port for host in hosts.split(",")]
-    except ValueError:
-        return False
-    cut_off = "#" in url or "@" in parts.path + parts.query
-    return (
-        parts.scheme in {"postgres", "postgresql"}
-        and bool(parts.netloc + parts.path.strip("/") + parts.query)
-        and len(credentials) <= 1
-        and not cut_off
-        and 0 not in ports
-        and (not hosts or all(hosts.split(",")))
-    )
+        read_url(url)
+    except UrlError as error:
+        return [f"{name}: {error}"]
+    return []
 
 
 def _names_brokers(text: str) -> bool:

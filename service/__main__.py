@@ -1,11 +1,12 @@
 """The command line: `python -m service serve | migrate | keys create|list|revoke`."""
 
 import asyncio
+import logging
 import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated, Final, NoReturn, TypeVar
 
@@ -17,7 +18,7 @@ from rich.table import Column, Table
 from service import logs, serving, terminal
 from service.core.errors import Unavailable
 from service.settings import RATE, Settings, SettingsError, is_rate, read_settings
-from service.store.database import Database
+from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unavailable
 from service.store.keys import (
     ID_LENGTH,
     create_key,
@@ -28,6 +29,8 @@ from service.store.keys import (
 )
 from service.store.migrations import SchemaError, check_version
 from service.store.migrations import migrate as migrate_schema
+from service.store.postgres_connection import EncodingError, TlsError
+from service.store.postgres_url import UrlError
 
 SCOPES: Final = ("read:documents", "write:documents")
 
@@ -37,12 +40,9 @@ KEY_ID_WIDTH: Final = len("key_") + ID_LENGTH
 ANY_WIDTH: Final = 10_000
 """Of what is read by a program, or through one: there is no edge at which to break a line."""
 
-NOT_READ_BY_ASYNCPG: Final = (
-    "a parameter after its `?`, or its host, is not as Postgres has them, such as an unknown sslmode; "
-    "percent-encode what is special in user and password"
-)
-
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     add_completion=False,
@@ -59,7 +59,10 @@ def serve() -> None:
     """Serve the API until told to stop; settings come from the environment."""
     with _one_clear_line():
         settings = read_settings(os.environ)
-        asyncio.run(_connected(settings, _nothing))  # in workers it would be a traceback of each
+        logs.set_up(settings.links_log_level)
+        asyncio.run(
+            _connected(settings, _warn_of_a_pooler)
+        )  # in workers it would be a traceback of each
         serving.serve(settings)
 
 
@@ -156,13 +159,20 @@ def _run(work: Callable[[Database], Awaitable[T]], *, migrated: bool = True) -> 
 
 async def _connected(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
     async with Database(settings.database_url, pool_size=1) as database:
-        if not await database.can_read_url():
-            raise SettingsError(f"DATABASE_URL: {NOT_READ_BY_ASYNCPG}")
+        try:
+            await database.try_to_connect()
+        except (UrlError, TlsError) as error:
+            raise SettingsError(f"DATABASE_URL: {error}") from None
+        except EncodingError as error:
+            raise SchemaError(str(error)) from None
         return await work(database)
 
 
-async def _nothing(_: Database) -> None:
-    """Do no work: `serve` only wants to know that the URL can be read."""
+async def _warn_of_a_pooler(database: Database) -> None:
+    """Say at the start of `serve` why it will not be ready; a pooler may be replaced meanwhile."""
+    with suppress(Unavailable), unavailable():
+        if not await database.keeps_statements():
+            log.error("database.statements_lost", extra={"detail": USE_A_POOLER_THAT_KEEPS_THEM})
 
 
 @contextmanager

@@ -4,19 +4,15 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import limits
 import msgspec
 from msgspec import Meta, Struct
 
-PREFIX: Final = "LINKS_"
+from service.store.postgres_url import UrlError, read_url
 
-NO_POSTGRES_URL: Final = (
-    "not a URL like postgresql://user:password@host:5432/database; "
-    "percent-encode what is special in user and password, as %2F for a slash"
-)
-"""The value itself is never shown: a password may be in it."""
+PREFIX: Final = "LINKS_"
 
 MOST: Final = 10**15 - 1
 """The largest integer of a structured field (RFC 9651, section 3.3.1), as in `RateLimit-Policy`."""
@@ -110,30 +106,11 @@ def _problems(field: msgspec.structs.FieldInfo, value: str | None) -> Iterator[s
         yield f"{name}: not a list like https://app.example.com,https://example.com:8443, nor `*`"
     if name == "LINKS_RATE_LIMIT_STORAGE" and value != "memory" and not _names_redis(value):
         yield f"{name}: neither `memory` nor a URL like redis://user:password@host:6379/0"
-    if name == "DATABASE_URL" and not _names_postgres(value):
-        yield f"{name}: {NO_POSTGRES_URL}"
-
-
-def _names_postgres(url: str) -> bool:
-    """Whether it can be read, as far as that is seen without asyncpg.
-
-    A password with an unescaped `/`, `?` or `#` ends the host's part too early: what comes before it
-    is taken for a port then, and what comes after it has the `@`.
-    """
-    try:
-        parts = urlsplit(url)
-        user, _, hosts = parts.netloc.rpartition("@")
-        for host in hosts.split(","):
-            _ = urlsplit(f"//{host}").port  # raises, if it is no number
-        parse_qsl(parts.query, strict_parsing=bool(parts.query))
-    except ValueError:
-        return False
-    return (
-        parts.scheme in {"postgresql", "postgres"}
-        and "@" not in user
-        and "@" not in parts.path
-        and not parts.fragment
-    )
+    if name == "DATABASE_URL":
+        try:
+            read_url(value)
+        except UrlError as error:
+            yield f"{name}: {error}"
 
 
 def is_rate(text: str) -> bool:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 import asyncpg
 
 from service.core.errors import Unavailable
+from service.store import postgres_connection
+from service.store.postgres_connection import Connector, EncodingError, TlsError
+from service.store.postgres_url import UrlError
 
 if TYPE_CHECKING:
     Connection = (
@@ -15,8 +18,10 @@ if TYPE_CHECKING:
     )
     Pool = asyncpg.Pool[asyncpg.Record]
 
-CONNECT_TIMEOUT_S: Final = 2.0
+APPLICATION: Final = "document-links"
 COMMAND_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 2.0
+"""For idle connections to end; those that a network forgot do not."""
 ACQUIRE_TIMEOUT_S: Final = 5.0
 ROLLBACK_TIMEOUT_S: Final = 1.0
 """A caller waits for it, and to drop the connection does as well."""
@@ -53,6 +58,19 @@ REFUSAL_ERRORS: Final = (
     asyncpg.UndefinedFunctionError,
 )
 """Postgres answers, but cannot do it now; nothing was written."""
+
+STATEMENTS_LOST: Final = (
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.ProtocolViolationError,
+)
+"""A prepared statement is not there, or is another session's: a pooler lent out another connection."""
+
+USE_A_POOLER_THAT_KEEPS_THEM: Final = (
+    "the pooler before the database does not keep prepared statements; nothing was written: use PgBouncer "
+    "1.21 or later with max_prepared_statements, pool_mode=session, or the server's own address"
+)
+BACKEND: Final = "SELECT pg_backend_pid()"
 
 INDEXES_ONLY: Final = """
 SET LOCAL enable_seqscan = off;
@@ -93,7 +111,7 @@ class Server(NamedTuple):
     timeline: str | None = None
 
 
-class Session(asyncpg.Connection):
+class Session(postgres_connection.Connection):
     """A connection that remembers which server it reached."""
 
     server: Server | None = None
@@ -118,17 +136,14 @@ class Database:
     """A pool that connects when it is first needed, so that the service can start before Postgres."""
 
     def __init__(self, dsn: str, *, pool_size: int) -> None:
-        self.dsn = dsn
+        self._connector = Connector(dsn, APPLICATION, COMMAND_TIMEOUT_S, Session)
+        self._statements_kept = False
         self._pool: Pool = asyncpg.create_pool(
-            dsn,
+            connect=self._connect_for_pool,
             min_size=0,
             max_size=pool_size,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=COMMAND_TIMEOUT_S,
             reset=_nothing_to_reset,
-            init=_identify,
             connection_class=Session,
-            server_settings={"application_name": "document-links"},
         )
 
     async def __aenter__(self) -> Self:
@@ -137,7 +152,7 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            await asyncio.wait_for(self._pool.close(), COMMAND_TIMEOUT_S)
+            await asyncio.wait_for(self._pool.close(), CLOSE_TIMEOUT_S)
         except TimeoutError:
             self._pool.terminate()
 
@@ -147,29 +162,62 @@ class Database:
         Raises:
             CONNECTION_ERRORS, REFUSAL_ERRORS: as the name says.
         """
-        connection = await asyncpg.connect(
-            self.dsn,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=COMMAND_TIMEOUT_S,
-            connection_class=Session,
-            server_settings={"application_name": "document-links"},
-        )
+        connection = await self._connector.connect()
         try:
-            await asyncio.wait_for(_identify(connection), CONNECT_TIMEOUT_S)
+            await _identify(connection)
         except BaseException:
             connection.terminate()
             raise
         return connection
 
-    async def can_read_url(self) -> bool:
-        """Whether asyncpg makes sense of the URL; whether anybody answers there is another matter."""
+    async def _connect_for_pool(self, *_: object, **__: object) -> Session:
+        return await self.connect()
+
+    async def refreshed(self, connection: Session | None) -> Session:
+        """Return the connection if it can still be used, else a new one; for those who keep one."""
+        if connection is not None:
+            if is_in_transaction(connection) or await connection.is_usable():
+                return connection
+            terminate(connection)
+            await self._pool.expire_connections()
+        return await self.connect()
+
+    async def try_to_connect(self) -> None:
+        """Find out what no waiting mends; whether anybody answers is another matter.
+
+        Raises:
+            UrlError, TlsError, EncodingError: as the name says.
+        """
         try:
             connection = await self.connect()
-        except ValueError:  # asyncpg's ClientConfigurationError is one too
-            return False
+        except (UrlError, TlsError, EncodingError):
+            raise
         except (*CONNECTION_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return True
+            return
         connection.terminate()
+
+    async def keeps_statements(self) -> bool:
+        """Return whether a session's prepared statements stay its own; asks until they once were.
+
+        Two sessions take turns, so that a transaction pooler has to lend each another connection.
+        """
+        if self._statements_kept:
+            return True
+        sessions: list[Session] = []
+        try:
+            sessions += [await self.connect()]
+            sessions += [await self.connect()]
+            one, other = sessions
+            await one.fetchval(BACKEND)
+            async with other.transaction():
+                await other.fetchval(BACKEND)
+                await one.fetchval(BACKEND)
+        except STATEMENTS_LOST:
+            return False
+        finally:
+            for session in sessions:
+                session.terminate()
+        self._statements_kept = True
         return True
 
     @asynccontextmanager
@@ -180,13 +228,33 @@ class Database:
             Unavailable: the database is away, here or while the connection is in use.
         """
         with unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-                try:
-                    with noticing_loss(connection):
-                        yield connection
-                except (TimeoutError, asyncio.CancelledError):
-                    terminate(connection)  # to end what is going on there politely might wait again
-                    raise
+            connection = await self._acquire_usable()
+            try:
+                with noticing_loss(connection):
+                    yield connection
+            except (TimeoutError, asyncio.CancelledError, asyncpg.ReadOnlySQLTransactionError):
+                terminate(connection)  # to end what is going on there politely might wait again
+                raise
+            except STATEMENTS_LOST:
+                self._statements_kept = False
+                raise
+            finally:
+                await self._pool.release(connection)
+
+    async def _acquire_usable(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+        """Take a connection that answers; one that does not makes the pool renew all of them."""
+        while True:
+            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            try:
+                if await cast("Session", connection).is_usable():
+                    return connection
+            except BaseException:
+                terminate(connection)
+                await self._pool.release(connection)
+                raise
+            terminate(connection)
+            await self._pool.release(connection)
+            await self._pool.expire_connections()
 
     @asynccontextmanager
     async def reading(self) -> "AsyncIterator[Connection]":
@@ -255,6 +323,10 @@ class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
             raise Unavailable(
                 "somebody else is writing to it for too long; nothing was written"
             ) from error
+        if isinstance(error, STATEMENTS_LOST):
+            raise Unavailable(USE_A_POOLER_THAT_KEEPS_THEM) from error
+        if isinstance(error, (UrlError, EncodingError)):
+            raise Unavailable(f"the database cannot be used: {error}") from error
         if isinstance(error, (*CONNECTION_ERRORS, *RETRY_ERRORS, *REFUSAL_ERRORS)):
             raise Unavailable("the database is not available; nothing was written") from error
 

@@ -15,13 +15,18 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-import asyncpg
-
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
 from service.store.counts import LinkCounter
-from service.store.database import Database, is_in_transaction, roll_back, terminate, unavailable
+from service.store.database import (
+    Database,
+    Session,
+    is_in_transaction,
+    roll_back,
+    terminate,
+    unavailable,
+)
 from service.store.execute import Member, execute, settle
 from service.store.notify import Notifier
 from service.store.transaction import AND_BEGIN, BEGIN, NotCommitted, transact, transact_alone
@@ -64,7 +69,7 @@ class GroupWriter:
         self._queue: deque[Member] = deque()
         self._arrival = asyncio.Event()
         self._stopping = False
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._connection: Session | None = None
         self._durable: list[Member] = []
         self._in_flight: list[Member] = []
         self._alone: set[asyncio.Task[None]] = set()
@@ -189,8 +194,7 @@ class GroupWriter:
         return group
 
     async def _write_together(self, members: Sequence[Member]) -> None:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._database.connect()
+        self._connection = await self._database.refreshed(self._connection)
         step = partial(
             execute,
             members=members,

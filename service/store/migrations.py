@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from service.store.database import Database
+from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unavailable
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -87,6 +87,9 @@ async def check_schema(database: Database) -> None:
         SchemaError: it has not.
         Unavailable: it is away.
     """
+    with unavailable():
+        if not await database.keeps_statements():
+            raise SchemaError(USE_A_POOLER_THAT_KEEPS_THEM)
     async with database.acquire() as connection:
         await check_version(connection)
         if await connection.fetchval("SHOW transaction_read_only") == "on":

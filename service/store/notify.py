@@ -8,13 +8,10 @@ import asyncio
 import logging
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from service.logs import LastingProblem
-from service.store.database import Database, noticing_loss, unavailable
-
-if TYPE_CHECKING:
-    import asyncpg
+from service.store.database import Database, Session, noticing_loss, unavailable
 
 NOTIFY: Final = "NOTIFY outbox"
 INTERVAL_S: Final = 0.010
@@ -27,7 +24,7 @@ class Notifier:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._connection: Session | None = None
         self._wanted = False
         self._task: asyncio.Task[None] | None = None
         self._problem = LastingProblem(log, "notify.failed", "notify.recovered")
@@ -69,7 +66,6 @@ class Notifier:
             self._connection = None
 
     async def _send(self) -> None:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._database.connect()
+        self._connection = await self._database.refreshed(self._connection)
         with noticing_loss(self._connection):
             await self._connection.execute(NOTIFY)

@@ -12,6 +12,8 @@ from service.store.database import (
     INDEXES_ONLY,
     REFUSAL_ERRORS,
     RETRY_ERRORS,
+    STATEMENTS_LOST,
+    USE_A_POOLER_THAT_KEEPS_THEM,
     Database,
     Server,
     noticing_loss,
@@ -116,6 +118,9 @@ async def _run(connection: "Connection", step: Step[T], begin: str) -> tuple[T, 
     except CONNECTION_ERRORS as error:
         terminate(connection)
         raise NotCommitted from error
+    except (asyncpg.ReadOnlySQLTransactionError, *STATEMENTS_LOST) as error:
+        terminate(connection)  # a new connection may reach the primary
+        raise NotCommitted from error
     except RETRY_ERRORS as error:
         await roll_back(connection)
         raise NotCommitted from error
@@ -149,6 +154,10 @@ async def _transact_alone(database: Database, step: Step[T]) -> T:
                 return await transact(database, connection, step, begin=BEGIN_PATIENT)
         except (NotCommitted, Appeared) as error:
             last = error
+    if last is not None and isinstance(last.__cause__, asyncpg.ReadOnlySQLTransactionError):
+        raise Unavailable("the database is read-only; nothing was written") from last.__cause__
+    if last is not None and isinstance(last.__cause__, STATEMENTS_LOST):
+        raise Unavailable(USE_A_POOLER_THAT_KEEPS_THEM) from last.__cause__
     raise Unavailable("the database was interrupted again and again; nothing was written") from last
 
 
