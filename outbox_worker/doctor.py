@@ -166,14 +166,15 @@ async def _clock(connection: asyncpg.Connection) -> Check:
 
 
 async def _relay(connection: asyncpg.Connection) -> Check:
-    registration = await registered(connection)
+    registration, place = await registered(connection), await read_place(connection)
+    undetected = "".join(f"; not detected here: {what}" for what in place.undetected())
     if registration is None:
-        return Check("relay", passed=True, found="never started")
+        return Check("relay", passed=True, found=f"never started{undetected}")
     try:
-        registration.check(await read_place(connection))
+        registration.check(place)
     except RefusedError as error:
         return Check("relay", passed=False, found=str(error), mend="python -m outbox_worker rebase")
-    return Check("relay", passed=True, found=registration.name)
+    return Check("relay", passed=True, found=f"{registration.name}{undetected}")
 
 
 async def _ring(connection: asyncpg.Connection, settings: Settings) -> Check:

@@ -14,7 +14,7 @@ import asyncpg
 
 from outbox_worker.backoff import pause
 from outbox_worker.logs import Log
-from outbox_worker.sessions import ERRORS, connect, disconnect
+from outbox_worker.sessions import ERRORS, connect, disconnect, is_read_only
 
 log = Log("leader")
 
@@ -26,6 +26,8 @@ STANDBY_POLL_S = 0.5
 TRY_LOCK = """
 SELECT pg_try_advisory_lock(hashtextextended($1, 0))
 """
+
+READ_ONLY = "the server became read-only; a new session may reach the primary"
 
 SIGN_OF_LIFE = """
 SELECT 1
@@ -99,6 +101,8 @@ class Leader:
             try:
                 async with self.session() as connection:
                     await connection.execute(SIGN_OF_LIFE)
+                    if is_read_only(connection):  # an open session on a server that was replaced
+                        raise LeadershipLostError(READ_ONLY)
             except ERRORS as error:
                 raise LeadershipLostError from error
 

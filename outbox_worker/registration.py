@@ -11,12 +11,35 @@ KNOWN_SCHEMA_VERSION = 1
 POOLED = "a transaction pooler is in the way"
 POOLED_MEND = "set OUTBOX_SESSION_DATABASE_URL to the server itself"
 
-IDENTITY = """
-SELECT
-    (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
-    (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database_oid,
-    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline
+DATABASE_OID = """
+SELECT oid::bigint
+FROM pg_database
+WHERE datname = current_database()
 """
+
+SYSTEM_IDENTIFIER = """
+SELECT system_identifier::text
+FROM pg_control_system()
+"""
+
+# The timeline that WAL is written on; the last checkpoint's may still be the one before a failover.
+TIMELINE = """
+SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+"""
+
+LAST_CHECKPOINTS_TIMELINE = """
+SELECT upper(lpad(to_hex(timeline_id), 8, '0'))
+FROM pg_control_checkpoint()
+"""
+
+# What a managed Postgres says of a function that it lacks, has not implemented or does not permit.
+NOT_OFFERED = (
+    asyncpg.UndefinedFunctionError,
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.InsufficientPrivilegeError,
+)
+UNREADABLE = "unreadable"
 
 SCHEMA_VERSION = """
 SELECT max(version)
@@ -46,6 +69,13 @@ class Place(msgspec.Struct, frozen=True):
     system_identifier: str
     database_oid: int
     timeline: str
+
+    def undetected(self) -> list[str]:
+        """Return what is not detected because the server does not tell where the data lives."""
+        return [
+            *(["a copy of this database"] if self.system_identifier == UNREADABLE else []),
+            *(["a failover that lost commits"] if self.timeline == UNREADABLE else []),
+        ]
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -107,7 +137,18 @@ async def register(connection: asyncpg.Connection, place: Place, partitions: int
 
 
 async def read_place(connection: asyncpg.Connection) -> Place:
-    """Return where this database lives; asyncpg.PostgresError on a standby."""
-    row = await connection.fetchrow(IDENTITY)
-    assert row is not None  # noqa: S101 - a SELECT without FROM returns its row
-    return Place(row["system_identifier"], row["database_oid"], row["timeline"])
+    """Return where this database lives; what a managed Postgres does not tell is `unreadable`."""
+    return Place(
+        await _first_offered(connection, SYSTEM_IDENTIFIER),
+        await connection.fetchval(DATABASE_OID),
+        await _first_offered(connection, TIMELINE, LAST_CHECKPOINTS_TIMELINE),
+    )
+
+
+async def _first_offered(connection: asyncpg.Connection, *queries: str) -> str:
+    for query in queries:
+        try:
+            return str(await connection.fetchval(query))
+        except NOT_OFFERED:
+            continue
+    return UNREADABLE

@@ -29,6 +29,8 @@ async def identify(session: Session, settings: Settings) -> Registration:
         await check_session(connection, settings.session_database_url)
         await check_schema(connection)
         place = await read_place(connection)
+        if place.undetected():
+            log.warning("relay.place_unreadable", undetected=place.undetected())
         registration = await registered(connection)
     if registration is None:
         async with topics.administration(settings.kafka_client()) as admin:

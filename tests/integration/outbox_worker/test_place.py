@@ -1,0 +1,40 @@
+"""Where a database lives, as far as a managed Postgres tells."""
+
+from uuid import uuid4
+
+import pytest
+
+from outbox_worker.registration import UNREADABLE, read_place
+from outbox_worker.sessions import connect, disconnect
+from tests.parts import execute
+
+CURRENT = "pg_current_wal_lsn()"
+CONTROLS = ("pg_control_system()", "pg_control_checkpoint()")
+
+
+@pytest.mark.parametrize(
+    ("revoked", "undetected"),
+    [
+        ((CURRENT,), 0),
+        (CONTROLS, 1),
+        ((CURRENT, *CONTROLS), 2),
+    ],
+)
+async def test_what_is_not_permitted_is_unreadable(
+    database: str, revoked: tuple[str, ...], undetected: int
+) -> None:
+    """Without the right to a function the place is read another way, or said to be unreadable."""
+    role = f"role_{uuid4().hex}"
+    rights = [f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC" for function in revoked]
+    await execute(database, f"CREATE ROLE {role} LOGIN", *rights)
+    as_role = await connect(database.replace("postgres@", f"{role}@"), "test", timeout_s=5)
+    as_owner = await connect(database, "test", timeout_s=5)
+    try:
+        place, truth = await read_place(as_role), await read_place(as_owner)
+    finally:
+        await disconnect(as_role)
+        await disconnect(as_owner)
+        await execute(database, f"DROP ROLE {role}")
+    assert len(place.undetected()) == undetected
+    assert truth.undetected() == []
+    assert place.timeline in {truth.timeline, UNREADABLE}
