@@ -128,6 +128,7 @@ async def standby_hangs(stage: Stage) -> None:
     """Let the synchronous standby hang: no commit ends meanwhile."""
     standby = await _synchronous(stage)
     _signal(standby, signal.SIGSTOP)
+    await until(lambda: _waits_for_a_standby(stage))
     await last(FAULT_S)
     _signal(standby, signal.SIGCONT)
     await parts.execute(
@@ -135,11 +136,20 @@ async def standby_hangs(stage: Stage) -> None:
     )
 
 
+async def _waits_for_a_standby(stage: Stage) -> bool:
+    connection = await asyncpg.connect(stage.dsn)
+    waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
+    found: bool = await connection.fetchval(waits)
+    await connection.close()
+    return found
+
+
 def _signal(server: PostgresServer, number: signal.Signals) -> None:
-    """Send a signal to all processes of a server."""
+    """Send a signal to all processes of a server: each is the leader of a group of its own."""
     lines = (server.data_dir / "postmaster.pid").read_text().splitlines()
-    with suppress(ProcessLookupError):
-        os.killpg(os.getpgid(int(lines[0])), number)
+    for pid in (int(lines[0]), *_children(int(lines[0]))):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 async def failover(stage: Stage) -> None:
