@@ -49,13 +49,18 @@ class FencedError(Exception):
     """Another relay has taken over: this one must stop, whatever its lock says."""
 
 
-class TransactionExpiredError(KafkaError):  # type: ignore[misc] # aiokafka has no types
+class TooSlowError(KafkaError):  # type: ignore[misc] # aiokafka has no types
+    """A page was not published within PUBLISH_TIMEOUT_S."""
+
+
+class TransactionExpiredError(TooSlowError):
     """The broker aborted the transaction, because it lasted longer than its time-out."""
 
 
+SMALLER = "it is tried again with half the events"
 EXPIRED = (
-    f"a transaction was aborted by the broker because it took longer than {TRANSACTION_TIMEOUT_S:.0f}"
-    " s; it is tried again with half the events"
+    "the broker aborted a transaction because it took longer than "
+    f"{TRANSACTION_TIMEOUT_S:.0f} s; {SMALLER}"
 )
 
 
@@ -120,6 +125,9 @@ class Publisher:
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                 offsets = await publish(rounds, progress)
+        except TimeoutError as error:
+            message = f"a page was not published within {PUBLISH_TIMEOUT_S} s; {SMALLER}"
+            raise TooSlowError(message) from error
         except ProducerFenced as error:
             if self._transactional and time.monotonic() - began >= TRANSACTION_TIMEOUT_S:
                 raise TransactionExpiredError(EXPIRED) from error

@@ -26,7 +26,15 @@ from outbox_worker.ledger import Checkpoints, Ledger, newest_cursor
 from outbox_worker.logs import Log, Told
 from outbox_worker.metrics import Metrics
 from outbox_worker.progress import Start
-from outbox_worker.publisher import BATCH_BYTES, LEAST_BATCH_BYTES, FencedError, Publisher, Round
+from outbox_worker.publisher import (
+    BATCH_BYTES,
+    LEAST_BATCH_BYTES,
+    PUBLISH_TIMEOUT_S,
+    FencedError,
+    Publisher,
+    Round,
+    TooSlowError,
+)
 from outbox_worker.registration import Registration
 from outbox_worker.retention import Retention
 from outbox_worker.settings import Settings
@@ -37,6 +45,8 @@ from outbox_worker.window import Cursor, Page, Window
 log = Log("relay")
 
 CHECKPOINT_EVERY_S = 10
+# A page of twice the events then still has half of the time that a publish may take.
+GROW_BELOW_S = PUBLISH_TIMEOUT_S / 4
 # What time or an operator mends while we keep trying: all that Postgres, Kafka and the network say.
 TRANSIENT = (
     *sessions.ERRORS,
@@ -67,6 +77,7 @@ class Relay:
         metrics.leading.set_function(lambda: float(health.state == "leading"))
         self._accept_topic = accept_topic
         self._batch_bytes = BATCH_BYTES
+        self._page_events = settings.batch_size
         self._told = Told()
         self._retention = Retention(settings, stop, metrics)
         self._lag = Lag(settings.session_database_url, stop, metrics)
@@ -132,7 +143,7 @@ class Relay:
         await ledger.checkpoint()
         # From here on a progress topic without a record is one that was lost.
         await publisher.publish([], msgspec.json.encode(ledger.record(Page((), ledger.cursor))))
-        window = await Window.open(settings.session_database_url, settings.batch_size)
+        window = await Window.open(settings.session_database_url, self._page_events)
         stack.push_async_callback(window.close)
         wakeup = await Wakeup.open(settings.session_database_url)
         stack.push_async_callback(wakeup.close)
@@ -155,6 +166,11 @@ class Relay:
         say = log.warning if start.source == "checkpoint" else log.info
         say("relay.started", source=start.source, reason=start.reason, s0=str(start.cursor.s0))
 
+    def larger_page(self) -> int:
+        """Return how many events the next page may have after one that went fast: twice as many."""
+        self._page_events = min(2 * self._page_events, self.settings.batch_size)
+        return self._page_events
+
     def _note(self, error: Exception) -> None:
         """Say what ended a term, and draw the lesson where there is one."""
         self.metrics.errors.labels(kind=type(error).__name__).inc()
@@ -162,6 +178,8 @@ class Relay:
             self.metrics.fenced.inc()
         if isinstance(error, MessageSizeTooLargeError):
             self._batch_bytes = max(self._batch_bytes // 2, LEAST_BATCH_BYTES)
+        if isinstance(error, TooSlowError):
+            self._page_events = max(self._page_events // 2, 1)
         self.health.failing(type(error).__name__, detail=str(error), during=_during(error))
 
 
@@ -225,7 +243,10 @@ class Term:
             record = msgspec.json.encode(self._ledger.record(page))
             offsets = await self._publisher.publish(rounds, record)
             self._ledger.published(page, offsets)
-            self._count(len(page.rows), time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._count(len(page.rows), seconds)
+            if seconds < GROW_BELOW_S:
+                self._window.batch_size = self._relay.larger_page()
         else:
             self._ledger.passed(page)
         self._relay.health.progressed()

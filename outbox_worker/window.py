@@ -184,7 +184,7 @@ class Window:
 
     def __init__(self, connection: asyncpg.Connection, batch_size: int) -> None:
         self._connection = connection
-        self._batch_size = batch_size
+        self.batch_size = batch_size  # may be changed between two pages
 
     @classmethod
     async def open(cls, url: str, batch_size: int) -> Self:
@@ -203,13 +203,12 @@ class Window:
         return await self._page(cursor)
 
     async def _following(self, s0: Snapshot) -> Page:
-        first, *rows = await self._connection.fetch(
-            FOLLOWING, s0.in_progress, s0.xmax, self._batch_size + 1
-        )
+        limit = self.batch_size
+        first, *rows = await self._connection.fetch(FOLLOWING, s0.in_progress, s0.xmax, limit + 1)
         if not rows:
             return Page((), Cursor(s0))
         s1 = Snapshot.parse(first["key"])
-        if len(rows) > self._batch_size:
+        if len(rows) > limit:
             return await self._backlog(s0, s1)
         newest = max(rows, key=itemgetter("xid"))
         anchor = Anchor.of(newest) if newest["xid"] >= s0.xmax else None
@@ -227,10 +226,9 @@ class Window:
 
     async def _page(self, cursor: Cursor) -> Page:
         s0, s1, after = cursor
-        rows = await self._connection.fetch(
-            PAGE, s0.in_progress, s0.xmax, s1, *after, self._batch_size
-        )
-        return Page(rows, after_page(cursor, [row["position"] for row in rows], self._batch_size))
+        limit = self.batch_size
+        rows = await self._connection.fetch(PAGE, s0.in_progress, s0.xmax, s1, *after, limit)
+        return Page(rows, after_page(cursor, [row["position"] for row in rows], limit))
 
 
 def window_end(s0: Snapshot, s1: Snapshot, greatest_xid: int | None) -> Snapshot:
