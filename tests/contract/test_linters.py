@@ -31,9 +31,9 @@ async def test_spectral_has_nothing_to_say(name: str, tmp_path: Path) -> None:
 
 
 async def test_asyncapi_s_own_parser_reads_the_document() -> None:
-    """It finds four messages, one for each event type, and nothing to remark."""
+    """It finds the messages of four events and of a snapshot's two ends, and nothing to remark."""
     output = run("node", "asyncapi.js", stdin=(await made_now())["asyncapi.json"])
-    assert output.strip() == "4 messages"
+    assert output.strip() == "6 messages"
 
 
 def test_files_of_the_page_are_those_of_their_package() -> None:
