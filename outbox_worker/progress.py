@@ -140,8 +140,7 @@ def decide_start(
         best = ours if ours is not None and ours.events == record.events else record
         return _start(best, "progress", "trusted", latest)
     if ours is not None:
-        source: Source = "checkpoint" if record or ours.events or not read_to_end else "beginning"
-        return _start(ours, source, reason or "", latest)
+        return _start(ours, "checkpoint", reason or "", latest)
     if record is not None and record.in_database_of(place):  # back to before the first checkpoint
         return Start(
             BEGINNING, "checkpoint", reason or "", latest.offsets, topic_id=latest.topic_id

@@ -27,6 +27,7 @@ STANDBY: Final = "standby"
 LOCKED: Final = "locked"
 FENCED: Final = "fenced"
 STARTED: Final = "started"
+CHECKED: Final = "checked"
 LEADING: Final = "leading"
 PUBLISHING: Final = "publishing"
 

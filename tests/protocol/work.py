@@ -6,6 +6,7 @@ from outbox_worker.registration import RefusedError
 from outbox_worker.window import BEGINNING
 from tests.protocol.postgres import Event
 from tests.protocol.relay import (
+    CHECKED,
     FENCED,
     LEADING,
     LOCKED,
@@ -33,6 +34,8 @@ def worker_steps(world: World, number: int, settings: Settings) -> Iterator[Step
     unchecked = worker.state == STARTED or (worker.state == LEADING and worker.unchecked)
     if unchecked and world.holder == number:
         yield "writes a checkpoint", _checkpoint(world, number)
+    if worker.state == CHECKED:
+        yield _announce(world, number)
     if worker.state == LEADING:
         yield from _read(world, number, settings)
     if worker.state == PUBLISHING:
@@ -69,7 +72,8 @@ def _find_start(world: World, number: int, settings: Settings) -> Step:
     except RefusedError as error:
         raise ViolationError(str(error)) from None
     from_checkpoint = start.source == "checkpoint"
-    if from_checkpoint and not world.distrusted and "at-least-once" not in settings.deliveries:
+    expected = world.distrusted or "at-least-once" in settings.deliveries
+    if from_checkpoint and not expected and world.kafka.published:
         message = f"a start from the checkpoint without a reason: {start.reason}"
         raise ViolationError(message)
     worker = Worker(
@@ -89,9 +93,21 @@ def _checkpoint(world: World, number: int) -> World:
     goes_back = world.faults.restores + world.faults.failovers or world.distrusted
     token = world.token + 1 if goes_back else world.token
     record = Record(worker.cursor, token, worker.events, worker.timeline, worker.anchor)
-    worker = worker._replace(state=LEADING, token=token, unchecked=False)
+    state = CHECKED if worker.state == STARTED else LEADING
+    worker = worker._replace(state=state, token=token, unchecked=False)
     postgres = world.postgres.write_checkpoint(record, token)
     return with_worker(world, number, worker)._replace(postgres=postgres, token=token)
+
+
+def _announce(world: World, number: int) -> Step:
+    """Commit a record without events, so that a topic without a record is one that was lost."""
+    worker = world.workers[number]
+    if worker.fenced:
+        return "is fenced", with_worker(world, number, Worker())
+    record = Record(worker.cursor, worker.token, worker.events, worker.timeline, worker.anchor)
+    kafka = world.kafka._replace(record=record)
+    leading = with_worker(world, number, worker._replace(state=LEADING))
+    return "commits a record of its start", leading._replace(kafka=kafka)
 
 
 def _read(world: World, number: int, settings: Settings) -> Iterator[Step]:

@@ -82,11 +82,11 @@ def test_record_ahead_of_the_database_is_not_trusted(checkpoint: Progress | None
     assert "before the last published event" in start.reason
 
 
-def test_relay_that_has_never_published_goes_on_without_a_warning() -> None:
-    """Its only checkpoint counts no event: nothing can come twice."""
+def test_progress_topic_that_was_lost_at_once_is_said() -> None:
+    """A start leaves a record: without one, events may come twice, also after the first checkpoint."""
     first = msgspec.structs.replace(CHECKPOINT, events=0)
     start = decide_start(None, first, HERE, held=Held(checkpoint=False, anchor=False))
-    assert (start.source, start.cursor) == ("beginning", first.cursor)
+    assert (start.source, start.cursor) == ("checkpoint", first.cursor)
 
 
 @pytest.mark.parametrize("record", [RECORD, None, FOREIGN])
