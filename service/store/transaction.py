@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 
 BEGIN: Final = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = '10s'
-"""  # whatever the database's default is; and a process that hangs must not keep documents locked
+"""
+"""Whatever the defaults of the role and the database are.
+
+A statement_timeout that fires while COMMIT waits for a synchronous standby makes Postgres commit on
+the primary alone, and say so in a warning only (manual, runtime-config-replication). A process that
+hangs must not keep documents locked.
+"""
 
 AND_BEGIN: Final = f";{BEGIN}"
 """After the end of one transaction, in the same message: the beginning of the next."""

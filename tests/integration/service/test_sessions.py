@@ -112,6 +112,21 @@ async def test_every_write_is_read_committed(
         assert await transact(pool, session, step, begin=begin) == "read committed"
 
 
+@pytest.mark.parametrize("begin", [BEGIN, BEGIN_PATIENT], ids=["joint", "alone"])
+async def test_no_statement_timeout_ends_the_wait_of_a_commit(
+    database: str, connection: asyncpg.Connection, begin: str
+) -> None:
+    """A default of the role or the database does not hold in a write's transaction."""
+    await set_default(connection, "statement_timeout", "5s")
+
+    async def step(inside: Connection) -> tuple[str, None]:
+        return await inside.fetchval("SHOW statement_timeout"), None
+
+    async with Database(database, pool_size=1) as pool, pool.acquire() as session:
+        assert await session.fetchval("SHOW statement_timeout") == "5s"
+        assert await transact(pool, session, step, begin=begin) == "0"
+
+
 async def test_a_transaction_begun_ahead_does_not_stay(
     api: Api, connection: asyncpg.Connection
 ) -> None:
