@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from outbox_worker.progress import Progress, parse
 
@@ -35,7 +36,7 @@ FIRST_STEP = 10
 
 
 class ReadStalledError(TimeoutError):
-    """A read has come no further for too long; the text names the partition and the offset."""
+    """A read has come no further for too long; the text names the partition, and the offset if known."""
 
 
 class LastProgress(NamedTuple):
@@ -67,11 +68,30 @@ def _consumer(client: dict[str, Any], isolation: str) -> AIOKafkaConsumer:
     )
 
 
+@asynccontextmanager
+async def _answered(
+    consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]
+) -> AsyncIterator[None]:
+    """Raise ReadStalledError if the brokers do not tell the offsets of these partitions in time.
+
+    It names the partitions without a leader; all of them if each has one.
+    """
+    try:
+        yield
+    except KafkaTimeoutError as error:
+        cluster = consumer._client.cluster  # noqa: SLF001 - the consumer has no call for it
+        leaderless = [p for p in places if cluster.leader_for_partition(p) in {None, -1}]
+        numbers = ", ".join(str(place.partition) for place in leaderless or places)
+        message = f"cannot look up offsets in partition {numbers} of {places[0].topic}: {NO_ANSWER}"
+        raise ReadStalledError(message) from error
+
+
 async def end_offsets(client: dict[str, Any], topic: str, partitions: int) -> dict[int, int]:
     """Return the offset after the last record of each partition, committed or not."""
     async with _reader(client, "read_uncommitted") as consumer:
         places = [TopicPartition(topic, partition) for partition in range(partitions)]
-        ends = await consumer.end_offsets(places)
+        async with _answered(consumer, places):
+            ends = await consumer.end_offsets(places)
     return {place.partition: offset for place, offset in ends.items()}
 
 
@@ -83,7 +103,7 @@ async def start_offsets(
     The end where there is none; without a time the offset of the very first record.
     """
     ends = {TopicPartition(topic, partition): end for partition, end in end_of.items()}
-    async with _reader(client, "read_uncommitted") as consumer:
+    async with _reader(client, "read_uncommitted") as consumer, _answered(consumer, list(ends)):
         if since_ms is None:
             firsts: dict[TopicPartition, int] = await consumer.beginning_offsets(list(ends))
         else:
