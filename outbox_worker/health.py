@@ -33,6 +33,8 @@ class Health:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.state: State = "starting"
         self.problem: str | None = None
+        # Why the worker could not lead, as a standby's checks of Kafka have found.
+        self.obstacle: str | None = None
         self._clock = clock
         self._progressed_at = clock()
         self._failed_at = clock()
@@ -42,6 +44,8 @@ class Health:
         if state != self.state:
             log.info("worker.state", state=state, before=self.state)
         self.state = state
+        if state == "leading":
+            self.obstacle = None
 
     def progressed(self) -> None:
         """Take note that work was done, or that there was none to do."""
@@ -56,6 +60,18 @@ class Health:
         waited_s = self._clock() - self._failed_at
         if self.problem is None or self.problem in SUCCEEDED or waited_s > ANOTHER_LEADS_S:
             self.progressed()
+
+    def cannot_lead(self, problem: str, **fields: object) -> None:
+        """Take note that a standby could not lead: not ready, but healthy, as the lock is polled."""
+        if problem != self.obstacle:
+            log.error("worker.standby_cannot_lead", problem=problem, **fields)
+        self.obstacle = problem
+
+    def can_lead(self) -> None:
+        """Take note that nothing that a standby checks keeps it from leading."""
+        if self.obstacle is not None:
+            log.info("worker.standby_can_lead", problem=self.obstacle)
+            self.obstacle = None
 
     def progressed_since(self, moment: float) -> bool:
         """Whether anything was achieved after a moment of the clock."""
@@ -76,12 +92,14 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether it leads or could."""
-        return self.healthy and self.problem is None and self.state in {"leading", "standby"}
+        unhindered = self.problem is None and self.obstacle is None
+        return self.healthy and unhindered and self.state in {"leading", "standby"}
 
     def report(self) -> dict[str, object]:
         """Return what the pages show."""
         idle_s = round(self._clock() - self._progressed_at, 1)
-        return {"status": self.state, "problem": self.problem, "seconds_since_progress": idle_s}
+        problem = self.problem or self.obstacle
+        return {"status": self.state, "problem": problem, "seconds_since_progress": idle_s}
 
 
 def pages(health: Health, registry: CollectorRegistry) -> Starlette:

@@ -81,16 +81,16 @@ class Leader:
 
     async def acquire(
         self, relay: str, stop: asyncio.Event, standing_by: Callable[[], None]
-    ) -> bool:
-        """Stand by until the lock is ours; False when told to stop before."""
+    ) -> None:
+        """Stand by until this session holds the lock, or until told to stop."""
         while not stop.is_set():
-            if await self._connection.fetchval(TRY_LOCK, relay):
-                return True
-            standing_by()
-            for holder in await self._connection.fetch(END_HUNG_HOLDER, relay, HUNG_AFTER_S):
-                log.warning("leader.hung_holder_ended", backend=holder["pid"])
+            async with self.session() as connection:
+                if await connection.fetchval(TRY_LOCK, relay):
+                    return
+                standing_by()
+                for holder in await connection.fetch(END_HUNG_HOLDER, relay, HUNG_AFTER_S):
+                    log.warning("leader.hung_holder_ended", backend=holder["pid"])
             await pause(stop, STANDBY_POLL_S)
-        return False
 
     async def keep(self) -> None:
         """Show signs of life for as long as the session lasts; LeadershipLostError at its end."""

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from outbox_worker import sessions, takeover
 from outbox_worker.backoff import Backoff
+from outbox_worker.candidate import Candidate
 from outbox_worker.guard import TopicGuard
 from outbox_worker.health import Health
 from outbox_worker.lag import Lag
@@ -104,7 +105,8 @@ class Relay:
             leader = await self._open_leader()
             stack.push_async_callback(leader.close)
             registration = await takeover.identify(leader.session, self.settings)
-            if await leader.acquire(registration.name, self.stop, self._stand_by):
+            await self._stand_by(leader, registration)
+            if not self.stop.is_set():
                 checkpoints = await Checkpoints.of(leader.session, registration.name)
                 self._lag.begin(partial(newest_cursor, relay=registration.name))
                 await accompanied(self._term(registration, checkpoints), leader.keep())
@@ -150,9 +152,18 @@ class Relay:
         self._lead(start)
         return Term(self, window, wakeup, publisher, ledger)
 
-    def _stand_by(self) -> None:
-        self.health.stands_by()
-        self._lag.forget()
+    async def _stand_by(self, leader: Leader, registration: Registration) -> None:
+        """Return once the worker has the lock, or is told to stop; meanwhile check Kafka."""
+        candidate = Candidate(self.settings, registration, leader.session, self.health)
+
+        def locked_elsewhere() -> None:
+            self._lag.forget()
+            candidate.stand_by()
+            if candidate.checked:  # before, nothing says whether this standby is ready
+                self.health.stands_by()
+
+        waiting = leader.acquire(registration.name, self.stop, locked_elsewhere)
+        await accompanied(waiting, candidate.run())
 
     def _resign(self) -> None:
         """Leave the state of a leader with the term; a worker that stops says so until it ends."""

@@ -15,6 +15,8 @@ import pytest
 
 from deploy.local.kafka import KafkaCluster
 from deploy.local.postgres import PostgresServer
+from outbox_worker.connections import LIMITS
+from outbox_worker.reading import ReadStalledError, end_offsets
 from tests import load, parts, topics
 from tests.brokers import Broker
 from tests.line import Line
@@ -103,6 +105,29 @@ async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
             line.silence(silent=False)
             worker.start()
             await load.reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
+
+
+@pytest.mark.xdist_group("a line to Kafka")
+async def test_standby_is_ready_only_while_it_reaches_kafka(
+    database: str, broker: Broker, line: Line
+) -> None:
+    """Silence makes a standby unready, not unhealthy; 10 s after its end the standby is ready."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, broker.inside, topic) as leader:
+        await leader.leading()
+        with Worker(database, f"127.0.0.1:{line.port}", topic) as standby:
+            await standby.wait_event("worker.state", state="standby")
+            assert (await standby.get("/readyz")).status_code == 200
+            line.silence()
+            await standby.wait_event("worker.standby_cannot_lead")
+            pages = [await standby.get(path) for path in ("/readyz", "/healthz")]
+            assert [page.status_code for page in pages] == [503, 200]
+            await last(FAULT_S)
+            line.silence(silent=False)
+            await standby.wait_event("worker.standby_can_lead", timeout_s=10)
+            assert (await standby.get("/readyz")).status_code == 200
+            leader.end(signal.SIGKILL)
+            await standby.leading()
 
 
 GAUGES = ("outbox_lag_seconds", "outbox_lag_events", "outbox_oldest_transaction_seconds")
@@ -291,6 +316,28 @@ async def test_brokers(
 async def test_transaction_coordinator_dies(database: str, cluster: KafkaCluster) -> None:
     """Another broker takes the transactions over; at least once there are none."""
     await under_load(database, cluster, kill_coordinator, "exactly-once")
+
+
+@pytest.mark.xdist_group("three brokers")
+async def test_partition_without_a_leader_is_named(database: str, cluster: KafkaCluster) -> None:
+    """By a standby, which is unready meanwhile, and by a look-up of the topic's end offsets."""
+    topic = database.rpartition("/")[2]
+    client = {**LIMITS, "bootstrap_servers": cluster.bootstrap}
+    await topics.make(cluster.bootstrap, topic, 3, {})  # each partition has one replica
+    node = await topics.leader(cluster.bootstrap, topic)
+    with Worker(database, cluster.bootstrap, topic) as leader:
+        await leader.leading()
+        with Worker(database, cluster.bootstrap, topic) as standby:
+            await standby.wait_event("worker.state", state="standby")
+            cluster.kill(node)
+            named = await standby.wait_event(
+                "worker.standby_cannot_lead", problem="LeaderNotAvailableError"
+            )
+            with pytest.raises(ReadStalledError, match=rf"in partition 0 of {topic}: .* no leader"):
+                await end_offsets(client, topic, 3)
+            await beside(cluster.start_broker, node)
+            await standby.wait_event("worker.standby_can_lead", problem="LeaderNotAvailableError")
+    assert f"topic {topic} has partitions without a leader: [0]" in named["detail"]
 
 
 async def under_load(

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from tests import load, topics
 from tests.brokers import Broker, broker_behind_a_line
 from tests.line import Line
+from tests.waiting import FAULT_S, last, until
 from tests.worker import Worker
 
 PASSWORD = "only-for-this-test"
@@ -18,6 +20,12 @@ TOPIC, TRANSACTIONAL_ID = 2, 5
 ALL = 2
 PREFIXED = 4
 ALLOW = 3
+SASL = {
+    "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+    "KAFKA_SASL_MECHANISM": "PLAIN",
+    "KAFKA_SASL_USERNAME": "relay",
+    "KAFKA_SASL_PASSWORD": PASSWORD,
+}
 
 
 pytestmark = pytest.mark.xdist_group("rights")
@@ -51,13 +59,7 @@ async def test_missing_rights_are_told_and_nothing_is_lost(
     """Without rights it is unhealthy and says which; with them it leads, each event once."""
     topic = database.rpartition("/")[2]
     await load.prepare(database)
-    settings = {
-        "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
-        "KAFKA_SASL_MECHANISM": "PLAIN",
-        "KAFKA_SASL_USERNAME": "relay",
-        "KAFKA_SASL_PASSWORD": PASSWORD,
-    }
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **SASL) as worker:
         async with load.writers(lambda: database, 2):
             await worker.wait_event("worker.failing", problem="TopicAuthorizationFailedError")
             assert (await worker.get("/readyz")).status_code == 503
@@ -82,3 +84,50 @@ async def test_wrong_password_is_told(database: str, line: Line) -> None:
         failing = await worker.wait_event("worker.failing")
         assert "KAFKA_SASL_PASSWORD" in failing["detail"]
         assert "wrong-one" not in worker.output()
+
+
+BROKEN = {
+    "password": (SASL | {"KAFKA_SASL_PASSWORD": "wrong-one"}, "KAFKA_SASL_PASSWORD"),
+    "address": (SASL | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "KAFKA_BOOTSTRAP_SERVERS"),
+    "rights": (SASL, "TopicAuthorizationFailedError"),
+}
+
+
+@pytest.mark.parametrize(("settings", "why"), BROKEN.values(), ids=BROKEN)
+async def test_standby_with_broken_settings_is_never_ready_and_says_why(
+    database: str, broker: Broker, line: Line, settings: dict[str, str], why: str
+) -> None:
+    """Behind a leader that works, from its first answer on; it stays healthy all the time."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, broker.inside, topic) as leader:
+        await leader.leading()
+        with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as standby:
+            seen: list[httpx.Response] = []
+
+            async def stands_by() -> bool:
+                seen.append(await standby.get("/readyz"))
+                return bool(seen[-1].json()["status"] == "standby")
+
+            await until(stands_by)
+            told = await standby.wait_event("worker.standby_cannot_lead")
+            assert why in told["detail"]
+            await last(FAULT_S)
+            await stands_by()
+            assert {page.status_code for page in seen} == {503}
+            assert seen[-1].json()["problem"] == told["problem"]
+            assert (await standby.get("/healthz")).status_code == 200
+            (_,) = (line for line in standby.log() if line["event"] == told["event"])
+
+
+async def test_standby_is_ready_once_it_is_granted_its_rights(
+    database: str, broker: Broker, line: Line
+) -> None:
+    """Rights to the topics are what a standby lacked; no restart is needed."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, broker.inside, topic) as leader:
+        await leader.leading()
+        with Worker(database, f"127.0.0.1:{line.port}", topic, **SASL) as standby:
+            await standby.wait_event("worker.standby_cannot_lead")
+            await allow(broker.inside, TOPIC, topic)
+            await standby.wait_event("worker.standby_can_lead")
+            assert (await standby.get("/readyz")).status_code == 200

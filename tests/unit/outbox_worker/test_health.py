@@ -42,6 +42,31 @@ def test_ready_is_who_leads_or_stands_by_without_a_problem() -> None:
     assert health.ready
 
 
+def test_standby_that_could_not_lead_is_healthy_and_not_ready(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Polling the lock makes it no readier; a check that succeeds does, and so does leading."""
+    health = Health(Clock())
+    with caplog.at_level(logging.INFO, logger="outbox_worker.health"):
+        for _ in range(2):
+            health.cannot_lead("KafkaConnectionError")
+            health.stands_by()
+            assert (health.healthy, health.ready) == (True, False)
+            assert health.report()["problem"] == "KafkaConnectionError"
+        health.can_lead()
+        assert health.ready
+        health.cannot_lead("KafkaConnectionError")
+        health.enter("leading")
+        assert health.ready
+    assert [record.getMessage() for record in caplog.records] == [
+        "worker.standby_cannot_lead",
+        "worker.state",
+        "worker.standby_can_lead",
+        "worker.standby_cannot_lead",
+        "worker.state",
+    ]
+
+
 def test_who_failed_is_not_well_because_another_tries() -> None:
     """Workers that fail by turns stay unhealthy; one that stands by for long, or was fenced, is well."""
     clock = Clock()
