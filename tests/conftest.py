@@ -1,6 +1,7 @@
 """Fixtures on real parts: a database of its own, a Kafka and a topic of its own for each test."""
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -52,6 +53,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _is_integration(metafunc: pytest.Metafunc) -> bool:
     return INTEGRATION in metafunc.definition.path.parents
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_signals() -> None:
+    """Let the programs that tests start take SIGINT and SIGHUP, also if this run ignores them.
+
+    A shell lets its background jobs ignore SIGINT, and nohup ignores SIGHUP. A child process
+    inherits that an ignored signal is ignored, but not a handler: with a handler that does nothing,
+    the run still survives these signals.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
