@@ -51,7 +51,7 @@ async def test_rights_of_the_worker_and_of_each_command(
         replay = ("replay", "--from", "2020-01-01", "--to", "2100-01-01", "--yes")
         for command in (("status",), ("verify",), replay):
             assert worker.command(*command) == 0, worker.output()
-        await refused_until(connection, worker, f"{SNAPSHOT} TO {role}", "snapshot")
+        await refused_until(connection, worker, f"{SNAPSHOT} TO {role}", "snapshot", "--yes")
         worker.end()
         assert "retention.failed" not in worker.output()
         await connection.execute("UPDATE outbox_relay SET system_identifier = '1'")
