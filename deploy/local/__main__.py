@@ -3,16 +3,14 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
 import typer
 
 from deploy.local import demo
+from deploy.local.interruption import INTERRUPTION
 from deploy.local.kafka import find_kafka
 from deploy.local.postgres import find_postgres
 from deploy.local.process import LocalError, say
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -37,9 +35,7 @@ def up() -> None:
 @contextmanager
 def _until_interrupted() -> Iterator[None]:
     """End at Ctrl-C, SIGTERM or a closed terminal with 0; 1 with one message at an error."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _interrupt)
+    INTERRUPTION.listen()
     try:
         yield
     except KeyboardInterrupt:
@@ -47,13 +43,6 @@ def _until_interrupted() -> Iterator[None]:
     except LocalError as error:
         say(str(error))
         raise typer.Exit(1) from None
-
-
-def _interrupt(*_: object) -> NoReturn:
-    """Interrupt once: a second signal would leave processes and folders behind."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

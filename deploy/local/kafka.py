@@ -4,7 +4,6 @@ import base64
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from deploy.local import containers, maven
+from deploy.local.interruption import run_tool
 from deploy.local.process import LocalError, Part, Process, free_port
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -133,7 +133,7 @@ class KafkaCluster(Part):
             config = str(self._config(node))
             tool = self._java("kafka.tools.StorageTool", "format",
                               f"--cluster-id={cluster}", "-c", config, *self._storage)  # fmt: skip
-            done = subprocess.run(tool, check=False, capture_output=True, text=True)
+            done = run_tool(tool)
             if done.returncode != 0:
                 message = f"Kafka's storage could not be formatted: {done.stderr[-2000:]}"
                 raise LocalError(message)

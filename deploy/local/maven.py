@@ -3,9 +3,9 @@
 import fcntl
 import hashlib
 import shutil
-import subprocess
 from pathlib import Path
 
+from deploy.local.interruption import run_tool
 from deploy.local.process import LocalError, say
 
 ROOT = Path(__file__).parents[2]
@@ -44,9 +44,7 @@ def _copy(pom: Path, folder: Path) -> None:
         "mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies",
         "-DincludeScope=runtime", f"-DoutputDirectory={partial}",
     ]  # fmt: skip
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    done = run_tool(command)
     if done.returncode != 0:
         message = f"Maven could not fetch {pom}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         raise LocalError(message)

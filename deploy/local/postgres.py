@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from deploy.local import containers
+from deploy.local.interruption import run_tool
 from deploy.local.process import UNPRIVILEGED, LocalError, Part, Process, free_port
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -168,16 +168,8 @@ class PostgresServer(Part):
         )
 
     def _run(self, tool: str, *args: str) -> None:
-        done = subprocess.run(
-            [str(self.bindir / tool), *args],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=self._home,
-            user=self._user,
-            group=self._user,
-            extra_groups=None if self._user is None else [],
-        )
+        command = [str(self.bindir / tool), *args]
+        done = run_tool(command, cwd=self._home, user=self._user)
         if done.returncode != 0:
             message = f"{tool} failed: {(done.stderr or done.stdout).strip()}"
             raise LocalError(message)

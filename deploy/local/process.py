@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from deploy.local.interruption import INTERRUPTION
+
 LOG_LINES_SHOWN = 15
 # Below Linux's range for outgoing connections (from 32768), so that no client
 # sits on the port of a server that is down for a moment.
@@ -66,7 +68,7 @@ class Process:
 
     def start(self) -> None:
         """Start it in a session of its own, so that Ctrl-C reaches us and not it."""
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, INTERRUPTION.held():
             self._popen = subprocess.Popen(
                 self._command,
                 env=None if self._env is None else {**os.environ, **self._env},

@@ -1,7 +1,6 @@
 """The project's two programs as processes of ours, for `make run`, tests and benchmarks."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from deploy.local.interruption import run_tool
 from deploy.local.process import LocalError, Process, free_port
 
 READY_S = 60
@@ -82,7 +82,7 @@ def _running(program: Program) -> Iterator[Program]:
 
 def _output(*command: str, dsn: str) -> str:
     env = {**os.environ, "DATABASE_URL": dsn}
-    done = subprocess.run(_python(*command), check=False, capture_output=True, text=True, env=env)
+    done = run_tool(_python(*command), env=env)
     if done.returncode != 0:
         message = f"{' '.join(command)} failed with code {done.returncode}:\n{done.stderr.strip()}"
         raise LocalError(message)
