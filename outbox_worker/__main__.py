@@ -77,7 +77,7 @@ async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bo
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # SIGHUP is ignored under `nohup`
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as by `nohup`
             loop.add_signal_handler(number, stop.set)
     health, metrics = Health(), Metrics()
     relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic)

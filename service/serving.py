@@ -20,7 +20,7 @@ from service import accepting, logs
 from service.edge.cors import Cors
 from service.protocol import LimitedProtocol, Limits
 from service.settings import Settings
-from service.stopping import FINISH_SIGNAL, STOP_SIGNALS
+from service.stopping import FINISH_SIGNAL, stop_signals
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,8 @@ class Supervisor(Multiprocess):
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
         self._stopping = False
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._pass_on)
+        for number in stop_signals():
+            signal.signal(number, self._pass_on)
 
     def run(self) -> None:
         """Run the workers until told to stop; exits with 1 if one of them cannot start."""

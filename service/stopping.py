@@ -15,14 +15,21 @@ from contextlib import asynccontextmanager
 from multiprocessing import parent_process
 from typing import Any, Final, Protocol
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""SIGHUP comes when the terminal is closed; under `nohup` it stays ignored."""
 FINISH_SIGNAL: Final = signal.SIGUSR2
 """From the supervisor to its workers: end the drain now."""
 ORPHAN_CHECK_S: Final = 1.0
 """Between two looks whether the supervisor is still there: without it nobody would stop the worker."""
 
 log = logging.getLogger(__name__)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop the program. SIGHUP is not among them where `nohup` ignores it.
+
+    SIGINT always is, although a script's shell ignores it in what it starts with `&`.
+    """
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGTERM, signal.SIGINT, *hangup]
 
 
 class Connection(Protocol):
@@ -57,9 +64,9 @@ class Stopping:
         uvicorn_exit = signal.getsignal(signal.SIGTERM)
         if callable(uvicorn_exit):
             self._exit = uvicorn_exit
-        handled = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         before = {
-            number: signal.signal(number, self._on_signal) for number in (*handled, FINISH_SIGNAL)
+            number: signal.signal(number, self._on_signal)
+            for number in (*stop_signals(), FINISH_SIGNAL)
         }
         if self._supervisor is not None:
             self._stop_when_orphaned(self._supervisor.pid)

@@ -106,11 +106,22 @@ def test_processes_without_a_folder_are_one_clear_line(database: str, tmp_path: 
     assert "emptyDir" in line
 
 
-@pytest.mark.parametrize("module", ["service", "outbox_worker"])
+@pytest.mark.parametrize(
+    "stopped",
+    [
+        (module, number)
+        for module in ("service", "outbox_worker")
+        for number in (signal.SIGHUP, signal.SIGINT)
+    ],
+)
 async def test_closed_standard_streams_and_a_closed_terminal(
-    database: str, kafka: str, topic: str, tmp_path: Path, module: str
+    database: str, kafka: str, topic: str, tmp_path: Path, stopped: tuple[str, signal.Signals]
 ) -> None:
-    """A program without standard streams serves, and stops cleanly when its terminal is closed."""
+    """A program without standard streams serves, and stops cleanly when its terminal is closed.
+
+    SIGINT stops it too, although the shell ignores it, as scripts do in what they start with `&`.
+    """
+    module, number = stopped
     port = str(free_port())
     env = {"DATABASE_URL": database, "LINKS_PORT": port, "LINKS_DRAIN_SECONDS": "0"}
     verb = "serve"
@@ -118,8 +129,8 @@ async def test_closed_standard_streams_and_a_closed_terminal(
         env = {"DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka}
         env |= {"OUTBOX_TOPIC": topic, "OUTBOX_HTTP_PORT": port}
         verb = "run"
-    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    closed = ["sh", "-c", 'trap "" INT; exec "$@" <&- >&- 2>&-', "sh"]
     program = Process(
         module, [*closed, sys.executable, "-m", module, verb], tmp_path / "out.log", env=env
     )
-    await serves(program, int(port), signal.SIGHUP)
+    await serves(program, int(port), number)
