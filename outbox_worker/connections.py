@@ -71,6 +71,18 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no ty
             self._writer.transport.abort()
         return super().close(reason, exc)
 
+    def send(self, request: Any, expect_response: bool = True) -> Any:  # noqa: ANN401, FBT001, FBT002 - as aiokafka's
+        """Send a request; KafkaConnectionError if the connection is closed.
+
+        aiokafka expects an OSError of a closed transport; uvloop's raises RuntimeError.
+        """
+        try:
+            return super().send(request, expect_response)
+        except RuntimeError as error:
+            self.close(CloseReason.CONNECTION_BROKEN)
+            message = f"the connection to {self.host}:{self.port} is closed"
+            raise KafkaConnectionError(message) from error
+
     async def check(self) -> None:
         """Close the connection if it has been idle and the broker does not answer on it."""
         idle_s = time.monotonic() - self._last_action

@@ -23,6 +23,8 @@ COMMAND_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
 """For idle connections to end; those that a network forgot do not."""
 ACQUIRE_TIMEOUT_S: Final = 5.0
+TURNS: Final = 10
+"""Of two sessions, to find out whether a pooler keeps their prepared statements."""
 ROLLBACK_TIMEOUT_S: Final = 1.0
 """A caller waits for it, and to drop the connection does as well."""
 
@@ -200,6 +202,8 @@ class Database:
         """Return whether a session's prepared statements stay its own; asks until they once were.
 
         Two sessions take turns, so that a transaction pooler has to lend each another connection.
+        It lends the one that was idle for the shortest time, which may have been used by a third
+        session in between: hence several turns.
         """
         if self._statements_kept:
             return True
@@ -208,10 +212,11 @@ class Database:
             sessions += [await self.connect()]
             sessions += [await self.connect()]
             one, other = sessions
-            await one.fetchval(BACKEND)
-            async with other.transaction():
-                await other.fetchval(BACKEND)
+            for _ in range(TURNS):
                 await one.fetchval(BACKEND)
+                async with other.transaction():
+                    await other.fetchval(BACKEND)
+                    await one.fetchval(BACKEND)
         except STATEMENTS_LOST:
             return False
         finally:

@@ -73,7 +73,10 @@ async def test_line_to_kafka(
         async with load.writers(lambda: database, WRITERS):
             await worker.wait_published(50)
             await fault(line)
-            await worker.wait_working(MARGIN_S)
+            try:
+                await worker.wait_working(MARGIN_S)
+            except TimeoutError:
+                raise AssertionError(worker.output()[-5000:]) from None
         await RECKON[delivery](database, broker.inside, topic, timeout_s=MARGIN_S)
 
 
