@@ -19,10 +19,10 @@ from outbox_worker.logs import Log
 log = Log("health")
 
 NO_PROGRESS_S = 30
-# Of standing by, until a worker whose own term failed takes it that another fares better: longer
-# than any attempt takes. Where Kafka is away for all, they fail by turns.
+# After a failure of its own, a standby counts as healthy again only after this time. While Kafka is
+# unreachable, the leaders fail in turn, and each looks like a healthy standby between two attempts.
 ANOTHER_LEADS_S = 60
-# What a worker meets whose place another one has taken.
+# Errors that only mean that another worker took over.
 SUCCEEDED = {"FencedError", "LeadershipLostError"}
 State = Literal["starting", "standby", "leading", "stopping"]
 

@@ -54,12 +54,16 @@ WHERE relay = $1 AND id < $2
 Session = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
 
+async def newest_checkpoint(connection: asyncpg.Connection, relay: str) -> Progress | None:
+    """Return the relay's newest checkpoint, None if there is none."""
+    row = await connection.fetchrow(NEWEST_CHECKPOINT, relay)
+    return None if row is None else msgspec.json.decode(row["cursor"], type=Progress)
+
+
 async def newest_cursor(connection: asyncpg.Connection, relay: str) -> Cursor:
     """Return the newest checkpoint's cursor; the beginning if there is none."""
-    row = await connection.fetchrow(NEWEST_CHECKPOINT, relay)
-    if row is None:
-        return BEGINNING
-    return msgspec.json.decode(row["cursor"], type=Progress).cursor
+    checkpoint = await newest_checkpoint(connection, relay)
+    return BEGINNING if checkpoint is None else checkpoint.cursor
 
 
 class Checkpoints:
@@ -79,8 +83,7 @@ class Checkpoints:
     async def newest(self) -> Progress | None:
         """Return the newest checkpoint."""
         async with self._session() as connection:
-            row = await connection.fetchrow(NEWEST_CHECKPOINT, self._relay)
-        return None if row is None else msgspec.json.decode(row["cursor"], type=Progress)
+            return await newest_checkpoint(connection, self._relay)
 
     async def known(self, token: str) -> bool:
         """Whether the database holds the checkpoint of this token."""

@@ -129,7 +129,7 @@ class Relay:
     async def _take_over(
         self, registration: Registration, checkpoints: Checkpoints, stack: AsyncExitStack
     ) -> "Term":
-        """Fence the relay before us; only then find where it came to, for good."""
+        """Fence the predecessor; only then read how far it came, since it cannot commit any more."""
         settings = self.settings
         limit = await takeover.prepare_topics(settings, registration, self._told)
         await takeover.refuse_foreign(settings, registration, checkpoints)

@@ -96,25 +96,6 @@ def tls_broker_behind_a_line(properties: Mapping[str, str] = NOTHING) -> Iterato
         yield broker
 
 
-class TlsCluster(KafkaCluster):
-    """Three brokers with an outer listener each, which wants TLS and a password."""
-
-    def __init__(self, by: Secured) -> None:
-        self._outer = [free_port() for _ in range(3)]
-        super().__init__(3, by.properties, SCRAM)
-
-    @property
-    def outside(self) -> str:
-        """The addresses of the outer listeners."""
-        return ",".join(f"127.0.0.1:{port}" for port in self._outer)
-
-    def _addresses(self, node: int) -> dict[str, str]:
-        addresses = super()._addresses(node)
-        outer = f",OUTER://127.0.0.1:{self._outer[node]}"
-        both = {name: addresses[name] + outer for name in ("listeners", "advertised.listeners")}
-        return {**addresses, **both, "inter.broker.listener.name": "PLAINTEXT"}
-
-
 def tls_listener(
     authority: Authority, name: str, hosts: Sequence[str] = LOOPBACK, days: int = DAYS
 ) -> dict[str, str]:
