@@ -66,9 +66,8 @@ async def test_a_server_that_became_read_only_is_left(server: PostgresServer) ->
     await execute(server.dsn(), "CREATE DATABASE moved")
     await execute(server.dsn("moved"), SCHEMA)
     key = await new_key(server.dsn("moved"))
-    other = await asyncpg.connect(server.dsn("moved"))
-    await seed(other, 1, 5)
-    await other.close()
+    oldest = await asyncpg.connect(server.dsn("moved"))
+    await seed(oldest, 1, 5)
     standby = server.make_standby()
     async with (
         line_to(server.dsn("moved")) as line,
@@ -84,6 +83,8 @@ async def test_a_server_that_became_read_only_is_left(server: PostgresServer) ->
             "ALTER SYSTEM SET default_transaction_read_only = on",
             "SELECT pg_reload_conf()",
         )
+        await until(lambda: is_read_only(oldest))  # the postmaster signals its newest session first
+        await oldest.close()
         began = time.monotonic()
         await until(lambda: linked(api, "ship_2"), timeout_s=10)
         assert [link["resource"]["id"] for link in await api.links("doc_1")][-1:] == ["ship_2"]
@@ -100,6 +101,11 @@ async def replayed(standby: PostgresServer) -> bool:
         return bool(await there.fetchval("SELECT count(*) FROM document_links") == 1)
     finally:
         await there.close()
+
+
+async def is_read_only(session: asyncpg.Connection) -> bool:
+    """Whether an open session has taken over that its transactions are read-only."""
+    return bool(await session.fetchval("SHOW default_transaction_read_only") == "on")
 
 
 async def linked(api: Api, resource: str) -> bool:
