@@ -146,9 +146,9 @@ class Part(ABC):
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on, another one at each call."""
+    """Return a loopback port that nothing listens on, another one at each call in any process."""
     for port in random.sample(PORTS, 200):
-        if port not in _given and is_free(port):
+        if port not in _given and is_free(port) and claim(port):
             _given.add(port)
             return port
     message = "no free port was found on 127.0.0.1"
