@@ -19,8 +19,8 @@ from outbox_worker.logs import Log
 log = Log("health")
 
 NO_PROGRESS_S = 30
-# After a failure of its own, a standby counts as healthy again only after this time. While Kafka is
-# unreachable, the leaders fail in turn, and each looks like a healthy standby between two attempts.
+# After a failure with the lock, a standby counts as healthy again only after this time. While Kafka
+# is unreachable, the leaders fail in turn, and each looks like a healthy standby between two attempts.
 ANOTHER_LEADS_S = 60
 # Errors that only mean that another worker took over.
 SUCCEEDED = {"FencedError", "LeadershipLostError"}
@@ -38,6 +38,7 @@ class Health:
         self._clock = clock
         self._progressed_at = clock()
         self._failed_at = clock()
+        self._failed_with_lock = False
 
     def enter(self, state: State) -> None:
         """Change the state, and say so."""
@@ -55,10 +56,14 @@ class Health:
             self.problem = None
 
     def stands_by(self) -> None:
-        """Take note that another process holds the lock, which does not say that it gets on."""
+        """Take note that another process holds the lock, which does not say that it gets on.
+
+        A failure without the lock was one of Postgres, which answers again.
+        """
         self.enter("standby")
+        took_turns = self._failed_with_lock and self.problem not in SUCCEEDED
         waited_s = self._clock() - self._failed_at
-        if self.problem is None or self.problem in SUCCEEDED or waited_s > ANOTHER_LEADS_S:
+        if self.problem is None or not took_turns or waited_s > ANOTHER_LEADS_S:
             self.progressed()
 
     def cannot_lead(self, problem: str, **fields: object) -> None:
@@ -77,12 +82,13 @@ class Health:
         """Whether anything was achieved after a moment of the clock."""
         return self._progressed_at > moment
 
-    def failing(self, problem: str, **fields: object) -> None:
+    def failing(self, problem: str, *, with_lock: bool = True, **fields: object) -> None:
         """Take note of what is in the way; a line for each new problem, not for each retry."""
         if problem != self.problem:
             log.error("worker.failing", problem=problem, **fields)
         self.problem = problem
         self._failed_at = self._clock()
+        self._failed_with_lock = with_lock
 
     @property
     def healthy(self) -> bool:

@@ -79,6 +79,7 @@ class Relay:
         self._accept_topic = accept_topic
         self._batch_bytes = BATCH_BYTES
         self._page_events = settings.batch_size
+        self._has_lock = False
         self._told = Told()
         self._retention = Retention(settings, stop, metrics)
         self._lag = Lag(settings.session_database_url, stop, metrics)
@@ -101,12 +102,14 @@ class Relay:
 
     async def lead(self) -> None:
         """One term: from the lock to whatever ends it."""
+        self._has_lock = False
         async with AsyncExitStack() as stack:
             leader = await self._open_leader()
             stack.push_async_callback(leader.close)
             registration = await takeover.identify(leader.session, self.settings)
             await self._stand_by(leader, registration)
             if not self.stop.is_set():
+                self._has_lock = True
                 checkpoints = await Checkpoints.of(leader.session, registration.name)
                 self._lag.begin(partial(newest_cursor, relay=registration.name))
                 await accompanied(self._term(registration, checkpoints), leader.keep())
@@ -191,7 +194,12 @@ class Relay:
             self._batch_bytes = max(self._batch_bytes // 2, LEAST_BATCH_BYTES)
         if isinstance(error, TooSlowError):
             self._page_events = max(self._page_events // 2, 1)
-        self.health.failing(type(error).__name__, detail=str(error), during=_during(error))
+        self.health.failing(
+            type(error).__name__,
+            with_lock=self._has_lock,
+            detail=str(error),
+            during=_during(error),
+        )
 
 
 def _during(error: BaseException) -> str:

@@ -86,6 +86,17 @@ def test_who_failed_is_not_well_because_another_tries() -> None:
     assert health.ready
 
 
+def test_a_standby_is_well_as_soon_as_postgres_answers_again() -> None:
+    """It failed without the lock: nothing else than Postgres was in its way."""
+    clock = Clock()
+    health = Health(clock)
+    health.failing("TimeoutError", with_lock=False)
+    clock.now += NO_PROGRESS_S + 1
+    assert (health.healthy, health.ready) == (False, False)
+    health.stands_by()
+    assert (health.healthy, health.ready) == (True, True)
+
+
 def test_a_line_for_each_problem_and_not_for_each_retry(caplog: pytest.LogCaptureFixture) -> None:
     """The same problem is told once, another one again, and the end of it."""
     health = Health(Clock())
