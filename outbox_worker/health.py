@@ -61,9 +61,9 @@ class Health:
         A failure without the lock was one of Postgres, which answers again.
         """
         self.enter("standby")
-        took_turns = self._failed_with_lock and self.problem not in SUCCEEDED
+        could_not_lead = self._failed_with_lock and self.problem not in SUCCEEDED
         waited_s = self._clock() - self._failed_at
-        if self.problem is None or not took_turns or waited_s > ANOTHER_LEADS_S:
+        if self.problem is None or not could_not_lead or waited_s > ANOTHER_LEADS_S:
             self.progressed()
 
     def cannot_lead(self, problem: str, **fields: object) -> None:

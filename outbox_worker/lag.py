@@ -2,19 +2,22 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import asyncpg
 
 from outbox_worker.backoff import pause
-from outbox_worker.metrics import Metrics
+from outbox_worker.metrics import Backlog, Metrics
 from outbox_worker.sessions import ERRORS, connect, disconnect
 from outbox_worker.window import PLANNER_SETTINGS, Cursor, Snapshot
 
 EVERY_S = 5
 BEGIN_EVERY_S = 1
 LOOK_TIMEOUT_S = 30
+# For how long the gauges show the last look: three of them may fail or be late.
+KNOWN_FOR_S = 3 * EVERY_S
 
 # Between windows, the oldest row that is due: $1 in-progress xids and $2 xmax of s0.
 OLDEST = """
@@ -86,14 +89,24 @@ class Lag:
     """Keeps the gauges up to date while the worker has led last, with Kafka or without.
 
     Its session outlives the worker's terms: a term ends at once where Kafka refuses connections.
+    The gauges are absent if Postgres does not answer, and in a process that does not lead.
     """
 
-    def __init__(self, url: str, stop: asyncio.Event, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        url: str,
+        stop: asyncio.Event,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._url = url
         self._stop = stop
-        self._metrics = metrics
+        self._clock = clock
         self._checkpoint: Read | None = None
         self._published: Callable[[], Cursor] | None = None
+        self._backlog: Backlog | None = None
+        self._looked_at = 0.0
+        metrics.backlog.known = self.known
 
     def begin(self, checkpoint: Read) -> None:
         """Measure, from the checkpoint before the first term: the worker has the lock."""
@@ -104,14 +117,13 @@ class Lag:
         self._published = published
 
     def forget(self) -> None:
-        """Show nothing: another process may lead, and knows better."""
-        self._checkpoint = self._published = None
-        for gauge in (
-            self._metrics.lag_seconds,
-            self._metrics.lag_events,
-            self._metrics.oldest_transaction,
-        ):
-            gauge.set(0)
+        """Know nothing: another process may lead, and knows better."""
+        self._checkpoint = self._published = self._backlog = None
+
+    def known(self) -> Backlog | None:
+        """Return what the last look found; None if it is too long ago, or was forgotten."""
+        recent = self._clock() - self._looked_at <= KNOWN_FOR_S
+        return self._backlog if recent else None
 
     async def run(self) -> None:
         """Look every few seconds, until told to stop; an error ends a session, nothing else."""
@@ -136,9 +148,8 @@ class Lag:
         behind = await due(connection, cursor)
         oldest = await connection.fetchval(OLDEST_TRANSACTION)
         if self._checkpoint is not None:  # forgotten meanwhile
-            self._metrics.lag_seconds.set(behind.seconds)
-            self._metrics.lag_events.set(behind.events)
-            self._metrics.oldest_transaction.set(oldest)
+            self._backlog = Backlog(behind.events, behind.seconds, oldest)
+            self._looked_at = self._clock()
 
 
 async def due(connection: asyncpg.Connection, cursor: Cursor) -> Due:

@@ -1,9 +1,47 @@
 """What is counted, with Prometheus' conventional names and units."""
 
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 BATCH_EVENTS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 25_000)
 BATCH_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Backlog(NamedTuple):
+    """What waits in Postgres to be published."""
+
+    events: int
+    """Committed and not yet published, about."""
+    oldest_s: float
+    """Age of the oldest of them; 0 if there is none."""
+    transaction_s: float
+    """Age of the oldest open transaction that may still add events; 0 if there is none."""
+
+
+class BacklogGauges(Collector):
+    """Gauges without a sample while the backlog is unknown: 0 would say that all is published."""
+
+    def __init__(self) -> None:
+        self.known: Callable[[], Backlog | None] = lambda: None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges."""
+        backlog = self.known()
+        gauges = (
+            ("outbox_lag_events", "Events not yet published, about."),
+            ("outbox_lag_seconds", "Age of the oldest unpublished event."),
+            (
+                "outbox_oldest_transaction_seconds",
+                "Age of the oldest transaction that may still add late events.",
+            ),
+        )
+        for number, (name, text) in enumerate(gauges):
+            value = None if backlog is None else backlog[number]
+            yield GaugeMetricFamily(name, f"{text} Absent while this process does not know.", value)
 
 
 class Metrics:
@@ -30,12 +68,8 @@ class Metrics:
         self.last_publish = self._gauge(
             "outbox_last_publish_timestamp_seconds", "When the last batch was committed."
         )
-        self.lag_seconds = self._gauge("outbox_lag_seconds", "Age of the oldest unpublished event.")
-        self.lag_events = self._gauge("outbox_lag_events", "Events not yet published, about.")
-        self.oldest_transaction = self._gauge(
-            "outbox_oldest_transaction_seconds",
-            "Age of the oldest transaction that may still add late events.",
-        )
+        self.backlog = BacklogGauges()
+        self.registry.register(self.backlog)
         self.slots_cleared = self._counter(
             "outbox_slots_cleared", "Days of the ring that were cleared."
         )

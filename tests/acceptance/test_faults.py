@@ -15,6 +15,7 @@ import pytest
 
 from deploy.local.kafka import KafkaCluster
 from deploy.local.postgres import PostgresServer
+from deploy.local.process import free_port
 from outbox_worker.connections import LIMITS
 from outbox_worker.reading import ReadStalledError, end_offsets
 from tests import load, parts, topics
@@ -140,6 +141,12 @@ VALUES (gen_random_uuid(), 'test.event', 'key', '1')
 """
 
 
+async def shown(worker: Worker) -> set[str]:
+    """Return those of the gauges that have a value."""
+    page = (await worker.get("/metrics")).text
+    return {name for name in GAUGES if f"\n{name} " in page}
+
+
 async def lag_beyond(worker: Worker, seconds: float) -> bool:
     """Whether the lag is more than that."""
     return await worker.metric("outbox_lag_seconds") > seconds
@@ -165,8 +172,31 @@ async def test_lag_grows_while_kafka_is_silent_and_is_nobodys_after_a_demotion(
         with Worker(database, broker.inside, topic) as other:
             await other.leading(MARGIN_S)
             await worker.wait_event("worker.state", state="standby")
-            assert [await worker.metric(name) for name in GAUGES] == [0, 0, 0]
+            assert await shown(worker) == set()
         line.silence(silent=False)
+
+
+async def test_lag_is_unknown_while_postgres_refuses_connections(
+    database: str, kafka: str, topic: str
+) -> None:
+    """No worker can count then: there is neither a lag of zero nor a leader, until Postgres is back."""
+    host, port = database.rpartition("@")[2].partition("/")[0].split(":")
+
+    async def counted(*, known: bool) -> bool:
+        leader = await worker.metric("outbox_leader")
+        return (await shown(worker), leader) == ((set(GAUGES), 1) if known else (set(), 0))
+
+    async with Line(host, int(port)) as line:
+        through = database.replace(f"{host}:{port}", f"127.0.0.1:{line.port}")
+        with Worker(through, kafka, topic) as worker:
+            await worker.leading()
+            await until(lambda: counted(known=True))
+            line.target = (host, free_port())  # where nobody listens
+            line.cut()
+            await until(lambda: counted(known=False), MARGIN_S)
+            assert (await worker.get("/readyz")).status_code == 503
+            line.target = (host, int(port))
+            await until(lambda: counted(known=True), MARGIN_S)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

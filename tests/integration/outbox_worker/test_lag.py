@@ -1,13 +1,16 @@
 """How far behind the relay is: counted like an independent count, also within a window."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from outbox_worker import lag
-from outbox_worker.window import BEGINNING, Window
+from outbox_worker.metrics import Metrics
+from outbox_worker.window import BEGINNING, Cursor, Window
 from tests import outbox
+from tests.waiting import until
 
 LATE, LATER = 25, 7
 BATCH = 10
@@ -41,3 +44,28 @@ async def test_late_rows_and_those_beyond_the_window_are_due(
     assert behind.seconds > 0
     await window.close()
     await other.close()
+
+
+async def test_an_old_look_is_not_shown(database: str, connection: asyncpg.Connection) -> None:
+    """The last look counts for fifteen seconds; then nothing is known, until the next one."""
+    await outbox.insert_events(connection, LATE)
+    stop, metrics, now = asyncio.Event(), Metrics(), [1_000.0]
+    gauges = lag.Lag(database, stop, metrics, clock=lambda: now[0])
+
+    async def from_the_beginning(_: asyncpg.Connection) -> Cursor:
+        return BEGINNING
+
+    async def known() -> bool:
+        return gauges.known() is not None
+
+    assert not await known()
+    looking = asyncio.create_task(gauges.run())
+    gauges.begin(from_the_beginning)
+    await until(known)
+    stop.set()
+    await looking
+    assert metrics.registry.get_sample_value("outbox_lag_events") == LATE
+    now[0] += lag.KNOWN_FOR_S
+    assert await known()
+    now[0] += 1
+    assert metrics.registry.get_sample_value("outbox_lag_events") is None
