@@ -166,7 +166,8 @@ class Database:
         """
         connection = await self._connector.connect()
         try:
-            await _identify(connection)
+            with noticing_loss(connection):
+                await _identify(connection)
         except BaseException:
             connection.terminate()
             raise
