@@ -16,8 +16,8 @@ from outbox_worker.window import PLANNER_SETTINGS, Cursor, Snapshot
 EVERY_S = 5
 BEGIN_EVERY_S = 1
 LOOK_TIMEOUT_S = 30
-# For how long the gauges show the last look: three of them may fail or be late.
-KNOWN_FOR_S = 3 * EVERY_S
+# For how long the gauges show the last look: the next one may be late.
+KNOWN_FOR_S = 2 * EVERY_S
 
 # Between windows, the oldest row that is due: $1 in-progress xids and $2 xmax of s0.
 OLDEST = """

@@ -47,7 +47,7 @@ async def test_late_rows_and_those_beyond_the_window_are_due(
 
 
 async def test_an_old_look_is_not_shown(database: str, connection: asyncpg.Connection) -> None:
-    """The last look counts for fifteen seconds; then nothing is known, until the next one."""
+    """The last look counts for ten seconds; then nothing is known, until the next one."""
     await outbox.insert_events(connection, LATE)
     stop, metrics, now = asyncio.Event(), Metrics(), [1_000.0]
     gauges = lag.Lag(database, stop, metrics, clock=lambda: now[0])
