@@ -1,8 +1,10 @@
 """A PgBouncer of one's own, from the distribution, that pools one Postgres' transactions or sessions."""
 
 import os
+import re
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,12 +21,27 @@ unix_socket_dir =
 auth_type = any
 pool_mode = {mode}
 """
+KEEPS_STATEMENTS_SINCE = (1, 21)
+PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian has it
+
+
+def can_keep_statements() -> bool:
+    """Whether the installed PgBouncer can keep prepared statements in transaction mode."""
+    program = shutil.which("pgbouncer", path=PATH)
+    assert program, "install pgbouncer"
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    version = re.search(r"PgBouncer (\d+)\.(\d+)", told.stdout)
+    assert version, told.stdout
+    return (int(version[1]), int(version[2])) >= KEEPS_STATEMENTS_SINCE
 
 
 class Pooler(Part):
-    """Lends by `mode`, `transaction` or `session`; `url` is the database's, through it."""
+    """Lends by `mode`, `transaction` or `session`; `url` is the database's, through it.
 
-    def __init__(self, database: str, mode: str) -> None:
+    In transaction mode it keeps so many prepared statements of each session; 0: none.
+    """
+
+    def __init__(self, database: str, mode: str, statements: int = 0) -> None:
         there, self._port = urlsplit(database), free_port()
         self.url = there._replace(netloc=f"{there.username}@127.0.0.1:{self._port}").geturl()
         self._home = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
@@ -38,12 +55,13 @@ class Pooler(Part):
                 listen_port=self._port,
                 mode=mode,
             )
+            + (f"max_prepared_statements = {statements}\n" if can_keep_statements() else "")
         )
         self._process = Process(
             "PgBouncer",
             ["pgbouncer", str(configuration)],
             self._home / "log",
-            env={"PATH": f"{os.environ['PATH']}:/usr/sbin"},  # where Debian has it
+            env={"PATH": PATH},
             user=UNPRIVILEGED,
         )
 

@@ -33,6 +33,7 @@ class Audience:
         )
         self.times: Counter[str] = Counter()
         self.longest_s = 0.0
+        self.last_at = 0.0
         self.out_of_order = 0
         self._last: dict[str, int] = {}
 
@@ -60,6 +61,7 @@ class Audience:
         self.times[event.id] += 1
         if self.times[event.id] > 1:
             return
+        self.last_at = now
         self.longest_s = max(self.longest_s, now - event.time.timestamp())
         version = int(event.sequence)
         self.out_of_order += version != self._last.get(event.partitionkey, 0) + 1

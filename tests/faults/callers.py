@@ -27,6 +27,7 @@ class Caller:
         self._random = random.Random(seed)
         self.known: dict[str, bool | None] = dict.fromkeys(RESOURCES, False)
         self.counts: Counter[str] = Counter()
+        self.answers: Counter[tuple[str, str]] = Counter()
         self.wrong: list[str] = []
         self.longest_s: Counter[str] = Counter()
 
@@ -74,8 +75,11 @@ class Caller:
         waited_s = time.monotonic() - began
         self.longest_s[kind] = max(self.longest_s[kind], waited_s)  # type: ignore[assignment]
         self.counts["calls"] += 1
+        if answer is not None:
+            self.answers[method, str(answer.status_code)] += 1
         if answer is None or answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             self.counts["unavailable"] += 1
+            self.counts["unanswered"] += answer is None
             self._check_refusal(answer)
             await asyncio.sleep(BACK_OFF_S)
             return None
@@ -122,6 +126,11 @@ class Callers:
     def count(self, name: str) -> int:
         """Return a count of all callers."""
         return sum(caller.counts[name] for caller in self.each)
+
+    @property
+    def answers(self) -> Counter[tuple[str, str]]:
+        """How many answers came, by method and status."""
+        return sum((caller.answers for caller in self.each), Counter())
 
     def longest_s(self, kind: str) -> float:
         """Return the longest wait for an answer to a `read` or a `write`."""

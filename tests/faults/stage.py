@@ -17,13 +17,15 @@ from tests.brokers import Broker
 from tests.faults.audience import Audience
 from tests.faults.callers import RESOURCES, Callers
 from tests.line import Line
-from tests.pooler import Pooler
+from tests.pooler import Pooler, can_keep_statements
 from tests.postgres import DATABASE
 from tests.waiting import until
 from tests.worker import Worker
 
 CALLERS = 8
 SETTLE_S = 90
+STATEMENTS = 200
+"""More than the service prepares in a session."""
 SETTINGS = {"LINKS_WORKERS": "2", "LINKS_RATE_LIMIT": GENEROUS}
 
 
@@ -82,8 +84,7 @@ async def stage(
             Line("127.0.0.1", broker.behind, broker.line_port)
         )
         through = f"postgresql://postgres@127.0.0.1:{to_postgres.port}/{DATABASE}"
-        pooler = stack.enter_context(Pooler(through, "session")) if pooled else None
-        url = pooler.url if pooler else through
+        url = stack.enter_context(_pooler(through)).url if pooled else through
         service = await asyncio.to_thread(
             stack.enter_context, programs.service(url, folder, **SETTINGS)
         )
@@ -96,6 +97,13 @@ async def stage(
         audience = await stack.enter_async_context(Audience(broker.inside, topic))
         callers = Callers(service.url, key, documents)
         yield Stage(server, broker, to_postgres, to_kafka, service, workers, callers, audience)
+
+
+def _pooler(database: str) -> Pooler:
+    """Return a pooler of transactions; of sessions if the installed one would lose statements."""
+    if can_keep_statements():
+        return Pooler(database, "transaction", statements=STATEMENTS)
+    return Pooler(database, "session")
 
 
 async def _leader(workers: tuple[Worker, Worker]) -> bool:

@@ -1,5 +1,6 @@
 """The table of faults: printed at the end of a run, and written as JSON."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -7,6 +8,9 @@ from typing import Final
 import msgspec
 
 FILE: Final = Path(".cache/faults.json")
+README: Final = Path(__file__).parents[2] / "README.md"
+SHOWN: Final = re.compile(r"^\| fault \|.*(?:\n\|.*)+", re.MULTILINE)
+"""The table in the README."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -28,11 +32,14 @@ class Row(msgspec.Struct, frozen=True):
     lost: int
     twice: int
     out_of_order: int
+    wrong_numbers: int
+    """Numbers and states that /metrics and /readyz of either program showed, and that were not the truth."""
 
 
 HEAD: Final = (
     "fault", "s", "calls", "503", "wrong", "longest read, s", "longest write, s",
     "events", "longest to the consumer, s", "lost", "twice", "out of order",
+    "wrong numbers",
 )  # fmt: skip
 
 

@@ -2,22 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from deploy.local.postgres import PostgresServer
 from tests.brokers import Broker, broker_behind_a_line
+from tests.faults.alerts import wrong_pages
+from tests.faults.counters import wrong_counters
 from tests.faults.happenings import BEHIND_PGBOUNCER, FAULTS, REPEATS
+from tests.faults.numbers import wrong_numbers
+from tests.faults.observer import Observer
 from tests.faults.stage import Stage, stage
 from tests.faults.table import Row
 from tests.postgres import make_database
-from tests.waiting import last
+from tests.waiting import last, until
 
 BEFORE_S = 3
 AFTER_S = 12
 """Longer than either program may need to recover, so that callers see it."""
+BACK_S = 20
+"""For the lag to be looked at once more, and found to be none."""
 LONGEST_READ_S = 11
 LONGEST_WRITE_S = 16
 """What is promised, 10 s and 15 s, and the time of a client on a busy machine."""
@@ -46,24 +52,51 @@ async def test_every_answer_is_true_and_no_event_is_lost(
 ) -> None:
     """Callers get the truth or a 503 in time; subscribers get each event once and in order."""
     pooled = name.endswith(BEHIND_PGBOUNCER)
-    async with stage(server, broker, tmp_path, pooled=pooled) as scene:
+    async with (
+        stage(server, broker, tmp_path, pooled=pooled) as scene,
+        Observer(scene) as observer,
+    ):
         async with scene.callers:
             await last(BEFORE_S)
             began = time.monotonic()
             await FAULTS[name](scene)
             seconds = time.monotonic() - began
             await last(AFTER_S)
-        row = await _row(scene, name, seconds)
+        events = await scene.settled()
+        numbers = await _wrong_numbers(scene, observer)
+        row = _row(scene, name, seconds, events, numbers)
     rows.append(row)
     assert scene.callers.wrong == []
+    assert numbers == []
     assert (row.lost, row.out_of_order) == (0, 0)
     assert row.twice == 0 or name in REPEATS
     assert row.longest_read_s <= LONGEST_READ_S
     assert row.longest_write_s <= LONGEST_WRITE_S
 
 
-async def _row(scene: Stage, fault: str, seconds: float) -> Row:
-    events = await scene.settled()
+async def _wrong_numbers(scene: Stage, observer: Observer) -> list[str]:
+    """Return the numbers that were wrong during the fault, and those that are after it."""
+    moments = [*observer.moments, await observer.look()]
+    found = [
+        *wrong_numbers(moments),
+        *wrong_counters(scene, moments),
+        *wrong_pages(moments),
+    ]
+
+    async def as_before() -> bool:
+        now = await observer.look()
+        leaders = [each for each in now.workers if each and each.value("outbox_leader") == 1]
+        lags = [each.value("outbox_lag_events") for each in leaders if each.ready]
+        return lags == [0]
+
+    try:
+        await until(as_before, BACK_S)
+    except TimeoutError:
+        found.append(f"{BACK_S} s after the last call there is still a lag, or no leader is ready")
+    return found
+
+
+def _row(scene: Stage, fault: str, seconds: float, events: set[str], numbers: Sequence[str]) -> Row:
     callers, audience = scene.callers, scene.audience
     return Row(
         fault=fault,
@@ -78,4 +111,5 @@ async def _row(scene: Stage, fault: str, seconds: float) -> Row:
         lost=len(events - audience.times.keys()),
         twice=audience.twice,
         out_of_order=audience.out_of_order,
+        wrong_numbers=len(numbers),
     )

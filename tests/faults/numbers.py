@@ -1,0 +1,123 @@
+"""What the programs show, held against what an observer counted at the same time.
+
+A worker counts every 5 s and shows a count for 10 s at most, so a number is right if it was the truth
+within the last 12 s, give or take a tolerance. Between two terms a worker counts from the newest
+checkpoint, which is up to 10 s older than what is published, and more if Postgres could not be
+written to: it may show more then.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from tests.faults.observer import Moment, Truth
+from tests.faults.scraping import Scrape
+
+WINDOW_S: Final = 12.0
+TOLERANCE_S: Final = 3.0
+TOLERANCE_EVENTS: Final = 50
+"""Positions of transactions that were rolled back count as events."""
+BETWEEN_TERMS_S: Final = 30.0
+TOLD_AFTER_S: Final = 20.0
+"""An event that waits for longer is shown by a lag, or no worker may say that it leads."""
+READY_AFTER_S: Final = 15.0
+"""Within this time the service's /readyz agrees with its answers."""
+
+
+Problem = tuple[str, str]
+"""Which number or state is wrong, and how."""
+
+
+class Looked(NamedTuple):
+    """A moment with those of the last seconds before it."""
+
+    now: Moment
+    truths: tuple[Truth, ...]
+    """Empty if Postgres did not answer the observer at each of them."""
+    before: tuple[Moment, ...]
+
+
+def wrong_numbers(moments: Sequence[Moment]) -> list[str]:
+    """Return every number and state that was not the truth, each problem once with its first time."""
+    found: dict[str, str] = {}
+    for look in _looks(moments, WINDOW_S):
+        for problem, detail in (*_lags(look), *_leaders(look), *_untold(look)):
+            found.setdefault(problem, f"{look.now.at - moments[0].at:.0f} s: {problem}: {detail}")
+    for look in _looks(moments, READY_AFTER_S):
+        for problem, detail in _readiness(look):
+            found.setdefault(problem, f"{look.now.at - moments[0].at:.0f} s: {problem}: {detail}")
+    return list(found.values())
+
+
+def _looks(moments: Sequence[Moment], window_s: float) -> Iterator[Looked]:
+    for number, now in enumerate(moments):
+        if now.at - moments[0].at < window_s:
+            continue
+        first = next(n for n, each in enumerate(moments) if now.at - each.at <= window_s)
+        before = tuple(moments[max(0, first - 1) : number + 1])
+        truths = tuple(each.truth for each in before if each.truth is not None)
+        yield Looked(now, truths if len(truths) == len(before) else (), before)
+
+
+def _lags(look: Looked) -> Iterator[Problem]:
+    """Yield the lags that are too small or too large."""
+    for number, worker in enumerate(look.now.workers):
+        if worker is None or not look.truths:
+            continue
+        in_term = all(_leads(each.workers[number]) for each in look.before)
+        beyond_s = TOLERANCE_S if in_term else BETWEEN_TERMS_S
+        oldest = [truth.oldest_s for truth in look.truths]
+        ages = [truth.transaction_s for truth in look.truths]
+        due = [truth.due for truth in look.truths]
+        most = max(due) + TOLERANCE_EVENTS if in_term else float("inf")
+        for name, least, greatest in (
+            ("outbox_lag_seconds", min(oldest) - TOLERANCE_S, max(oldest) + beyond_s),
+            ("outbox_lag_events", min(due) - TOLERANCE_EVENTS, most),
+            (
+                "outbox_oldest_transaction_seconds",
+                min(ages) - TOLERANCE_S,
+                max(ages) + TOLERANCE_S,
+            ),
+        ):
+            shown = worker.value(name)
+            if shown is not None and not least <= shown <= greatest:
+                yield (
+                    f"{name} of worker {number}",
+                    f"{shown:.1f}, not {least:.1f} to {greatest:.1f}",
+                )
+
+
+def _leads(worker: Scrape | None) -> bool:
+    return worker is not None and worker.value("outbox_leader") == 1
+
+
+def _leaders(look: Looked) -> Iterator[Problem]:
+    """Yield where state, gauge and the lock in Postgres disagree about who leads."""
+    for number, worker in enumerate(look.now.workers):
+        if worker is not None and _leads(worker) != (worker.status == "leading"):
+            yield f"worker {number} is {worker.status}", f"{worker.value('outbox_leader')}"
+    leading = [sum(map(_leads, moment.workers)) for moment in look.before]
+    if min(leading) > 1:
+        yield "two workers lead", f"{leading}"
+    if look.truths and min(leading) > 0 and max(truth.leaders for truth in look.truths) == 0:
+        yield "a worker leads", "no session holds the lock"
+
+
+def _untold(look: Looked) -> Iterator[Problem]:
+    """Yield where events wait, a worker says that it leads, and none shows that they wait."""
+    waiting_s = min((truth.oldest_s for truth in look.truths), default=0.0)
+    answering = [worker for worker in look.now.workers if worker is not None]
+    if waiting_s > TOLD_AFTER_S and any(map(_leads, answering)):
+        lags = [worker.value("outbox_lag_seconds") or 0.0 for worker in answering]
+        if max(lags) < waiting_s - TOLERANCE_S:
+            yield "no lag shows what waits", f"an event waits for {waiting_s:.0f} s, {lags}"
+
+
+def _readiness(look: Looked) -> Iterator[Problem]:
+    """Yield where the service's /readyz says the opposite of its answers all the time."""
+    first, now = look.before[0], look.now
+    calls, refused = now.calls - first.calls, now.unavailable - first.unavailable
+    ready = [moment.service is not None and moment.service.ready for moment in look.before]
+    if all(ready) and 0 < calls == refused:
+        yield "/readyz of the service is 200", f"none of {calls} calls succeeds"
+    if not any(ready) and calls > refused == 0:
+        yield "/readyz of the service is 503", f"all of {calls} calls succeed"

@@ -1,0 +1,70 @@
+"""What the programs say of themselves: /metrics and /readyz, read as Prometheus and a balancer do."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.worker import Worker
+
+SCRAPE_TIMEOUT_S: Final = 3.0
+OK: Final = 200
+
+Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+"""Values by a metric's name and its labels."""
+
+
+class Scrape(NamedTuple):
+    """The pages of one process at one moment."""
+
+    series: Series
+    ready: bool
+    status: str
+    """The state that /readyz names."""
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return the value of a metric; None if the page does not show it."""
+        return self.series.get((name, frozenset(labels.items())))
+
+    @property
+    def started(self) -> float | None:
+        """When the process was started: two processes of one worker differ in it."""
+        return self.value("process_start_time_seconds")
+
+
+class Scraper:
+    """Reads the pages of workers and service; a page that is not served in time is None."""
+
+    def __init__(self) -> None:
+        self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_S)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
+    async def worker(self, worker: Worker) -> Scrape | None:
+        """Return a worker's pages; None if it does not answer, or changes between the two."""
+        urls = [line["url"] for line in worker.log() if line["event"] == "worker.started"]
+        before = await self.page(urls[-1]) if urls else None
+        after = await self.page(urls[-1]) if before is not None else None
+        if before is None or after is None:
+            return None
+        same = before.value("outbox_leader") == after.value("outbox_leader")
+        return before if same and before.status == after.status else None
+
+    async def page(self, url: str) -> Scrape | None:
+        """Return what a program shows; None if it does not answer."""
+        try:
+            ready, metrics = await asyncio.gather(
+                self._client.get(f"{url}/readyz"), self._client.get(f"{url}/metrics")
+            )
+        except httpx.HTTPError:
+            return None
+        series = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(metrics.text)
+            for sample in family.samples
+        }
+        return Scrape(series, ready.status_code == OK, ready.json()["status"])

@@ -1,0 +1,167 @@
+"""The faults of a Postgres server, as opposed to those of the way to it."""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from typing import Final
+
+import asyncpg
+
+from deploy.local.postgres import PostgresServer
+from tests import parts
+from tests.faults.stage import Stage
+from tests.postgres import DATABASE, END_SESSIONS
+from tests.waiting import FAULT_S, last, until
+
+EVERY_S: Final = 2.0
+LATE_EVENTS: Final = 2_000
+LATE_S: Final = 4.0
+
+# As many documents with one event each, as a subscriber reads it.
+WRITE_EVENTS: Final = """
+INSERT INTO outbox (event_id, event_type, key, payload)
+SELECT id, 'test.event', 'late/' || id, convert_to(
+    json_build_object(
+        'id', id, 'time', now(), 'partitionkey', 'late/' || id, 'sequence', '1'
+    )::text, 'UTF8'
+)
+FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, $1::int)) AS u
+"""
+
+
+async def postgres_crashes(stage: Stage) -> None:
+    """Crash Postgres and start it again, again and again."""
+    for _ in range(max(1, int(FAULT_S / 10))):
+        await asyncio.to_thread(stage.server.crash)
+        await asyncio.to_thread(stage.server.start)
+        await last(min(FAULT_S, 10.0))
+
+
+async def sessions_ended(stage: Stage) -> None:
+    """End all sessions every two seconds."""
+    for _ in range(max(1, int(FAULT_S / EVERY_S))):
+        await parts.execute(stage.dsn, END_SESSIONS)
+        await last(EVERY_S)
+
+
+async def read_only(stage: Stage) -> None:
+    """Make the database read-only, as a disk that is nearly full makes a managed one."""
+    await parts.execute(
+        stage.dsn,
+        f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on",
+        END_SESSIONS,
+    )
+    await last(FAULT_S)
+    reset = f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only"
+    await parts.execute(stage.server.dsn(), reset)  # over a database that is not read-only
+
+
+async def tables_locked(stage: Stage) -> None:
+    """Lock the links' table against everybody, as a careless migration does."""
+    connection = await asyncpg.connect(stage.dsn)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE document_links IN ACCESS EXCLUSIVE MODE")
+        await last(FAULT_S)
+    await connection.close()
+
+
+async def transaction_open(stage: Stage) -> None:
+    """Hold a transaction with an xid open, as a forgotten console does."""
+    connection = await asyncpg.connect(stage.dsn)
+    async with connection.transaction():
+        await connection.execute("SELECT pg_current_xact_id()")
+        await last(FAULT_S)
+    await connection.close()
+
+
+async def _synchronous(stage: Stage) -> PostgresServer:
+    """Return a standby that every commit waits for."""
+    standby = await asyncio.to_thread(stage.server.make_standby)
+    await parts.execute(
+        stage.dsn, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
+    )
+    return standby
+
+
+async def commits_late(stage: Stage) -> None:
+    """Let transactions write events and commit them seconds later, when others' are published."""
+    connection = await asyncpg.connect(stage.dsn)
+    for _ in range(max(1, int(FAULT_S / LATE_S))):
+        async with connection.transaction():
+            await connection.execute(WRITE_EVENTS, LATE_EVENTS)
+            await last(LATE_S)
+    await connection.close()
+
+
+async def standby_hangs(stage: Stage) -> None:
+    """Let the synchronous standby hang: no commit ends meanwhile."""
+    standby = await _synchronous(stage)
+    _signal(standby, signal.SIGSTOP)
+    await until(lambda: _waits_for_a_standby(stage))
+    await last(FAULT_S)
+    _signal(standby, signal.SIGCONT)
+    await parts.execute(
+        stage.dsn, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"
+    )
+
+
+async def _waits_for_a_standby(stage: Stage) -> bool:
+    connection = await asyncpg.connect(stage.dsn)
+    waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
+    found: bool = await connection.fetchval(waits)
+    await connection.close()
+    return found
+
+
+def _signal(server: PostgresServer, number: signal.Signals) -> None:
+    """Send a signal to all processes of a server: each is the leader of a group of its own."""
+    lines = (server.data_dir / "postmaster.pid").read_text().splitlines()
+    for pid in (int(lines[0]), *children(int(lines[0]))):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+async def failover(stage: Stage) -> None:
+    """Crash the primary and promote its synchronous standby behind the same address."""
+    standby = await _synchronous(stage)
+    await last(FAULT_S / 2)
+    await asyncio.to_thread(stage.server.crash)
+    await parts.execute(
+        standby.dsn(), "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"
+    )
+    await asyncio.to_thread(standby.promote)
+    stage.to_postgres.target = ("127.0.0.1", standby.port)
+    await last(FAULT_S / 2)
+
+
+async def became_a_standby(stage: Stage) -> None:
+    """Send new connections to a promoted standby; the old ones stay open to a node without writes."""
+    standby = await _synchronous(stage)
+    await parts.execute(
+        stage.dsn,
+        "ALTER SYSTEM SET default_transaction_read_only = on",
+        "SELECT pg_reload_conf()",
+    )
+    await parts.execute(
+        standby.dsn(), "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"
+    )
+    await until(lambda: _replayed(stage.server, standby))
+    await asyncio.to_thread(standby.promote)
+    stage.to_postgres.target = ("127.0.0.1", standby.port)
+    await last(FAULT_S)
+
+
+async def _replayed(primary: PostgresServer, standby: PostgresServer) -> bool:
+    ends = []
+    for server, function in ((primary, "pg_current_wal_lsn"), (standby, "pg_last_wal_replay_lsn")):
+        connection = await asyncpg.connect(server.dsn())
+        ends.append(await connection.fetchval(f"SELECT {function}() - '0/0'::pg_lsn"))
+        await connection.close()
+    return bool(ends[1] >= ends[0])
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 - of the kernel, never a regular file
+        return [int(child) for child in file.read().split()]
