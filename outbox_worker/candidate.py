@@ -12,18 +12,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from aiokafka.errors import (
-    KafkaError,
-    LeaderNotAvailableError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from outbox_worker import metadata
 from outbox_worker.guard import WHAT_TO_DO
 from outbox_worker.health import Health
 from outbox_worker.ledger import Checkpoints, Session
-from outbox_worker.metadata import Topic
 from outbox_worker.registration import Registration
 from outbox_worker.sessions import ERRORS
 from outbox_worker.settings import Settings
@@ -84,7 +78,7 @@ class Candidate:
         progress_topic = self._registration.progress_topic(event_topic)
         for topic in await kafka.look([event_topic, progress_topic]):
             if topic.error is not UnknownTopicOrPartitionError:
-                _check_usable(topic)
+                metadata.check_usable(topic)
             elif topic.name == event_topic and await self._has_published():
                 message = f"topic {event_topic} is gone; {WHAT_TO_DO}"
                 raise TopicLostError(message)
@@ -104,18 +98,3 @@ async def _time_limit() -> AsyncIterator[None]:
     except TimeoutError as error:
         message = f"Kafka did not answer within {CHECK_TIMEOUT_S} s; look at the brokers"
         raise TimeoutError(message) from error
-
-
-def _check_usable(topic: Topic) -> None:
-    """Raise the error that a leader would meet in a topic."""
-    if not topic.exists:
-        raise topic.error(topic.name)
-    if leaderless := [each.number for each in topic.partitions if each.leader < 0]:
-        message = (
-            f"topic {topic.name} has partitions without a leader: {leaderless}; "
-            "start the brokers that hold them"
-        )
-        raise LeaderNotAvailableError(message)
-    if not (topic.may(metadata.READ) and topic.may(metadata.WRITE)):
-        message = f"Read or Write on topic {topic.name} is not granted; grant both"
-        raise TopicAuthorizationFailedError(message)

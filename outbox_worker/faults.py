@@ -14,12 +14,16 @@ from typing import NamedTuple
 from aiokafka.errors import (
     AuthenticationFailedError,
     IllegalSaslStateError,
+    KafkaError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
 
+from outbox_worker.tls import UnusableFileError
+
 ASK_TIMEOUT_S = 1
 SERVERS = "KAFKA_BOOTSTRAP_SERVERS"
+ADVERTISED = "the broker's advertised.listeners"
 PROTOCOL = "KAFKA_SECURITY_PROTOCOL"
 CA_FILE = "KAFKA_SSL_CAFILE"
 # ApiVersions, version 0: a broker answers it before it knows who asks.
@@ -31,13 +35,12 @@ _NOT_YET_VALID, _EXPIRED = 9, 10
 _WRONG_NAME = {62, 64}
 
 
-class Address(NamedTuple):
-    """A broker's address, and how the client was told to talk to it."""
+class Settings(NamedTuple):
+    """How the client was told to talk to brokers."""
 
-    host: str
-    port: int
     protocol: str
     mechanism: str
+    has_certificate: bool
 
     @property
     def tls(self) -> bool:
@@ -48,6 +51,20 @@ class Address(NamedTuple):
     def sasl(self) -> bool:
         """Whether the client was told to authenticate with SASL."""
         return self.protocol.startswith("SASL")
+
+
+class Address(NamedTuple):
+    """A broker's address; `advertised`: the brokers named it to the client, not its settings."""
+
+    host: str
+    port: int
+    advertised: bool
+    settings: Settings
+
+    @property
+    def named_in(self) -> str:
+        """The setting that holds the address."""
+        return ADVERTISED if self.advertised else SERVERS
 
 
 async def explain(error: BaseException | None, address: Address) -> str:
@@ -66,28 +83,39 @@ def _known(error: BaseException, address: Address) -> str | None:
     """Return what an error says by itself."""
     said: str | None = None
     match error:
+        case UnusableFileError():
+            said = f"is not connected to: {error}"
         case ssl.SSLCertVerificationError():
-            said = _certificate(error)
+            said = _certificate(error, address)
         case ssl.SSLError():
-            said = _alert(error)
+            said = _alert(error, address.settings)
         case socket.gaierror():
-            said = f"has a host name that is not known; correct {SERVERS} or the name service"
+            named_in = address.named_in
+            said = f"has a host name that is not known; correct {named_in} or the name service"
         case ConnectionRefusedError():
-            said = f"refuses connections; start the broker or correct {SERVERS}"
-        case UnsupportedSaslMechanismError():
-            said = f"does not offer {address.mechanism}; correct KAFKA_SASL_MECHANISM"
-        case IllegalSaslStateError():
-            bare = "SSL" if address.tls else "PLAINTEXT"
-            said = f"does not use SASL; set {PROTOCOL}={bare} or use the port that wants SASL"
-        case SaslAuthenticationFailed() | AuthenticationFailedError():
-            said = (
-                f"refuses the {address.mechanism} user name or password; correct "
-                "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or KAFKA_SASL_MECHANISM"
-            )
+            said = f"refuses connections; start the broker or correct {address.named_in}"
+        case KafkaError():
+            said = _sasl(error, address.settings)
     return said
 
 
-def _certificate(error: ssl.SSLCertVerificationError) -> str:
+def _sasl(error: KafkaError, settings: Settings) -> str | None:
+    """Return what a broker says of how this side authenticates."""
+    match error:
+        case UnsupportedSaslMechanismError():
+            return f"does not offer {settings.mechanism}; correct KAFKA_SASL_MECHANISM"
+        case IllegalSaslStateError():
+            bare = "SSL" if settings.tls else "PLAINTEXT"
+            return f"does not use SASL; set {PROTOCOL}={bare} or use the port that wants SASL"
+        case SaslAuthenticationFailed() | AuthenticationFailedError():
+            return (
+                f"refuses the {settings.mechanism} user name or password; correct "
+                "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or KAFKA_SASL_MECHANISM"
+            )
+    return None
+
+
+def _certificate(error: ssl.SSLCertVerificationError, address: Address) -> str:
     """Say why this side does not accept the broker's certificate."""
     if error.verify_code == _EXPIRED:
         return "has a certificate that has expired; renew the broker's certificate"
@@ -95,7 +123,7 @@ def _certificate(error: ssl.SSLCertVerificationError) -> str:
         return "has a certificate that is not valid yet; check the clocks"
     if error.verify_code in _WRONG_NAME:
         return (
-            f"has a certificate for another host name; name the broker in {SERVERS} as its "
+            f"has a certificate for another host name; name the broker in {address.named_in} as its "
             f"certificate does ({error.verify_message})"
         )
     return (
@@ -104,37 +132,44 @@ def _certificate(error: ssl.SSLCertVerificationError) -> str:
     )
 
 
-def _alert(error: ssl.SSLError) -> str | None:
+def _alert(error: ssl.SSLError, settings: Settings) -> str | None:
     """Say why the broker does not accept this side's certificate, if that is what it says."""
     reason = error.reason or ""
     if not any(word in reason for word in ("CERTIFICATE", "HANDSHAKE_FAILURE", "UNKNOWN_CA")):
         return None
-    mend = "set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE to one that its CA has signed"
-    return f"wants a client certificate that it trusts; {mend} ({reason})"
+    if not settings.has_certificate:
+        return (
+            "wants a client certificate, and none is set; set KAFKA_SSL_CERTFILE and "
+            f"KAFKA_SSL_KEYFILE ({reason})"
+        )
+    return (
+        "does not accept the client certificate; set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE to one "
+        f"that its CA has signed and that has not expired ({reason})"
+    )
 
 
 async def _ask(address: Address) -> str:
     """Return what an address is found to speak."""
     plain = await _answer(address, tls=False)
     if plain[4:8] == _CORRELATION:
-        without = "SASL_PLAINTEXT" if address.sasl else "PLAINTEXT"
+        without = "SASL_PLAINTEXT" if address.settings.sasl else "PLAINTEXT"
         mend = f"set {PROTOCOL}={without} or use the port that speaks TLS"
-        return f"speaks plain text; {mend}" if address.tls else _closed(address)
+        return f"speaks plain text; {mend}" if address.settings.tls else _closed(address)
     encrypted = await _answer(address, tls=True)
     if encrypted or plain.startswith(_TLS_ALERT):
         mend = f"set {PROTOCOL} to SSL or SASL_SSL, or use the port in plain text"
-        return _closed(address) if address.tls else f"speaks TLS; {mend}"
+        return _closed(address) if address.settings.tls else f"speaks TLS; {mend}"
     if plain:
         kind = "an HTTP server" if plain.startswith(b"HTTP") else "another kind of server"
-        return f"is {kind}, not Kafka; correct {SERVERS}"
-    return f"does not answer as Kafka does; correct {SERVERS}, look at firewalls and at the broker"
+        return f"is {kind}, not Kafka; correct {address.named_in}"
+    return f"does not answer as Kafka does; correct {address.named_in}, look at firewalls and at the broker"
 
 
 def _closed(address: Address) -> str:
     """Say why a broker that answers the first request may close the connection after it."""
-    if address.sasl:
+    if address.settings.sasl:
         return "closes the connection; the broker's log says why"
-    wanted = "SASL_SSL" if address.tls else "SASL_PLAINTEXT"
+    wanted = "SASL_SSL" if address.settings.tls else "SASL_PLAINTEXT"
     return f"closes the connection, as it does if it wants SASL; set {PROTOCOL}={wanted}"
 
 

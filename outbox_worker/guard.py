@@ -7,9 +7,8 @@ transaction is committed: until then no reader of committed records sees the bat
 
 from collections.abc import Mapping
 
-from aiokafka.client import AIOKafkaClient
-
 from outbox_worker import metadata
+from outbox_worker.connections import Client
 from outbox_worker.topics import TopicLostError
 
 WHAT_TO_DO = "fill it (outbox_worker snapshot), then start once with --accept-topic"
@@ -23,7 +22,7 @@ class TopicGuard:
         self._topic_id = topic_id
         self._offsets = dict(offsets)
 
-    async def check_id(self, client: AIOKafkaClient) -> None:
+    async def check_id(self, client: Client) -> None:
         """Raise TopicLostError if the topic has another id now; the broker's error if it is gone."""
         if self._topic_id is None:  # the brokers give none
             return

@@ -11,8 +11,14 @@ from io import BytesIO
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaConnectionError, KafkaError, NoError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    LeaderNotAvailableError,
+    NoError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import (
@@ -25,6 +31,8 @@ from aiokafka.protocol.types import (
     Schema,
     TaggedFields,
 )
+
+from outbox_worker.connections import Client
 
 API_KEY = 3
 API_VERSION = 10
@@ -159,7 +167,22 @@ class Topic(NamedTuple):
         return self.operations is None or bool(self.operations & operation)
 
 
-async def topics(client: AIOKafkaClient, names: Sequence[str]) -> list[Topic]:
+def check_usable(topic: Topic) -> None:
+    """Raise the error that a leader would meet in a topic."""
+    if not topic.exists:
+        raise topic.error(topic.name)
+    if leaderless := [each.number for each in topic.partitions if each.leader < 0]:
+        message = (
+            f"topic {topic.name} has partitions without a leader: {leaderless}; "
+            "start the brokers that hold them"
+        )
+        raise LeaderNotAvailableError(message)
+    if not (topic.may(READ) and topic.may(WRITE)):
+        message = f"Read or Write on topic {topic.name} is not granted; grant both"
+        raise TopicAuthorizationFailedError(message)
+
+
+async def topics(client: Client, names: Sequence[str]) -> list[Topic]:
     """Return the topics as a broker knows them: the first in random order that answers."""
     nodes = [broker.nodeId for broker in client.cluster.brokers()]
     random.shuffle(nodes)
@@ -169,12 +192,15 @@ async def topics(client: AIOKafkaClient, names: Sequence[str]) -> list[Topic]:
             return await _topics_of(client, names, node)
         except (KafkaError, OSError, TimeoutError) as error:
             failed = error
-    raise failed
+    raise await client.obstacle() or failed from failed
 
 
-async def _topics_of(client: AIOKafkaClient, names: Sequence[str], node: int) -> list[Topic]:
+async def _topics_of(client: Client, names: Sequence[str], node: int) -> list[Topic]:
     try:
-        response = await client.send(node, DetailedRequest(names))
+        try:
+            response = await client.send(node, DetailedRequest(names))
+        except KafkaConnectionError:  # the connection was closed: this makes another one
+            response = await client.send(node, DetailedRequest(names))
     except NotImplementedError:  # aiokafka's word for a version that the broker does not know
         response = await client.send(node, MetadataRequest(list(names), False))  # noqa: FBT003
     return [_topic(topic) for topic in response.to_object()["topics"]]

@@ -79,8 +79,11 @@ async def _answered(
     try:
         yield
     except KafkaTimeoutError as error:
-        cluster = consumer._client.cluster  # noqa: SLF001 - the consumer has no call for it
-        leaderless = [p for p in places if cluster.leader_for_partition(p) in {None, -1}]
+        client = consumer._client  # noqa: SLF001 - the consumer has no call for it
+        leader = client.cluster.leader_for_partition
+        leaderless = [place for place in places if leader(place) in {None, -1}]
+        if not leaderless and (obstacle := await client.obstacle()):
+            raise obstacle from error
         numbers = ", ".join(str(place.partition) for place in leaderless or places)
         message = f"cannot look up offsets in partition {numbers} of {places[0].topic}: {NO_ANSWER}"
         raise ReadStalledError(message) from error

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import ssl
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -99,13 +98,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "sasl_mechanism": self.sasl_mechanism,
             "sasl_plain_username": self.sasl_username,
             "sasl_plain_password": self.sasl_password,
-            "ssl_context": self._ssl_context(),
+            "ssl_context": self.tls_files,  # connections.py makes the context
         }
 
-    def _ssl_context(self) -> ssl.SSLContext | None:
+    @property
+    def tls_files(self) -> tls.Files | None:
+        """The files that TLS needs; None: plain text."""
         if not self.security_protocol.endswith("SSL"):
             return None
-        return tls.context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
+        return tls.Files(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -123,7 +124,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         raise SettingsError("; ".join(problems))
     settings = msgspec.convert(given, Settings, strict=False)
     try:
-        settings.kafka_client()
+        if settings.tls_files is not None:
+            settings.tls_files.context()
     except tls.UnusableFileError as error:
         raise SettingsError(str(error)) from error
     return settings

@@ -2,6 +2,7 @@
 
 import ssl
 from pathlib import Path
+from typing import NamedTuple
 
 from aiokafka.helpers import create_ssl_context
 
@@ -14,25 +15,33 @@ class UnusableFileError(OSError):
     """A file cannot be read, or does not hold what its variable is for; the text names both."""
 
 
-def context(cafile: str | None, certfile: str | None, keyfile: str | None) -> ssl.SSLContext:
-    """Return a context that trusts the CA, None: the system's, and has the client's certificate.
+class Files(NamedTuple):
+    """The CA to trust, None: the system's, and the client's certificate with its key, None: none.
 
-    The files are read each time, so that a new client has the certificates of a rotation.
+    Every connection reads the files anew. A client that is open for days connects with the
+    certificates of a rotation, without a restart.
     """
-    for variable, path in ((CA_FILE, cafile), (CERT_FILE, certfile), (KEY_FILE, keyfile)):
-        if path is not None:
-            _check_readable(variable, path)
-    try:
-        made: ssl.SSLContext = create_ssl_context(cafile=cafile)
-    except ssl.SSLError as error:
-        message = f"{CA_FILE}: {cafile} holds no CA certificate in PEM form"
-        raise UnusableFileError(message) from error
-    # Python 3.13 sets it: it refuses a private CA whose certificates lack an extension of RFC 5280,
-    # which Java's clients, OpenSSL by default and older versions of Python accept.
-    made.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if certfile is not None:
-        _load(made, certfile, keyfile)
-    return made
+
+    ca: str | None
+    certificate: str | None
+    key: str | None
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context made from the files; UnusableFileError if that is not possible."""
+        for variable, path in zip((CA_FILE, CERT_FILE, KEY_FILE), self, strict=True):
+            if path is not None:
+                _check_readable(variable, path)
+        try:
+            made: ssl.SSLContext = create_ssl_context(cafile=self.ca)
+        except ssl.SSLError as error:
+            message = f"{CA_FILE}: {self.ca} holds no CA certificate in PEM form"
+            raise UnusableFileError(message) from error
+        # Python 3.13 sets it: it refuses a private CA whose certificates lack an extension of RFC
+        # 5280, which Java's clients, OpenSSL by default and older versions of Python accept.
+        made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if self.certificate is not None:
+            _load(made, self.certificate, self.key)
+        return made
 
 
 def _check_readable(variable: str, path: str) -> None:

@@ -14,18 +14,19 @@ from deploy.local.process import free_port
 from outbox_worker import topics
 from outbox_worker.settings import read
 from tests.brokers import PASSWORD, SCRAM, USER, secured, tls_listener
-from tests.certificates import Authority
+from tests.certificates import Authority, Certificate
 
 pytestmark = pytest.mark.xdist_group("faults of a connection")
 
 LISTENERS = {"PLAINTEXT": "PLAINTEXT", "OUTER": "SASL_SSL", "MUTUAL": "SSL", "EXPIRED": "SSL",
-             "ELSEWHERE": "SSL", "CONTROLLER": "PLAINTEXT"}  # fmt: skip
+             "ELSEWHERE": "SSL", "ASTRAY": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"}  # fmt: skip
 
 
 class Stage(NamedTuple):
-    """A broker's ports by their listeners, the CA, and a certificate for clients."""
+    """A broker's ports by their listeners, a port that it only advertises, its CA and another one."""
 
     ports: dict[str, int]
+    astray: int
     authority: Authority
     stranger: Authority
 
@@ -35,11 +36,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Yield a broker with a listener for each way of connecting, and for each bad certificate."""
     ports = {name: free_port() for name in LISTENERS}
     at = {name: f"{name}://127.0.0.1:{port}" for name, port in ports.items()}
+    astray = free_port()
+    advertised = {**at, "ASTRAY": f"ASTRAY://127.0.0.1:{astray}"}
     with secured() as by:
         properties = {
             **by.properties,
             "listeners": ",".join(at.values()),
-            "advertised.listeners": ",".join(v for k, v in at.items() if k != "CONTROLLER"),
+            "advertised.listeners": ",".join(v for k, v in advertised.items() if k != "CONTROLLER"),
             "listener.security.protocol.map": ",".join(f"{k}:{v}" for k, v in LISTENERS.items()),
             "inter.broker.listener.name": "PLAINTEXT",
             "controller.quorum.voters": f"0@127.0.0.1:{ports['CONTROLLER']}",
@@ -50,7 +53,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         }
         stranger = Authority(tmp_path_factory.mktemp("stranger"), "stranger")
         with KafkaCluster(properties=properties, storage=SCRAM):
-            yield Stage(ports, by.authority, stranger)
+            yield Stage(ports, astray, by.authority, stranger)
 
 
 async def complaint(port: int, settings: Mapping[str, str], host: str = "127.0.0.1") -> str:
@@ -58,8 +61,8 @@ async def complaint(port: int, settings: Mapping[str, str], host: str = "127.0.0
     given = {"DATABASE_URL": "postgresql://x", "KAFKA_BOOTSTRAP_SERVERS": f"{host}:{port}"}
     client = read({**given, **settings}).kafka_client()
     with pytest.raises(KafkaConnectionError) as raised:
-        async with topics.administration(client):
-            pass
+        async with topics.administration(client) as admin:
+            await admin.brokers()
     said = str(raised.value)
     assert PASSWORD not in said
     assert "[" not in said
@@ -78,14 +81,22 @@ def tls(cafile: Path, **others: str) -> dict[str, str]:
     }
 
 
+def with_certificate(certificate: Certificate) -> dict[str, str]:
+    """Return the settings for a client certificate."""
+    return {
+        "KAFKA_SSL_CERTFILE": str(certificate.cert),
+        "KAFKA_SSL_KEYFILE": str(certificate.key),
+    }
+
+
 async def test_wrong_settings(stage: Stage) -> None:
-    """The same broker, asked in fifteen wrong ways, gives each its own words."""
+    """The same broker, asked in eighteen wrong ways, gives each its own words."""
     ca, ports = stage.authority.cert, stage.ports
     right, ssl = tls(ca), {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": str(ca)}
     plain = {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}
     missing = {name: value for name, value in right.items() if name != "KAFKA_SSL_CAFILE"}
-    foreign = stage.stranger.issue("client")
-    with_foreign = {"KAFKA_SSL_CERTFILE": str(foreign.cert), "KAFKA_SSL_KEYFILE": str(foreign.key)}
+    foreign = with_certificate(stage.stranger.issue("client"))
+    expired = with_certificate(stage.authority.issue("client", days=0))
     no_tls = {**right, "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"}
     cases = {
         "wrong CA": (ports["OUTER"], tls(stage.stranger.cert), "set KAFKA_SSL_CAFILE"),
@@ -108,10 +119,15 @@ async def test_wrong_settings(stage: Stage) -> None:
             ports["OUTER"], {**right, "KAFKA_SASL_MECHANISM": "SCRAM-SHA-256"},
             "does not offer SCRAM-SHA-256; correct KAFKA_SASL_MECHANISM"),
         "no client certificate": (
-            ports["MUTUAL"], ssl, "certificate that it trusts; set KAFKA_SSL_CERTFILE"),
+            ports["MUTUAL"], ssl, "wants a client certificate, and none is set; set KAFKA_SSL_CERT"),
         "foreign client certificate": (
-            ports["MUTUAL"], {**ssl, **with_foreign}, "certificate that it trusts; set KAFKA_SSL_CERTFILE"),
-        "nothing listens": (free_port(), plain, "refuses connections; start the broker"),
+            ports["MUTUAL"], ssl | foreign, "does not accept the client certificate; set KAFKA_SSL_CERT"),
+        "expired client certificate": (
+            ports["MUTUAL"], ssl | expired, "its CA has signed and that has not expired"),
+        "nothing listens": (free_port(), plain, "or correct KAFKA_BOOTSTRAP_SERVERS"),
+        "advertised address": (
+            ports["ASTRAY"], plain,
+            f"{stage.astray} refuses connections; start the broker or correct the broker's advertised"),
     }  # fmt: skip
     for name, (port, settings, words) in cases.items():
         said = await complaint(port, settings)

@@ -147,7 +147,9 @@ def test_kafka_clients_get_the_security_settings() -> None:
 
 def test_tls_accepts_the_same_under_every_python() -> None:
     """A private CA without every extension of RFC 5280 is trusted, which Python 3.13 refuses."""
-    context = read({**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL"}).kafka_client()["ssl_context"]
+    files = read({**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL"}).tls_files
+    assert files is not None
+    context = files.context()
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert context.verify_mode == ssl.CERT_REQUIRED
 
