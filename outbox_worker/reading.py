@@ -58,14 +58,20 @@ async def _reader(client: dict[str, Any], isolation: str) -> AsyncIterator[AIOKa
         yield consumer
 
 
-def _consumer(client: dict[str, Any], isolation: str) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
+@asynccontextmanager
+async def _consumer(client: dict[str, Any], isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
         **client,
         isolation_level=isolation,
         auto_offset_reset="none",
         enable_auto_commit=False,
         max_partition_fetch_bytes=FETCH_BYTES,
     )
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()  # also one whose start has failed: its finalizer would warn
 
 
 @asynccontextmanager

@@ -18,8 +18,10 @@ from aiokafka.errors import (
     InvalidRequestError,
     InvalidTopicError,
     KafkaError,
+    NodeNotReadyError,
     NoError,
     PolicyViolationError,
+    RequestTimedOutError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -27,6 +29,7 @@ from aiokafka.errors import (
 )
 
 from outbox_worker import metadata
+from outbox_worker.connections import Client
 
 T = TypeVar("T")
 ADMIN_TIMEOUT_S = 15
@@ -47,6 +50,8 @@ REFUSED = {
     PolicyViolationError,
 }
 FINAL = {NoError, TopicAlreadyExistsError} | FORBIDDEN | REFUSED
+# Without the right to see settings, defaults have to do.
+UNTOLD = {NoError} | FORBIDDEN
 REPLICATION = 3
 DEFAULT_REPLICATION = "default.replication.factor"
 LEAST_IN_SYNC = "2"
@@ -72,24 +77,37 @@ def kept(configs: Mapping[str, str]) -> dict[str, str]:
     return {name: configs.get(name, ours) for name, ours in FOR_EVER.items()}
 
 
+def said_to_exist(error: type[KafkaError]) -> bool | None:
+    """Return what an answer to a request to make a topic says: it exists, or not; None: nothing."""
+    if error is TopicAlreadyExistsError:
+        return True
+    return False if error is NoError or error in REFUSED else None
+
+
 class Topics:
     """Kafka's administration, over one connection."""
 
     def __init__(self, client: dict[str, Any]) -> None:
         self._admin = AIOKafkaAdminClient(**client)
 
+    @property
+    def client(self) -> Client:
+        """The connections that it uses; aiokafka's administration has no call for what they tell."""
+        client: Client = self._admin._client  # noqa: SLF001 - as above
+        return client
+
     async def exists(self, topic: str) -> bool:
         """Return whether there is such a topic, as the controller knows it.
 
         A broker's own list may be behind. Raise the broker's error if nobody can tell now.
         """
-        error = await self._create(topic, 1, 1, {}, validate_only=True)
-        if error in FORBIDDEN:
-            described = await self._heard_of(topic)
-            if described.error not in {NoError, UnknownTopicOrPartitionError}:
-                raise described.error(topic)
-            return described.exists
-        return error is TopicAlreadyExistsError
+        there = said_to_exist(await self._create(topic, 1, 1, {}, validate_only=True))
+        if there is not None:
+            return there
+        described = await self._heard_of(topic)
+        if described.error not in {NoError, UnknownTopicOrPartitionError}:
+            raise described.error(topic)
+        return described.exists
 
     async def ensure(self, topic: str, partitions: int, configs: dict[str, str]) -> int | None:
         """Make a topic unless it is there; return its replicas if it was made, else None.
@@ -123,7 +141,7 @@ class Topics:
 
     async def look(self, topics: Sequence[str]) -> list[metadata.Topic]:
         """Return the topics as one broker knows them now."""
-        return await metadata.topics(self._admin._client, topics)  # noqa: SLF001 - admin has no call for it
+        return await metadata.topics(self.client, topics)
 
     async def configs(self, topic: str) -> dict[str, str]:
         """Return the topic's settings; nothing without the right to see them."""
@@ -151,13 +169,15 @@ class Topics:
         return [broker["node_id"] for broker in (await self._admin.describe_cluster())["brokers"]]
 
     async def _configs(self, resource: ConfigResource) -> dict[str, str]:
-        async def ask() -> tuple[type[KafkaError], list[Any]]:
+        async def ask() -> tuple[type[KafkaError], tuple[str, list[Any]]]:
             (response,) = await self._admin.describe_configs([resource])
-            ((error, _, _, _, entries),) = response.resources
-            return for_code(error), entries
+            ((code, message, _, _, entries),) = response.resources
+            return for_code(code), (message, entries)
 
-        error, entries = await _asked(ask, _is_unknown, BEHIND_S)
-        return {name: value for name, value, *_ in entries} if error is NoError else {}
+        error, (message, entries) = await _asked(ask, lambda error: error not in UNTOLD, BEHIND_S)
+        if error not in UNTOLD:
+            raise error(f"{resource.name}: {message}")
+        return {name: value for name, value, *_ in entries}
 
     async def _heard_of(self, topic: str) -> metadata.Topic:
         """Return what a broker knows of a topic, after some time if that is nothing yet."""
@@ -179,18 +199,18 @@ class Topics:
     ) -> type[KafkaError]:
         """Return the controller's answer, one of FINAL; raise what is none of these."""
 
-        async def ask() -> tuple[type[KafkaError], None]:
+        async def ask() -> tuple[type[KafkaError], str]:
             new = NewTopic(topic, partitions, replicas, topic_configs=configs)
             response = await self._admin.create_topics([new], validate_only=validate_only)
-            ((_, code, *_),) = response.topic_errors
+            ((_, code, message, *_),) = response.topic_errors
             error: type[KafkaError] = for_code(code)
             if error not in FINAL:  # it may be another controller's to answer
-                await self._admin._client.force_metadata_update()  # noqa: SLF001 - admin has no call for it
-            return error, None
+                await self.client.force_metadata_update()
+            return error, message
 
-        error, _ = await _asked(ask, lambda error: error not in FINAL, BUSY_S)
+        error, message = await _asked(ask, lambda error: error not in FINAL, BUSY_S)
         if error not in FINAL:
-            raise error(topic)
+            raise error(f"{topic}: {message}")
         return error
 
     async def __aenter__(self) -> Self:
@@ -223,9 +243,12 @@ async def _asked(
 @asynccontextmanager
 async def administration(client: dict[str, Any]) -> AsyncIterator[Topics]:
     """Yield the administration; TimeoutError where all of it takes too long."""
+    topics = Topics(client)
     try:
-        async with asyncio.timeout(ADMIN_TIMEOUT_S), Topics(client) as topics:
+        async with asyncio.timeout(ADMIN_TIMEOUT_S), topics:
             yield topics
     except AttributeError as error:  # aiokafka asks nobody where no controller is known
         message = "no controller is known"
         raise KafkaError(message) from error
+    except (NodeNotReadyError, RequestTimedOutError, TimeoutError) as error:
+        raise await topics.client.obstacle() or error from error
