@@ -7,8 +7,6 @@ import sys
 import time
 from typing import Any, Final
 
-from aiokafka.errors import KafkaError
-
 ROOT: Final = "outbox_worker"
 
 
@@ -61,16 +59,6 @@ def configure() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(ROOT).setLevel(logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
-    logging.getLogger("asyncio").addFilter(_left_by_aiokafka)
-
-
-def _left_by_aiokafka(record: logging.LogRecord) -> bool:
-    """Whether to keep what asyncio says of a future or a task: not if it is one of aiokafka's.
-
-    A client that is abandoned leaves futures that nobody awaits; what failed is told elsewhere.
-    """
-    error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, KafkaError) or "aiokafka" in record.getMessage().lower())
 
 
 def _hold_standard_streams() -> None:

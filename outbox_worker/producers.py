@@ -8,6 +8,7 @@ nothing that an older producer still has on its way is accepted, in a transactio
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -24,6 +25,8 @@ RETRY_BACKOFF_MS = 5
 TRANSACTION_TIMEOUT_MS = 10_000
 START_TIMEOUT_S = 15
 CLOSE_TIMEOUT_S = 1
+# Two round trips, as the connection may have been idle.
+ABORT_TIMEOUT_S = 2
 
 # After a commit the broker is still writing its markers and answers "concurrent transactions";
 # 20 ms, aiokafka's own value, is twice as long as a small transaction takes.
@@ -32,7 +35,7 @@ sender.BACKOFF_OVERRIDE = 0.002
 
 def new(settings: Settings, name: str, **options: Any) -> AIOKafkaProducer:  # noqa: ANN401 - aiokafka's own
     """Return a producer with this transactional id, not yet started."""
-    return AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         **settings.kafka_client(),
         client_id=name,
         enable_idempotence=True,
@@ -42,6 +45,25 @@ def new(settings: Settings, name: str, **options: Any) -> AIOKafkaProducer:  # n
         compression_type=settings.compression_type,
         **options,
     )
+    producer._message_accumulator._pending_batches = _Batches()  # noqa: SLF001 - see the class
+    return producer
+
+
+class _Batches(set[Any]):
+    """Batches that are being sent; removing one that is not among them is no error.
+
+    aiokafka removes a batch when it has failed, also one that waits to be sent again. It leaves the
+    error in the batch's future, which asyncio logs where the relay does not wait any more.
+    """
+
+    def add(self, batch: Any) -> None:  # noqa: ANN401 - aiokafka's own
+        """Add a batch, and look at the error with which it may fail."""
+        super().add(batch)
+        batch.future.add_done_callback(look)
+
+    def remove(self, batch: Any) -> None:  # noqa: ANN401 - aiokafka's own
+        """Remove a batch, if it is among them."""
+        self.discard(batch)
 
 
 async def start(producer: AIOKafkaProducer) -> None:
@@ -51,11 +73,25 @@ async def start(producer: AIOKafkaProducer) -> None:
     partition of it has the marker.
     """
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with _time_limit(producer):
             await producer.start()
     except BaseException:
         await abandon(producer)
         raise
+
+
+@contextlib.asynccontextmanager
+async def _time_limit(producer: AIOKafkaProducer) -> AsyncIterator[None]:
+    """Raise TimeoutError after START_TIMEOUT_S, or why brokers cannot be reached if that is so."""
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            yield
+    except TimeoutError as error:
+        message = (
+            f"the transaction coordinator has not answered within {START_TIMEOUT_S} s; "
+            "look at the brokers"
+        )
+        raise await producer.client.obstacle() or TimeoutError(message) from error
 
 
 async def fence(settings: Settings, name: str, partitions_of: dict[str, int]) -> None:
@@ -67,7 +103,7 @@ async def fence(settings: Settings, name: str, partitions_of: dict[str, int]) ->
     producer = new(settings, name)
     await start(producer)
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with _time_limit(producer):
             cluster = await producer.client.fetch_all_metadata()
             await producer.begin_transaction()
             transaction = producer._txn_manager  # noqa: SLF001 - send() adds one partition at a time
@@ -96,6 +132,19 @@ def leave_transactions(producer: AIOKafkaProducer) -> None:
     producer._txn_manager.transactional_id = None  # noqa: SLF001 - the client has no call for it
 
 
+def failure(producer: AIOKafkaProducer) -> KafkaError | None:
+    """Return what ended the producer's sender; None if it runs.
+
+    aiokafka wraps most errors in one that says "unexpected", whose copies lose the cause.
+    """
+    task = producer._sender.sender_task  # noqa: SLF001 - the client has no call for it
+    if task is None or not task.done() or task.cancelled() or task.exception() is None:
+        return None
+    error = task.exception()
+    cause = error.__cause__ or error
+    return cause if isinstance(cause, KafkaError) else KafkaError(f"{error}: {cause!r}")
+
+
 async def abort(producer: AIOKafkaProducer) -> None:
     """Ask the coordinator to abort the open transaction, without waiting for batches in flight.
 
@@ -113,7 +162,7 @@ async def abort(producer: AIOKafkaProducer) -> None:
         transaction_result=TransactionResult.ABORT,
     )
     with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+        async with asyncio.timeout(ABORT_TIMEOUT_S):
             await producer.client.send(coordinator, request, group=ConnectionGroup.COORDINATION)
 
 
@@ -129,9 +178,27 @@ async def abandon(producer: AIOKafkaProducer, *, aborting: bool = False) -> None
         await abort(producer)
     # Nobody waits for a commit here, so failing what is pending cannot commit a part of it.
     producer._message_accumulator.fail_all(KafkaError("abandoned"))  # noqa: SLF001 - frees those who wait
+    _look_at_failures(producer)
     with contextlib.suppress(KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await producer.client.close()
     if task is not None:
         await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
     producer._closed = True  # noqa: SLF001 - or its finalizer warns
+
+
+def look(future: asyncio.Future[Any]) -> None:
+    """Look at an error that nobody may wait for any more, or asyncio logs it."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _look_at_failures(producer: AIOKafkaProducer) -> None:
+    """Look at the errors of the transaction, and of batches that were not sent."""
+    batches = producer._message_accumulator._batches.values()  # noqa: SLF001 - the client has no call for it
+    futures = [producer._txn_manager._transaction_waiter]  # noqa: SLF001 - as above
+    for batch in [batch for waiting in batches for batch in waiting]:
+        futures += [batch.future, batch._drain_waiter]  # noqa: SLF001 - as above
+    for future in futures:
+        if future is not None and future.done():
+            look(future)

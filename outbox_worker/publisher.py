@@ -15,16 +15,21 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, LeaderNotAvailableError, ProducerFenced
 
-from outbox_worker import producers
+from outbox_worker import metadata, producers
 from outbox_worker.guard import TopicGuard
 from outbox_worker.records import Batch, Packer
 from outbox_worker.registration import Registration
 from outbox_worker.settings import Settings
 
-PUBLISH_TIMEOUT_S = 12
 TRANSACTION_TIMEOUT_S = producers.TRANSACTION_TIMEOUT_MS / 1000
+# Less than the transaction's time-out, so that the relay ends a slow transaction before the broker
+# does. The broker would raise the epoch, and a producer whose transaction has expired gets the same
+# error as one that another worker has fenced.
+PUBLISH_TIMEOUT_S = 9
+# For one look at the topics, after a page that took too long.
+LOOK_TIMEOUT_S = 3
 BATCH_BYTES = 1_000_000
 # Below this a batch may not hold one event of the greatest size that the table allows.
 LEAST_BATCH_BYTES = 20_000
@@ -50,18 +55,14 @@ class FencedError(Exception):
 
 
 class TooSlowError(KafkaError):  # type: ignore[misc] # aiokafka has no types
-    """A page was not published within PUBLISH_TIMEOUT_S."""
+    """A page was not published within PUBLISH_TIMEOUT_S; `acknowledged`: how many events of it were."""
 
-
-class TransactionExpiredError(TooSlowError):
-    """The broker aborted the transaction, because it lasted longer than its time-out."""
-
-
-SMALLER = "it is tried again with half the events"
-EXPIRED = (
-    "the broker aborted a transaction because it took longer than "
-    f"{TRANSACTION_TIMEOUT_S:.0f} s; {SMALLER}"
-)
+    def __init__(self, acknowledged: int) -> None:
+        super().__init__(
+            f"a page was not published within {PUBLISH_TIMEOUT_S} s, in which brokers acknowledged "
+            f"{acknowledged} events; it is tried again with fewer events"
+        )
+        self.acknowledged = acknowledged
 
 
 class Publisher:
@@ -83,6 +84,7 @@ class Publisher:
         self._sent: Counter[int] = Counter()
         self._mark: asyncio.Future[Any] | None = None
         self._in_transaction = False
+        self._acknowledged = 0  # events of the page that is being published
         self._made_at = time.monotonic()
         self._producer = producers.new(settings, self._name, max_batch_size=batch_bytes)
         self._guard = TopicGuard(settings.topic, None, {})
@@ -119,24 +121,42 @@ class Publisher:
         All are committed when this returns. Without rounds only the record is published. Any
         error leaves the outcome unknown: the progress topic tells, once a new producer has started.
         TopicLostError: the event topic was made anew, and a transaction is not committed.
+        TooSlowError: it took too long, although brokers answer and every partition has a leader.
         """
-        began = time.monotonic()
+        self._acknowledged = 0
         publish = self._publish_transaction if self._transactional else self._publish_in_order
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                 offsets = await publish(rounds, progress)
         except TimeoutError as error:
-            message = f"a page was not published within {PUBLISH_TIMEOUT_S} s; {SMALLER}"
-            raise TooSlowError(message) from error
-        except ProducerFenced as error:
-            if self._transactional and time.monotonic() - began >= TRANSACTION_TIMEOUT_S:
-                raise TransactionExpiredError(EXPIRED) from error
-            raise FencedError from error
-        except AssertionError as error:  # aiokafka asserts that its state is one to go on from
-            message = "the producer is in no state to go on"
-            raise KafkaError(message) from error
+            await self._raise_obstacles(error)
+            raise TooSlowError(self._acknowledged) from error
+        except LeaderNotAvailableError as error:
+            await self._raise_obstacles(error)  # it names the partitions
+            raise
+        except (KafkaError, AssertionError) as error:  # aiokafka asserts that it can go on
+            raise _named(producers.failure(self._producer) or error) from error
         self._guard.passed(offsets)
         return offsets
+
+    async def _raise_obstacles(self, cause: BaseException) -> None:
+        """Raise what keeps the brokers from taking any page, if there is such a thing.
+
+        TimeoutError: no broker answers.
+        """
+        client = self._producer.client
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                for topic in await metadata.topics(client, list(self._partitions)):
+                    metadata.check_usable(topic)
+        except TimeoutError as error:
+            message = (
+                f"Kafka did not answer within {PUBLISH_TIMEOUT_S + LOOK_TIMEOUT_S} s; "
+                "look at the brokers"
+            )
+            raise await client.obstacle() or TimeoutError(message) from error
+        if obstacle := await client.obstacle():
+            raise obstacle from cause
 
     async def _publish_transaction(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
         await self._producer.begin_transaction()
@@ -144,10 +164,10 @@ class Publisher:
         *earlier, last = rounds or [{}]
         offsets: dict[int, int] = {}
         for batches in earlier:
-            offsets |= await _acknowledged(await self._send(batches))
+            offsets |= await self._offsets(await self._send(batches))
         sent = await self._send(last)
         mark = await self._send_progress(progress)
-        offsets |= await _acknowledged(sent)
+        offsets |= await self._offsets(sent)
         await mark
         self._guard.check_offsets(offsets)
         await self._guard.check_id(self._producer.client)
@@ -160,7 +180,7 @@ class Publisher:
         await self._guard.check_id(self._producer.client)
         offsets: dict[int, int] = {}
         for batches in rounds:
-            offsets |= await _acknowledged(await self._send(batches))
+            offsets |= await self._offsets(await self._send(batches))
         self._guard.check_offsets(offsets)
         # Its acknowledgement is waited for with the next one's: the next batch need not wait.
         earlier, self._mark = self._mark, await self._send_progress(progress)
@@ -175,9 +195,21 @@ class Publisher:
             count = batch.record_count()
             self._sent[partition] += count
             future = await self._producer.send_batch(batch, self._topic, partition=partition)
-            future.add_done_callback(_look)
+            future.add_done_callback(producers.look)
             sent.append(Sent(partition, count, future))
         return sent
+
+    async def _offsets(self, sent: Sequence[Sent]) -> dict[int, int]:
+        """Return the last record's offset of each batch, once the brokers have them all."""
+        await asyncio.gather(*(batch.acknowledgement for batch in sent))
+        self._acknowledged += sum(batch.records for batch in sent)
+        firsts = {batch.partition: batch.acknowledgement.result().offset for batch in sent}
+        # A batch that the broker knew already is acknowledged without an offset.
+        return {
+            batch.partition: firsts[batch.partition] + batch.records - 1
+            for batch in sent
+            if firsts[batch.partition] >= 0
+        }
 
     async def _send_progress(self, progress: bytes) -> asyncio.Future[Any]:
         batch = self._producer.create_batch()
@@ -185,7 +217,7 @@ class Publisher:
         future: asyncio.Future[Any] = await self._producer.send_batch(
             batch, self._progress_topic, partition=0
         )
-        future.add_done_callback(_look)
+        future.add_done_callback(producers.look)
         return future
 
     async def close(self) -> None:
@@ -197,19 +229,11 @@ class Publisher:
         await producers.abandon(self._producer, aborting=self._in_transaction)
 
 
-async def _acknowledged(sent: Sequence[Sent]) -> dict[int, int]:
-    """Return the last record's offset of each batch, once the broker has them all."""
-    await asyncio.gather(*(batch.acknowledgement for batch in sent))
-    firsts = {batch.partition: batch.acknowledgement.result().offset for batch in sent}
-    # A batch that the broker knew already is acknowledged without an offset.
-    return {
-        batch.partition: firsts[batch.partition] + batch.records - 1
-        for batch in sent
-        if firsts[batch.partition] >= 0
-    }
-
-
-def _look(future: asyncio.Future[Any]) -> None:
-    """Look at an error that nobody may wait for any more, or asyncio complains."""
-    if not future.cancelled():
-        future.exception()
+def _named(error: BaseException) -> Exception:
+    """Return the error under the name that the relay knows it by."""
+    if isinstance(error, ProducerFenced):
+        return FencedError()
+    known: Exception = (
+        error if isinstance(error, KafkaError) else KafkaError(f"{error!r} in the client")
+    )
+    return known

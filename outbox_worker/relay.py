@@ -193,7 +193,8 @@ class Relay:
         if isinstance(error, MessageSizeTooLargeError):
             self._batch_bytes = max(self._batch_bytes // 2, LEAST_BATCH_BYTES)
         if isinstance(error, TooSlowError):
-            self._page_events = max(self._page_events // 2, 1)
+            # Half of what came through: the other half of the time is for the commit and its like.
+            self._page_events = max((error.acknowledged or self._page_events) // 2, 1)
         self.health.failing(
             type(error).__name__,
             with_lock=self._has_lock,
@@ -307,4 +308,4 @@ async def accompanied(work: Coroutine[Any, Any, None], *others: Coroutine[Any, A
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)  # a second error is not told
