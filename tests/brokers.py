@@ -4,6 +4,8 @@ Programs under test use an outer listener; tests use an inner one, which is plai
 """
 
 import shutil
+import ssl
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +16,12 @@ from typing import NamedTuple
 from deploy.local.kafka import KafkaCluster
 from deploy.local.process import free_port
 from tests.certificates import DAYS, LOOPBACK, Authority
+from tests.line import Tls
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 USER = "relay"
 PASSWORD = "only-for-these-tests"
+BROKERS = 3
 _LOGIN = "org.apache.kafka.common.security"
 SCRAM = (
     "--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]",
@@ -33,6 +37,7 @@ class Broker(NamedTuple):
     behind: int  # the port that a line passes on to
     line_port: int  # the port that the line must listen on: the broker names it to its clients
     settings: Mapping[str, str] = NOTHING  # what a worker needs to connect, beside the address
+    tls: Tls | None = None  # how a line speaks TLS that looks at requests
 
 
 @contextmanager
@@ -93,7 +98,42 @@ def tls_broker_behind_a_line(properties: Mapping[str, str] = NOTHING) -> Iterato
         secured() as by,
         broker_behind_a_line(by.properties | dict(properties), SCRAM, by.settings) as broker,
     ):
-        yield broker
+        yield broker._replace(tls=_tls(by.authority))
+
+
+def _tls(authority: Authority) -> Tls:
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(*authority.issue("line"))
+    return Tls(server, ssl.create_default_context(cafile=authority.cert))
+
+
+class SecuredCluster(KafkaCluster):
+    """Three brokers, each with an inner listener and an outer one that wants TLS and a password."""
+
+    def __init__(self, by: Secured, properties: Mapping[str, str] = NOTHING) -> None:
+        self._outer = [free_port() for _ in range(BROKERS)]
+        super().__init__(BROKERS, by.properties | dict(properties), SCRAM)
+
+    @property
+    def outside(self) -> str:
+        """The outer listeners' addresses, as KAFKA_BOOTSTRAP_SERVERS takes them."""
+        return ",".join(f"127.0.0.1:{port}" for port in self._outer)
+
+    def _addresses(self, node: int) -> dict[str, str]:
+        addresses = super()._addresses(node)
+        for name in ("listeners", "advertised.listeners"):
+            addresses[name] += f",OUTER://127.0.0.1:{self._outer[node]}"
+        return addresses
+
+
+def set_password(broker: Broker, password: str) -> None:
+    """Give the user another SCRAM password; connections that are open stay authenticated."""
+    tool = broker.cluster.tool(
+        "kafka.admin.ConfigCommand", "--bootstrap-server", broker.inside, "--alter",
+        "--add-config", f"SCRAM-SHA-512=[password={password}]", "--entity-type", "users",
+        "--entity-name", USER,
+    )  # fmt: skip
+    subprocess.run(tool, check=True, capture_output=True)
 
 
 def tls_listener(

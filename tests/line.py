@@ -1,12 +1,13 @@
 """A TCP line with the faults of a network: delay, resets, silence; and a look at Kafka's requests."""
 
 import asyncio
+import ssl
 import struct
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 PRODUCE = 0
 ADD_PARTITIONS_TO_TXN = 24
@@ -16,6 +17,13 @@ _LENGTH = struct.Struct(">i")
 _HEADER = struct.Struct(">hhi")  # api key, its version, correlation id
 
 Watch = Callable[[str, int], Awaitable[bool]]
+
+
+class Tls(NamedTuple):
+    """How a line speaks TLS: to the client as a server, and to the server as a client."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
 
 
 @dataclass
@@ -36,15 +44,19 @@ class Line:
     request and response ("request" or "response", API key) before it is passed on, and says
     whether it is. `forget_after_s` is what a NAT or a balancer does: a connection that was idle for
     longer stays open and passes nothing on any more, and so does each one that is open when
-    `forget` is called; `forgotten` counts those on which something was sent afterwards.
+    `forget` is called; `forgotten` counts those on which something was sent afterwards, `made` all
+    connections.
+    With `tls` the line ends the client's TLS and begins its own, so that `watch` sees requests.
     """
 
-    def __init__(self, host: str, port: int, own_port: int = 0) -> None:
+    def __init__(self, host: str, port: int, own_port: int = 0, tls: Tls | None = None) -> None:
         self.target = (host, port)
+        self._tls = tls
         self.delay_s = 0.0
         self.watch: Watch | None = None
         self.forget_after_s: float | None = None
         self.forgotten = 0
+        self.made = 0
         self._forgot_at = 0.0
         self._own_port = own_port
         self._open = asyncio.Event()
@@ -53,7 +65,10 @@ class Line:
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._own_port)
+        server = self._tls.server if self._tls else None
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._own_port, ssl=server
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -91,7 +106,9 @@ class Line:
         self._connections[task] = writer
         with suppress(OSError, EOFError, asyncio.CancelledError):
             await self._open.wait()
-            up_reader, up_writer = await asyncio.open_connection(*self.target)
+            client = self._tls.client if self._tls else None
+            up_reader, up_writer = await asyncio.open_connection(*self.target, ssl=client)
+            self.made += 1
             await self._relay(reader, writer, up_reader, up_writer)
         await _abort(writer)
         del self._connections[task]

@@ -9,6 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 
 from tests.waiting import until
 
@@ -87,6 +88,21 @@ async def grow(kafka: str, topic: str, partitions: int) -> None:
         await _until_partitions(admin, topic, partitions)
 
 
+async def move(kafka: str, topic: str, replicas: Sequence[int]) -> None:
+    """Move the topic's first partition to other brokers, as an operator does; return when it is there."""
+    async with administration(kafka) as admin:
+        moves: Any = [(topic, [(0, list(replicas), {})], {})]
+        request = AlterPartitionReassignmentsRequest(30_000, moves, {})
+        await admin._send_to_controller(request)  # noqa: SLF001 - the client has no call for it
+
+        async def moved() -> bool:
+            partition = (await _partitions(admin, topic))[0]
+            there = sorted(partition["replicas"]) == sorted(partition["isr"]) == sorted(replicas)
+            return there and partition["leader"] in replicas
+
+        await until(moved)
+
+
 async def delete(kafka: str, topic: str) -> None:
     """Delete a topic, as an operator does; return when it is gone."""
     async with administration(kafka) as admin:
@@ -110,6 +126,19 @@ async def configure(kafka: str, topic: str, configs: dict[str, str]) -> None:
             return configs.items() <= {name: value for name, value, *_ in entries}.items()
 
         await until(taken)
+
+
+async def ends(kafka: str, topic: str, isolation: str = "read_uncommitted") -> dict[int, int]:
+    """Return the end of each partition as a reader with this isolation sees it."""
+    places = await places_of(kafka, topic)
+    async with AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level=isolation) as consumer:
+        found = await consumer.end_offsets(places)
+    return {place.partition: end for place, end in found.items()}
+
+
+async def no_transaction_open(kafka: str, topic: str) -> bool:
+    """Whether a reader of committed records can read to the end of each partition."""
+    return await ends(kafka, topic, "read_committed") == await ends(kafka, topic)
 
 
 async def payloads(kafka: str, topic: str) -> list[bytes]:

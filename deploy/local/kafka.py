@@ -111,6 +111,10 @@ class KafkaCluster(Part):
             self.kill(node)
         shutil.rmtree(self._home, ignore_errors=True)
 
+    def tool(self, *arguments: str) -> list[str]:
+        """Return the command that runs a program of Kafka's, named by its class."""
+        return ["java", "-cp", self._classpath, *arguments]
+
     def _launch(self, node: int) -> int:
         """Start one broker and return how long its log was before."""
         broker = self._brokers[node]
@@ -131,7 +135,7 @@ class KafkaCluster(Part):
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         for node in range(len(self._brokers)):
             config = str(self._config(node))
-            tool = self._java("kafka.tools.StorageTool", "format",
+            tool = self.tool("kafka.tools.StorageTool", "format",
                               f"--cluster-id={cluster}", "-c", config, *self._storage)  # fmt: skip
             done = run_tool(tool)
             if done.returncode != 0:
@@ -144,7 +148,7 @@ class KafkaCluster(Part):
         self._config(node).write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         return Process(
             f"Kafka broker {node}",
-            self._java(*JVM, "kafka.Kafka", str(self._config(node))),
+            self.tool(*JVM, "kafka.Kafka", str(self._config(node))),
             self._home / f"broker-{node}.log",
         )
 
@@ -161,9 +165,6 @@ class KafkaCluster(Part):
 
     def _config(self, node: int) -> Path:
         return self._home / f"broker-{node}.properties"
-
-    def _java(self, *args: str) -> list[str]:
-        return ["java", "-cp", self._classpath, *args]
 
 
 @contextmanager

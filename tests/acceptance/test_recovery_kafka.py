@@ -60,7 +60,7 @@ async def test_killed_at_each_step(
 ) -> None:
     """Whatever the transaction had come to, each event is there once when the worker goes on."""
     topic = database.rpartition("/")[2]
-    with Worker(database, f"127.0.0.1:{line.port}", topic) as worker:
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
         await worker.leading()
         await outbox.insert_events(connection, EVENTS)
         await topics.wait_for_count(broker.inside, topic, EVENTS)

@@ -1,6 +1,6 @@
 """The fixtures of the acceptance tests, with a broker over TLS as well."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -8,6 +8,7 @@ from tests.acceptance.conftest import delivery as delivery
 from tests.acceptance.conftest import line as line
 from tests.brokers import Broker, broker_behind_a_line, tls_broker_behind_a_line
 from tests.faults import table
+from tests.line import Line
 
 DOORS = {"plain": broker_behind_a_line, "TLS": tls_broker_behind_a_line}
 
@@ -17,6 +18,13 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """Yield a broker whose clients go through a line, in plain text or over TLS."""
     with DOORS[request.param]() as broker:
         yield broker
+
+
+@pytest.fixture
+async def watched(broker: Broker) -> AsyncIterator[Line]:
+    """Yield a line that sees requests, over TLS as well: it ends the worker's TLS."""
+    async with Line("127.0.0.1", broker.behind, broker.line_port, broker.tls) as line:
+        yield line
 
 
 ROWS = pytest.StashKey[list[table.Row]]()

@@ -1,13 +1,16 @@
-"""A page that cannot be published in time is made smaller, until it can."""
+"""A slow way to Kafka: a page that cannot be published in time is made smaller, until it can."""
 
 import asyncpg
 
 from tests import topics
 from tests.brokers import Broker
 from tests.line import Line
+from tests.waiting import last
 from tests.worker import Worker
 
 EVENTS = 20_000
+START_S = 120
+QUIET_S = 3  # longer than a connection may be idle without being checked
 HOT_KEY = """
 INSERT INTO outbox (event_id, event_type, key, payload)
 SELECT gen_random_uuid(), 'test.event', 'one key', n::text::bytea
@@ -15,7 +18,7 @@ FROM generate_series(1, $1) AS n
 """
 
 
-async def test_page_that_is_too_slow_is_halved(
+async def test_page_that_is_too_slow_is_made_smaller(
     database: str, broker: Broker, line: Line, delivery: str
 ) -> None:
     """Small batches one after the other over a slow line: the events get through, in order."""
@@ -36,3 +39,25 @@ async def test_page_that_is_too_slow_is_halved(
     if delivery == "at-least-once":
         values = list(dict.fromkeys(values))
     assert values == list(range(1, EVENTS + 1))
+
+
+async def test_round_trip_of_half_a_second(
+    database: str, broker: Broker, line: Line, delivery: str
+) -> None:
+    """The worker starts and publishes, in order, and takes no slow answer for a lost connection."""
+    topic = database.rpartition("/")[2]
+    line.delay_s = 0.3 if broker.tls is None else 0.2  # one way; a TLS handshake has more of them
+    settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
+    connection = await asyncpg.connect(database)
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+        await worker.leading(START_S)
+        for number in range(1, 4):
+            made = line.made
+            await connection.execute(HOT_KEY, EVENTS)
+            await worker.wait_published(number * EVENTS, timeout_s=120)
+            assert line.made == made or number == 1
+            await last(QUIET_S)
+        assert "worker.failing" not in worker.output()
+    await connection.close()
+    values = [int(record.value) for record in await topics.read_all(broker.inside, topic)]
+    assert values == [*range(1, EVENTS + 1)] * 3

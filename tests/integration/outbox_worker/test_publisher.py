@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
 from outbox_worker import publisher as module
@@ -139,21 +138,9 @@ async def test_close_ends_the_open_transaction_at_once(
     await publisher.close()
 
     async def nothing_open() -> bool:
-        return await ends(kafka, settings, "read_committed") == await ends(
-            kafka, settings, "read_uncommitted"
-        )
+        return await topics.no_transaction_open(kafka, settings.topic)
 
     await until(nothing_open, module.TRANSACTION_TIMEOUT_S / 2)
-
-
-async def ends(kafka: str, settings: Settings, isolation: str) -> dict[TopicPartition, int]:
-    """Return the end of each partition of the event topic as such a reader sees it."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level=isolation)
-    async with consumer:
-        found: dict[TopicPartition, int] = await consumer.end_offsets(
-            [TopicPartition(settings.topic, n) for n in range(RELAY.partitions)]
-        )
-    return found
 
 
 async def test_publisher_is_replaced_long_before_its_id_expires(

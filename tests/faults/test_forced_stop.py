@@ -1,0 +1,73 @@
+"""SIGTERM while the broker's answers do not come: the worker ends, and leaves nothing open."""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+
+from tests import outbox, topics
+from tests.brokers import Broker
+from tests.faults.conftest import DOORS
+from tests.line import END_TXN, PRODUCE, Line
+from tests.waiting import until
+from tests.worker import Worker
+
+EVENTS = 100
+STOP_S = 10
+NEVER = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "3600000"}
+
+pytestmark = pytest.mark.xdist_group("forced stop")
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """Yield a broker that ends no transaction because of its age: only the worker does."""
+    with DOORS[request.param](NEVER) as broker:
+        yield broker
+
+
+@pytest.mark.parametrize(
+    "held_back", [("request", PRODUCE), ("response", PRODUCE), ("request", END_TXN)]
+)
+async def test_stop_while_a_batch_is_held_back(
+    database: str, broker: Broker, watched: Line, delivery: str, held_back: tuple[str, int]
+) -> None:
+    """It exits with 0 within 10 s, no errors left over; readers get on; each event is there at last."""
+    topic = database.rpartition("/")[2]
+    connection = await asyncpg.connect(database)
+    settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
+    seen: list[tuple[str, int]] = []
+
+    async def hold_back(way: str, api: int) -> bool:
+        first = (way, api) not in seen
+        seen.append((way, api))
+        return (way, api) != held_back or (api == END_TXN and not first)  # a later one is the abort
+
+    with Worker(database, f"127.0.0.1:{watched.port}", topic, **settings) as worker:
+        await worker.leading()
+        watched.watch = hold_back
+        watched.cut()  # what was being read without the watch
+        await outbox.insert_events(connection, EVENTS)
+        if delivery == "at-least-once" and held_back[1] == END_TXN:
+            await topics.wait_for_count(broker.inside, topic, EVENTS)
+        else:
+            await until(lambda: _is_in(held_back, seen))
+        began = time.monotonic()
+        worker.send(signal.SIGTERM)
+        await until(worker.ended)
+        assert time.monotonic() - began < STOP_S
+        assert worker.end() == 0
+        assert "traceback" not in worker.output()
+        await until(lambda: topics.no_transaction_open(broker.inside, topic))
+        watched.watch = None
+        worker.start()
+        values = await topics.wait_for_count(broker.inside, topic, EVENTS)
+    await connection.close()
+    assert sorted({int(record.value) for record in values}) == list(range(1, EVENTS + 1))
+    assert len(values) == EVENTS or delivery == "at-least-once"
+
+
+async def _is_in(sought: tuple[str, int], seen: list[tuple[str, int]]) -> bool:
+    return sought in seen

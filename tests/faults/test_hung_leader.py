@@ -1,0 +1,54 @@
+"""A leader that hangs while its batch is on its way: nothing that it sends later counts.
+
+The two workers may differ in their delivery mode, as while an operator changes it.
+"""
+
+import time
+
+import pytest
+
+from tests import load, topics
+from tests.acceptance.conftest import delivery
+from tests.acceptance.test_several_workers import leader_first
+from tests.brokers import Broker
+from tests.line import Line
+from tests.waiting import FAULT_S, last
+from tests.worker import Worker
+
+TAKE_OVER_S = 20  # 10 in plain text on an idle machine, see the acceptance tests
+
+pytestmark = pytest.mark.xdist_group("hung leader")
+older = newer = delivery
+
+
+async def test_leader_wakes_up_after_another_one_took_over(
+    database: str, broker: Broker, line: Line, older: str, newer: str
+) -> None:
+    """From the takeover on each event comes once, whatever the first worker still has to send."""
+    topic = database.rpartition("/")[2]
+    await load.prepare(database)
+    kafka = f"127.0.0.1:{line.port}"
+    settings = [{**broker.settings, "OUTBOX_DELIVERY": delivery} for delivery in (older, newer)]
+    with Worker(database, kafka, topic, **settings[0]) as leader:
+        await leader.leading()
+        with Worker(database, kafka, topic, **settings[1]) as standby:
+            await leader_first(leader, standby)
+            async with load.writers(lambda: database, 2):
+                await leader.wait_published(100)
+                began = time.monotonic()
+                leader.pause()
+                await standby.leading()
+                assert time.monotonic() - began < TAKE_OVER_S
+                await standby.wait_working()
+                taken_over = await topics.ends(broker.inside, topic)
+                await last(FAULT_S / 2)
+                leader.resume()
+                await leader.wait_event("worker.state", state="standby")
+                await standby.wait_working()
+            await load.reckon_repeated(database, broker.inside, topic)
+            assert "traceback" not in leader.output() + standby.output()
+    records = await topics.read_all(broker.inside, topic)
+    fresh = {(record.partition, record.offset) for record in topics.first_of_each(records)}
+    repeated = [each for each in records if (each.partition, each.offset) not in fresh]
+    assert [each for each in repeated if each.offset >= taken_over[each.partition]] == []
+    assert not repeated or older == "at-least-once"
