@@ -163,6 +163,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "the worker: killed": worker_killed,
     "the worker: the leader hangs": leader_hangs,
 }
+READY_ANYWAY: Final = {"Postgres: a table is locked"}
+"""The callers of the table work on links alone; registering entities, for one, is answered."""
 REPEATS: Final = {
     "Postgres: failover",
     f"Postgres: failover{BEHIND_PGBOUNCER}",

@@ -12,6 +12,13 @@ from tests.faults.stage import Stage
 
 EVERY_S: Final = 1.0
 LOOK_TIMEOUT_S: Final = 3.0
+NO_ANSWER: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server ended the session between two messages
+)
 
 EVENTS = """
 SELECT event_id::text AS id, extract(EPOCH FROM clock_timestamp() - created_at)::float8 AS age_s
@@ -98,7 +105,7 @@ class Observer:
         return Moment(at, truth, tuple(workers), service, calls, unavailable)
 
     async def _truth(self) -> Truth | None:
-        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*NO_ANSWER):
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 connection = await asyncpg.connect(self._stage.dsn)
                 try:

@@ -49,7 +49,7 @@ def test_the_truth_is_not_wrong() -> None:
     [
         (moments(worker(outbox_lag_seconds=0), waiting=True), "outbox_lag_seconds of worker 0"),
         (moments(worker(outbox_lag_seconds=9)), "outbox_lag_seconds of worker 0"),
-        (moments(worker(outbox_lag_events=99)), "outbox_lag_events of worker 0"),
+        (moments(worker(outbox_lag_events=999)), "outbox_lag_events of worker 0"),
         (moments(worker(), waiting=True), "no lag shows what waits"),
         (moments(worker(), worker()), "two workers lead"),
         (moments(worker("starting", outbox_leader=1)), "worker 0 is starting"),
