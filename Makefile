@@ -22,7 +22,7 @@ run: $(STAMP)  ## start everything on this machine, link a document, show its ev
 test: $(STAMP)  ## every test but the contract's and the long faults', on real Postgres and Kafka (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/contract --ignore tests/faults $(ARGS)
 
-test-faults: $(STAMP)  ## both programs through long faults, fuzzed tests with fresh seeds, larger worlds (an hour and a half)
+test-faults: $(STAMP)  ## both programs through long faults, fuzzed tests with fresh seeds, larger worlds (two hours)
 	@FRESH_SEEDS=20 $(BIN)/python -m pytest --verbose --timeout 1800 \
 		tests/integration/outbox_worker/test_window.py tests/integration/service/test_model.py $(ARGS)
 	@FAULT_SECONDS=60 $(BIN)/python -m pytest --timeout 1800 tests/acceptance/test_faults.py tests/acceptance/test_several_workers.py \
