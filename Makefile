@@ -8,8 +8,11 @@ MODULES := tests/contract/node_modules/.package-lock.json
 # Processes of tests: more than two cores, since tests wait a good deal.
 WORKERS ?= 3
 
+# How long each fault lasts in the long tests.
+FAULT_SECONDS ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults contract publish-contract lint format bench bench-peers lock clean
+.PHONY: help setup run test test-faults fault-table contract publish-contract lint format bench bench-peers lock clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,8 +28,12 @@ test: $(STAMP)  ## every test but the contract's and the long faults', on real P
 test-faults: $(STAMP)  ## both programs through long faults, fuzzed tests with fresh seeds, larger worlds (two hours)
 	@FRESH_SEEDS=20 $(BIN)/python -m pytest --verbose --timeout 1800 \
 		tests/integration/outbox_worker/test_window.py tests/integration/service/test_model.py $(ARGS)
-	@FAULT_SECONDS=60 $(BIN)/python -m pytest --timeout 1800 tests/acceptance/test_faults.py tests/acceptance/test_several_workers.py \
+	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/acceptance/test_faults.py tests/acceptance/test_several_workers.py \
 		tests/acceptance/test_recovery_*.py tests/faults $(ARGS)
+
+fault-table: $(STAMP)  ## the README's table of faults, anew (FAULT_SECONDS=20: half an hour)
+	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/faults/test_table.py $(ARGS)
+	@$(BIN)/python -m tests.faults
 
 contract: $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and /docs, with others' tools (needs npm, Chromium)
 	@$(BIN)/python -m pytest tests/contract $(ARGS)
