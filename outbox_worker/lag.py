@@ -19,23 +19,7 @@ LOOK_TIMEOUT_S = 30
 # For how long the gauges show the last look: the next one may be late.
 KNOWN_FOR_S = 2 * EVERY_S
 
-# Between windows, the oldest row that is due: $1 in-progress xids and $2 xmax of s0.
-OLDEST = """
-SELECT position, extract(EPOCH FROM clock_timestamp() - created_at)::float8 AS seconds
-FROM (
-    (SELECT position, created_at FROM outbox WHERE xid = ANY ($1::xid8[]) LIMIT 1)
-    UNION ALL
-    (SELECT position, created_at
-    FROM outbox
-    WHERE xid >= $2::xid8
-    ORDER BY xid, position
-    LIMIT 1)
-) AS u
-ORDER BY created_at
-LIMIT 1
-"""
-
-# Within a window: the late rows that are due. $1 in-progress xids of s0, $2 the position after which
+# The late rows that are due. $1 in-progress xids of s0, $2 the position after which
 # late rows come. `position + 0` keeps the planner off the index on position.
 LATE = """
 SELECT count(*) AS events,
@@ -44,7 +28,7 @@ FROM outbox
 WHERE xid = ANY ($1::xid8[]) AND position + 0 > $2
 """
 
-# Within a window: the next new row, and the first one beyond the window. $1 the position after
+# The next new row of the window, and the first one beyond it. $1 the position after
 # which new rows come, $2 xmax(s1).
 NEW = """
 SELECT min(position) AS position,
@@ -59,6 +43,9 @@ FROM (
     LIMIT 1)
 ) AS u
 """
+
+# All late rows are due, and no new ones but those beyond the last window.
+BETWEEN_WINDOWS = (0, 2**63 - 1)
 
 NEWEST = """
 SELECT position
@@ -154,13 +141,9 @@ class Lag:
 
 async def due(connection: asyncpg.Connection, cursor: Cursor) -> Due:
     """Return what is committed and not published, over a session with the window's settings."""
-    if cursor.s1 is not None:
-        return await _due_in_window(connection, cursor.s0, cursor.s1, cursor.after)
-    row = await connection.fetchrow(OLDEST, cursor.s0.in_progress, cursor.s0.xmax)
-    if row is None:
-        return Due(0, 0.0)
-    newest = await connection.fetchval(NEWEST)
-    return Due(newest - row["position"] + 1, row["seconds"])
+    if cursor.s1 is None:  # between windows: nothing of the next one is published
+        return await _due_in_window(connection, cursor.s0, cursor.s0, BETWEEN_WINDOWS)
+    return await _due_in_window(connection, cursor.s0, cursor.s1, cursor.after)
 
 
 async def _due_in_window(

@@ -46,6 +46,27 @@ async def test_late_rows_and_those_beyond_the_window_are_due(
     await other.close()
 
 
+async def test_what_was_published_since_a_late_row_is_not_due(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """A transaction that commits late has lower positions than events that are out already."""
+    other = await asyncpg.connect(database)
+    window = await Window.open(database, BATCH)
+    open_transaction = connection.transaction()
+    await open_transaction.start()
+    await outbox.insert_events(connection, LATE)
+    await outbox.insert_events(other, 2 * LATE)
+    page = await window.read(BEGINNING)
+    while page.rows:
+        page = await window.read(page.cursor)
+    await open_transaction.commit()
+    await outbox.insert_events(other, LATER)
+    behind = await lag.due(other, page.cursor)
+    assert (page.cursor.s1, behind.events) == (None, LATE + LATER)
+    await window.close()
+    await other.close()
+
+
 async def test_an_old_look_is_not_shown(database: str, connection: asyncpg.Connection) -> None:
     """The last look counts for ten seconds; then nothing is known, until the next one."""
     await outbox.insert_events(connection, LATE)
