@@ -11,13 +11,9 @@ __all__ = ["ERRORS", "Connection"]
 
 DISCONNECT_TIMEOUT_S = 1
 LOOK_TIMEOUT_S = 5
-# What a role or a database may have set otherwise, and the relay's protocol relies on.
+# Of each session, beside those of postgres_connection.py.
 SETTINGS = {
-    "default_transaction_isolation": "read committed",
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "lock_timeout": "0",
-    "statement_timeout": "0",  # each statement has the client's time-out
+    "idle_in_transaction_session_timeout": "0",  # a transaction may wait for Kafka
     "synchronous_commit": "on",  # a checkpoint is durable when it is written
 }
 # How it shows that a prepared statement is another session's.
@@ -39,19 +35,15 @@ SELECT pg_backend_pid()
 
 async def connect(url: str, role: str, *, timeout_s: float | None, **settings: str) -> Connection:
     """Return a session of its own, on a primary; each statement has timeout_s, None: no end."""
+    name = f"outbox_worker {role}"
     try:
-        connection = await Connector(url, f"outbox_worker {role}", timeout_s, Connection).connect()
+        connector = Connector(url, name, timeout_s, Connection, **{**SETTINGS, **settings})
+        return await connector.connect()
     except UrlError as error:
         message = f"the database's URL cannot be used: {error}"
         raise UnusableUrlError(message) from None
     except EncodingError as error:
         raise UnusableUrlError(str(error)) from None
-    try:
-        await configure(connection, **{**SETTINGS, **settings})
-    except BaseException:
-        connection.terminate()
-        raise
-    return connection
 
 
 async def configure(connection: asyncpg.Connection, **settings: str) -> None:

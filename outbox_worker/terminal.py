@@ -112,7 +112,10 @@ def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
 def _with_advice(error: BaseException) -> str:
     """Return an error in one line, with what to do where its kind tells."""
     if isinstance(error, asyncpg.UndefinedTableError):
-        return "the database has no schema of this program: run `python -m service migrate`"
+        return (
+            "the database has no schema of this program: run `python -m service migrate`; if that "
+            "was done, correct the search_path of the role or the database"
+        )
     if isinstance(error, asyncpg.PostgresError):
         return f"the database refuses: {said(error)}; `python -m outbox_worker doctor` says more"
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):

@@ -29,7 +29,8 @@ from service.store.keys import (
 )
 from service.store.migrations import SchemaError, check_version
 from service.store.migrations import migrate as migrate_schema
-from service.store.postgres_connection import EncodingError, TlsError
+from service.store.postgres_connection import EncodingError
+from service.store.postgres_tls import TlsError
 from service.store.postgres_url import UrlError
 
 SCOPES: Final = ("read:documents", "write:documents")

@@ -30,6 +30,7 @@ class Tls(NamedTuple):
 class _Connection:
     """What the line knows of one connection."""
 
+    port: int = 0  # of the line's own end, as the server sees its client
     keys: dict[int, int] = field(default_factory=dict)  # of requests, by their correlation id
     made_at: float = field(default_factory=time.monotonic)
     used_at: float = field(default_factory=time.monotonic)
@@ -49,8 +50,17 @@ class Line:
     With `tls` the line ends the client's TLS and begins its own, so that `watch` sees requests.
     """
 
-    def __init__(self, host: str, port: int, own_port: int = 0, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        own_port: int = 0,
+        tls: Tls | None = None,
+        *,
+        own_host: str = "127.0.0.1",
+    ) -> None:
         self.target = (host, port)
+        self._own_host = own_host
         self._tls = tls
         self.delay_s = 0.0
         self.watch: Watch | None = None
@@ -58,6 +68,7 @@ class Line:
         self.forgotten = 0
         self.made = 0
         self._forgot_at = 0.0
+        self._forgotten_ports: frozenset[int] = frozenset()
         self._own_port = own_port
         self._open = asyncio.Event()
         self._open.set()
@@ -67,7 +78,7 @@ class Line:
         """Listen."""
         server = self._tls.server if self._tls else None
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self._own_port, ssl=server
+            self._serve, self._own_host, self._own_port, ssl=server
         )
         return self
 
@@ -90,9 +101,15 @@ class Line:
         else:
             self._open.set()
 
-    def forget(self) -> None:
-        """Pass nothing on any more on the connections that are open now."""
-        self._forgot_at = time.monotonic()
+    def forget(self, *ports: int) -> None:
+        """Pass nothing on any more on the connections that are open now.
+
+        With ports, only on the connections that the server sees coming from them.
+        """
+        if ports:
+            self._forgotten_ports |= frozenset(ports)
+        else:
+            self._forgot_at = time.monotonic()
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -121,7 +138,7 @@ class Line:
         up_writer: asyncio.StreamWriter,
     ) -> None:
         """Pass on both ways, until either side ends."""
-        connection = _Connection()
+        connection = _Connection(up_writer.get_extra_info("sockname")[1])
         ways = [
             asyncio.create_task(self._pump("request", reader, up_writer, connection)),
             asyncio.create_task(self._pump("response", up_reader, writer, connection)),
@@ -161,7 +178,8 @@ class Line:
         now = time.monotonic()
         idle_s, connection.used_at = now - connection.used_at, now
         too_idle = self.forget_after_s is not None and idle_s > self.forget_after_s
-        if too_idle or connection.made_at < self._forgot_at:
+        chosen = connection.port in self._forgotten_ports
+        if too_idle or chosen or connection.made_at < self._forgot_at:
             self.forgotten += not connection.forgotten
             connection.forgotten = True
         return connection.forgotten

@@ -6,11 +6,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from deploy.local.process import UNPRIVILEGED, Part, Process, free_port, is_free
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 CONFIGURATION = """
 [databases]
 * = host={host} port={port} user={user}
@@ -38,10 +41,17 @@ def can_keep_statements() -> bool:
 class Pooler(Part):
     """Lends by `mode`, `transaction` or `session`; `url` is the database's, through it.
 
-    In transaction mode it keeps so many prepared statements of each session; 0: none.
+    In transaction mode it keeps so many prepared statements of each session; 0: none. `settings` are
+    further lines of its configuration.
     """
 
-    def __init__(self, database: str, mode: str, statements: int = 0) -> None:
+    def __init__(
+        self,
+        database: str,
+        mode: str,
+        statements: int = 0,
+        settings: Mapping[str, str] = NOTHING,
+    ) -> None:
         there, self._port = urlsplit(database), free_port()
         self.url = there._replace(netloc=f"{there.username}@127.0.0.1:{self._port}").geturl()
         self._home = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
@@ -56,6 +66,7 @@ class Pooler(Part):
                 mode=mode,
             )
             + (f"max_prepared_statements = {statements}\n" if can_keep_statements() else "")
+            + "".join(f"{name} = {value}\n" for name, value in settings.items())
         )
         self._process = Process(
             "PgBouncer",

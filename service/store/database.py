@@ -9,7 +9,8 @@ import asyncpg
 
 from service.core.errors import Unavailable
 from service.store import postgres_connection
-from service.store.postgres_connection import Connector, EncodingError, TlsError
+from service.store.postgres_connection import Connector, EncodingError
+from service.store.postgres_tls import TlsError
 from service.store.postgres_url import UrlError
 
 if TYPE_CHECKING:
@@ -138,7 +139,13 @@ class Database:
     """A pool that connects when it is first needed, so that the service can start before Postgres."""
 
     def __init__(self, dsn: str, *, pool_size: int) -> None:
-        self._connector = Connector(dsn, APPLICATION, COMMAND_TIMEOUT_S, Session)
+        self._connector = Connector(
+            dsn,
+            APPLICATION,
+            COMMAND_TIMEOUT_S,
+            Session,
+            idle_in_transaction_session_timeout=f"{COMMAND_TIMEOUT_S:g}s",
+        )
         self._statements_kept = False
         self._pool: Pool = asyncpg.create_pool(
             connect=self._connect_for_pool,
@@ -220,6 +227,8 @@ class Database:
                     await one.fetchval(BACKEND)
         except STATEMENTS_LOST:
             return False
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise ConnectionResetError(str(error)) from error  # one of them ended meanwhile
         finally:
             for session in sessions:
                 session.terminate()

@@ -13,6 +13,15 @@ VERSION: Final = 1
 
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('document-links migrate'))"
 
+NO_SCHEMA: Final = (
+    "the database has no schema of this program: run `python -m service migrate`; if that was done, "
+    "correct the search_path of the role or the database"
+)
+READ_ONLY: Final = (
+    "the database is read-only: default_transaction_read_only is on for the role, the database or "
+    "the server"
+)
+
 CURRENT_VERSION: Final = """
 SELECT max(version)
 FROM schema_version
@@ -72,7 +81,7 @@ async def check_version(connection: "Connection") -> None:
 def _wrong(version: int | None) -> str:
     """Return what is wrong with a version, and what to do."""
     if version is None:
-        return "the database has no schema of this program: run `python -m service migrate`"
+        return NO_SCHEMA
     if version > VERSION:
         return (
             f"the database has schema {version}, this program knows {VERSION}: update the program"
@@ -93,4 +102,4 @@ async def check_schema(database: Database) -> None:
     async with database.acquire() as connection:
         await check_version(connection)
         if await connection.fetchval("SHOW transaction_read_only") == "on":
-            raise SchemaError("the database is a standby, or read-only: it cannot be written to")
+            raise SchemaError(READ_ONLY)

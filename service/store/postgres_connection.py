@@ -1,6 +1,6 @@
 """Opens connections to Postgres: each host within a bound, and only to a primary.
 
-The service and the worker hold this file and `postgres_url.py` byte for byte alike.
+The service and the worker hold this file and the other modules `postgres_*.py` byte for byte alike.
 
 A connection can be open and useless: a balancer or NAT forgot it, or its server became read-only.
 Three things find that out:
@@ -14,21 +14,24 @@ import asyncio
 import os
 import random
 import socket
-import ssl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlencode
 
 import asyncpg
 
-from .postgres_url import ENCODE, Host, PostgresUrl, UrlError, read_url
+from .postgres_hosts import HOST_TIMEOUT_S, LoopTo, addresses_of, first
+from .postgres_tls import (
+    TLS_PARAMETERS,
+    see_that_files_can_be_read,
+    system_context,
+    tls_errors_named,
+)
+from .postgres_url import Host, PostgresUrl, read_url
 
-HOST_TIMEOUT_S: Final = 2
-"""For one host to answer and to let the client in. `connect_timeout` can only make it shorter."""
-STAGGER_S: Final = 0.5
-"""Without an answer for so long, the next host is tried beside it; the first primary wins."""
 CHECK_TIMEOUT_S: Final = 1
 """For the answer to `is_usable`."""
 TRUSTED_S: Final = 2
@@ -44,23 +47,24 @@ SOCKET_OPTIONS: Final = (
 is idle, and when bytes stay unacknowledged after 5 s (the last one is in ms).
 """
 
-TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
-TLS_PARAMETERS: Final = (
-    *TLS_FILES,
-    *("sslpassword", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version"),
-)
-
 CHECK: Final = "BEGIN READ WRITE; ROLLBACK"
 """Fails on a standby (0A000), and needs no prepared statement, which a pooler may lose."""
 
-NEXT_HOST: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # starting up, shutting down
-    asyncpg.TooManyConnectionsError,
-)
-"""Errors after which another host may do."""
+SETTINGS: Final = {
+    # Of time: each statement has the client's limit. A server's limit may end the wait of a COMMIT
+    # for its standby, or a session that waits for work.
+    **dict.fromkeys(("idle_session_timeout", "lock_timeout"), "0"),
+    **dict.fromkeys(("statement_timeout", "transaction_timeout"), "0"),
+    "exit_on_error": "off",  # a refused function would end the session
+    "default_transaction_isolation": "read committed",  # a statement sees what it waited for
+    # Of plans: the statements are written for indexes, and their time limits for index scans.
+    **dict.fromkeys(("enable_indexscan", "enable_indexonlyscan", "enable_nestloop"), "on"),
+    "enable_partition_pruning": "on",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "work_mem": "4MB",  # Postgres' own default; with less, sorts go to files, which may be forbidden
+}
+"""Settings in which a session does not follow its role or its database; a test lists all of them."""
 
 ERRORS: Final = (
     OSError,
@@ -76,10 +80,6 @@ statements, or while a cancelled one is still being cleaned up.)
 
 class StandbyError(ConnectionError):
     """The server is a standby: it may be behind, and nothing can be written on it."""
-
-
-class TlsError(ConnectionError):
-    """The TLS handshake failed; the text names the host, the reason and the parameter."""
 
 
 class EncodingError(Exception):
@@ -121,7 +121,9 @@ class Connector(Generic[C]):
         application_name: str,
         command_timeout_s: float | None,
         connection_class: type[C],
+        **settings: str,
     ) -> None:
+        """Take how to connect; `settings` are set in each session, beside SETTINGS."""
         self._url = read_url(url)
         given = self._url.parameters
         self._hosts = list(self._url.hosts)
@@ -133,6 +135,7 @@ class Connector(Generic[C]):
             self._server_settings["options"] = given["options"]
         self._command_timeout_s = command_timeout_s
         self._class = connection_class
+        self._settings = SETTINGS | settings
 
     async def connect(self) -> C:
         """Open a connection to the primary.
@@ -143,54 +146,40 @@ class Connector(Generic[C]):
             ERRORS: no host lets the program in.
         """
         arguments = self._arguments()
-        waiting, running = list(self._hosts), dict[asyncio.Task[C], Host]()
-        failures: list[BaseException] = []
-        try:
-            while waiting or running:
-                if waiting:
-                    host = waiting.pop(0)
-                    running[asyncio.create_task(self._open(host, arguments))] = host
-                await asyncio.wait(
-                    running,
-                    timeout=STAGGER_S if waiting else None,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                for task in [task for task in running if task.done()]:
-                    host = running.pop(task)
-                    try:
-                        connection = task.result()
-                    except NEXT_HOST as failure:
-                        failures.append(failure)
-                        continue
-                    self._try_first(host)
-                    return connection
-        finally:
-            for task in running:
-                task.add_done_callback(_drop)
-                task.cancel()
-        if len(failures) == 1:
-            raise failures[0]
-        raise ConnectionError("; ".join(map(str, failures))) from failures[-1]
+        hosts = [partial(self._reach, host, arguments) for host in self._hosts]
+        return await first(hosts)
 
-    def _try_first(self, host: Host) -> None:
+    async def _reach(self, host: Host, arguments: dict[str, Any]) -> C:
+        """Open a connection to a host: to the first of its addresses that lets the program in."""
+        where = f"{host.name or 'the local socket'}:{host.port or 5432}"
+        addresses = await addresses_of(host, where)
+        attempts = [partial(self._open, host, where, each, arguments) for each in addresses]
+        connection = await first(attempts)
         self._hosts.remove(host)
         self._hosts.insert(0, host)
+        return connection
 
-    async def _open(self, host: Host, arguments: dict[str, Any]) -> C:
-        where = f"{host.name or 'the local socket'}:{host.port or 5432}"
+    async def _open(
+        self, host: Host, where: str, address: str | None, arguments: dict[str, Any]
+    ) -> C:
         seconds = min(self._url.number("connect_timeout", HOST_TIMEOUT_S), HOST_TIMEOUT_S)
+        loop: Any = None if address is None else LoopTo(address)
         connection: C | None = None
         try:
-            with _tls_errors_named(where, self._url):
+            with tls_errors_named(where, self._url):
                 async with asyncio.timeout(seconds):
                     connection = await asyncpg.connect(
-                        host=host.name, port=host.port or None, **arguments
+                        host=host.name, port=host.port or None, loop=loop, **arguments
                     )
                     _set_keepalive(connection, self._url)
+                    await connection.execute(_set(self._settings))
                     await _see_that_it_is_a_primary(connection, where)
         except TimeoutError:
             _terminate(connection)
             raise TimeoutError(f"{where} does not answer within {seconds} s") from None
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            _terminate(connection)
+            raise ConnectionError(f"{where}: {error}") from error
         except BaseException:
             _terminate(connection)
             raise
@@ -200,7 +189,7 @@ class Connector(Generic[C]):
     def _arguments(self) -> dict[str, Any]:
         """Return what asyncpg is to be called with, but for the host."""
         given = self._url.parameters
-        _see_that_files_can_be_read(given)
+        see_that_files_can_be_read(given)
         tls: dict[str, str] = {name: given[name] for name in TLS_PARAMETERS if name in given}
         if self._url.sslmode:
             tls["sslmode"] = self._url.sslmode
@@ -217,7 +206,7 @@ class Connector(Generic[C]):
             "server_settings": self._server_settings,
         }
         if tls.get("sslrootcert") == "system":
-            arguments["ssl"] = _system_context(tls)
+            arguments["ssl"] = system_context(tls)
             arguments["direct_tls"] = tls.get("sslnegotiation") == "direct"
         else:
             arguments["dsn"] = f"postgresql://?{urlencode(tls)}"
@@ -237,10 +226,19 @@ async def _see_that_it_is_a_primary(connection: Connection, where: str) -> None:
         )
 
 
-def _drop(attempt: asyncio.Task[C]) -> None:
-    """End the connection of an attempt that came too late."""
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().terminate()
+def _set(settings: Mapping[str, str]) -> str:
+    """Return statements that set those of the settings that this version of Postgres has.
+
+    Statements, because PgBouncer refuses most settings in the startup message. The first one lets
+    the others take longer than the role's statements may.
+    """
+    values = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
+    return f"""
+    SET statement_timeout = 0;
+    SELECT set_config(name, value, false)
+    FROM (VALUES {values}) AS s (name, value)
+    WHERE current_setting(name, true) IS NOT NULL
+    """  # noqa: S608 - constants of the programs
 
 
 def _terminate(connection: Connection | None) -> None:
@@ -260,52 +258,3 @@ def _set_keepalive(connection: Connection, url: PostgresUrl) -> None:
             if hasattr(socket, option):  # macOS names them otherwise
                 value = url.number(parameter, default)
                 copy.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-def _see_that_files_can_be_read(given: dict[str, str]) -> None:
-    for name in TLS_FILES:
-        path = given.get(name)
-        if path is None or (name == "sslrootcert" and path == "system"):
-            continue
-        try:
-            with open(path, "rb"):  # noqa: PTH123 - a path as libpq takes it
-                pass
-        except OSError as error:
-            raise UrlError(f"{name}: {path}: {error.strerror or error}") from None
-
-
-def _system_context(tls: dict[str, str]) -> ssl.SSLContext:
-    """Return a context that trusts the certificates of the system, for `sslrootcert=system`."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["postgresql"])
-    for name, attribute in (("min", "minimum_version"), ("max", "maximum_version")):
-        version = tls.get(f"ssl_{name}_protocol_version")
-        if version:
-            setattr(context, attribute, ssl.TLSVersion[version.replace(".", "_")])
-    if "sslcert" in tls:
-        context.load_cert_chain(
-            tls["sslcert"], tls.get("sslkey"), lambda: tls.get("sslpassword", "")
-        )
-    return context
-
-
-@contextmanager
-def _tls_errors_named(where: str, url: PostgresUrl) -> Iterator[None]:
-    """Say of a TLS error which host and which parameter it is about; asyncpg's words do not."""
-    mode = url.sslmode or "prefer"
-    try:
-        yield
-    except ssl.SSLCertVerificationError as error:
-        said = error.verify_message or error.reason
-        root = url.parameters.get("sslrootcert", "~/.postgresql/root.crt")
-        raise TlsError(
-            f"the certificate of {where} is refused: {said} (sslrootcert={root}, sslmode={mode})"
-        ) from None
-    except ssl.SSLError as error:
-        files = [n for n in TLS_FILES if n in url.parameters]
-        about = f"; look at {', '.join(files)}" if files else ""
-        raise TlsError(f"TLS with {where} failed: {error.reason or error}{about}") from None
-    except asyncpg.ClientConfigurationError as error:
-        raise UrlError(f"{str(error).splitlines()[0]}; {ENCODE}") from None
-    except (ValueError, IndexError):
-        raise UrlError(f"its hosts, ports or parameters cannot be used; {ENCODE}") from None

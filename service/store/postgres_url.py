@@ -9,6 +9,7 @@ IPv6 address among several hosts from Python 3.12 on.
 """
 
 import configparser
+import getpass
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -179,12 +180,11 @@ def _service(given: dict[str, str]) -> dict[str, str]:
     name = given.get("service") or os.environ.get("PGSERVICE")
     if not name:
         return {}
-    default = os.environ.get("PGSERVICEFILE") or str(Path("~/.pg_service.conf").expanduser())
-    path = given.get("servicefile") or default
+    path = given.get("servicefile") or os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf"
     sections = configparser.ConfigParser(interpolation=None)
     try:
-        sections.read_string(Path(path).read_text())
-    except (OSError, configparser.Error):
+        sections.read_string(Path(path).expanduser().read_text())
+    except (OSError, RuntimeError, configparser.Error):  # RuntimeError: there is no home
         raise UrlError(f"service: its file {path} cannot be read") from None
     if name not in sections:
         raise UrlError(f"service: {path} has no section of that name")
@@ -221,6 +221,19 @@ def _check_together(read: PostgresUrl) -> None:
         )
     if "hostaddr" in given and verifies:
         raise UrlError("hostaddr: sslmode=verify-full needs the host's name; use host")
+    if "user" not in given and "PGUSER" not in os.environ and not _has_a_name():
+        raise UrlError(
+            "user: the URL names none, and the user that runs this program has no name; "
+            "write postgresql://user@host/database"
+        )
+
+
+def _has_a_name() -> bool:
+    """Return whether the user of this process, who is asyncpg's default, has a name."""
+    try:
+        return bool(getpass.getuser())
+    except (ImportError, KeyError, OSError):  # KeyError up to Python 3.12
+        return False
 
 
 def _hosts(authority: str, given: dict[str, str]) -> list[Host]:

@@ -196,8 +196,9 @@ async def _look(database: Database, witness: Witness, server: Server | None) -> 
         if connection.server is None or connection.server.in_recovery:
             return None
         # In this order: what was no longer in progress before the look is seen by the look.
-        running = await _is_running(connection, witness.xid)
-        found = await connection.fetchval(FOUND, *witness)
+        with noticing_loss(connection):
+            running = await _is_running(connection, witness.xid)
+            found = await connection.fetchval(FOUND, *witness)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError):
         return None
     finally:

@@ -156,7 +156,8 @@ def test_a_database_that_was_not_migrated_is_one_line(
     done = run(empty_database, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "the database has no schema of this program: run `python -m service migrate`\n"
+        "the database has no schema of this program: run `python -m service migrate`; if that was "
+        "done, correct the search_path of the role or the database\n"
     )
 
 

@@ -325,7 +325,8 @@ async def test_commands_without_a_schema_say_so(empty_database: str, name: str) 
     assert done.code == 1
     assert done.errors == (
         "outbox_worker: the database has no schema of this program: "
-        "run `python -m service migrate`\n"
+        "run `python -m service migrate`; if that was done, correct the search_path of the role or "
+        "the database\n"
     )
 
 

@@ -95,6 +95,18 @@ async def test_the_worker_needs_no_file_and_no_name(
     await serves(contained("outbox_worker", "run", tmp_path, **settings), port)
 
 
+@pytest.mark.parametrize(("module", "verb"), [("service", "serve"), ("outbox_worker", "run")])
+def test_a_url_without_a_user_is_refused(tmp_path: Path, module: str, verb: str) -> None:
+    """Whom to connect as cannot be guessed: the line names the variable and the part, exit code 2."""
+    url = "postgresql://127.0.0.1/links"
+    env = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    program = contained(module, verb, tmp_path, **env)
+    program.start()
+    assert program.end(signal.SIGCONT, timeout_s=60) == 2
+    (line,) = program.log.read_text().splitlines()
+    assert "DATABASE_URL: user: " in line
+
+
 def test_processes_without_a_folder_are_one_clear_line(database: str, tmp_path: Path) -> None:
     """Several processes with no folder to write to exit with 1, and say what to mount."""
     settings = {"LINKS_PORT": str(free_port()), "LINKS_WORKERS": "2", "NO_SHARED_MEMORY": "yes"}

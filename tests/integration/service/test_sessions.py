@@ -98,32 +98,29 @@ async def test_fifty_callers_use_an_unknown_entity(
 
 @pytest.mark.parametrize("begin", [BEGIN, BEGIN_PATIENT], ids=["joint", "alone"])
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-async def test_every_write_is_read_committed(
-    database: str, connection: asyncpg.Connection, begin: str, isolation: str
-) -> None:
-    """Transactions set their isolation themselves: what they waited for has to be seen."""
-    await set_default(connection, "default_transaction_isolation", isolation)
+async def test_every_write_is_read_committed(database: str, begin: str, isolation: str) -> None:
+    """Transactions set their isolation themselves: what they waited for has to be seen.
+
+    A transaction pooler may lend a server's session that does not have what this one has set.
+    """
 
     async def step(inside: Connection) -> tuple[str, None]:
         return await inside.fetchval("SHOW transaction_isolation"), None
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
-        assert await session.fetchval("SHOW transaction_isolation") == isolation
+        await session.execute(f"SET default_transaction_isolation = '{isolation}'")
         assert await transact(pool, session, step, begin=begin) == "read committed"
 
 
 @pytest.mark.parametrize("begin", [BEGIN, BEGIN_PATIENT], ids=["joint", "alone"])
-async def test_no_statement_timeout_ends_the_wait_of_a_commit(
-    database: str, connection: asyncpg.Connection, begin: str
-) -> None:
-    """A default of the role or the database does not hold in a write's transaction."""
-    await set_default(connection, "statement_timeout", "5s")
+async def test_no_statement_timeout_ends_the_wait_of_a_commit(database: str, begin: str) -> None:
+    """What a session has by default does not hold in a write's transaction."""
 
     async def step(inside: Connection) -> tuple[str, None]:
         return await inside.fetchval("SHOW statement_timeout"), None
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
-        assert await session.fetchval("SHOW statement_timeout") == "5s"
+        await session.execute("SET statement_timeout = '5s'")
         assert await transact(pool, session, step, begin=begin) == "0"
 
 

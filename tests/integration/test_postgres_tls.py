@@ -1,0 +1,87 @@
+"""Postgres over TLS: a verified connection works; what is wrong is named with its parameter."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from deploy.local.postgres import Postgres
+from deploy.local.process import UNPRIVILEGED
+from outbox_worker import sessions
+from service.store.database import Database
+from service.store.postgres_connection import Connection
+from tests.certificates import Authority
+from tests.pooler import Pooler
+
+BY_ADDRESS, BY_NAME = "127.0.0.1", "localhost"
+
+
+class Server(NamedTuple):
+    """A Postgres that wants TLS; its certificate is for the name, not for the address."""
+
+    port: int
+    ca: Path
+    other_ca: Path
+
+    def url(self, host: str, **parameters: str) -> str:
+        """Return the superuser's URL."""
+        return f"postgresql://postgres@{host}:{self.port}/postgres?{urlencode(parameters)}"
+
+
+@pytest.fixture(scope="module")
+def server(postgres: Postgres) -> Iterator[Server]:
+    """Yield a Postgres behind PgBouncer, which speaks TLS: the wheel's Postgres is built without it."""
+    folder = Path(tempfile.mkdtemp(prefix="postgres-tls-"))
+    folder.chmod(0o755)
+    authority, other = Authority(folder), Authority(folder, "other-ca")
+    issued = authority.issue("postgres", [f"DNS:{BY_NAME}"])
+    if UNPRIVILEGED is not None:
+        shutil.chown(issued.key, UNPRIVILEGED)
+    tls = {
+        "client_tls_sslmode": "require",
+        "client_tls_cert_file": str(issued.cert),
+        "client_tls_key_file": str(issued.key),
+    }
+    with Pooler(postgres.dsn(), "session", settings=tls) as pooler:
+        yield Server(urlsplit(pooler.url).port or 0, authority.cert, other.cert)
+    shutil.rmtree(folder)
+
+
+async def connect(program: str, url: str) -> Connection:
+    """Open a session as one of the programs does."""
+    if program == "worker":
+        return await sessions.connect(url, "test", timeout_s=5)  # type: ignore[return-value]
+    return await Database(url, pool_size=1).connect()
+
+
+@pytest.mark.parametrize("program", ["service", "worker"])
+async def test_a_verified_connection_works(server: Server, program: str) -> None:
+    """sslmode=verify-full with the CA's certificate connects; the server refuses plain text."""
+    url = server.url(BY_NAME, sslmode="verify-full", sslrootcert=str(server.ca))
+    session = await connect(program, url)
+    assert await session.fetchval("SELECT 1") == 1
+    session.terminate()
+
+
+@pytest.mark.parametrize("program", ["service", "worker"])
+@pytest.mark.parametrize("fault", ["ca", "name", "file", "unreadable"])
+async def test_what_is_wrong_is_named(
+    server: Server, program: str, fault: str, tmp_path: Path
+) -> None:
+    """A wrong CA, a wrong host name, a missing file and one without a certificate: one line each."""
+    nothing = tmp_path / "nothing.pem"
+    nothing.write_text("")
+    host, file, words = {
+        "ca": (BY_NAME, server.other_ca, ("refused", "sslrootcert=", "sslmode=verify-full")),
+        "name": (BY_ADDRESS, server.ca, ("127.0.0.1", "refused", "sslmode=verify-full")),
+        "file": (BY_NAME, tmp_path / "missing.pem", ("sslrootcert", "missing.pem", "No such file")),
+        "unreadable": (BY_NAME, nothing, ("sslrootcert", "NO_CERTIFICATE")),
+    }[fault]
+    url = server.url(host, sslmode="verify-full", sslrootcert=str(file))
+    with pytest.raises((ConnectionError, ValueError, sessions.UnusableUrlError)) as raised:
+        await connect(program, url)
+    assert all(word in str(raised.value) for word in words), raised.value
