@@ -20,7 +20,14 @@ from outbox_worker.registration import (
     registered,
 )
 from outbox_worker.retention import FIRST_ROW, SLOTS
-from outbox_worker.sessions import ERRORS, UnusableUrlError, connect, disconnect, pooled
+from outbox_worker.sessions import (
+    ERRORS,
+    UnusableUrlError,
+    connect,
+    disconnect,
+    is_read_only,
+    pooled,
+)
 from outbox_worker.settings import Settings, SettingsError, read
 
 TIMEOUT_S = 30
@@ -125,9 +132,13 @@ async def _schema(connection: asyncpg.Connection) -> Check:
 
 
 async def _primary(connection: asyncpg.Connection) -> Check:
-    standby = await connection.fetchval("SELECT pg_is_in_recovery()")
-    found = "a standby" if standby else "yes"
-    return Check("primary", not standby, found, "point DATABASE_URL at the primary")
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        mend = "point DATABASE_URL at the primary"
+        return Check("primary", passed=False, found="a standby", mend=mend)
+    if is_read_only(connection):
+        mend = "look for default_transaction_read_only at the role, the database and the server"
+        return Check("primary", passed=False, found="read-only by default", mend=mend)
+    return Check("primary", passed=True, found="yes")
 
 
 async def _session(connection: asyncpg.Connection, settings: Settings) -> Check:

@@ -10,12 +10,13 @@ import asyncpg
 
 from outbox_worker.backoff import pause
 from outbox_worker.metrics import Backlog, Metrics
-from outbox_worker.sessions import ERRORS, connect, disconnect
+from outbox_worker.sessions import ERRORS, Connection, connect, disconnect
 from outbox_worker.window import PLANNER_SETTINGS, Cursor, Snapshot
 
 EVERY_S = 5
 BEGIN_EVERY_S = 1
-LOOK_TIMEOUT_S = 30
+# A session that is forgotten on the way in the middle of a look is replaced within 10 s.
+LOOK_TIMEOUT_S = 5
 # For how long the gauges show the last look: the next one may be late.
 KNOWN_FOR_S = 2 * EVERY_S
 
@@ -124,12 +125,21 @@ class Lag:
     async def _look_on(self) -> None:
         connection = await connect(self._url, "lag", timeout_s=LOOK_TIMEOUT_S, **PLANNER_SETTINGS)
         try:
-            while self._checkpoint is not None and not self._stop.is_set():
+            while await self._goes_on(connection) and self._checkpoint is not None:
                 cursor = self._published and self._published()
                 await self._look(connection, cursor or await self._checkpoint(connection))
                 await pause(self._stop, EVERY_S)
         finally:
             await disconnect(connection)
+
+    async def _goes_on(self, connection: Connection) -> bool:
+        """Whether to look again over this session: a silent one is ended, and replaced."""
+        if self._stop.is_set():
+            return False
+        usable = await connection.is_usable()
+        if not usable:
+            connection.terminate()
+        return usable
 
     async def _look(self, connection: asyncpg.Connection, cursor: Cursor) -> None:
         behind = await due(connection, cursor)

@@ -1,8 +1,8 @@
 """One active, others standing by: an advisory lock on a session of its own.
 
 Never a blocking wait for it: that would hold back vacuum for as long as it lasts. A process
-that hangs keeps its session, so the leader shows a sign of life on it; a standby ends the
-session of a leader that shows none. Kafka's fencing covers whatever slips through.
+that hangs keeps its session, so the leader shows a sign of life on it; a standby, or the server
+itself, ends the session of a leader that shows none. Kafka's fencing covers whatever slips through.
 """
 
 import asyncio
@@ -19,12 +19,21 @@ from outbox_worker.sessions import ERRORS, connect, disconnect, is_read_only
 log = Log("leader")
 
 SIGN_OF_LIFE_S = 2
-SIGN_TIMEOUT_S = 5
+SIGN_TIMEOUT_S = 3
+STATEMENT_TIMEOUT_S = 5
 HUNG_AFTER_S = 8
 STANDBY_POLL_S = 0.5
 
+# Returns the backend that holds the lock now, or no row.
 TRY_LOCK = """
-SELECT pg_try_advisory_lock(hashtextextended($1, 0))
+SELECT pg_backend_pid()
+WHERE pg_try_advisory_lock(hashtextextended($1, 0))
+"""
+
+# The server itself ends the session of a leader that shows no sign of life, a little later than a
+# standby does: a standby cannot see a silence with track_activities off, nor as another role.
+END_MY_SESSION_IF_IDLE = f"""
+SET idle_session_timeout = '{HUNG_AFTER_S + 2}s'
 """
 
 READ_ONLY = "the server became read-only; a new session may reach the primary"
@@ -46,11 +55,12 @@ WHERE l.locktype = 'advisory'
     AND l.objid::bigint = hashtextextended($1, 0) & 4294967295
 """
 
-# If it has been silent for too long.
+# If it has been silent for too long, or is what this process has left behind ($3) on a connection
+# that was forgotten on the way.
 END_HUNG_HOLDER = f"""
 SELECT a.pid, pg_terminate_backend(a.pid) AS ended
 {OF_THE_HOLDER}
-    AND a.state_change < clock_timestamp() - make_interval(secs => $2)
+    AND (a.state_change < clock_timestamp() - make_interval(secs => $2) OR a.pid = $3)
 """
 
 
@@ -61,17 +71,19 @@ class LeadershipLostError(Exception):
 class Leader:
     """The session of the lock; whoever holds it may write checkpoints over it."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, former_backend: int) -> None:
         self._connection = connection
+        # The backend that holds the lock; until then, the one that held it for this process before.
+        self.backend = former_backend
         self._turn = asyncio.Lock()
         self._gone = asyncio.Event()
         connection.add_termination_listener(lambda _: self._gone.set())
 
     @classmethod
-    async def open(cls, url: str) -> Self:
-        """Connect."""
-        connection = await connect(url, "leader", timeout_s=SIGN_TIMEOUT_S)
-        return cls(connection)
+    async def open(cls, url: str, former_backend: int = 0) -> Self:
+        """Connect; the former backend is that of this process' last session that held the lock."""
+        connection = await connect(url, "leader", timeout_s=STATEMENT_TIMEOUT_S)
+        return cls(connection, former_backend)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[asyncpg.Connection]:
@@ -85,10 +97,13 @@ class Leader:
         """Stand by until this session holds the lock, or until told to stop."""
         while not stop.is_set():
             async with self.session() as connection:
-                if await connection.fetchval(TRY_LOCK, relay):
+                if backend := await connection.fetchval(TRY_LOCK, relay):
+                    self.backend = backend
+                    await connection.execute(END_MY_SESSION_IF_IDLE)
                     return
                 standing_by()
-                for holder in await connection.fetch(END_HUNG_HOLDER, relay, HUNG_AFTER_S):
+                hung = (relay, HUNG_AFTER_S, self.backend)
+                for holder in await connection.fetch(END_HUNG_HOLDER, *hung):
                     log.warning("leader.hung_holder_ended", backend=holder["pid"])
             await pause(stop, STANDBY_POLL_S)
 
@@ -100,7 +115,7 @@ class Leader:
                 raise LeadershipLostError
             try:
                 async with self.session() as connection:
-                    await connection.execute(SIGN_OF_LIFE)
+                    await connection.execute(SIGN_OF_LIFE, timeout=SIGN_TIMEOUT_S)
                     if is_read_only(connection):  # an open session on a server that was replaced
                         raise LeadershipLostError(READ_ONLY)
             except ERRORS as error:

@@ -77,6 +77,7 @@ class Relay:
         self.metrics = metrics
         metrics.leading.set_function(lambda: float(health.state == "leading"))
         self._accept_topic = accept_topic
+        self._leader_backend = 0
         self._batch_bytes = BATCH_BYTES
         self._page_events = settings.batch_size
         self._has_lock = False
@@ -105,8 +106,8 @@ class Relay:
         self._has_lock = False
         async with AsyncExitStack() as stack:
             leader = await self._open_leader()
-            stack.push_async_callback(leader.close)
-            registration = await takeover.identify(leader.session, self.settings)
+            stack.push_async_callback(self._close_leader, leader)
+            registration = await takeover.identify(leader.session, self.settings, self._told)
             await self._stand_by(leader, registration)
             if not self.stop.is_set():
                 self._has_lock = True
@@ -116,10 +117,14 @@ class Relay:
 
     async def _open_leader(self) -> Leader:
         try:
-            return await Leader.open(self.settings.session_database_url)
+            return await Leader.open(self.settings.session_database_url, self._leader_backend)
         except sessions.ERRORS:
             self._lag.forget()  # who cannot reach the lock does not hold it
             raise
+
+    async def _close_leader(self, leader: Leader) -> None:
+        self._leader_backend = leader.backend
+        await leader.close()
 
     async def _term(self, registration: Registration, checkpoints: Checkpoints) -> None:
         async with AsyncExitStack() as stack:
@@ -127,7 +132,7 @@ class Relay:
             stack.callback(self._resign)
             self._lag.follow(term.published)
             self._retention.follow(term.published)
-            await accompanied(term.run(), self._retention.run())
+            await accompanied(term.run(), self._retention.run(), term.keep_listening())
 
     async def _take_over(
         self, registration: Registration, checkpoints: Checkpoints, stack: AsyncExitStack
@@ -248,6 +253,10 @@ class Term:
         finally:
             if self._ahead is not None:
                 self._ahead.cancel()
+
+    async def keep_listening(self) -> None:
+        """Keep the session that hints come over alive, until cancelled."""
+        await self._wakeup.keep()
 
     def published(self) -> Cursor:
         """Return the cursor up to which all is published."""

@@ -55,7 +55,7 @@ class Leader(msgspec.Struct):
     backend: int
     address: str | None
     since: str
-    silent_s: float
+    silent_s: float | None  # None: the role's track_activities is off
 
 
 class Slot(msgspec.Struct):

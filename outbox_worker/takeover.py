@@ -23,14 +23,15 @@ log = Log("takeover")
 STRAYS_SHOWN = 10
 
 
-async def identify(session: Session, settings: Settings) -> Registration:
+async def identify(session: Session, settings: Settings, told: Told) -> Registration:
     """Return who we are, after a look that this is our database; made at the first start."""
     async with session() as connection:
         await check_session(connection, settings.session_database_url)
         await check_schema(connection)
         place = await read_place(connection)
-        if place.undetected():
-            log.warning("relay.place_unreadable", undetected=place.undetected())
+        undetected = place.undetected()
+        if told.anew("relay.place_unreadable", undetected or None):
+            log.warning("relay.place_unreadable", undetected=undetected)
         registration = await registered(connection)
     if registration is None:
         async with topics.administration(settings.kafka_client()) as admin:

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 from typing import Self
 
-import asyncpg
-
-from outbox_worker.sessions import connect, disconnect
+from outbox_worker.sessions import ERRORS, Connection, connect, disconnect
 
 CHANNEL = "outbox"
 # A poll costs about half a millisecond of CPU: cheap while events come, and rare when none do.
 SHORTEST_WAIT_S = 0.002
 LONGEST_WAIT_S = 0.5
 LISTEN_TIMEOUT_S = 10
+# The session waits for notifications, so that nothing else shows whether it is still connected.
+CHECK_EVERY_S = 2
 
 
 class HintsLostError(Exception):
@@ -22,19 +22,39 @@ class HintsLostError(Exception):
 class Wakeup:
     """LISTEN on a session of its own, with a poll under it: a lost hint costs one poll."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self._connection = connection
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._hint = asyncio.Event()
         self._wait_s = SHORTEST_WAIT_S
-        connection.add_termination_listener(self.notified)
 
     @classmethod
     async def open(cls, url: str) -> Self:
         """Connect and listen."""
-        connection = await connect(url, "wake-up", timeout_s=LISTEN_TIMEOUT_S)
-        wakeup = cls(connection)
-        await connection.add_listener(CHANNEL, wakeup.notified)
+        wakeup = cls(url)
+        await wakeup._listen()
         return wakeup
+
+    async def _listen(self) -> None:
+        connection = await connect(self._url, "wake-up", timeout_s=LISTEN_TIMEOUT_S)
+        try:
+            await connection.add_listener(CHANNEL, self.notified)
+        except BaseException:
+            connection.terminate()
+            raise
+        connection.add_termination_listener(self.notified)
+        self._connection: Connection = connection
+
+    async def keep(self) -> None:
+        """Replace the session when it is silent, until cancelled; polls go on meanwhile."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            silent = self._connection
+            if silent.is_closed() or await silent.is_usable():
+                continue
+            with contextlib.suppress(*ERRORS):
+                await self._listen()
+                silent.terminate()
+                self.notified()  # a hint may have been lost
 
     def notified(self, *_: object) -> None:
         """End the wait that is on, or the next one."""

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
-import asyncpg
-
-from outbox_worker.sessions import connect, disconnect
+from outbox_worker.reading_session import ReadingSession
+from outbox_worker.sessions import Connection, connect
 
 # Index scans only, whatever the statistics say (a generic plan made while the tables are
 # empty would be a sequential scan, and stay one).
@@ -182,19 +181,22 @@ class Page(NamedTuple):
 class Window:
     """Reads pages over a session of its own, with the planner's switches set on it."""
 
-    def __init__(self, connection: asyncpg.Connection, batch_size: int) -> None:
-        self._connection = connection
+    def __init__(self, session: ReadingSession, batch_size: int) -> None:
+        self._session = session
         self.batch_size = batch_size  # may be changed between two pages
 
     @classmethod
     async def open(cls, url: str, batch_size: int) -> Self:
         """Connect, with the planner's switches set."""
-        connection = await connect(url, "window", timeout_s=READ_TIMEOUT_S, **PLANNER_SETTINGS)
-        return cls(connection, batch_size)
+
+        async def open_session() -> Connection:
+            return await connect(url, "window", timeout_s=READ_TIMEOUT_S, **PLANNER_SETTINGS)
+
+        return cls(ReadingSession(await open_session(), open_session), batch_size)
 
     async def close(self) -> None:
         """End the session."""
-        await disconnect(self._connection)
+        await self._session.close()
 
     async def read(self, cursor: Cursor) -> Page:
         """Return what comes after the cursor: no rows at its own place, or at a window's end."""
@@ -204,7 +206,7 @@ class Window:
 
     async def _following(self, s0: Snapshot) -> Page:
         limit = self.batch_size
-        first, *rows = await self._connection.fetch(FOLLOWING, s0.in_progress, s0.xmax, limit + 1)
+        first, *rows = await self._session.fetch(FOLLOWING, s0.in_progress, s0.xmax, limit + 1)
         if not rows:
             return Page((), Cursor(s0))
         s1 = Snapshot.parse(first["key"])
@@ -215,19 +217,18 @@ class Window:
         return Page(rows, after_all(s0, s1, newest["xid"]), anchor)
 
     async def _backlog(self, s0: Snapshot, s1: Snapshot) -> Page:
-        newest = await self._connection.fetchrow(NEWEST, s0.xmax)
-        s1 = window_end(s0, s1, None if newest is None else newest["xid"])
-        starts = await self._connection.fetchrow(
-            STARTS, s0.in_progress, s0.xmax, s1.xmax, timeout=STARTS_TIMEOUT_S
+        newest = await self._session.fetch(NEWEST, s0.xmax)
+        s1 = window_end(s0, s1, newest[0]["xid"] if newest else None)
+        ((late, new),) = await self._session.fetch(
+            STARTS, s0.in_progress, s0.xmax, s1.xmax, timeout_s=STARTS_TIMEOUT_S
         )
-        late, new = starts or (None, None)
         first = await self._page(Cursor(s0, s1, (before(late), before(new))))
-        return first._replace(anchor=None if newest is None else Anchor.of(newest))
+        return first._replace(anchor=Anchor.of(newest[0]) if newest else None)
 
     async def _page(self, cursor: Cursor) -> Page:
         s0, s1, after = cursor
         limit = self.batch_size
-        rows = await self._connection.fetch(PAGE, s0.in_progress, s0.xmax, s1, *after, limit)
+        rows = await self._session.fetch(PAGE, s0.in_progress, s0.xmax, s1, *after, limit)
         return Page(rows, after_page(cursor, [row["position"] for row in rows], limit))
 
 

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from tests import outbox, topics
+from tests.postgres import END_SESSIONS
+from tests.waiting import until
 from tests.worker import Worker
 
 WORKER = (
@@ -19,6 +22,11 @@ WORKER = (
 SNAPSHOT = "SELECT ON document_links, documents"
 REBASE = "UPDATE ON outbox, outbox_relay"
 DENIED = "InsufficientPrivilegeError"
+TAKEN_AWAY = (
+    "REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() FROM PUBLIC",
+    "ALTER FUNCTION pg_current_wal_lsn() RENAME TO not_here",
+)
+UNDETECTED = ["a copy of this database", "a failover that lost commits"]
 
 
 @pytest.fixture
@@ -39,6 +47,12 @@ async def role(connection: asyncpg.Connection) -> AsyncIterator[str]:
         await connection.execute(f"GRANT {right} TO {name}")
     yield name
     await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.fixture
+def as_role(database: str, role: str) -> str:
+    """Return the database's URL for that role."""
+    return database.replace("postgres@", f"{role}@")
 
 
 async def test_rights_of_the_worker_and_of_each_command(
@@ -81,7 +95,49 @@ async def test_doctor_misses_the_right_to_look_at_a_slot(
 
 def privileges(worker: Worker) -> str:
     """Return what doctor finds missing."""
+    return str(found(worker, "privileges")["mend"])
+
+
+async def test_functions_that_a_managed_postgres_does_not_offer(
+    as_role: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """Two are refused, one is missing: the worker publishes, and says once what it cannot detect."""
+    for statement in TAKEN_AWAY:
+        await connection.execute(statement)
+    doctor = Worker(as_role, kafka, topic)
+    before_start = found(doctor, "relay")
+    with Worker(as_role, kafka, topic) as worker:
+        for terms in (1, 2):
+            await until(lambda terms=terms: started(worker, terms))  # type: ignore[misc]
+            await outbox.toggle(connection, "doc_1", "1")
+            await topics.wait_for_count(kafka, topic, terms)
+            await connection.execute(f"{END_SESSIONS} AND usename <> current_user")
+        after_start = found(doctor, "relay")
+        warned = [line for line in worker.log() if line["event"] == "relay.place_unreadable"]
+    assert [line["undetected"] for line in warned] == [UNDETECTED]
+    for check in (before_start, after_start):
+        assert check["passed"]
+        assert all(what in check["found"] for what in UNDETECTED)
+
+
+async def started(worker: Worker, terms: int) -> bool:
+    """Whether the worker has begun so many terms."""
+    return [line["event"] for line in worker.log()].count("relay.started") >= terms
+
+
+async def test_doctor_names_a_read_only_role(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, role: str
+) -> None:
+    """A role whose transactions are read-only fails the check of the primary, with the setting."""
+    await connection.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+    check = found(Worker(database.replace("postgres@", f"{role}@"), kafka, topic), "primary")
+    assert not check["passed"]
+    assert "default_transaction_read_only" in check["mend"]
+
+
+def found(worker: Worker, name: str) -> dict[str, Any]:
+    """Return one of the doctor's checks."""
     worker.command("doctor", "--json")
-    checks = json.loads(worker.output().splitlines()[-1])["checks"]
-    (mend,) = (check["mend"] for check in checks if check["name"] == "privileges")
-    return str(mend)
+    checks: list[dict[str, Any]] = json.loads(worker.output().splitlines()[-1])["checks"]
+    (check,) = (check for check in checks if check["name"] == name)
+    return check

@@ -131,7 +131,7 @@ async def test_plans_use_indexes_only(
         (STARTS, ["'{5}'", "'7'", "'9999999'"]),
         (PAGE, ["'{5}'", "'7'", "'9:99999999:'", "0", "0", "10"]),
     ]
-    session = window._connection  # noqa: SLF001 - the session's planner is what is under test
+    session = window._session._connection  # noqa: SLF001 - the session's planner is what is under test
     for number, (statement, arguments) in enumerate(statements):
         await session.execute(f"PREPARE s{number} AS {statement}")
         plan = await session.fetch(f"EXPLAIN EXECUTE s{number}({', '.join(arguments)})")
