@@ -38,7 +38,7 @@ CONNECT_TIMEOUT_S = 4
 # Balancers forget connections after seconds at the least; under load nothing is ever asked.
 IDLE_S = 1.0
 # A new connection costs little, so a slow answer need not be waited for. Over a long way an answer
-# is waited for as long as connecting took, which is several round trips: at most this long.
+# is waited for twice as long as connecting took, at most LONGEST_ANSWER_S.
 ANSWER_TIMEOUT_S = 0.5
 LONGEST_ANSWER_S = 1.5
 # The part of a session after which its connection is replaced: Java's client takes 85 to 95 %.
@@ -87,7 +87,7 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no ty
             raise
         self.failed.pop(address, None)
         took_s = time.monotonic() - began
-        self._answer_timeout_s = min(max(ANSWER_TIMEOUT_S, took_s), LONGEST_ANSWER_S)
+        self._answer_timeout_s = min(max(ANSWER_TIMEOUT_S, 2 * took_s), LONGEST_ANSWER_S)
         return connected
 
     def close(self, reason: CloseReason | None = None, exc: BaseException | None = None) -> Any:  # noqa: ANN401 - as aiokafka's
