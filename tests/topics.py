@@ -31,7 +31,7 @@ async def administration(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
 async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[dict[str, Any]]:
     (described,) = await admin.describe_topics([topic])
     partitions: list[dict[str, Any]] = described["partitions"]
-    return partitions
+    return sorted(partitions, key=lambda partition: int(partition["partition"]))
 
 
 async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
@@ -46,6 +46,17 @@ async def leader(kafka: str, topic: str) -> int:
     async with administration(kafka) as admin:
         node: int = (await _partitions(admin, topic))[0]["leader"]
     return node
+
+
+@asynccontextmanager
+async def following(kafka: str, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """Yield a connected consumer of the committed records to come, once it knows where they begin."""
+    places = await places_of(kafka, topic)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level="read_committed")
+    async with consumer:
+        consumer.assign(places)
+        await consumer.seek_to_end()
+        yield consumer
 
 
 async def read_all(kafka: str, topic: str, isolation: str = "read_committed") -> list[Record]:
@@ -75,10 +86,17 @@ async def _until_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: 
 
 
 async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str]) -> None:
-    """Make a topic, as an operator does; return when it is there."""
+    """Make a topic, as an operator does; return when it is there.
+
+    Brokers refuse the name until an earlier topic is gone everywhere.
+    """
     async with administration(kafka) as admin:
-        await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
-        await _until_partitions(admin, topic, partitions)
+
+        async def there() -> bool:
+            await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
+            return len(await _partitions(admin, topic)) == partitions
+
+        await until(there)
 
 
 async def grow(kafka: str, topic: str, partitions: int) -> None:

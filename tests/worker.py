@@ -29,12 +29,14 @@ class Worker:
             "OUTBOX_HTTP_PORT": "0",
             **settings,
         }
-        self._process = self._program("run")
+        self._log = self._home / "log"
+        self._command_log = self._home / "command"
+        self._process = self._program(self._log, "run")
         self._seen = 0
 
-    def _program(self, *arguments: str) -> Process:
+    def _program(self, log: Path, *arguments: str) -> Process:
         command = [sys.executable, "-m", "outbox_worker", *arguments]
-        return Process("worker", command, self._home / "log", env=self.env)
+        return Process("worker", command, log, env=self.env)
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -46,8 +48,9 @@ class Worker:
         self._process.end(signal.SIGKILL)
 
     def command(self, *arguments: str) -> int | None:
-        """Run another command with the same environment, to its end; what it says is in `output`."""
-        program = self._program(*arguments)
+        """Run another command with the same environment, to its end; what it says ends `output`."""
+        self._command_log.unlink(missing_ok=True)
+        program = self._program(self._command_log, *arguments)
         program.start()
         eventually(lambda: not program.running)
         return program.end()
@@ -55,7 +58,7 @@ class Worker:
     def start(self, *arguments: str) -> None:
         """Start it, again if need be."""
         self._seen = len(self.log())
-        self._process = self._program("run", *arguments)
+        self._process = self._program(self._log, "run", *arguments)
         self._process.start()
 
     def pause(self) -> None:
@@ -70,7 +73,9 @@ class Worker:
         """Send a signal."""
         os.kill(self._process.pid, number)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 10) -> int | None:
+    def end(
+        self, number: signal.Signals = signal.SIGTERM, timeout_s: float = TIMEOUT_S
+    ) -> int | None:
         """Send a signal and return the exit code; -9 where it had to be killed."""
         return self._process.end(number, timeout_s=timeout_s)
 
@@ -89,14 +94,15 @@ class Worker:
         return not self.running
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the log lines of every start so far."""
-        path = self._home / "log"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        """Return the log lines of every start so far, without one that is being written."""
+        written = self._log.read_bytes() if self._log.exists() else b""
+        whole = written.split(b"\n")[:-1]
+        return [json.loads(line) for line in whole if line.startswith(b"{")]
 
     def output(self) -> str:
-        """Return all that it wrote."""
-        return (self._home / "log").read_text()
+        """Return all that it wrote, and after it what the last command wrote."""
+        logs = [path for path in (self._log, self._command_log) if path.exists()]
+        return "".join(path.read_text() for path in logs)
 
     async def wait_event(
         self, event: str, timeout_s: float = TIMEOUT_S, **fields: object

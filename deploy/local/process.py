@@ -98,7 +98,7 @@ class Process:
         if self._popen is not None and self.running:
             self._popen.send_signal(sig)
 
-    def end(self, sig: signal.Signals = signal.SIGTERM, *, timeout_s: float = 15) -> int | None:
+    def end(self, sig: signal.Signals = signal.SIGTERM, *, timeout_s: float = 30) -> int | None:
         """Send the signal and wait; SIGKILL when that takes too long. Return the exit code."""
         if self._popen is None:
             return None

@@ -17,7 +17,9 @@ from deploy.local.process import free_port
 from tests.waiting import eventually
 
 OUTSIDE = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
-READY_S = 90
+READY_S = 240
+END_S = 150
+"""Each part that does not end by itself is killed after 30 s."""
 PORT = re.compile(r"127\.0\.0\.1:(\d+)")
 
 
@@ -67,7 +69,7 @@ def test_one_command_links_a_document_and_shows_its_event(
         subprocess.run(shlex.split(curl), check=True, capture_output=True)
         eventually(told(output, "document.linked  doc_contract → shipment"))
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=END_S) == 0
         assert not listens(given["LINKS_PORT"])
 
 
@@ -88,6 +90,6 @@ def test_a_missing_broker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
     output = tmp_path / "output"
     with running("up", output) as process:
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=END_S) == 1
     assert "install Java 17 or newer and Maven" in output.read_text()
     assert "Traceback" not in output.read_text()

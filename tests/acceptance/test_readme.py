@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_local_parts import READY_S, running, told
+from tests.acceptance.test_local_parts import END_S, READY_S, running, told
 from tests.waiting import eventually
 
 TOP = Path(__file__).parents[2]
-END_S = 90
-"""Each part that does not end by itself is killed after 15 s."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXPORT = re.compile(r"^export (\w+)='?([^'\n]*)'?$", re.MULTILINE)
+pytestmark = pytest.mark.timeout(600)  # each starts Postgres and Kafka, and ends them
 SETTINGS = re.compile("LINKS_|OUTBOX_|KAFKA_|DATABASE_URL|URL$|KEY$")
 
 

@@ -97,7 +97,7 @@ async def test_logs_are_json_without_secrets(
             statuses = await failures(client)
             await execute(database, "ALTER TABLE outbox RENAME TO gone")
             away = await client.post(LINKS, json={"resource_id": "ship_2"})
-        text = service.log.read_text()
+    text = service.log.read_text()
     assert (statuses, away.status_code) == ([201, 500, 400, 401], 503)
     lines = [json.loads(line) for line in text.splitlines()]
     assert {"time", "level", "event"} <= set.intersection(*(set(line) for line in lines))

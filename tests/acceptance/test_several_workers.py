@@ -10,8 +10,8 @@ from tests.load import RECKON
 from tests.waiting import FAULT_S, last, until
 from tests.worker import Worker
 
-MARGIN_S = 2
-"""For this machine's other tests."""
+MARGIN_S = 6
+"""For this machine's other tests. Without the lock's end a takeover would wait for time-outs of 20 s."""
 
 
 async def test_standby_takes_over_within_two_seconds_of_a_kill(
