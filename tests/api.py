@@ -1,6 +1,6 @@
 """The service in this process, as its callers see it, with a workspace and a key of its own."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, Self
 
@@ -11,6 +11,7 @@ from service.app import build
 from service.settings import read_settings
 from service.store.database import Database
 from service.store.keys import create_key
+from tests.waiting import until
 
 BOTH_SCOPES = ("read:documents", "write:documents")
 GENEROUS = "1000000/minute"
@@ -101,6 +102,24 @@ class Service:
     async def api(self, key: str) -> Api:
         """Return a client with that key."""
         return Api(await self.client(x_api_key=key), key)
+
+
+async def persistently(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """Repeat a call, as its caller may, while the answer is 503 and nothing was written.
+
+    On a machine that runs other things besides, a lock may be held for longer than a call waits.
+    """
+
+    async def answer() -> httpx.Response | None:
+        response = await call()
+        if response.status_code != 503:
+            return response
+        assert "nothing was written" in response.json()["detail"], response.text
+        return None
+
+    response = await until(answer)
+    assert response is not None
+    return response
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.api import Api
+from tests.api import Api, persistently
 
 DOCUMENTS = [f"doc_{number}" for number in range(1, 5)]
 RESOURCES = [f"{prefix}_{number}" for prefix in ("ship", "item") for number in range(1, 4)]
@@ -21,8 +21,9 @@ class Caller:
         self.statuses: Counter[int] = Counter()
 
     async def call(self) -> None:
-        """Make one; none may be answered with 500 or more."""
-        response = await self._random.choice(KINDS)(self)
+        """Make one; none may be answered with 500 or more, but for a 503 that may be repeated."""
+        kind = self._random.choice(KINDS)
+        response = await persistently(lambda: kind(self))
         self.statuses[response.status_code] += 1
         assert response.status_code < 500, response.text
 

@@ -1,6 +1,7 @@
 """A document has at most MAX_LINKS active links, whichever way they are made."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from service.core.changes import MAX_LINKS
-from tests.api import Api
+from tests.api import Api, persistently
 from tests.large import fill
 from tests.rows import everything
 from tests.subscriber import ACTIVE
@@ -101,10 +102,9 @@ async def test_callers_at_once_do_not_pass_the_bound(
 ) -> None:
     """Of many callers who link at once, as many succeed as there is room, in groups and alone."""
     await fill(connection, "full", MAX_LINKS - 5)
-    singly = [api.add("full", f"ship_{n}") for n in range(1, 11)]
-    edits = [
-        api.client.post(URL, json={"resources": {"add": [f"ship_{n}"]}}) for n in range(11, 21)
-    ]
+    singly = [persistently(partial(api.add, "full", f"ship_{n}")) for n in range(1, 11)]
+    bodies = [{"resources": {"add": [f"ship_{n}"]}} for n in range(11, 21)]
+    edits = [persistently(partial(api.client.post, URL, json=body)) for body in bodies]
     answers = await asyncio.gather(*singly, *edits)
     assert sum(answer.is_success for answer in answers) == 5
     assert all(answer.is_success or refused(answer) for answer in answers)

@@ -14,6 +14,10 @@ from tests.api import Api, Service, new_key, seed
 from tests.subscriber import check_outbox
 from tests.waiting import until
 
+pytestmark = pytest.mark.xdist_group(
+    "a Postgres that is stopped"
+)  # they share what the fixture starts
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 
 import asyncpg
 import pytest
@@ -13,7 +14,7 @@ from service.core.requests import Idempotency, Reply
 from service.store.database import Database
 from service.store.transaction import BEGIN, BEGIN_PATIENT, Witness, transact
 from service.store.write import StoredReply, write_changes
-from tests.api import Api, Link, Service, new_key, seed
+from tests.api import Api, Link, Service, new_key, persistently, seed
 from tests.subscriber import check_outbox, read_outbox
 from tests.waiting import until
 
@@ -52,7 +53,8 @@ async def test_fifty_callers_add_the_same_link(
     async with AsyncExitStack() as stack:
         apis = await clients(stack, database)
         await seed(connection, 1, 1)
-        calls = [apis[n % PROCESSES].link("doc_1", Link("deal", "deal_1")) for n in range(CALLERS)]
+        links = [partial(api.link, "doc_1", Link("deal", "deal_1")) for api in apis]
+        calls = [persistently(links[n % PROCESSES]) for n in range(CALLERS)]
         answers = await asyncio.gather(*calls)
     assert Counter(answer.status_code for answer in answers) == {201: 1, 200: CALLERS - 1}
     assert len({answer.json()["data"]["link_id"] for answer in answers}) == 1
@@ -69,7 +71,8 @@ async def test_twenty_callers_make_the_same_document(
         apis = await clients(stack, database)
         await seed(connection, 1, 1)
         body = {"display_name": "one", "resources": ["ship_1"]}
-        calls = [apis[n % PROCESSES].client.put("/v1/documents/new", json=body) for n in range(20)]
+        puts = [partial(api.client.put, "/v1/documents/new", json=body) for api in apis]
+        calls = [persistently(puts[n % PROCESSES]) for n in range(20)]
         answers = await asyncio.gather(*calls)
     assert Counter(answer.status_code for answer in answers) == {201: 1, 200: 19}
     assert len(await read_outbox(connection)) == 1
@@ -88,7 +91,8 @@ async def test_fifty_callers_use_an_unknown_entity(
             service = Service(database, LINKS_ENTITY_POLICY="any")
             apis.append(await (await stack.enter_async_context(service)).api(key))
         calls = [
-            apis[n % PROCESSES].add(f"doc_{n % 10 + 1}", f"ship_{n // 10}") for n in range(CALLERS)
+            persistently(partial(apis[n % PROCESSES].add, f"doc_{n % 10 + 1}", f"ship_{n // 10}"))
+            for n in range(CALLERS)
         ]
         answers = await asyncio.gather(*calls)
     assert Counter(answer.status_code for answer in answers) == {201: CALLERS}

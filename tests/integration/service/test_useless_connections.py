@@ -54,7 +54,7 @@ async def test_connections_that_a_balancer_forgot_are_replaced(
         assert line.forgotten >= 2
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server() -> Iterator[PostgresServer]:
     """Yield a Postgres that has a standby."""
     with PostgresServer(settings={"fsync": "off", "max_wal_senders": "4"}) as server:
