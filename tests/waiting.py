@@ -9,8 +9,9 @@ from typing import TypeVar
 T = TypeVar("T")
 TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.02
+LONG_S = 60.0
 FAULT_S = float(os.environ.get("FAULT_SECONDS", "4"))
-"""How long a fault lasts: a few seconds in `make test`, a minute in `make test-faults`."""
+"""How long a fault lasts: a few seconds in `make test`, LONG_S in `make test-faults`."""
 
 
 async def until(look: Callable[[], Awaitable[T]], timeout_s: float = TIMEOUT_S) -> T:

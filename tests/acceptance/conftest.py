@@ -17,9 +17,9 @@ def delivery(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """Yield a broker whose clients go through a line."""
+    """Yield a broker whose clients go through a line; the tests that use it are one group of xdist's."""
     with broker_behind_a_line() as broker:
         yield broker
 

@@ -76,6 +76,9 @@ PATIENTLY = settings(
 )
 
 
+pytestmark = pytest.mark.xdist_group("bad bodies")  # they share what the fixture starts
+
+
 @pytest.fixture(scope="module")
 def client(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Yield a client of a service that runs; its log holds no key, no body and no traceback."""

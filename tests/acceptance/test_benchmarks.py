@@ -17,7 +17,7 @@ async def test_measures_and_counts(postgres: Postgres, kafka: str, tmp_path: Pat
     output = tmp_path / "figures.json"
     bench = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.benchmarks", "--only", "held,growth", "--rounds", "1",
-        "--seconds", "1", "--events", "100000", "--links", "2000", "--output", str(output),
+        "--seconds", "1", "--events", "50000", "--links", "2000", "--output", str(output),
         env={**os.environ, "DATABASE_URL": postgres.dsn(), "KAFKA_BOOTSTRAP_SERVERS": kafka},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

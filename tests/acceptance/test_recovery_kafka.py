@@ -53,7 +53,7 @@ STEPS = {
 }
 
 
-@pytest.mark.xdist_group("killed at each step")
+@pytest.mark.xdist_group("a line to Kafka")
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 async def test_killed_at_each_step(
     database: str, connection: asyncpg.Connection, broker: Broker, line: Line, step: Step
