@@ -3,11 +3,16 @@
 import json
 import logging
 import os
+import select
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 ROOT: Final = "outbox_worker"
+REST_OF_LINE_MS: Final = 50
+"""For the reader to make room for the rest of a line longer than PIPE_BUF, of which a part is written."""
+STANDARD_ERROR: Final = 2
 
 
 class Log:
@@ -45,17 +50,75 @@ class Told:
         return found is not None and found != before
 
 
+class LineHandler(logging.Handler):
+    """Writes lines to a file descriptor, and drops a line for which its reader leaves no room.
+
+    A pipe that nobody reads holds 64 KiB. A write to it while it is full would block the event loop
+    until the reader goes on. The number of dropped lines is logged as soon as there is room again.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+        self._dropped = 0
+        self._is_cut = False
+        """The last line was written in part: a line end has to come before the next one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, after the number of those that were dropped before it."""
+        try:
+            if not (self._dropped_are_told() and self._write(self.format(record))):
+                self._dropped += 1
+        except Exception:  # noqa: BLE001 - as every handler of the standard library does
+            self.handleError(record)
+
+    def _dropped_are_told(self) -> bool:
+        """Whether no line is missing, or the log says how many are."""
+        if self._dropped and self._write(self.format(_dropped_lines(self._dropped))):
+            self._dropped = 0
+        return not self._dropped
+
+    def _write(self, text: str) -> bool:
+        """Whether the whole line was written. A pipe with room takes PIPE_BUF bytes at once."""
+        begin = b"\n" if self._is_cut else b""
+        line = begin + text.encode(errors="backslashreplace") + b"\n"
+        written = 0
+        with suppress(OSError):  # the reader has gone, or the disk is full
+            while written < len(line) and self._room.poll(REST_OF_LINE_MS if written else 0):
+                written += os.write(self._descriptor, line[written : written + select.PIPE_BUF])
+        self._is_cut = 0 < written < len(line) or (self._is_cut and not written)
+        return written == len(line)
+
+
+def json_lines() -> logging.Handler:
+    """Return what writes JSON lines to standard error."""
+    handler = LineHandler(STANDARD_ERROR)
+    handler.setFormatter(_Json())
+    return handler
+
+
+def _dropped_lines(lines: int) -> logging.LogRecord:
+    return logging.makeLogRecord(
+        {
+            "msg": "log.lines_dropped",
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "fields": {"lines": lines},
+        }
+    )
+
+
 def configure() -> None:
     """Write our lines to standard error, and nobody else's.
 
     aiokafka logs each retry, several times; whatever it reports reaches our own lines.
     """
     _hold_standard_streams()
-    handler = logging.StreamHandler(sys.stderr)
-    on_terminal = (
-        sys.stderr is not None and sys.stderr.isatty()
-    )  # None: it was closed, as by `2>&-`
-    handler.setFormatter(_Text() if on_terminal else _Json())
+    handler = json_lines()
+    if sys.stderr is not None and sys.stderr.isatty():  # None: it was closed, as by `2>&-`
+        handler.setFormatter(_Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(ROOT).setLevel(logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
