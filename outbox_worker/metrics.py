@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+# The worker is one process. Where PROMETHEUS_MULTIPROC_DIR is set for another program of the same
+# environment, prometheus-client would keep each value in a file of that folder.
+values.ValueClass = values.MutexValue
 
 BATCH_EVENTS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 25_000)
 BATCH_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -8,6 +8,10 @@ import msgspec
 from outbox_worker.sessions import pooled
 
 KNOWN_SCHEMA_VERSION = 1
+NO_SCHEMA = (
+    "the database has no schema of this program: run `python -m service migrate`; if that was done, "
+    "correct the search_path of the role or the database"
+)
 POOLED = "a transaction pooler is in the way"
 POOLED_MEND = "set OUTBOX_SESSION_DATABASE_URL to the server itself"
 
@@ -110,8 +114,16 @@ async def check_session(connection: asyncpg.Connection, url: str) -> None:
 
 
 async def check_schema(connection: asyncpg.Connection) -> None:
-    """Refuse a schema that this version does not know."""
-    version = await connection.fetchval(SCHEMA_VERSION)
+    """Refuse a schema that this version does not know.
+
+    Raises:
+        RefusedError: it is of another version.
+        UndefinedTableError: there is none yet; the text says which command makes it.
+    """
+    try:
+        version = await connection.fetchval(SCHEMA_VERSION)
+    except asyncpg.UndefinedTableError as error:
+        raise asyncpg.UndefinedTableError(NO_SCHEMA) from error
     if version != KNOWN_SCHEMA_VERSION:
         message = f"the schema's version is {version}, this worker knows {KNOWN_SCHEMA_VERSION}"
         raise RefusedError(message)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outbox_worker import logs
-from outbox_worker.registration import RefusedError
+from outbox_worker.registration import NO_SCHEMA, RefusedError
 from outbox_worker.sessions import ERRORS, UnusableUrlError
 from outbox_worker.settings import Settings, SettingsError, read
 
@@ -37,6 +38,7 @@ Step = Callable[[int], None]
 
 def main(app: typer.Typer, name: str) -> NoReturn:
     """Run the command line and exit: 0, 1 if it failed, 2 for wrong usage. An error is one line."""
+    _escape_what_cannot_be_encoded()
     command = typer.main.get_command(app)
     try:
         code = command.main(prog_name=name, standalone_mode=False)
@@ -58,6 +60,12 @@ def main(app: typer.Typer, name: str) -> NoReturn:
         if not isinstance(error, BrokenPipeError):  # as after `| head`: the reader has seen enough
             typer.echo(f"outbox_worker: the output cannot be written: {error.strerror}", err=True)
     sys.exit(code)
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Show text that the locale's encoding lacks as escapes: the default is a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:
@@ -112,10 +120,7 @@ def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
 def _with_advice(error: BaseException) -> str:
     """Return an error in one line, with what to do where its kind tells."""
     if isinstance(error, asyncpg.UndefinedTableError):
-        return (
-            "the database has no schema of this program: run `python -m service migrate`; if that "
-            "was done, correct the search_path of the role or the database"
-        )
+        return NO_SCHEMA
     if isinstance(error, asyncpg.PostgresError):
         return f"the database refuses: {said(error)}; `python -m outbox_worker doctor` says more"
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):

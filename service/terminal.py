@@ -1,6 +1,7 @@
 """Ends the command line in one line: wrong usage, and output that cannot be written."""
 
 import contextlib
+import io
 import os
 import sys
 from typing import Any, Final, NoReturn
@@ -13,6 +14,7 @@ UsageError: Final[Any] = typer.BadParameter.__base__
 
 def main(app: typer.Typer, name: str) -> NoReturn:
     """Run the command line and exit: 0, 1 if it failed, 2 for wrong usage. An error is one line."""
+    _escape_what_cannot_be_encoded()
     code: int | None
     try:
         code = typer.main.get_command(app).main(prog_name=name, standalone_mode=False)
@@ -30,6 +32,12 @@ def main(app: typer.Typer, name: str) -> NoReturn:
             print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Show text that the locale's encoding lacks as escapes: the default is a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def discard_output() -> None:

@@ -1,5 +1,6 @@
 """The worker as a whole, on real processes: started, signalled, killed."""
 
+import asyncio
 import random
 import signal
 import time
@@ -9,6 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
+from deploy.local.programs import migrate
 from tests import load, outbox, topics
 from tests.worker import Worker
 
@@ -62,6 +64,18 @@ async def test_killed_every_few_seconds_under_random_writes(
     assert faults == []
     assert active == await outbox.active_links(connection)
     assert len(records) == await outbox_rows(connection)
+
+
+async def test_a_database_without_the_schema_is_waited_for(
+    empty_database: str, kafka: str, topic: str
+) -> None:
+    """The worker says which command makes it, is not ready, and leads once that has run."""
+    with Worker(empty_database, kafka, topic) as worker:
+        failing = await worker.wait_event("worker.failing", problem="UndefinedTableError")
+        assert "python -m service migrate" in failing["detail"]
+        assert (await worker.get("/readyz")).status_code == 503
+        await asyncio.to_thread(migrate, empty_database)
+        await worker.leading()
 
 
 async def test_existing_topic_is_taken_as_it_is(
