@@ -9,6 +9,7 @@ not scheduled in its turn misses it.
 import asyncio
 import fcntl
 import logging
+import math
 import mmap
 import os
 import socket
@@ -24,6 +25,8 @@ PATIENCE_S: Final = 0.2
 """For another worker that takes none: it hangs, or has died and is being replaced."""
 FAILED_STEP_BACK_S: Final = 1.0
 """After an accept that failed: too many files are open, most likely."""
+SAME_FAILURE_S: Final = 60.0
+"""A failed accept is logged unless an earlier one is younger: refused callers free a file now and then."""
 PLACES: Final = 256
 """For workers: more than can be asked for, since uvicorn starts another at SIGTTIN."""
 NOBODY: Final = 2**32 - 1
@@ -150,6 +153,7 @@ class Acceptor:
         self._listener = listener
         self._counts = counts
         self._closed = False
+        self._failed_at = -math.inf
         self._opening: set[asyncio.Task[None]] = set()
         self._fewest = 0
         self._looked_at = self._waiting_since = loop.time()
@@ -189,7 +193,9 @@ class Acceptor:
         except (BlockingIOError, ConnectionAbortedError):
             return False  # another worker was first, or the caller has gone
         except OSError as error:
-            log.warning("http.accept_failed", extra={"error": str(error)})
+            if self._loop.time() - self._failed_at > SAME_FAILURE_S:
+                log.warning("http.accept_failed", extra={"error": str(error)})
+            self._failed_at = self._loop.time()
             self._step_back(FAILED_STEP_BACK_S)
             return False
         self._counts.add(1)

@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import shutil
 import signal
 import socket
 import tempfile
@@ -28,6 +29,9 @@ OTHER_FILES: Final = 100
 """Open files besides the connections of callers and of the pool: modules, Redis, refused callers."""
 GRACE_S: Final = 20
 """For requests in flight after the drain: a write is answered within 15 s."""
+COUNTERS_BYTES: Final = 1 << 20
+"""Room for the metrics of a worker process: more than their files grow to. They are mapped into memory,
+so that the kernel ends a process with SIGBUS when it writes to a page for which the disk has no block."""
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder made in it has a random name
 """Containers have it even where the root file system is read-only."""
 
@@ -142,17 +146,20 @@ def _shared_folder(workers: int) -> Iterator[Path]:
     """Yield a new folder for what several processes count together.
 
     Raises:
-        CannotServeError: no folder can be written to.
+        CannotServeError: no folder can be written to and has room.
     """
     parents: list[Path | None] = [None, SHARED_MEMORY]  # None: TMPDIR, /tmp and the like
     for parent in parents:
         with suppress(OSError):
             folder = tempfile.TemporaryDirectory(prefix="document-links-workers-", dir=parent)
-            break
+            if shutil.disk_usage(folder.name).free >= workers * COUNTERS_BYTES:
+                break
+            folder.cleanup()
     else:
         raise CannotServeError(
             f"LINKS_WORKERS={workers} needs a folder for temporary files, and none can be written "
-            "to: mount one at /tmp (an emptyDir on Kubernetes), or set LINKS_WORKERS=1"
+            f"to and has {workers * COUNTERS_BYTES >> 20} MiB free: mount one at /tmp (an emptyDir "
+            "on Kubernetes), or set LINKS_WORKERS=1"
         )
     with folder as name:
         yield Path(name)

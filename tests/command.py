@@ -1,4 +1,4 @@
-"""The worker's commands as an operator runs them: processes without a terminal."""
+"""Commands as an operator runs them: processes without a terminal."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from asyncio.subprocess import Process
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 TIMEOUT_S = 60
@@ -23,6 +24,18 @@ class Done(NamedTuple):
         """What it printed as JSON."""
         report: dict[str, Any] = json.loads(self.output)
         return report
+
+
+def forked(module: str, calls: Sequence[Sequence[str]], env: Mapping[str, str]) -> list[Done]:
+    """Run a program's calls in forks of one process that has imported it; return how each ended."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.forked", module],
+        input=json.dumps(calls).encode(),
+        env=env,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return [Done(*each) for each in json.loads(done.stdout)]
 
 
 class Operator:

@@ -15,9 +15,11 @@ import httpx
 import pytest
 
 from deploy.local import programs
+from tests.command import forked
 from tests.parts import execute
 
 SECRET = "s3cret-password"
+COMMANDS = [["serve"], ["migrate"], ["keys", "list"]]
 OURS = re.compile("LINKS_|DATABASE_URL")
 
 
@@ -70,6 +72,15 @@ async def test_no_value_in_the_list_is_cut_off(database: str) -> None:
     assert re.search(r"key_[A-Za-z0-9]{12}\b", listed)
 
 
+def test_a_name_that_the_locale_cannot_show_is_escaped(database: str) -> None:
+    """Where standard output is no Unicode the list is complete, and no traceback."""
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    assert run(database, "keys", "create", "--workspace", "gr\u00f6\u00dfe").returncode == 0
+    listed = run(database, "keys", "list", **ascii_only)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert r"gr\xf6\xdfe" in listed.stdout
+
+
 def test_a_terminal_shows_the_whole_id(database: str) -> None:
     """On a terminal of 80 columns other values are folded, the id is in one piece."""
     name = "=" * 100
@@ -113,32 +124,28 @@ async def test_a_key_works_until_it_is_revoked(database: str, tmp_path: Path) ->
     assert [answer.status_code for answer in answers] == [404, 401, 401]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["keys", "revoke", "key_none"], 1, "there is no key key_none"),
-        (["keys", "create"], 2, "--workspace"),
-        (["keys", "create", "--workspace", ""], 2, "1 to 128 characters"),
-        (["keys", "create", "--workspace", "a", "--scope", "all"], 2, "unknown scope all"),
-        (["keys", "create", "--workspace", "a", "--rate-limit", "x"], 2, "1000/minute"),
-        (["keys", "create", "--workspace", "a", "--rate-limit", "0/minute"], 2, "1000/minute"),
-        (
-            ["keys", "create", "--workspace", "a", "--rate-limit", "1/second;9/hour"],
-            2,
-            "1000/minute",
-        ),
-        (["keys", "create", "--workspace", "a", "--expires-at", "soon"], 2, "2030-01-31"),
-        (["keys", "drop"], 2, "drop"),
-        (["start"], 2, "start"),
-        (["migrate", "--now"], 2, "--now"),
-    ],
-)
-async def test_errors_are_clear(database: str, arguments: list[str], code: int, words: str) -> None:
+ERRORS: dict[tuple[str, ...], tuple[int, str]] = {
+    ("keys", "revoke", "key_none"): (1, "there is no key key_none"),
+    ("keys", "create"): (2, "--workspace"),
+    ("keys", "create", "--workspace", ""): (2, "1 to 128 characters"),
+    ("keys", "create", "--workspace", "a", "--scope", "all"): (2, "unknown scope all"),
+    ("keys", "create", "--workspace", "a", "--rate-limit", "x"): (2, "1000/minute"),
+    ("keys", "create", "--workspace", "a", "--rate-limit", "0/minute"): (2, "1000/minute"),
+    ("keys", "create", "--workspace", "a", "--rate-limit", "1/second;9/hour"): (2, "1000/minute"),
+    ("keys", "create", "--workspace", "a", "--expires-at", "soon"): (2, "2030-01-31"),
+    ("keys", "drop"): (2, "drop"),
+    ("start",): (2, "start"),
+    ("migrate", "--now"): (2, "--now"),
+}
+
+
+def test_errors_are_clear(database: str) -> None:
     """What failed exits 1, what was asked wrongly 2, each in words on standard error alone."""
-    done = run(database, *arguments)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    all_done = forked("service", list(ERRORS), environment(DATABASE_URL=database))
+    for (call, (code, words)), done in zip(ERRORS.items(), all_done, strict=True):
+        assert (done.code, done.output) == (code, ""), call
+        assert words in done.errors
+        assert "Traceback" not in done.errors
 
 
 KEYS = (
@@ -215,21 +222,21 @@ def test_an_unknown_workspace_is_said(database: str) -> None:
     assert (done.returncode, "there is no workspace acne" in done.stderr) == (0, True)
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve"], ["migrate"], ["keys"], ["keys", "create"],
-                                       ["keys", "list"], ["keys", "revoke"]])  # fmt: skip
-def test_every_command_has_help(arguments: list[str]) -> None:
+def test_every_command_has_help() -> None:
     """--help exits 0, without a database."""
-    done = run("", *arguments, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Usage" in done.stdout
+    commands = [[], ["serve"], ["migrate"], ["keys"], *KEYS]
+    calls = [[*command[:2], "--help"] for command in commands]
+    for call, done in zip(calls, forked("service", calls, environment()), strict=True):
+        assert (done.code, done.errors) == (0, ""), call
+        assert "Usage" in done.output
 
 
-@pytest.mark.parametrize("arguments", [["serve"], ["migrate"], ["keys", "list"]])
-def test_wrong_settings_are_named(arguments: list[str]) -> None:
+def test_wrong_settings_are_named() -> None:
     """An unknown variable of ours is an error with the nearest name, before anything is done."""
-    done = run("postgresql://127.0.0.1:1/none", *arguments, LINKS_PROT="80")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "LINKS_PROT: unknown variable; did you mean LINKS_PORT?\n"
+    env = environment(DATABASE_URL="postgresql://127.0.0.1:1/none", LINKS_PROT="80")
+    for done in forked("service", COMMANDS, env):
+        assert (done.code, done.output) == (2, "")
+        assert done.errors == "LINKS_PROT: unknown variable; did you mean LINKS_PORT?\n"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +255,6 @@ def test_database_that_cannot_be_reached_is_one_line(url: str, code: int) -> Non
     assert SECRET not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["serve"], ["migrate"], ["keys", "list"]])
 @pytest.mark.parametrize(
     "url",
     [
@@ -258,14 +264,14 @@ def test_database_that_cannot_be_reached_is_one_line(url: str, code: int) -> Non
         f"postgresql:///none?host=127.0.0.1&port={SECRET}",
     ],
 )
-def test_a_url_that_cannot_be_read_is_one_line(url: str, arguments: list[str]) -> None:
+def test_a_url_that_cannot_be_read_is_one_line(url: str) -> None:
     """Exit 2: the variable's name and what mends it, and nothing of the value."""
-    done = run(url, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("DATABASE_URL: ")
-    assert "percent-encode" in done.stderr
-    assert SECRET not in done.stderr
+    for done in forked("service", COMMANDS, environment(DATABASE_URL=url)):
+        assert (done.code, done.output) == (2, "")
+        assert len(done.errors.splitlines()) == 1
+        assert done.errors.startswith("DATABASE_URL: ")
+        assert "percent-encode" in done.errors
+        assert SECRET not in done.errors
 
 
 @pytest.mark.parametrize("arguments", [["migrate"], ["keys", "list"]])

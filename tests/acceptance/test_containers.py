@@ -1,7 +1,10 @@
 """Both programs as containers run them: a read-only root, a user that is only a number."""
 
 import asyncio
+import os
+import re
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -9,20 +12,27 @@ import httpx
 import pytest
 
 from deploy.local.process import Process, free_port
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 LOCKED_DOWN = """
 for mount in $(cut -d ' ' -f 2 /proc/mounts | grep -v -E '^/(proc|sys|dev)'); do
     mount -o remount,ro,bind "$mount"
 done
 [ -z "$NO_SHARED_MEMORY" ] || mount -o remount,ro,bind /dev/shm
-exec setpriv --inh-caps -all --bounding-set -all --no-new-privs env -u USER -u LOGNAME -u HOME "$@"
+[ -z "$FULL_DISK" ] || mount -t tmpfs -o size=64k none /var/tmp
+exec setpriv --inh-caps -all --bounding-set -all --no-new-privs env -u USER -u LOGNAME -u HOME \\
+    LC_ALL=C TZ=Nowhere/Bad PROMETHEUS_MULTIPROC_DIR=/nonexistent "$@"
 """
 IN_A_CONTAINER = [
     *("unshare", "--user", "--map-user=12345", "--keep-caps", "--mount"),
     *("sh", "-ec", LOCKED_DOWN, "sh"),
 ]
-"""Runs a command as a user without name or home, who can write to no file, but for shared memory."""
+"""Runs a command as a user without name or home, who can write to no file, but for shared memory.
+
+The locale is C, the time zone is unknown, and a variable of another program names a folder that is
+not there.
+"""
+AS_PROCESS_1 = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
 NO_FOLDER = "LINKS_WORKERS=2 needs a folder for temporary files, and none can be written to"
 
 
@@ -107,9 +117,13 @@ def test_a_url_without_a_user_is_refused(tmp_path: Path, module: str, verb: str)
     assert "DATABASE_URL: user: " in line
 
 
-def test_processes_without_a_folder_are_one_clear_line(database: str, tmp_path: Path) -> None:
-    """Several processes with no folder to write to exit with 1, and say what to mount."""
+@pytest.mark.parametrize("disk", [{}, {"FULL_DISK": "yes", "TMPDIR": "/var/tmp"}])  # noqa: S108 - its own
+def test_processes_without_a_folder_are_one_clear_line(
+    database: str, tmp_path: Path, disk: dict[str, str]
+) -> None:
+    """Several processes with no folder to write to, or no room in it, exit with 1 and say what to mount."""
     settings = {"LINKS_PORT": str(free_port()), "LINKS_WORKERS": "2", "NO_SHARED_MEMORY": "yes"}
+    settings |= disk
     program = contained("service", "serve", tmp_path, DATABASE_URL=database, **settings)
     program.start()
     assert program.end(signal.SIGCONT, timeout_s=60) == 1
@@ -146,3 +160,56 @@ async def test_closed_standard_streams_and_a_closed_terminal(
         module, [*closed, sys.executable, "-m", module, verb], tmp_path / "out.log", env=env
     )
     await serves(program, int(port), number)
+
+
+def handles_sigterm(parent: Process) -> int | None:
+    """Return the id of the process that another one has started, once it handles SIGTERM."""
+    child = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().strip()
+    if not child:
+        return None
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{child}/status").read_text())
+    assert caught
+    return int(child) if int(caught[1], 16) >> (signal.SIGTERM - 1) & 1 else None
+
+
+@pytest.mark.parametrize(("module", "verb"), [("service", "serve"), ("outbox_worker", "run")])
+def test_the_first_process_ends_at_a_signal_while_it_starts(
+    tmp_path: Path, module: str, verb: str
+) -> None:
+    """The kernel drops a signal that process 1 of a container does not handle; imports take a while."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none"
+        env = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "LINKS_PORT": "0",
+               "OUTBOX_HTTP_PORT": "0"}  # fmt: skip
+        command = [*AS_PROCESS_1, sys.executable, "-m", module, verb]
+        program = Process(module, command, tmp_path / "out.log", env=env)
+        program.start()
+        eventually(lambda: handles_sigterm(program))
+        os.kill(handles_sigterm(program) or 0, signal.SIGTERM)
+        assert program.end(signal.SIGCONT) == 128 + signal.SIGTERM
+    assert program.log.read_text() == ""
+
+
+async def test_a_service_whose_log_nobody_reads_goes_on(database: str) -> None:
+    """Hundreds of requests are answered, though the pipe for their log lines is full."""
+    port = free_port()
+    env = {
+        "DATABASE_URL": database,
+        "LINKS_PORT": str(port),
+        "LINKS_LOG_LEVEL": "debug",
+        "LINKS_DRAIN_SECONDS": "0",
+    }
+    unread, log = os.pipe()
+    command = [sys.executable, "-m", "service", "serve"]
+    process = await asyncio.create_subprocess_exec(*command, env=os.environ | env, stderr=log)
+    os.close(log)
+    try:
+        await until(lambda: ready(f"http://127.0.0.1:{port}"))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            for _ in range(600):
+                assert (await client.get("/healthz")).status_code == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = await process.wait()
+        os.close(unread)
+    assert code == 0

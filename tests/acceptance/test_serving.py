@@ -3,7 +3,10 @@
 import asyncio
 import json
 import signal
+import socket
+import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import asyncpg
@@ -11,10 +14,11 @@ import httpx
 import pytest
 
 from deploy.local import programs
+from deploy.local.process import Process, free_port
 from tests.api import GENEROUS, new_key, seed
 from tests.parts import execute
 from tests.subscriber import check_outbox, read_outbox
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 LINKS = "/v1/documents/doc_1/links"
 SECRET = "s3cret-password"
@@ -120,3 +124,30 @@ async def failures(client: httpx.AsyncClient) -> list[int]:
         await client.post(LINKS, json=body, headers=named | wrong),
     ]
     return [answer.status_code for answer in answers]
+
+
+def is_alive(port: int) -> bool:
+    """Whether the service on a port answers a new caller."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_callers_wait_while_no_file_can_be_opened(database: str, tmp_path: Path) -> None:
+    """At the limit on open files it says so once, and serves as soon as others have left."""
+    port = free_port()
+    env = {"DATABASE_URL": database, "LINKS_PORT": str(port), "LINKS_POOL_SIZE": "2"}
+    command = ["prlimit", "--nofile=60:60", sys.executable, "-m", "service", "serve"]
+    service = Process("service", command, tmp_path / "service.log", env=env)
+    service.start()
+    try:
+        eventually(lambda: is_alive(port))
+        with ExitStack() as callers:
+            for _ in range(150):
+                callers.enter_context(socket.create_connection(("127.0.0.1", port)))
+            eventually(lambda: "http.accept_failed" in service.log.read_text())
+        eventually(lambda: is_alive(port))
+    finally:
+        service.end(signal.SIGKILL)
+    assert service.log.read_text().count("http.accept_failed") == 1

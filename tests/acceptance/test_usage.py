@@ -5,11 +5,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import pytest
 
-from tests.command import Done
+from tests.command import Done, forked
 
 NOWHERE = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
@@ -104,22 +103,12 @@ async def run(
     return Done(process.returncode, (printed or b"").decode(), errors.decode())
 
 
-def all_of(module: str, calls: Sequence[tuple[str, ...]]) -> list[Done]:
-    """Return how each call ended."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.forked", module],
-        input=json.dumps(calls).encode(),
-        env={**os.environ, **NOWHERE},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    return [Done(*each) for each in json.loads(done.stdout)]
-
-
 @pytest.mark.parametrize(("module", "calls"), [("outbox_worker", WORKER), ("service", SERVICE)])
 def test_nonsense_is_one_line_and_exit_2(module: str, calls: dict[tuple[str, ...], str]) -> None:
     """Whatever the option and the value: nothing on standard output, and nothing is connected to."""
-    for (call, words), done in zip(calls.items(), all_of(module, list(calls)), strict=True):
+    for (call, words), done in zip(
+        calls.items(), forked(module, list(calls), {**os.environ, **NOWHERE}), strict=True
+    ):
         shown = (call, done)
         assert (done.code, done.output) == (2, ""), shown
         assert len(done.errors.splitlines()) == 1, shown
