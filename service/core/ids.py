@@ -24,6 +24,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _TEXT_LENGTH: Final = 26  # of 128 bits, five to a character
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_UPPER_PAIRS: Final = tuple(map(str.upper, _PAIRS))
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 
 _BLOCK: Final = struct.Struct("=256Q")
@@ -76,8 +77,17 @@ def from_text(prefix: str, text: str) -> UUID | None:
 
 def request_id() -> str:
     """Return a new request id: `req_` and a ULID (a millisecond and 80 random bits)."""
-    value = _random64() << 16 | _random64() & 0xFFFF
-    return _request_prefix(time.time_ns() // 1_000_000) + _base32(value)[10:].upper()
+    prefix = _request_prefix(time.time_ns() // 1_000_000)
+    return prefix + _random_characters() + _random_characters()
+
+
+def _random_characters(pairs: tuple[str, ...] = _UPPER_PAIRS) -> str:
+    """Return eight random characters, which are 40 bits: cheaper to shift than a number of 80 bits."""
+    value = _random64()
+    return (
+        f"{pairs[value >> 30 & 1023]}{pairs[value >> 20 & 1023]}"
+        f"{pairs[value >> 10 & 1023]}{pairs[value & 1023]}"
+    )
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,8 @@ Lines = Sequence[tuple[bytes, bytes]]
 
 # RFC 3986, section 3.2.2, and a port; the host may be empty.
 _is_host = re.compile(
-    rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z"
+    rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+,;=-]*)*"
+    rb"|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z"
 ).match
 
 # RFC 9110, section 5.6.6; a parameter that is not well-formed is skipped.

@@ -7,7 +7,7 @@ in a second one. The two functions are in schema.sql, with the reasons for their
 import secrets
 from collections.abc import Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.core.changes import DocumentState, LinkRow, Triple
 from service.core.decide import State
@@ -24,13 +24,19 @@ LOCK_SCOPES: Final = "SELECT ordinal, fingerprint, status, body FROM lock_scopes
 LOCK_AND_READ: Final = """
 SELECT moment, held, version, revision, document_deleted_at, entity_known,
     link_id, role, created_at, deleted_at
-FROM lock_and_read($1, $2, $3, $4, $5)
+FROM lock_and_read($1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5)
 """
+"""Arrays of ids are sent as text: see `_array_of_ids`."""
 
 MOMENT: Final = "SELECT clock_timestamp()"
 
-WRITE_NEW: Final = f"SELECT write_changes({', '.join(f'${n}' for n in range(1, 17))})"
-WRITE_ALL: Final = f"SELECT write_changes({', '.join(f'${n}' for n in range(1, 29))})"
+_NEW: Final = (
+    "$1, $2::text::uuid[], $3::text::text[], $4, $5::text::text[], $6::text::text[], $7, "
+    "$8::text::uuid[], $9::text::text[], $10, $11, "
+    "$12::text::uuid[], $13::text::text[], $14::text::text[], $15, $16"
+)
+WRITE_NEW: Final = f"SELECT write_changes({_NEW})"
+WRITE_ALL: Final = f"SELECT write_changes({_NEW}, {', '.join(f'${n}' for n in range(17, 29))})"
 """With changed links and replies too. Where there are none, 12 empty arrays would cost more than a link."""
 
 NO_REPLY: Final = Reply(200, b"")
@@ -80,7 +86,7 @@ async def lock_and_read(
         return await empty_state(connection), set()
     rows: list[asyncpg.Record] = []
     for start in range(0, len(triples), READ_CHUNK):
-        chunk = zip(*triples[start : start + READ_CHUNK], strict=True)
+        chunk = map(_array_of_ids, zip(*triples[start : start + READ_CHUNK], strict=True))
         rows += await connection.fetch(LOCK_AND_READ, *chunk, patient)
     state = State(rows[-1][0])
     unheld: set[Triple] = set()
@@ -144,7 +150,7 @@ async def write_changes(
     new = [link for link in written if link.triple not in state.stored_links]
     # A link that is made and removed in one transaction is inserted, and then updated like others.
     old = [link for link in written if link.triple in state.stored_links or link.deleted_at]
-    columns = [*_new_links(new), *_documents(state), *_columns(state.outbox, 5)]
+    columns = [*_new_links(new), *_documents(state), *_events(state)]
     if old or replies:
         columns += _old_links(old)
         columns += _columns([(r.workspace_id, *r.idempotency, *r.reply[:2]) for r in replies], 5)
@@ -174,13 +180,19 @@ def _mark(workspace_id: str) -> StoredReply:
     return StoredReply(workspace_id, Idempotency(secrets.token_bytes(32), bytes(32)), NO_REPLY)
 
 
-Columns = Sequence[Sequence[object]]
+Columns = Sequence[Sequence[Any]]
 
 
 def _new_links(links: Sequence[LinkRow]) -> Columns:
-    return _columns(
+    workspaces, documents, link_ids, types, entities, roles = _columns(
         [(t[0], t[1], link.id, t[2], t[3], link.role) for link in links for t in (link.triple,)], 6
     )
+    return [
+        *map(_array_of_ids, (workspaces, documents)),
+        link_ids,
+        *map(_array_of_ids, (types, entities)),
+        roles,
+    ]
 
 
 def _old_links(links: Sequence[LinkRow]) -> Columns:
@@ -204,7 +216,22 @@ def _documents(state: State) -> Columns:
         for key in state.written_documents
         for document in (state.documents[key],)
     ]
-    return _columns(rows, 4)
+    workspaces, document_ids, *numbers = _columns(rows, 4)
+    return [*map(_array_of_ids, (workspaces, document_ids)), *numbers]
+
+
+def _events(state: State) -> Columns:
+    event_ids, types, keys, *rest = _columns(state.outbox, 5)
+    return [*map(_array_of_ids, (event_ids, types, keys)), *rest]
+
+
+def _array_of_ids(values: Sequence[str]) -> str:
+    """Return an array in the text form of Postgres. No id has a character that is escaped in it.
+
+    asyncpg compares each element of an array with two abstract base classes, to find nested arrays.
+    That took a tenth of the instructions of a link. To parse the text costs Postgres a tenth of that.
+    """
+    return '{"' + '","'.join(values) + '"}' if values else "{}"
 
 
 def _columns(rows: Sequence[Sequence[object]], width: int) -> Columns:

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from service.store.write import LOCK_AND_READ
+from service.core.changes import Triple
+from service.store.write import lock_and_read
 from tests.api import Api
 from tests.subscriber import check_outbox
 from tests.waiting import until
 
 LINKERS = 16
-PATIENT = False
 SHIP = "/v1/entities/shipment/ship_1"
-WORKSPACE = "SELECT id FROM workspaces"
+WORKSPACE = "SELECT id::text FROM workspaces"
 ACTIVE = "SELECT count(*) FROM document_links WHERE deleted_at IS NULL"
 
 
@@ -36,11 +36,11 @@ class Linkers:
         try:
             while not self.stopping:
                 async with connection.transaction():
-                    triple = (self._workspace, f"doc_{choice.randint(1, 20)}", "shipment", "ship_1")
-                    arrays = [[each] for each in triple]
-                    rows = await connection.fetch(LOCK_AND_READ, *arrays, PATIENT)
-                    self.locked += rows[0]["entity_known"]
-                    self.refused += not rows[0]["entity_known"]
+                    document = f"doc_{choice.randint(1, 20)}"
+                    triple = Triple(self._workspace, document, "shipment", "ship_1")
+                    state, _ = await lock_and_read(connection, [triple], patient=False)
+                    self.locked += triple.entity in state.entities
+                    self.refused += triple.entity not in state.entities
                     await connection.execute("SELECT pg_sleep(0.02)")
         finally:
             await connection.close()

@@ -72,6 +72,18 @@ async def test_the_same_id_under_two_types_is_two_links(
     assert len(await api.links("doc_1", resource_id="deal_1")) == 2
 
 
+async def test_ids_that_sql_has_a_meaning_for_are_ids(
+    api: Api, connection: asyncpg.Connection
+) -> None:
+    """A document and an entity with the id NULL are linked and told of like all others."""
+    for path in ("documents/NULL", "documents/null", "entities/deal/NULL"):
+        assert (await api.client.put(f"/v1/{path}", json={})).status_code == 201
+    for document in ("NULL", "null"):
+        assert (await api.link(document, Link("deal", "NULL", None))).status_code == 201
+        assert (await api.links(document))[0]["resource"]["id"] == "NULL"
+    await check_outbox(connection)
+
+
 async def test_list_is_oldest_first_in_pages(api: Api) -> None:
     """Pages follow one another in the order of linking, and count all that match."""
     for number in range(1, 8):
