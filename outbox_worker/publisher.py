@@ -169,8 +169,7 @@ class Publisher:
         mark = await self._send_progress(progress)
         offsets |= await self._offsets(sent)
         await mark
-        self._guard.check_offsets(offsets)
-        await self._guard.check_id(self._producer.client)
+        await self._guard.check(self._producer.client, offsets, _records_of(rounds))
         await self._producer.commit_transaction()
         self._in_transaction = False
         return offsets
@@ -227,6 +226,15 @@ class Publisher:
                 async with asyncio.timeout(producers.CLOSE_TIMEOUT_S):
                     await self._producer.stop()
         await producers.abandon(self._producer, aborting=self._in_transaction)
+
+
+def _records_of(rounds: Sequence[Round]) -> Counter[int]:
+    """Return how many records each partition gets."""
+    records: Counter[int] = Counter()
+    for batches in rounds:
+        for partition, batch in batches.items():
+            records[partition] += batch.record_count()
+    return records
 
 
 def _named(error: BaseException) -> Exception:

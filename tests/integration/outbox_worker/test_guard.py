@@ -1,0 +1,110 @@
+"""The guard of the event topic: when it asks the brokers, and what it finds out by that."""
+
+from collections.abc import AsyncIterator, Sequence
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from outbox_worker import metadata
+from outbox_worker import topics as admin
+from outbox_worker.connections import Client
+from outbox_worker.guard import TopicGuard
+from outbox_worker.publisher import Publisher
+from outbox_worker.registration import Registration
+from outbox_worker.settings import Settings, read
+from outbox_worker.topics import TopicLostError
+from tests import topics
+from tests.waiting import until
+
+PARTITIONS = 3
+# Of its own for each process: tests that run side by side must not fence one another.
+RELAY = Registration(uuid4().hex, "1", 1, PARTITIONS)
+
+
+@pytest.fixture
+async def settings(kafka: str, topic: str) -> Settings:
+    """Return settings for topics that are there."""
+    environ = {
+        "DATABASE_URL": "postgresql://unused",
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "OUTBOX_TOPIC": topic,
+    }
+    settings = read(environ)
+    async with admin.administration(settings.kafka_client()) as topics_:
+        await topics_.ensure(topic, PARTITIONS, admin.EVENT_TOPIC)
+        await topics_.ensure(RELAY.progress_topic(topic), 1, admin.PROGRESS_TOPIC)
+    return settings
+
+
+@pytest.fixture
+async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
+    """Yield a publisher that is guarded from its start on."""
+    publisher = await Publisher(settings, RELAY).start()
+    (topic,) = await metadata.topics(publisher._producer.client, [settings.topic])  # noqa: SLF001 - to ask as it does
+    publisher.watch(TopicGuard(settings.topic, topic.id, {}))
+    yield publisher
+    await publisher.close()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """Return what the brokers are asked of from now on, one item a request."""
+    requests: list[Sequence[str]] = []
+    ask = metadata.topics
+
+    async def counted(client: Client, names: Sequence[str]) -> list[metadata.Topic]:
+        requests.append(names)
+        return await ask(client, names)
+
+    monkeypatch.setattr(metadata, "topics", counted)
+    return requests
+
+
+async def publish(publisher: Publisher, count: int) -> None:
+    """Publish a page of so many events of one document."""
+    page = [(n, "one key", b"event", None) for n in range(count)]
+    await publisher.publish(publisher.pack(page), b"progress")
+
+
+async def fill(kafka: str, topic: str, count: int) -> None:
+    """Write so many records of a stranger's to each partition."""
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as stranger:
+        for partition in range(PARTITIONS):
+            for _ in range(count):
+                await stranger.send_and_wait(topic, b"a stranger's", partition=partition)
+
+
+async def test_brokers_are_asked_only_where_offsets_prove_nothing(
+    settings: Settings, publisher: Publisher, kafka: str, asked: list[Sequence[str]]
+) -> None:
+    """A page right behind the last one costs no request; the first one does, and one after a stranger."""
+    await publish(publisher, 3)
+    assert len(asked) == 1
+    for count in (1, 5, 2):
+        await publish(publisher, count)
+    assert len(asked) == 1
+    await fill(kafka, settings.topic, 1)
+    await publish(publisher, 2)
+    assert len(asked) == 2
+    await publish(publisher, 1)
+    assert len(asked) == 2
+
+
+async def test_topic_made_anew_with_more_records_is_refused(
+    settings: Settings, publisher: Publisher, kafka: str
+) -> None:
+    """Its offsets go on beyond the known ones; by its id nothing is committed into it."""
+    await publish(publisher, 3)
+    await topics.delete(kafka, settings.topic)
+
+    async def made() -> bool:  # brokers refuse the name until the old one is gone everywhere
+        await topics.make(kafka, settings.topic, PARTITIONS, {})
+        return True
+
+    await until(made)
+    await fill(kafka, settings.topic, 9)
+    with pytest.raises(TopicLostError, match="made anew"):
+        await publish(publisher, 1)
+    await publisher.close()
+    assert set(await topics.payloads(kafka, settings.topic)) == {b"a stranger's"}
