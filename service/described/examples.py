@@ -107,7 +107,7 @@ _EXAMPLES: Final[tuple[tuple[str, Struct], ...]] = (
         documents.PutDocument(
             display_name="Bill of lading",
             category="shipping",
-            metadata={"pages": 3},
+            metadata=msgspec.Raw(b'{"pages": 3}'),
             resources=["ship_abc123", documents.EntityItem("deal", "deal_01HY1", "signed")],
         ),
     ),
@@ -186,7 +186,7 @@ _DETAILS: Final = {
 def examples_of(shape: type[Struct]) -> dict[str, dict[str, Any]]:
     """Return the examples of a message, by name, in OpenAPI's form."""
     return {
-        name: {"value": msgspec.to_builtins(example)}
+        name: {"value": msgspec.json.decode(msgspec.json.encode(example))}
         for name, example in _EXAMPLES
         if type(example) is shape
     }

@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any, Final
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from service.edge.messages import EntityType, Id, IsoTime, Name, PrefixedId, Role, Uuid
+
+OBJECT_OR_NULL: Final[dict[str, Any]] = {"anyOf": [{"type": "object"}, {"type": "null"}]}
+"""What is stored as JSON; its bytes are checked apart, see `edge.stored_json`."""
 
 
 class EntityItem(Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +28,9 @@ class PutDocument(Struct, frozen=True, forbid_unknown_fields=True):
     id: Id | UnsetType = UNSET
     display_name: Name | None = None
     category: Name | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: (
+        Annotated[Raw, Meta(extra_json_schema={**OBJECT_OR_NULL, "default": None})] | UnsetType
+    ) = UNSET
     resources: list[Item] | UnsetType = UNSET
 
 
@@ -48,7 +53,7 @@ class UpdateDocument(Struct, frozen=True, forbid_unknown_fields=True):
 
     display_name: Name | UnsetType | None = UNSET
     category: Name | UnsetType | None = UNSET
-    metadata: dict[str, Any] | UnsetType | None = UNSET
+    metadata: Annotated[Raw, Meta(extra_json_schema=OBJECT_OR_NULL)] | UnsetType = UNSET
     resources: Annotated[Edits, Meta(extra_json_schema=ALONE)] | UnsetType = UNSET
 
 

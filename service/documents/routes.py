@@ -4,7 +4,7 @@ import time
 from functools import partial
 from typing import Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType, structs
 from starlette.routing import Route
 
 from service.core.changes import DocumentState
@@ -24,8 +24,7 @@ from service.documents.items import edits, whole_set
 from service.edge.call import Call, invalid_field
 from service.edge.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.lists import DocumentList, DocumentLists, DocumentsQuery
-from service.edge.messages import encode
-from service.edge.validation import check_json
+from service.edge.stored_json import stored_json
 from service.store.database import Database
 from service.store.documents import DocumentWriter
 from service.store.reading import read_document
@@ -68,7 +67,7 @@ class Documents:
                 "update",
                 call.params["id"],
                 respond=replies.changed(created="Document updated", otherwise="Document updated"),
-                fields=_fields(body.display_name, body.category, body.metadata),
+                fields=await _fields(body.display_name, body.category, body.metadata),
                 edits=wanted,
             )
         )
@@ -106,13 +105,16 @@ class Documents:
     ) -> Reply:
         key = (call.key.workspace_id, document_id)
         wanted = whole_set(key, body.resources) if isinstance(body.resources, list) else LinkEdits()
+        fields = await _fields(body.display_name, body.category, body.metadata)
+        if fields.metadata is UNSET:
+            fields = structs.replace(fields, metadata=None)
         return await self._writer.write(
             _request(
                 call,
                 operation,
                 document_id,
                 respond=replies.changed(created="Document created", otherwise="Document updated"),
-                fields=_fields(body.display_name, body.category, body.metadata),
+                fields=fields,
                 edits=wanted,
             )
         )
@@ -155,15 +157,14 @@ def routes(documents: Documents) -> list[Route]:
     ]
 
 
-def _fields(
+async def _fields(
     display_name: str | UnsetType | None,
     category: str | UnsetType | None,
-    metadata: dict[str, Any] | UnsetType | None,
+    metadata: Raw | UnsetType,
 ) -> Fields:
-    if not isinstance(metadata, dict):
-        return Fields(display_name, category, metadata)
-    check_json("metadata", metadata)
-    return Fields(display_name, category, encode(metadata).decode())
+    if isinstance(metadata, UnsetType):
+        return Fields(display_name, category)
+    return Fields(display_name, category, await stored_json("metadata", metadata))
 
 
 def _request(call: Call, operation: Operation, document_id: str, **rest: Any) -> DocumentRequest:  # noqa: ANN401 - the struct's own fields

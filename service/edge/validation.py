@@ -3,33 +3,33 @@
 import difflib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 from service.edge.messages import PATTERN_WORDS
 from service.edge.problems import EdgeError, FieldError
 
 MAX_ERRORS: Final = 20
-MAX_SEARCHED: Final = 2_000
-"""Items of a list that are searched for what is wrong: a few milliseconds of the event loop's time."""
+MAX_SEARCHED: Final = 10_000
+"""Values of a refused body that are searched for all that is wrong: about 20 ms of the event loop's time."""
+MAX_TEXTS: Final = 40_000
+"""Names and texts of a body outside `metadata`; 5,000 links with type, id and role have 30,000."""
+PART: Final = 100
+"""Items of a list that are held against their type at once: nearly all of them are right."""
 MAX_PARAMETERS: Final = 50
-MAX_DEPTH: Final = 100
-"""Levels of a JSON value that is stored as it is."""
-MAX_CONTAINERS: Final = 10_000
-"""Objects and lists in a JSON value that is stored as it is: each costs far more than its bytes."""
 MAX_NAME: Final = 100
 """Characters of an unknown field's name that are repeated to the caller."""
 
 
 _expected = re.compile(r"Expected `([^`]+)`(?: of length (<=|>=) (\d+)|, got `([^`]+)`)\Z").match
-_has_nul = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
-"""In JSON: an escape is one after an even number of backslashes."""
 _place = re.compile(r" - at `\$\.(.*)`\Z").search
+_decode_any = msgspec.json.Decoder(float_hook=float).decode  # msgspec takes 8 µs for one `1e300`
 _KINDS: Final = {
     "str": "text",
     "int": "a whole number",
@@ -47,24 +47,61 @@ class BodyReader:
     def __init__(self, shape: type[Struct]) -> None:
         self.shape = shape
         self._decode = msgspec.json.Decoder(shape).decode
+        names = [field.encode_name for field in msgspec.structs.fields(shape)]
+        parts = msgspec.defstruct("Parts", [(name, Raw, Raw()) for name in names])
+        self._decode_parts = msgspec.json.Decoder(parts).decode
 
     def decode(self, body: bytes) -> Any:  # noqa: ANN401 - an instance of the shape
         """Return the struct.
 
         Raises:
-            EdgeError: `validation_error`, naming every field that is wrong (at most 20).
+            EdgeError: `validation_error`, naming every field that is wrong (at most 20), or the first
+                one of a body with more than 10,000 values.
         """
         try:
             try:
+                if body.count(b'"') > 2 * MAX_TEXTS:
+                    self._check_texts(body)
                 return self._decode(body)
             except msgspec.ValidationError as error:
                 first = error
-                value = msgspec.json.decode(body)  # what is no JSON may be found out only now
+                value = _searchable(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _unreadable("body", f"is not JSON: {error}") from None
         except RecursionError:
             raise _unreadable("body", "is nested too deeply") from None
-        raise _refusal(_shortened(value), self.shape, strict=True, first=first)
+        raise _refusal(value, self.shape, strict=True, first=first)
+
+    def _check_texts(self, body: bytes) -> None:
+        """Refuse a body with so many texts that decoding it would hold other callers up.
+
+        Raises:
+            EdgeError: `validation_error`, naming the field that has most of them.
+        """
+        parts = structs.asdict(self._decode_parts(body))
+        texts = {name: _quotes(bytes(part)) // 2 for name, part in parts.items()}
+        if _quotes(body) // 2 - texts.pop("metadata", 0) <= MAX_TEXTS:
+            return
+        name = max(texts, key=texts.__getitem__)
+        message = f"has more than {MAX_TEXTS} names and texts: send it in several calls"
+        raise wrong_fields([FieldError(name if texts[name] > MAX_TEXTS else "body", message)])
+
+
+def _quotes(json: bytes) -> int:
+    """Return the number of quotes around texts."""
+    return json.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
+
+
+def _searchable(body: bytes) -> object:
+    """Return the decoded body; UNSET if it is too large to be searched for all that is wrong.
+
+    Raises:
+        DecodeError: it is no JSON, which may be found out only after something else that is wrong.
+    """
+    if sum(map(body.count, (b",", b"[", b"{"))) <= MAX_SEARCHED:
+        return _decode_any(body)
+    msgspec.json.decode(body, type=Raw)
+    return UNSET
 
 
 class QueryReader:
@@ -124,70 +161,20 @@ def wrong_fields(errors: list[FieldError]) -> EdgeError:
     return EdgeError("validation_error", detail, errors=errors[:MAX_ERRORS])
 
 
-def check_json(field: str, value: object) -> None:
-    """See that a JSON value can be stored: text in Postgres has no NUL, and readers have an end.
-
-    Raises:
-        EdgeError: `validation_error`.
-    """
-    text = msgspec.json.encode(value)
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-        _check_containers(field, value)
-    if _has_nul(text):
-        raise wrong_fields([FieldError(field, "must not contain NUL")])
-
-
-def _check_containers(field: str, value: object) -> None:
-    """See that objects and lists are neither nested too deeply nor too many."""
-    level: list[Any] = [value]
-    count = 0
-    for _ in range(MAX_DEPTH):
-        count += len(level)
-        if count > MAX_CONTAINERS:
-            message = f"has more than {MAX_CONTAINERS} objects and lists"
-            raise wrong_fields([FieldError(field, message)])
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return
-    raise wrong_fields([FieldError(field, f"is nested more than {MAX_DEPTH} levels deep")])
-
-
-def _shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return the value with the beginnings of its lists: more is not searched for what is wrong."""
-    if isinstance(value, list):
-        return value[:MAX_SEARCHED]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: {
-            inner: part[:MAX_SEARCHED] if isinstance(part, list) else part
-            for inner, part in each.items()
-        }
-        if isinstance(each, dict)
-        else each[:MAX_SEARCHED]
-        if isinstance(each, list)
-        else each
-        for name, each in value.items()
-    }
-
-
 def _refusal(
     value: object, shape: type[Struct], *, strict: bool, first: msgspec.ValidationError
 ) -> EdgeError:
-    """Walk what was refused a second time, since msgspec stops at the first error."""
-    if not isinstance(value, dict):
-        return _unreadable("body", _words(first, shape, shape))
-    found = list(islice(_wrong(value, shape, "", strict=strict), MAX_ERRORS))
-    if not found:  # it is further on in a list than is searched
+    """Walk what was refused a second time, since msgspec stops at the first error.
+
+    A value that is UNSET is too large to be walked: the first error is all that is said.
+    """
+    if value is UNSET:
         place = _place(str(first))
         name = "body" if place is None else place[1]
-        found = [FieldError(name, _plain(str(first).partition(" - at `$")[0]))]
-    return wrong_fields(found)
+        return wrong_fields([FieldError(name, _plain(str(first).partition(" - at `$")[0]))])
+    if not isinstance(value, dict):
+        return _unreadable("body", _words(first, shape, shape))
+    return wrong_fields(list(islice(_wrong(value, shape, "", strict=strict), MAX_ERRORS)))
 
 
 def _wrong(value: Any, shape: Any, path: str, *, strict: bool) -> Iterator[FieldError]:  # noqa: ANN401 - any JSON, any type
@@ -196,18 +183,32 @@ def _wrong(value: Any, shape: Any, path: str, *, strict: bool) -> Iterator[Field
         msgspec.convert(value, shape, strict=strict)
     except (msgspec.ValidationError, RecursionError) as error:
         inner = _candidate(value, shape)
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Struct):
+        if inner is Raw:  # JSON that is stored: checked in its bytes where all else is right
+            yield from _wrong(value, dict[str, Any] | None, path, strict=strict)
+        elif isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Struct):
             yield from _wrong_in_object(value, inner, path, strict=strict)
         elif isinstance(value, list) and get_origin(inner) is list:
-            before = 0
-            for index, item in enumerate(value):
-                for found in _wrong(item, get_args(inner)[0], f"{path}[{index}]", strict=strict):
-                    before += 1
-                    yield found
-            if not before:
-                yield FieldError(path, _words(error, inner, shape))
+            items = list(islice(_wrong_items(value, inner, path, strict=strict), MAX_ERRORS))
+            yield from items or [FieldError(path, _words(error, inner, shape))]
         else:
             yield FieldError(path, _words(error, inner, shape))
+
+
+def _wrong_items(
+    value: list[Any],
+    shape: Any,  # noqa: ANN401 - a type of lists
+    path: str,
+    *,
+    strict: bool,
+) -> Iterator[FieldError]:
+    (item_shape,) = get_args(shape)
+    for start in range(0, len(value), PART):
+        part = value[start : start + PART]
+        with suppress(msgspec.ValidationError, RecursionError):
+            msgspec.convert(part, shape, strict=strict)
+            continue
+        for index, item in enumerate(part, start):
+            yield from _wrong(item, item_shape, f"{path}[{index}]", strict=strict)
 
 
 def _wrong_in_object(

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from service.core.changes import DocumentState, LinkRow, Triple
 from service.core.decide import State
 from service.core.requests import Idempotency, Reply
@@ -79,23 +81,25 @@ async def lock_and_read(
 ) -> tuple[State, set[Triple]]:
     """Lock the triples' documents and entities, and read them with their links.
 
+    Without triples (of a batch in which no operation makes sense) the state is empty.
+
     Returns the state, and the triples whose locks were not to be had: of those nothing is known.
     Callers that wait for locks (patient) pass the triples sorted, so that nothing deadlocks.
     """
-    if not triples:  # a batch of which no operation made sense: its answer is stored
-        return await empty_state(connection), set()
-    rows: list[asyncpg.Record] = []
-    for start in range(0, len(triples), READ_CHUNK):
-        chunk = map(_array_of_ids, zip(*triples[start : start + READ_CHUNK], strict=True))
-        rows += await connection.fetch(LOCK_AND_READ, *chunk, patient)
-    state = State(rows[-1][0])
+    state: State | None = None
     unheld: set[Triple] = set()
-    for triple, row in zip(triples, rows, strict=True):
-        if row[1]:
-            _take(state, triple, row)
-        else:
-            unheld.add(triple)
-    return state, unheld
+    for start in range(0, len(triples), READ_CHUNK):
+        chunk = triples[start : start + READ_CHUNK]
+        columns = map(_array_of_ids, zip(*chunk, strict=True))
+        rows = await connection.fetch(LOCK_AND_READ, *columns, patient)
+        moment = rows[-1][0]  # after the last lock
+        state = State(moment) if state is None else replace(state, moment=moment)
+        for triple, row in zip(chunk, rows, strict=True):
+            if row[1]:
+                _take(state, triple, row)
+            else:
+                unheld.add(triple)
+    return state or await empty_state(connection), unheld
 
 
 async def empty_state(connection: "Connection") -> State:

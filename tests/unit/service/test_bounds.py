@@ -7,7 +7,7 @@ import pytest
 from service.core.changes import MAX_LINKS
 from service.described.words import API
 from service.documents.items import whole_set
-from service.edge import body, pages, validation
+from service.edge import body, pages, stored_json, validation
 from service.edge.problems import EdgeError
 from service.links.batch import MAX_OPERATIONS, BatchRequest
 from service.protocol import MAX_HEAD_BYTES
@@ -21,14 +21,17 @@ ROWS = [
     f"| items in `resources`, `set`, `add` or `remove` | {MAX_LINKS:,} |",
     f"| operations in a batch | {MAX_OPERATIONS} |",
     f"| body | {body.MAX_BYTES >> 20} MiB |",
+    f"| names and texts of a body outside `metadata` | {validation.MAX_TEXTS:,} |",
     f"| request line and headers | {MAX_HEAD_BYTES >> 10} KiB |",
-    f"| levels of `metadata` | {validation.MAX_DEPTH} |",
-    f"| objects and lists in `metadata` | {validation.MAX_CONTAINERS:,} |",
+    f"| levels of `metadata` | {stored_json.MAX_DEPTH} |",
+    f"| objects and lists in `metadata` | {stored_json.MAX_CONTAINERS:,} |",
+    f"| digits of a number in `metadata` | {stored_json.MAX_DIGITS:,} |",
     f"| bytes of `metadata` with its numbers written out | {MAX_METADATA_BYTES >> 20} MiB |",
     f"| parameters in a query | {validation.MAX_PARAMETERS} |",
     f"| items on a page | {pages.MAX_LIMIT} |",
     f"| items before a page that is named by its number | {pages.MAX_OFFSET:,} |",
     f"| errors named in one answer | {validation.MAX_ERRORS} |",
+    f"more than {validation.MAX_SEARCHED:,} values only the first",
     f"unlinks {CASCADE_CHUNK} documents a transaction",
 ]
 
@@ -69,23 +72,3 @@ def test_search_for_errors_ends() -> None:
         validation.BodyReader(BatchRequest).decode(b'{"operations":[%b]}' % operations.encode())
     found = [error.field for error in refused.value.errors]
     assert found in (["operations"], [f"operations[{validation.MAX_SEARCHED + 1}]"])
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ([[]] * validation.MAX_CONTAINERS, f"more than {validation.MAX_CONTAINERS} objects"),
-        ({"a": ["\0"]}, "must not contain NUL"),
-        ({"\\\0": 1}, "must not contain NUL"),
-    ],
-)
-def test_json_that_cannot_be_stored(value: object, message: str) -> None:
-    """Too many objects and lists, or a NUL anywhere, are refused by the field's name."""
-    with pytest.raises(EdgeError, match=f"metadata: .*{message}"):
-        validation.check_json("metadata", value)
-
-
-def test_json_that_can_be_stored() -> None:
-    """Brackets in text are no lists, and a backslash before u0000 is no NUL."""
-    validation.check_json("metadata", ["[" * 20_000, "\\u0000", {}])
-    validation.check_json("metadata", [[]] * (validation.MAX_CONTAINERS - 1))
