@@ -31,6 +31,11 @@ from service.upgrades import UpgradeFilter
 
 MAX_HEAD_BYTES: Final = 64 << 10
 """Request line and headers together."""
+MAX_BODY_BYTES: Final = 8 << 20
+"""Bytes of one body as received: with the sizes of its chunks, their extensions and its trailers.
+
+A body of 1 MiB in chunks of one byte takes 6 MiB. Trailers are kept by the parser until they end.
+"""
 LINGER_S: Final = 1.0
 """For the caller to read its refusal: closing at once would throw it away with what is still unread."""
 
@@ -73,6 +78,11 @@ SLOW_HEAD: Final = Refusal(
 SLOW_BODY: Final = Refusal(
     HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the body did not end in time"
 )
+LONG_BODY: Final = Refusal(
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "payload_too_large",
+    f"the body took more than {MAX_BODY_BYTES} bytes with its chunk sizes and trailers",
+)
 FULL: Final = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "too many connections are open: try again"
 )
@@ -100,6 +110,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """Since nothing was being served: no less than a head that came in pieces."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
+        self._receiving: RequestResponseCycle | None = None
+        """The request whose body is timed and counted."""
+        self._body_bytes = 0
         self._refusal: Refusal | None = None
         self._fault = GARBAGE
         self._before: RequestResponseCycle | None = None
@@ -146,10 +159,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        if cycle.more_body and self._body_timer is None:
-            self._body_timer = self.loop.call_later(
-                self._limits.request_timeout_s, self._on_slow_body, cycle
-            )
+        if cycle.more_body:
+            self._expect_body(cycle, len(data))
 
     def close_after_answer(self) -> None:
         """Announce in the answer to the last request that was read that the connection is closed."""
@@ -225,6 +236,20 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(
                 self._limits.request_timeout_s, self._on_slow_head
             )
+
+    def _expect_body(self, cycle: RequestResponseCycle, received: int) -> None:
+        """Give the caller the time of a request to send its body, and room for what is around it."""
+        if cycle is not self._receiving:
+            self._receiving = cycle
+            self._body_bytes = 0
+            if self._body_timer is not None:
+                self._body_timer.cancel()  # it was for an earlier request
+            self._body_timer = self.loop.call_later(
+                self._limits.request_timeout_s, self._on_slow_body, cycle
+            )
+        self._body_bytes += received
+        if self._body_bytes > MAX_BODY_BYTES and not cycle.response_started:
+            self._refuse(LONG_BODY)
 
     def _on_slow_head(self) -> None:
         self._head_timer = None

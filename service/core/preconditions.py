@@ -55,3 +55,18 @@ class Preconditions(Struct, frozen=True):
     def is_known(self, document: DocumentState) -> bool:
         """Whether If-None-Match names the document: a reader has it already."""
         return self.if_none_match is not None and self.if_none_match.match(document)
+
+    def check_untagged(self, *, exists: bool) -> None:
+        """Hold a resource that has no entity tag against both: no tag can match it, `*` can.
+
+        Raises:
+            PreconditionFailed: one of them is false.
+        """
+        if self.if_match is not None and not (self.if_match.star and exists):
+            raise PreconditionFailed(
+                "it does not exist"
+                if self.if_match.star
+                else "it has no ETag: the only If-Match that can hold is `*`"
+            )
+        if self.if_none_match is not None and self.if_none_match.star and exists:
+            raise PreconditionFailed("it exists, and If-None-Match requires that it does not")

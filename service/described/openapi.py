@@ -107,12 +107,19 @@ def _operation(call: DescribedCall, refer: Reference) -> Schema:
     }
 
 
+def _conditions(call: DescribedCall) -> tuple[str, str]:
+    """Return the names of the call's parameters If-Match and If-None-Match."""
+    if call.room == "entities":
+        return "IfMatchEntity", "IfNoneMatchEntity"
+    return "IfMatch", "IfNoneMatch" if call.endpoint.scope == READ else "IfNoneMatchWrite"
+
+
 def _parameters(call: DescribedCall) -> list[Schema]:
     names = list(EVERY_CALL)
     if call.endpoint.scope == WRITE:
         names.append("IdempotencyKey")
     if PreconditionFailed in call.endpoint.refusals:
-        names += ["IfMatch", "IfNoneMatch" if call.endpoint.scope == READ else "IfNoneMatchWrite"]
+        names += _conditions(call)
     if isinstance(call.endpoint, Page) and call.endpoint.kept:
         names.append("IfNoneMatch")
     return [

@@ -17,7 +17,8 @@ If both hold a valid key, the one in `Authorization` counts. A key belongs to a 
 nothing of any other.
 
 **Bodies** are JSON in UTF-8 without a content coding. Parameters of `Content-Type` other than \
-`charset` are ignored.
+`charset` are ignored, and so is a byte order mark. `Accept` and `Range` are ignored too: every answer \
+is whole, and JSON.
 
 **Ids** of documents and entities are opaque: 1 to 128 of `A-Z a-z 0-9 _ - .`, the first a letter \
 or digit. A link has one id, a UUIDv7 that `/link` shows as `dlnk_` and 26 base32 characters; \
@@ -31,7 +32,8 @@ call that changes something is carried out once, and its first answer is given a
 and unlinks of it change; their answers carry it too. A write with `If-Match` is refused (412) if \
 somebody else has written since, and one with `If-None-Match: *` if the document exists. A read with \
 `If-None-Match` is 304 if nothing has changed. The conditions on dates are ignored, since no answer \
-has a `Last-Modified`; so are conditions on a batch and on lists, which are no single document.
+has a `Last-Modified`; so are conditions on a batch and on lists, which are no single document. \
+Entities have no `ETag`: of their conditions only `*` can hold.
 
 **Errors** are `application/problem+json` (RFC 9457), with a `code` to branch on and, for \
 `validation_error`, every field that is wrong. Checks come in this order: key, rate limit, path and \

@@ -16,6 +16,11 @@ class Disconnected(Exception):  # noqa: N818 - nobody is left to answer
     """The caller went away before the body was complete."""
 
 
+def has_body(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the request has a body, be it of unknown length."""
+    return b"transfer-encoding" in headers or bool(headers.get(b"content-length", b"").strip(b"0"))
+
+
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     """Return the whole body.
 

@@ -17,13 +17,17 @@ from service.store.links import ListedDocument, list_documents, require_entity
 class EntityDocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Which of an entity's documents."""
 
-    role: Annotated[Role | None, Meta(description="Of the links; any unless told.")] = None
+    role: Annotated[
+        Role | None, Meta(description="Of the links; any unless told.", examples=["signed"])
+    ] = None
 
 
 class DocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Documents of which resource; without a type, those of any type with that id."""
 
-    resource_id: Annotated[Id, Meta(description="The entity's id, literally.")]
+    resource_id: Annotated[
+        Id, Meta(description="The entity's id, literally.", examples=["ship_abc123"])
+    ]
     resource_type: AnyEntityType = None
 
 

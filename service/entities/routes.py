@@ -3,7 +3,7 @@
 from starlette.routing import Route
 
 from service.core.changes import EntityKey
-from service.core.errors import NotFound
+from service.core.errors import NotFound, PreconditionFailed
 from service.core.requests import Reply
 from service.core.resources import ENTITY_TYPES
 from service.edge.call import Call, invalid_field
@@ -11,7 +11,7 @@ from service.edge.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.lists import DocumentList, DocumentLists, EntityDocumentsQuery
 from service.edge.messages import Resource, encode
 from service.entities import messages
-from service.store.entities import EntityWriter
+from service.store.entities import EntityWriter, Guards
 
 
 class Entities:
@@ -29,13 +29,13 @@ class Entities:
             message = "Entity registered" if registered else "Entity already registered"
             return _reply(201 if registered else 200, key, message)
 
-        return await self._writer.register(key, call.caller, respond, call.idempotency)
+        return await self._writer.register(key, call.caller, respond, _guards(call))
 
     async def delete(self, call: Call) -> Reply:
         """Delete an entity and unlink it from every document; call again if it stopped half done."""
         key = _key(call)
         reply = _reply(200, key, "Entity deleted")
-        return await self._writer.delete(key, call.caller, reply, call.idempotency)
+        return await self._writer.delete(key, call.caller, reply, _guards(call))
 
     async def documents(self, call: Call, query: EntityDocumentsQuery) -> Reply:
         """List the documents that are linked to an entity, oldest link first."""
@@ -50,13 +50,17 @@ def routes(entities: Entities) -> list[Route]:
             "/v1/entities/{type}/{entity_id}",
             Path(
                 PUT=Endpoint(
-                    entities.put, scope=WRITE, replies={201: reply, 200: reply}, lasting=True
+                    entities.put,
+                    scope=WRITE,
+                    replies={201: reply, 200: reply},
+                    refusals=(PreconditionFailed,),
+                    lasting=True,
                 ),
                 DELETE=Endpoint(
                     entities.delete,
                     scope=WRITE,
                     replies={200: reply},
-                    refusals=(NotFound,),
+                    refusals=(NotFound, PreconditionFailed),
                     lasting=True,
                 ),
             ),
@@ -81,6 +85,10 @@ def _key(call: Call) -> EntityKey:
     if entity_type not in ENTITY_TYPES:
         raise invalid_field("type", f"has to be one of {', '.join(ENTITY_TYPES)}")
     return (call.key.workspace_id, entity_type, call.params["entity_id"])
+
+
+def _guards(call: Call) -> Guards:
+    return Guards(call.idempotency, call.preconditions)
 
 
 def _reply(status: int, key: EntityKey, message: str) -> Reply:

@@ -96,7 +96,9 @@ class LinksQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Which of a document's links; the resource's id is taken literally, whatever its prefix."""
 
     resource_type: AnyEntityType = None
-    resource_id: Annotated[Id | None, Meta(description="The entity's id; any unless told.")] = None
+    resource_id: Annotated[
+        Id | None, Meta(description="The entity's id; any unless told.", examples=["ship_abc123"])
+    ] = None
 
 
 class ResourceLinkList(Struct, frozen=True):
@@ -110,9 +112,10 @@ class ResourceLinkList(Struct, frozen=True):
 class UnlinkQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Which link to remove; the type is needed where the id's prefix does not tell it."""
 
-    resource_id: Annotated[Id, Meta(description="The entity's id.")]
+    resource_id: Annotated[Id, Meta(description="The entity's id.", examples=["ship_abc123"])]
     resource_type: Annotated[
-        EntityType | None, Meta(description="Its type, unless its id's prefix tells it.")
+        EntityType | None,
+        Meta(description="Its type, unless its id's prefix tells it.", examples=["shipment"]),
     ] = None
 
 

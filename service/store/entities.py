@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from uuid import UUID
 
 from service.core.changes import Caller, EntityKey, Triple, Unlink
 from service.core.errors import NotFound, Unavailable
+from service.core.preconditions import Preconditions
 from service.core.requests import Idempotency, Reply, Request
 from service.store.database import Database
 from service.store.execute import replay_one
@@ -63,6 +64,22 @@ LIMIT $5
 """
 
 
+class Guards(NamedTuple):
+    """What keeps a call from being carried out: an answer that was given before, or a condition."""
+
+    idempotency: Idempotency | None
+    preconditions: Preconditions | None
+
+    def check(self, *, exists: bool) -> None:
+        """Hold the entity, as it was before the call, against the conditions; it has no entity tag.
+
+        Raises:
+            PreconditionFailed: one of them is false.
+        """
+        if self.preconditions is not None:
+            self.preconditions.check_untagged(exists=exists)
+
+
 class EntityWriter:
     """Writes entities, each call in transactions of its own."""
 
@@ -75,37 +92,40 @@ class EntityWriter:
         key: EntityKey,
         caller: Caller,
         respond: Callable[[bool], Reply],
-        idempotency: Idempotency | None,
+        guards: Guards,
     ) -> Reply:
-        """Make the entity known; `respond` is told whether it was not before."""
+        """Make the entity known; `respond` is told whether it was not before.
+
+        Raises:
+            PreconditionFailed: it is, or is not, known before, as the caller does not want it.
+        """
 
         async def step(connection: "Connection") -> tuple[Reply | None, Witness | None]:
-            stored = await replay_one(connection, key[0], idempotency)
+            stored = await replay_one(connection, key[0], guards.idempotency)
             if stored is not None:
                 return stored, None
             registered = await register_entities(connection, [key]) > 0
             if not await is_active(connection, key):
                 return None, None  # its deletion is not complete
+            guards.check(exists=not registered)
             reply = respond(registered)
             return reply, await _write(
-                connection, key, idempotency, reply, entity_written=registered
+                connection, key, guards.idempotency, reply, entity_written=registered
             )
 
         while (reply := await transact_alone(self._database, step)) is None:
             await self._unlink_everywhere(key, caller)
         return reply
 
-    async def delete(
-        self, key: EntityKey, caller: Caller, reply: Reply, idempotency: Idempotency | None
-    ) -> Reply:
+    async def delete(self, key: EntityKey, caller: Caller, reply: Reply, guards: Guards) -> Reply:
         """Delete the entity and unlink it everywhere, in several transactions; again, to go on.
 
         Raises:
             NotFound: it is unknown, or deleted with nothing left to unlink.
+            PreconditionFailed: an If-Match that names a tag, or `If-None-Match: *`.
         """
-        found = await transact_alone(
-            self._database, partial(_mark_deleted, key, idempotency, reply)
-        )
+        idempotency = guards.idempotency
+        found = await transact_alone(self._database, partial(_mark_deleted, key, guards, reply))
         if isinstance(found, Reply):
             return found
         await transact_alone(self._database, partial(_wait_for_linkers, key))
@@ -167,7 +187,7 @@ async def _bounded() -> AsyncIterator[None]:
 
 
 async def _mark_deleted(
-    key: EntityKey, idempotency: Idempotency | None, reply: Reply, connection: "Connection"
+    key: EntityKey, guards: Guards, reply: Reply, connection: "Connection"
 ) -> tuple[Reply | Literal["deleted now", "deleted before"], Witness | None]:
     """Mark the entity as deleted, so that no new link to it can be made.
 
@@ -175,13 +195,17 @@ async def _mark_deleted(
 
     Raises:
         NotFound: it is unknown.
+        PreconditionFailed: the caller requires another state of it.
     """
+    idempotency = guards.idempotency
     stored = await replay_one(connection, key[0], idempotency)
     if stored is not None:
         return stored, None
-    if not await connection.fetchval(MARK_DELETED, *key):
-        if not await connection.fetchval(EXISTS, *key):
-            raise NotFound(f"{key[1]} {key[2]!r} does not exist")
+    marked = await connection.fetchval(MARK_DELETED, *key)
+    if not marked and not await connection.fetchval(EXISTS, *key):
+        raise NotFound(f"{key[1]} {key[2]!r} does not exist")
+    guards.check(exists=True)  # a deletion that goes on is of an entity that exists, too
+    if not marked:
         return "deleted before", None
     nobody_links = await connection.fetchval(NOBODY_LINKS, *key)
     if nobody_links and not await connection.fetch(LINKED, *key, FIRST, 1):
