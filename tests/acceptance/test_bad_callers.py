@@ -182,6 +182,20 @@ async def test_body_that_never_ends_is_cut_off(
     assert b"retry-after: 1\r\n" in answer.lower()
 
 
+async def test_second_body_that_never_ends_is_cut_off(
+    caller: Connection, service: programs.Program, key: str
+) -> None:
+    """Behind a body that came in two pieces, on the same connection, the next one is timed as well."""
+    head = POST.replace(b"/v1/documents", b"/v1/documents/doc_1") + b"X-API-KEY: " + key.encode()
+    head += b"\r\nContent-Length: 2\r\n\r\n"
+    await caller.send(head)
+    await is_alive(service, key)  # the head has been read meanwhile
+    await caller.send(b"{}")
+    assert (await caller.reader.readuntil(b'"Document updated"}')).startswith(b"HTTP/1.1 200 ")
+    await caller.send(head + b"{")
+    assert problem(await caller.rest())["code"] == "request_timeout"
+
+
 @pytest.mark.parametrize(("given", "told"), [(b"mine", "mine"), (b"not mine", "req_")])
 async def test_a_slow_body_is_answered_as_the_call_it_is(
     slow_caller: Connection, key: str, given: bytes, told: str
