@@ -11,7 +11,10 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from outbox_worker import verify as verification
+from outbox_worker.comparison import Checker, Known, Report, Share
 from outbox_worker.records import partition_of
+from outbox_worker.settings import read
 from tests import topics
 from tests.api import Api, Link, seed, serving
 from tests.worker import Worker
@@ -94,3 +97,38 @@ async def test_events_that_have_left_the_outbox_must_follow_their_documents_vers
     assert (code, report["not_compared"]) == (1, 5)
     assert report["faults"] == {"out_of_sequence": 3}
     assert report["examples"] == {"out_of_sequence": ids}
+
+
+async def test_an_outbox_that_does_not_fit_into_memory_is_verified_in_shares(
+    database: str, kafka: str, topic: str, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for one event at a time the report is the same, and no more events are remembered."""
+    with Worker(database, kafka, topic) as worker:
+        for number in range(1, 10):
+            await api.client.put(f"/v1/documents/doc_{number}", json={})
+            await api.link(f"doc_{number}", Link("deal", "deal_1"))
+        records = await topics.wait_for_count(kafka, topic, 9)
+        await plant(kafka, topic, records[0].key, records[0].value)
+        settings = read(worker.env)
+        at_once = await verification.verify(settings, whole=True)
+        remembered: list[int] = []
+        monkeypatch.setattr(verification, "Checker", noting(remembered))
+        monkeypatch.setattr(verification, "MAX_EVENTS", 1)
+        assert await verification.verify(settings, whole=True) == at_once
+    assert at_once.faults == {"duplicated": 1}
+    assert (at_once.outbox_events, at_once.topic_records) == (9, 10)
+    assert (len(remembered), sum(remembered)) == (9, 9)
+    assert max(remembered) < 9
+
+
+def noting(remembered: list[int]) -> type[Checker]:
+    """Return a Checker that notes how many events it is given."""
+
+    class Noting(Checker):
+        def __init__(
+            self, known: dict[str, Known], partitions: int, report: Report, share: Share
+        ) -> None:
+            remembered.append(len(known))
+            super().__init__(known, partitions, report, share)
+
+    return Noting
