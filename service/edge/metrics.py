@@ -13,8 +13,12 @@ CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
+METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+"""Those that have a label of their own; any other is `other`."""
+
+
 class Metrics:
-    """Requests by route and status. Labels are route templates, never paths: their number is bounded."""
+    """Requests by method, route and status. Routes are templates, never paths: labels are bounded."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -49,7 +53,8 @@ class Metrics:
         key = (scope["method"], route, status)
         series = self._series.get(key)
         if series is None:  # finding a child by its labels costs more than counting
-            series = (self._requests.labels(*key), self._seconds.labels(route))
+            method = key[0] if key[0] in METHODS else "other"
+            series = (self._requests.labels(method, *key[1:]), self._seconds.labels(route))
             self._series[key] = series
         series[0].inc()
         series[1].observe(seconds)

@@ -1,0 +1,20 @@
+"""The number of time series does not depend on what callers send."""
+
+import re
+
+from service.edge.metrics import METHODS, Metrics
+
+
+def test_callers_make_no_label_values() -> None:
+    """Methods that nobody knows share one label value, and so do paths that no route has."""
+    metrics = Metrics()
+    for number in range(1000):
+        metrics.observe({"method": f"BREW-{number}", "path": f"/{number}"}, 405, 0.001)
+    for method in METHODS:
+        metrics.observe({"method": method, "path": "/"}, 404, 0.001)
+    counts = re.findall(
+        r'links_http_requests_total\{method="(\w+)",route="(\w+)",status="\d+"\} (\d+)',
+        metrics.render().decode(),
+    )
+    assert ("other", "none", "1000") in counts
+    assert {method for method, *_ in counts} == METHODS | {"other"}
