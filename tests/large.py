@@ -50,7 +50,7 @@ class LongestStep:
             run(handle)
             self.seconds = max(self.seconds, time.thread_time() - began)
 
-        asyncio.Handle._run = timed  # type: ignore[method-assign] # noqa: SLF001 - likewise
+        asyncio.Handle._run = timed  # type: ignore[assignment] # noqa: SLF001 - likewise
         return self
 
     def __exit__(
