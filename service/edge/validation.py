@@ -48,8 +48,9 @@ class BodyReader:
     def __init__(self, shape: type[Struct]) -> None:
         self.shape = shape
         self._decode = msgspec.json.Decoder(shape).decode
-        names = [field.encode_name for field in msgspec.structs.fields(shape)]
-        parts = msgspec.defstruct("Parts", [(name, Raw, Raw()) for name in names])
+        fields = structs.fields(shape)
+        self._stored = {f.encode_name for f in fields if _candidate(None, f.type) is Raw}
+        parts = msgspec.defstruct("Parts", [(f.encode_name, Raw, Raw()) for f in fields])
         self._decode_parts = msgspec.json.Decoder(parts).decode
 
     def decode(self, body: bytes) -> Any:  # noqa: ANN401 - an instance of the shape
@@ -84,7 +85,8 @@ class BodyReader:
         """
         parts = structs.asdict(self._decode_parts(body))
         texts = {name: _quotes(bytes(part)) // 2 for name, part in parts.items()}
-        if _quotes(body) // 2 - texts.pop("metadata", 0) <= MAX_TEXTS:
+        stored = sum(texts.pop(name) for name in self._stored)
+        if _quotes(body) // 2 - stored <= MAX_TEXTS:
             return
         name = max(texts, key=texts.__getitem__)
         message = f"has more than {MAX_TEXTS} names and texts: send it in several calls"

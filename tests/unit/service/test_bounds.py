@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service.core.changes import MAX_LINKS
 from service.described.words import API
 from service.documents.items import whole_set
+from service.documents.messages import PutDocument
 from service.edge import body, pages, stored_json, validation
 from service.edge.problems import EdgeError
 from service.links.batch import MAX_OPERATIONS, BatchRequest
@@ -72,3 +74,25 @@ def test_search_for_errors_ends() -> None:
         validation.BodyReader(BatchRequest).decode(b'{"operations":[%b]}' % operations.encode())
     found = [error.field for error in refused.value.errors]
     assert found in (["operations"], [f"operations[{validation.MAX_SEARCHED + 1}]"])
+
+
+def texts(count: int) -> str:
+    """Return a JSON list with so many texts."""
+    return msgspec.json.encode([f"ship_{number}" for number in range(count)]).decode()
+
+
+def test_texts_are_counted_outside_of_metadata() -> None:
+    """One text too many is refused by its field's name; those in metadata, escaped quotes, do not count."""
+    read = validation.BodyReader(PutDocument).decode
+    most = texts(validation.MAX_TEXTS - 4)
+    metadata = f'{{"a":{texts(50_000)},"b":"{chr(92)}""}}'
+    assert len(read(f'{{"resources":{most},"metadata":{metadata}}}'.encode()).resources) > 39_000
+    with pytest.raises(EdgeError, match=f"resources: has more than {validation.MAX_TEXTS} names"):
+        read(f'{{"resources":{texts(validation.MAX_TEXTS + 1)}}}'.encode())
+    several = ",".join([f'"resources":{texts(15_000)}'] * 3)
+    with pytest.raises(EdgeError, match=f"body: has more than {validation.MAX_TEXTS} names"):
+        read(f"{{{several}}}".encode())
+    with pytest.raises(EdgeError, match="operations: has to have at most 500 items"):
+        validation.BodyReader(BatchRequest).decode(
+            b'{"operations":[%b]}' % b",".join([b'{"op":"link","document_id":"d"}'] * 501)
+        )
