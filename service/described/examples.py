@@ -31,7 +31,7 @@ TIME: Final = "2026-04-17T10:55:00.000000Z"
 
 _SHIPMENT: Final = Resource("ship_abc123", "shipment")
 _LINK: Final = links.Link(
-    SHORT_LINK_ID, "doc_01HY1", "deal", "deal_01HY1", "signed", "2026-04-17T10:55:00Z"
+    "dlnk_01HY1", "doc_01HY1", "deal", "deal_01HY1", "signed", "2026-04-17T10:55:00Z"
 )
 _EVENT_LINK: Final = EventLink(
     LINK_ID, EventResource("ship_abc123", "shipment"), "signed", TIME, None

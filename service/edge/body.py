@@ -1,12 +1,13 @@
 """Reading a request's body: its size and its media type. How long it takes is the protocol's to bound."""
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.types import Receive
 
 from service.edge.headers import charset_of
-from service.edge.problems import EdgeError
+from service.edge.problems import EdgeError, FieldError
 
 MAX_BYTES: Final = 1 << 20
 ACCEPT_ENCODING: Final = (b"accept-encoding", b"identity")
@@ -16,9 +17,19 @@ class Disconnected(Exception):  # noqa: N818 - nobody is left to answer
     """The caller went away before the body was complete."""
 
 
-def has_body(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the request has a body, be it of unknown length."""
-    return b"transfer-encoding" in headers or bool(headers.get(b"content-length", b"").strip(b"0"))
+async def read_json(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    """Return the body of a call that takes JSON, without a byte order mark (RFC 8259, section 8.1).
+
+    Raises:
+        EdgeError: there is none, it is too large, or of another type.
+        Disconnected: the caller has gone, or has been cut off.
+    """
+    if b"transfer-encoding" not in headers and not headers.get(b"content-length", b"").strip(b"0"):
+        message = "is missing: send a JSON object, `{}` at the least"
+        error = FieldError("body", message)
+        raise EdgeError("validation_error", f"the body {message}", errors=[error])
+    check_content_type(headers)
+    return (await read_body(headers, receive)).removeprefix(BOM_UTF8)
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from service.core.errors import Refusal
 from service.core.requests import Reply
 from service.core.resources import is_valid_id
-from service.edge.body import check_content_type, has_body, read_body
+from service.edge.body import read_json
 from service.edge.call import Call, invalid_field
 from service.edge.problems import EdgeError
 from service.edge.validation import BodyReader, QueryReader
@@ -73,9 +73,7 @@ class Endpoint:
                 )
         arguments = []
         if self.body is not None:
-            if has_body(call.headers):
-                check_content_type(call.headers)
-                call.body = await read_body(call.headers, receive)
+            call.body = await read_json(call.headers, receive)
             arguments.append(self.body.decode(call.body))
         if self.query is not None:
             arguments.append(self.query.decode(call.query))

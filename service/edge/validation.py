@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -60,9 +59,6 @@ class BodyReader:
             EdgeError: `validation_error`, naming every field that is wrong (at most 20), or the first
                 one of a body with more than 10,000 values.
         """
-        body = body.removeprefix(BOM_UTF8)  # RFC 8259, section 8.1, permits to ignore it
-        if not body:
-            raise _unreadable("body", "is missing: send a JSON object, `{}` at the least")
         try:
             try:
                 if body.count(b'"') > 2 * MAX_TEXTS:
