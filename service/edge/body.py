@@ -7,7 +7,8 @@ from typing import Any, Final
 from starlette.types import Receive
 
 from service.edge.headers import charset_of
-from service.edge.problems import EdgeError, FieldError
+from service.edge.problems import EdgeError
+from service.edge.validation import unreadable
 
 MAX_BYTES: Final = 1 << 20
 ACCEPT_ENCODING: Final = (b"accept-encoding", b"identity")
@@ -25,9 +26,7 @@ async def read_json(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         Disconnected: the caller has gone, or has been cut off.
     """
     if b"transfer-encoding" not in headers and not headers.get(b"content-length", b"").strip(b"0"):
-        message = "is missing: send a JSON object, `{}` at the least"
-        error = FieldError("body", message)
-        raise EdgeError("validation_error", f"the body {message}", errors=[error])
+        raise unreadable("body", "is missing: send a JSON object, `{}` at the least")
     check_content_type(headers)
     return (await read_body(headers, receive)).removeprefix(BOM_UTF8)
 

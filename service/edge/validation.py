@@ -68,9 +68,9 @@ class BodyReader:
                 first = error
                 value = _searchable(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _unreadable("body", f"is not JSON: {error}") from None
+            raise unreadable("body", f"is not JSON: {error}") from None
         except RecursionError:
-            raise _unreadable("body", "is nested too deeply") from None
+            raise unreadable("body", "is nested too deeply") from None
         raise _refusal(value, self.shape, strict=True, first=first)
 
     def _check_texts(self, body: bytes) -> None:
@@ -139,7 +139,7 @@ def _parameters(query: bytes) -> dict[str, str]:
         )
     except ValueError:
         message = f"is not percent-encoded UTF-8 of at most {MAX_PARAMETERS} parameters"
-        raise _unreadable("query", message) from None
+        raise unreadable("query", message) from None
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
@@ -148,7 +148,7 @@ def _parameters(query: bytes) -> dict[str, str]:
     return values
 
 
-def _unreadable(part: str, message: str) -> EdgeError:
+def unreadable(part: str, message: str) -> EdgeError:
     """Return the refusal of a part of the request in which no field can be told."""
     error = FieldError(part, message)
     return EdgeError("validation_error", f"the {part} {message}", errors=[error])
@@ -175,7 +175,7 @@ def _refusal(
         name = "body" if place is None else place[1]
         return wrong_fields([FieldError(name, _plain(str(first).partition(" - at `$")[0]))])
     if not isinstance(value, dict):
-        return _unreadable("body", _words(first, shape, shape))
+        return unreadable("body", _words(first, shape, shape))
     return wrong_fields(list(islice(_wrong(value, shape, "", strict=strict), MAX_ERRORS)))
 
 
