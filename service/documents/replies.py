@@ -6,6 +6,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from msgspec import Raw
+from msgspec.json import format as format_json
 
 from service.core.changes import LinkRow
 from service.core.documents import DocumentOutcome, DocumentRow, LinkPages
@@ -72,13 +73,17 @@ async def _shown(row: DocumentRow, links: LinkPages) -> messages.Document:
         row.id,
         row.display_name,
         row.category,
-        # JSON already, and so large that to decode it would hold other callers up
-        None if row.metadata is None else cast("dict[str, Any]", Raw(row.metadata.encode())),
+        None if row.metadata is None else _compact(row.metadata),
         timestamp(row.created_at),
         timestamp(row.updated_at),
         cast("list[messages.LinkedEntity]", Raw(b"[%b]" % b",".join(entities))),  # encoded already
         dict(linkages),
     )
+
+
+def _compact(metadata: str) -> dict[str, Any]:
+    """Return the JSON without spaces; to decode and encode it would hold other callers up."""
+    return cast("dict[str, Any]", Raw(format_json(metadata.encode(), indent=-1)))
 
 
 def _entity(link: LinkRow) -> messages.LinkedEntity:
