@@ -47,13 +47,12 @@ def chunked(status: int, chunks: bytes, says: bytes = b"", fields: bytes = b"") 
     return Sent(status, f"POST {DOC}", JSON + CHUNKED + fields, after=chunks, says=says)
 
 
-def tagged(status: int, fields: bytes, start: str = f"GET {DOC}") -> Sent:
-    """Return a call with conditions; the document is at revision 1 when it is read."""
+def tagged(status: int, fields: bytes, start: str = "GET /v1/documents/doc_2") -> Sent:
+    """Return a call with conditions; this document is at revision 1, nobody writes to it."""
     return Sent(status, start, fields)
 
 
 PUT_ENTITY = "PUT /v1/entities/deal/deal_1"
-NEW_ENTITY = "PUT /v1/entities/deal/new"
 TABLE = {
     # methods
     "HEAD": Sent(200, f"HEAD {DOC}"),
@@ -122,11 +121,11 @@ TABLE = {
     "tag of an entity": tagged(412, b'If-Match: "1"\r\n', PUT_ENTITY),
     "entity that must be new": tagged(412, b"If-None-Match: *\r\n", PUT_ENTITY),
     "other tag of an entity": tagged(200, b'If-None-Match: "1"\r\n', PUT_ENTITY),
-    "unknown entity": tagged(412, b"If-Match: *\r\n", NEW_ENTITY),
-    "entity that is new": tagged(201, b"If-None-Match: *\r\n", NEW_ENTITY),
+    "unknown entity": tagged(412, b"If-Match: *\r\n", "PUT /v1/entities/deal/never"),
+    "entity that is new": tagged(201, b"If-None-Match: *\r\n", "PUT /v1/entities/deal/new"),
     "malformed tag of an entity": tagged(400, b"If-Match: 1\r\n", PUT_ENTITY),
-    "deletion by tag": tagged(412, b'If-Match: "1"\r\n', "DELETE /v1/entities/deal/deal_2"),
-    "deletion of nothing": tagged(412, b"If-None-Match: *\r\n", "DELETE /v1/entities/deal/deal_2"),
+    "deletion by tag": tagged(412, b'If-Match: "1"\r\n', "DELETE /v1/entities/deal/deal_1"),
+    "deletion of nothing": tagged(412, b"If-None-Match: *\r\n", "DELETE /v1/entities/deal/deal_1"),
     "deletion of what exists": tagged(200, b"If-Match: *\r\n", "DELETE /v1/entities/deal/deal_2"),
     "deletion of what never was": tagged(404, b"If-Match: *\r\n", "DELETE /v1/entities/deal/none"),
     # framing
