@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from outbox_worker.verify import MAX_EVENTS
 from service.core.changes import MAX_LINKS
 from service.described.words import API
 from service.documents.items import whole_set
@@ -12,7 +13,7 @@ from service.documents.messages import PutDocument
 from service.edge import body, pages, stored_json, validation
 from service.edge.problems import EdgeError
 from service.links.batch import MAX_OPERATIONS, BatchRequest
-from service.protocol import MAX_HEAD_BYTES
+from service.protocol import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from service.store.documents import MAX_METADATA_BYTES
 from service.store.entities import CASCADE_CHUNK
 
@@ -23,6 +24,7 @@ ROWS = [
     f"| items in `resources`, `set`, `add` or `remove` | {MAX_LINKS:,} |",
     f"| operations in a batch | {MAX_OPERATIONS} |",
     f"| body | {body.MAX_BYTES >> 20} MiB |",
+    f"| body with the sizes of its chunks, extensions and trailers | {MAX_BODY_BYTES >> 20} MiB |",
     f"| names and texts of a body outside `metadata` | {validation.MAX_TEXTS:,} |",
     f"| request line and headers | {MAX_HEAD_BYTES >> 10} KiB |",
     f"| levels of `metadata` | {stored_json.MAX_DEPTH} |",
@@ -35,6 +37,7 @@ ROWS = [
     f"| errors named in one answer | {validation.MAX_ERRORS} |",
     f"more than {validation.MAX_SEARCHED:,} values only the first",
     f"unlinks {CASCADE_CHUNK} documents a transaction",
+    f"remembers {MAX_EVENTS:,} events at once",
 ]
 
 
