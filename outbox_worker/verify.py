@@ -118,7 +118,8 @@ async def _published(connection: asyncpg.Connection, settings: Settings) -> Publ
     )
     if progress is None:
         return Published(registration.partitions, None, 0, datetime.now(UTC))
-    events, oldest = await connection.fetchrow(COUNT, *_arguments(progress.cursor))
+    row = await connection.fetchrow(COUNT, *_arguments(progress.cursor))
+    events, oldest = row or (0, None)
     return Published(registration.partitions, progress.cursor, events, oldest or datetime.now(UTC))
 
 
