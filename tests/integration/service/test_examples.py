@@ -100,8 +100,8 @@ async def test_every_example_is_a_good_request(
 
 def _template(document: dict[str, Any], example: Example) -> str:
     """Return the path under which the document describes the example's call."""
-    paths = document["paths"].items()
+    paths: dict[str, dict[str, Any]] = document["paths"]
     return next(
-        path for path, calls in paths
+        path for path, calls in paths.items()
         if calls.get(example.method, {}).get("operationId") == example.operation
     )  # fmt: skip
