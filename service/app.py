@@ -36,7 +36,7 @@ from service.store.entities import EntityWriter
 from service.store.group import GroupWriter
 from service.store.idempotency import forget_expired_forever
 from service.store.notify import Notifier
-from service.supervision import SupervisedTask
+from service.supervision import Supervisor
 
 GC_THRESHOLD = 20_000
 """Objects made before the youngest are looked through: Python's 700 come about every third request."""
@@ -63,7 +63,8 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
     notifier = Notifier(database)
     register_unknown = settings.links_entity_policy == "any"
     counter = LinkCounter()
-    writer = GroupWriter(database, notifier, counter, register_unknown=register_unknown)
+    supervisor = Supervisor()
+    writer = GroupWriter(database, notifier, counter, supervisor, register_unknown=register_unknown)
     document_writer = DocumentWriter(
         database, notifier, writer, counter, register_unknown=register_unknown
     )
@@ -77,8 +78,8 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
         signals = stopping.on_signals() if handles_signals else nullcontext()
         async with signals, database, notifier, writer:
             background = [
-                SupervisedTask("refresh-keys", keys.refresh_forever),
-                SupervisedTask("forget-replies", partial(forget_expired_forever, database)),
+                supervisor.start("refresh-keys", keys.refresh_forever),
+                supervisor.start("forget-replies", partial(forget_expired_forever, database)),
             ]
             _collect_less_garbage()
             yield {"stopping": stopping}
@@ -92,7 +93,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
         *document_routes(Documents(database, document_writer, lists)),
         *batch_routes(Batch(writer)),
         *entity_routes(Entities(EntityWriter(database, writer), lists)),
-        *operator_routes(database, metrics, stopping),
+        *operator_routes(database, metrics, stopping, supervisor),
     ]
     routes += described_routes(routes)
     gate = partial(

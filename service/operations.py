@@ -16,6 +16,7 @@ from service.edge.public import JSON_HEADER, Page, PublicPath
 from service.stopping import Stopping
 from service.store.database import Database
 from service.store.migrations import SchemaError, check_schema
+from service.supervision import Supervisor
 
 METRICS_HEADER: Final = (b"content-type", CONTENT_TYPE)
 
@@ -31,7 +32,9 @@ class Health(Struct, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
-def routes(database: Database, metrics: Metrics, stopping: Stopping) -> list[Route]:
+def routes(
+    database: Database, metrics: Metrics, stopping: Stopping, supervisor: Supervisor
+) -> list[Route]:
     """Return the routes for operators."""
 
     async def healthz(_: Call) -> Reply:
@@ -39,19 +42,10 @@ def routes(database: Database, metrics: Metrics, stopping: Stopping) -> list[Rou
         return Reply(200, encode(Health("ok")), (JSON_HEADER,))
 
     async def readyz(_: Call) -> Reply:
-        """Tell whether the database answers and has the right schema."""
-        if stopping.begun:
-            return Reply(
-                503, encode(Health("unavailable", "the process is stopping")), (JSON_HEADER,)
-            )
-        try:
-            async with asyncio.timeout(READY_DEADLINE_S):
-                await check_schema(database)
-        except TimeoutError:
-            detail = "the database does not answer"
-            return Reply(503, encode(Health("unavailable", detail)), (JSON_HEADER,))
-        except (SchemaError, Unavailable) as error:
-            return Reply(503, encode(Health("unavailable", str(error))), (JSON_HEADER,))
+        """Tell whether the database answers and has the right schema, and every task does its work."""
+        problem = await _problem(database, stopping, supervisor)
+        if problem is not None:
+            return Reply(503, encode(Health("unavailable", problem)), (JSON_HEADER,))
         return Reply(200, encode(Health("ok")), (JSON_HEADER,))
 
     async def metrics_text(_: Call) -> Reply:
@@ -67,3 +61,19 @@ def routes(database: Database, metrics: Metrics, stopping: Stopping) -> list[Rou
         "/*", Path(), include_in_schema=False
     )  # OPTIONS *: what the protocol makes of it
     return [everything, *(Route(path, PublicPath(page)) for path, page in pages.items())]
+
+
+async def _problem(database: Database, stopping: Stopping, supervisor: Supervisor) -> str | None:
+    """Return why the process is not ready; None: it is."""
+    if stopping.begun:
+        return "the process is stopping"
+    if failing := supervisor.failing():
+        return f"the process is broken: {', '.join(failing)} fails again and again; see its log"
+    try:
+        async with asyncio.timeout(READY_DEADLINE_S):
+            await check_schema(database)
+    except TimeoutError:
+        return "the database does not answer"
+    except (SchemaError, Unavailable) as error:
+        return str(error)
+    return None

@@ -8,31 +8,64 @@ from typing import Final
 from service.logs import reason
 
 RESTART_S: Final = 0.1
-"""Between the end of a task and its next start: a task that fails at once must not fill the log."""
+"""Between the end of a task and its next start, in seconds."""
+LASTING_S: Final = 5.0
+"""A task that runs for so long is in order. One that ends earlier failed at its start."""
+FAILURES: Final = 3
+"""So many failures at the start, one after the other, and the process is not ready."""
+
+Work = Callable[[], Coroutine[object, object, None]]
 
 log = logging.getLogger(__name__)
 
 
-class SupervisedTask:
-    """A task that runs until it is stopped. Whatever ends it earlier, it is started again."""
+class Supervisor:
+    """The tasks of this process, and which of them fail again and again."""
 
-    def __init__(
-        self,
-        name: str,
-        work: Callable[[], Coroutine[object, object, None]],
-        on_end: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self) -> None:
+        self._tasks: list[SupervisedTask] = []
+
+    def start(
+        self, name: str, work: Work, on_end: Callable[[], None] = lambda: None
+    ) -> "SupervisedTask":
+        """Start a task; `on_end` is called when it has ended without being stopped."""
+        task = SupervisedTask(name, work, on_end)
+        self._tasks.append(task)
+        return task
+
+    def failing(self) -> list[str]:
+        """Return the names of the tasks that do not do their work."""
+        return [task.name for task in self._tasks if task.failing]
+
+
+class SupervisedTask:
+    """A task that runs until it is stopped. Whatever ends it earlier, it is started again.
+
+    A single end is logged as `task.ended`. A task that fails again and again is logged once, as
+    `task.failing`, and once more when it is in order again.
+    """
+
+    def __init__(self, name: str, work: Work, on_end: Callable[[], None] = lambda: None) -> None:
         """Take what to run, and what to call when it has ended without being stopped."""
-        self._name = name
+        self.name = name
         self._work = work
         self._on_end = on_end
         self._stopping = False
+        self._failures = 0
         self._loop = asyncio.get_running_loop()
         self._task = self._start()
 
+    @property
+    def failing(self) -> bool:
+        """Whether it failed again and again, and has not run for LASTING_S since."""
+        return self._failures >= FAILURES
+
     def _start(self) -> asyncio.Task[None]:
-        self._task = self._loop.create_task(self._work(), name=self._name)
+        self._started = self._loop.time()
+        self._task = self._loop.create_task(self._work(), name=self.name)
         self._task.add_done_callback(self._ended)
+        if self.failing:
+            self._loop.call_later(LASTING_S, self._recovered, self._task)
         return self._task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -40,10 +73,21 @@ class SupervisedTask:
         error = None if task.cancelled() else task.exception()
         if self._stopping:
             return
+        lasted = self._loop.time() - self._started >= LASTING_S
+        self._failures = 1 if lasted else self._failures + 1
         cause = "cancelled" if task.cancelled() else reason(error) if error else "returned"
-        log.error("task.ended", extra={"task": self._name, "error": cause}, exc_info=error)
+        extra = {"task": self.name, "error": cause}
+        if self._failures < FAILURES:
+            log.error("task.ended", extra=extra, exc_info=error)
+        elif self._failures == FAILURES:
+            log.error("task.failing", extra=extra, exc_info=error)
         self._on_end()
         self._loop.call_later(RESTART_S, self._restart)
+
+    def _recovered(self, task: asyncio.Task[None]) -> None:
+        if task is self._task and not task.done():
+            self._failures = 0
+            log.warning("task.recovered", extra={"task": self.name})
 
     def _restart(self) -> None:
         if not self._stopping:

@@ -24,6 +24,8 @@ COMMAND_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
 """For idle connections to end; those that a network forgot do not."""
 ACQUIRE_TIMEOUT_S: Final = 5.0
+WRITERS_PERCENT: Final = 80
+"""Of the pool: the most that transactions may have which wait for locks. The rest is left to reads."""
 TURNS: Final = 10
 """Of two sessions, to find out whether a pooler keeps their prepared statements."""
 ROLLBACK_TIMEOUT_S: Final = 1.0
@@ -147,6 +149,7 @@ class Database:
             idle_in_transaction_session_timeout=f"{COMMAND_TIMEOUT_S:g}s",
         )
         self._statements_kept = False
+        self._writers = asyncio.Semaphore(max(1, pool_size * WRITERS_PERCENT // 100))
         self._pool: Pool = asyncpg.create_pool(
             connect=self._connect_for_pool,
             min_size=0,
@@ -255,6 +258,27 @@ class Database:
                 raise
             finally:
                 await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def acquire_to_wait(self) -> "AsyncIterator[Connection]":
+        """Lend a connection of the pool to a transaction that may wait for locks.
+
+        However many of them wait, there are connections for those that only read.
+
+        Raises:
+            Unavailable: as `acquire`; or the transactions before this one wait for too long.
+        """
+        try:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+                await self._writers.acquire()
+        except TimeoutError as error:
+            detail = "too many writes wait for locks; nothing was written"
+            raise Unavailable(detail) from error
+        try:
+            async with self.acquire() as connection:
+                yield connection
+        finally:
+            self._writers.release()
 
     async def _acquire_usable(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
         """Take a connection that answers; one that does not makes the pool renew all of them."""

@@ -94,7 +94,7 @@ class DocumentWriter:
         Raises:
             Refusal: nothing was written, except where Unavailable says that this is not known.
         """
-        with self._group.ahead_of_the_queue([request.key]):
+        async with self._group.turns.take([request.key]):
             reply, wrote_events = await transact_alone(
                 self._database, partial(self._execute, request=request)
             )

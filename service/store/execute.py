@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 class Member:
     """A request on its way, and the future on which its caller waits."""
 
-    __slots__ = ("answer", "arrived", "future", "request", "scope")
+    __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "request", "scope")
 
     def __init__(self, request: Request, future: asyncio.Future[Reply], arrived: float) -> None:
         self.request = request
         self.arrived = arrived
         self.future = future
         self.answer: Reply | Refusal | None = None
-        """As prepared inside the transaction; None: locks were not to be had, it must go alone."""
+        """Set before COMMIT, given after it. None: this transaction could not write the request."""
+        self.locked_elsewhere = False
+        """Whether that was because of a lock that another transaction has."""
         self.scope = scope_of(request.caller.workspace_id, request.idempotency)
 
     @property
@@ -91,7 +93,7 @@ async def execute(  # noqa: PLR0913 - how a group and a lone request differ, eac
     replies = []
     for member in members:
         request = member.request
-        if not patient and _needs_more(request, state, unheld, register_unknown=register_unknown):
+        if not patient and _needs_more(member, state, unheld, register_unknown=register_unknown):
             continue
         try:
             member.answer = reply = _decide(request, state)
@@ -180,10 +182,14 @@ async def _read(
 
 
 def _needs_more(
-    request: Request, state: State, unheld: set[Triple], *, register_unknown: bool
+    member: Member, state: State, unheld: set[Triple], *, register_unknown: bool
 ) -> bool:
     """Whether the joint transaction cannot serve the request: locks held elsewhere, rows to be made."""
-    if unheld and any(change.triple in unheld for change in request.changes):
+    request = member.request
+    member.locked_elsewhere = bool(unheld) and any(
+        change.triple in unheld for change in request.changes
+    )
+    if member.locked_elsewhere:
         return True
     return register_unknown and bool(missing_entities(state, request.changes))
 

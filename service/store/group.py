@@ -1,16 +1,17 @@
 """Group commit: requests that arrive while a transaction is in flight are written together in the next.
 
 No timer: a lone request starts at once. The joint transaction never waits for a lock: requests whose
-locks somebody else holds go on alone. No caller pays for another's error: after one, the members are
-written one by one.
+document is locked by another transaction wait for it together (service/store/contended.py). Requests
+that are large, concern several locked documents or need a row to be inserted get a transaction of
+their own. No caller pays for another's error: after one, the members are written one by one.
 """
 
 import asyncio
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -18,6 +19,7 @@ from typing import Final, Self
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
+from service.store.contended import ContendedWriter
 from service.store.counts import LinkCounter
 from service.store.database import (
     Database,
@@ -29,15 +31,13 @@ from service.store.database import (
 )
 from service.store.execute import Member, execute, settle
 from service.store.notify import Notifier
+from service.store.queue import take_group
 from service.store.transaction import AND_BEGIN, BEGIN, NotCommitted, transact, transact_alone
-from service.supervision import SupervisedTask
+from service.store.turns import Turns
+from service.supervision import Supervisor
 
-MAX_CHANGES: Final = 500
-"""In one joint transaction: keeps it short, and what it holds in memory bounded."""
 LARGE_CHANGES: Final = 100
 """A request of more goes alone from the start: company would have to wait for it."""
-MAX_WAIT_S: Final = 5.0
-"""In the queue; whoever waited longer is told that the database is away."""
 AHEAD_S: Final = 0.1
 """For a transaction begun ahead of its requests: it holds no snapshot, but its `now()` is fixed."""
 ANSWER_S: Final = 0.005
@@ -59,13 +59,16 @@ class GroupWriter:
         database: Database,
         notifier: Notifier,
         counter: LinkCounter,
+        supervisor: Supervisor,
         *,
         register_unknown: bool,
     ) -> None:
-        self._counter = counter
+        self._execute = partial(execute, counter=counter, register_unknown=register_unknown)
         self._database = database
         self._notifier = notifier
-        self._register_unknown = register_unknown
+        self.turns = Turns()
+        self._supervisor = supervisor
+        self._contended = ContendedWriter(database, notifier, self._execute, self._write_alone)
         self._queue: deque[Member] = deque()
         self._arrival = asyncio.Event()
         self._stopping = False
@@ -73,11 +76,11 @@ class GroupWriter:
         self._durable: list[Member] = []
         self._in_flight: list[Member] = []
         self._alone: set[asyncio.Task[None]] = set()
-        self._busy: Counter[DocumentKey] = Counter()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()  # asking costs a system call, before Python 3.12
-        self._task = SupervisedTask("group-writer", self._run, self._run_ended)
+        self._task = self._supervisor.start("group-writer", self._run, self._run_ended)
+        self._contended.start(self._supervisor)
         return self
 
     async def __aexit__(
@@ -87,6 +90,7 @@ class GroupWriter:
         self._stopping = True
         self._arrival.set()
         await self._task.stop(DRAIN_TIMEOUT_S)
+        await self._contended.stop(DRAIN_TIMEOUT_S)
         if self._alone:
             await asyncio.wait(self._alone, timeout=DRAIN_TIMEOUT_S)
         self._drop_connection()
@@ -104,22 +108,6 @@ class GroupWriter:
             self._queue.append(member)
             self._arrival.set()
         return await member.future
-
-    @contextmanager
-    def ahead_of_the_queue(self, documents: Iterable[DocumentKey]) -> Iterator[None]:
-        """Put off requests for these documents while somebody waits for their locks, or has them.
-
-        A joint transaction would overtake whoever waits again and again, since it takes a lock in
-        the moment that it is free.
-        """
-        documents = list(documents)
-        self._busy.update(documents)
-        try:
-            yield
-        finally:
-            self._busy.subtract(documents)
-            self._busy = +self._busy  # without those that are down to nothing
-            self._arrival.set()  # for those that were put off
 
     def _run_ended(self) -> None:
         """Answer those whose transaction was in flight when the task ended; it starts again."""
@@ -141,8 +129,9 @@ class GroupWriter:
         while self._queue or not self._stopping:
             self._in_flight = members = self._next_group()
             if not members:
-                self._arrival.clear()
-                await self._idle()
+                if not self._queue:
+                    self._arrival.clear()
+                    await self._idle()
                 continue
             try:
                 with unavailable():
@@ -170,39 +159,29 @@ class GroupWriter:
         await self._arrival.wait()
 
     def _next_group(self) -> list[Member]:
-        """Take from the queue what fits into one transaction."""
+        """Take from the queue what fits into one transaction and has no lock to wait for."""
         group: list[Member] = []
-        put_off: list[Member] = []
-        scopes = set()
-        room = MAX_CHANGES
-        oldest = time.monotonic() - MAX_WAIT_S
-        while self._queue and room >= len(self._queue[0].request.changes):
-            member = self._queue.popleft()
-            if member.future.done():
-                continue  # its caller has gone, and it has not begun
-            if member.arrived < oldest:
-                member.fail(Unavailable("the database does not keep up; nothing was written"))
-            elif member.scope is not None and member.scope in scopes:
-                put_off.append(member)  # it has to see the reply of the one before it
-            elif self._busy and not self._busy.keys().isdisjoint(member.documents):
-                put_off.append(member)
-            else:
-                scopes.add(member.scope)
+        for member in take_group(self._queue):
+            documents = member.documents
+            if not any(map(self._is_contended, documents)):
                 group.append(member)
-                room -= len(member.request.changes)
-        self._queue.extendleft(reversed(put_off))
+            elif len(documents) == 1:
+                self._contended.add(member, documents.pop())
+            else:
+                self._write_alone(member)
         return group
+
+    def _is_contended(self, document: DocumentKey) -> bool:
+        """Whether another transaction waits for the document's lock, or had it a moment ago.
+
+        The joint transaction would overtake it again and again, since it takes a lock in the moment
+        that it is free.
+        """
+        return document in self._contended or self.turns.wanted(document)
 
     async def _write_together(self, members: Sequence[Member]) -> None:
         self._connection = await self._database.refreshed(self._connection)
-        step = partial(
-            execute,
-            members=members,
-            counter=self._counter,
-            patient=False,
-            register_unknown=self._register_unknown,
-            on_read=self._answer,
-        )
+        step = partial(self._execute, members=members, patient=False, on_read=self._answer)
         begin = "" if is_in_transaction(self._connection) else BEGIN
         wrote_events = await transact(
             self._database, self._connection, step, begin=begin, then=AND_BEGIN
@@ -211,7 +190,7 @@ class GroupWriter:
             self._notifier.notify()
         for member in members:
             if member.answer is None:
-                self._write_alone(member)
+                self._write_later(member)
         self._answer_soon([member for member in members if member.answer is not None])
 
     def _answer_soon(self, members: list[Member]) -> None:
@@ -231,24 +210,26 @@ class GroupWriter:
         settle(self._durable)
         self._durable = []
 
+    def _write_later(self, member: Member) -> None:
+        """Write what the joint transaction could not: a lock was not free, or a row is to be made."""
+        documents = member.documents
+        if member.locked_elsewhere and len(documents) == 1:
+            self._contended.add_locked(member, documents.pop())
+        else:
+            self._write_alone(member)
+
     def _write_alone(self, member: Member) -> None:
-        ahead = ExitStack()
-        ahead.enter_context(self.ahead_of_the_queue(member.documents))
         task = asyncio.create_task(self._alone_to_its_end(member), name="write-alone")
         self._alone.add(task)
         task.add_done_callback(self._alone.discard)
-        task.add_done_callback(lambda _: ahead.close())
 
     async def _alone_to_its_end(self, member: Member) -> None:
-        step = partial(
-            execute,
-            members=[member],
-            counter=self._counter,
-            patient=True,
-            register_unknown=self._register_unknown,
-        )
+        step = partial(self._execute, members=[member], patient=True)
         try:
-            wrote_events = await transact_alone(self._database, step)
+            async with self.turns.take(member.documents):
+                if member.future.done():
+                    return  # its caller has gone, and it has not begun
+                wrote_events = await transact_alone(self._database, step)
         except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
             member.fail(error)
             return

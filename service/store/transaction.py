@@ -139,26 +139,28 @@ async def _run(connection: "Connection", step: Step[T], begin: str) -> tuple[T, 
         raise
 
 
-async def transact_alone(database: Database, step: Step[T]) -> T:
+async def transact_alone(database: Database, step: Step[T], *, begin: str | None = None) -> T:
     """Run the step in a transaction of its own that waits for locks; again if nothing was written.
+
+    `begin` begins the transaction; None: as BEGIN_PATIENT does.
 
     Raises:
         Unavailable: the database is away, or somebody held a lock for too long.
     """
     try:
         async with asyncio.timeout(DEADLINE_S):
-            return await _transact_alone(database, step)
+            return await _transact_alone(database, step, begin or BEGIN_PATIENT)
     except TimeoutError as error:
         detail = "the database does not answer: whether it was written is not known yet"
         raise Unavailable(detail) from error
 
 
-async def _transact_alone(database: Database, step: Step[T]) -> T:
+async def _transact_alone(database: Database, step: Step[T], begin: str) -> T:
     last: Exception | None = None
     for _ in range(ATTEMPTS):
         try:
-            async with database.acquire() as connection:
-                return await transact(database, connection, step, begin=BEGIN_PATIENT)
+            async with database.acquire_to_wait() as connection:
+                return await transact(database, connection, step, begin=begin)
         except (NotCommitted, Appeared) as error:
             last = error
     if last is not None and isinstance(last.__cause__, asyncpg.ReadOnlySQLTransactionError):

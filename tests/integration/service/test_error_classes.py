@@ -12,6 +12,7 @@ from service.store.database import Database
 from service.store.group import LARGE_CHANGES, GroupWriter
 from service.store.notify import Notifier
 from service.store.transaction import BEGIN_PATIENT
+from service.supervision import Supervisor
 from tests.api import Api, new_key, seed
 
 TEMPORARY = [
@@ -68,7 +69,7 @@ async def test_a_process_that_stood_still_tries_again(
     async with (
         Database(database, pool_size=2) as pool,
         Notifier(pool) as notifier,
-        GroupWriter(pool, notifier, LinkCounter(), register_unknown=False) as writer,
+        GroupWriter(pool, notifier, LinkCounter(), Supervisor(), register_unknown=False) as writer,
     ):
         assert (await writer.write(request)).status == 200
     assert stalls == []

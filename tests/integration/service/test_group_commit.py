@@ -16,6 +16,7 @@ from service.store.counts import LinkCounter
 from service.store.database import Database
 from service.store.group import GroupWriter
 from service.store.notify import Notifier
+from service.supervision import Supervisor
 from tests.api import Api, new_key, seed
 from tests.subscriber import check_outbox
 from tests.waiting import until
@@ -34,7 +35,7 @@ async def writer(database: str) -> AsyncIterator[GroupWriter]:
     async with (
         Database(database, pool_size=5) as pool,
         Notifier(pool) as notifier,
-        GroupWriter(pool, notifier, LinkCounter(), register_unknown=False) as writer,
+        GroupWriter(pool, notifier, LinkCounter(), Supervisor(), register_unknown=False) as writer,
     ):
         yield writer
 
@@ -240,7 +241,9 @@ async def test_what_was_asked_is_written_before_the_end(
 ) -> None:
     """A writer that is told to stop answers what it has taken on first."""
     async with Database(database, pool_size=5) as pool, Notifier(pool) as notifier:
-        async with GroupWriter(pool, notifier, LinkCounter(), register_unknown=False) as writer:
+        async with GroupWriter(
+            pool, notifier, LinkCounter(), Supervisor(), register_unknown=False
+        ) as writer:
             task = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
             await asyncio.sleep(0)
         assert (await task).status == 201
@@ -251,6 +254,6 @@ async def test_queue_that_stands_still_is_answered(
     writer: GroupWriter, workspace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waited too long in the queue is told that the database does not keep up."""
-    monkeypatch.setattr("service.store.group.MAX_WAIT_S", -1.0)
+    monkeypatch.setattr("service.store.queue.MAX_WAIT_S", -1.0)
     with pytest.raises(Unavailable, match="does not keep up"):
         await writer.write(request(workspace, "doc_1", "deal_1"))

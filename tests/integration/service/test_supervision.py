@@ -1,7 +1,10 @@
 """Whatever fails inside the writer, every caller is answered soon, and the next write succeeds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -9,22 +12,26 @@ import asyncpg
 import pytest
 
 from service.store import group
-from service.supervision import SupervisedTask
+from service.supervision import FAILURES, SupervisedTask
 from tests.api import Api
 from tests.postgres import END_SESSIONS
 from tests.subscriber import check_outbox
 from tests.waiting import until
 
 ANSWERED_S = 15
+LOCKED_S = 0.1
+IDLE = "_idle"
 ERRORS = [
     RuntimeError("injected"),
     asyncpg.InterfaceError("injected"),
     asyncio.CancelledError("injected"),
 ]
 AWAITS = [
+    "service.store.contended.transact_alone",
+    "service.store.contended.ContendedWriter._write",
+    "service.store.contended.ContendedWriter._step",
     "service.store.group.roll_back",
     "service.store.group.transact",
-    "service.store.group.execute",
     "service.store.group.transact_alone",
     "service.store.execute.lock_and_read",
     "service.store.execute.write_changes",
@@ -34,6 +41,14 @@ AWAITS = [
     "service.store.notify.Notifier._send",
 ]
 """Each is called by the writer's loop, or by what it starts."""
+
+
+@asynccontextmanager
+async def locked(connection: asyncpg.Connection, document: str) -> AsyncIterator[None]:
+    """Hold the document's lock, so that a write to it has to wait."""
+    async with connection.transaction():
+        await connection.execute("SELECT FROM documents WHERE id = $1 FOR UPDATE", document)
+        yield
 
 
 def failing_once(work: Callable[..., Awaitable[Any]], error: BaseException) -> Callable[..., Any]:
@@ -74,6 +89,10 @@ async def test_an_error_at_any_await_costs_no_later_call(
     async with asyncio.timeout(ANSWERED_S):
         answers = [await api.add("doc_2", "ship_1")]
         answers += await asyncio.gather(*(api.add(f"doc_{n}", "ship_2") for n in range(1, 6)))
+        async with locked(connection, "doc_7"):
+            call = asyncio.create_task(api.add("doc_7", "ship_1"))
+            await asyncio.wait({call}, timeout=LOCKED_S)
+        answers.append(await call)
     assert {answer.status_code for answer in answers} <= {201, 500, 503}
 
     async def written() -> bool:
@@ -140,3 +159,40 @@ async def test_a_write_that_hangs_is_answered(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "not known" in answer.json()["detail"]
     assert await connection.fetchval("SELECT count(*) FROM document_links") == 0
+
+
+async def test_a_task_that_fails_again_and_again_makes_the_process_not_ready(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says so, one says that it is over; meanwhile /readyz is 503, and names the task."""
+    monkeypatch.setattr("service.supervision.LASTING_S", 2.0)
+    idle: Any = getattr(group.GroupWriter, IDLE)
+    broken = asyncio.Event()
+    failures: list[None] = []
+
+    async def fail(writer: group.GroupWriter) -> None:
+        if broken.is_set():
+            failures.append(None)
+            raise RuntimeError("injected")
+        await idle(writer)
+
+    monkeypatch.setattr(group.GroupWriter, IDLE, fail)
+
+    async def ready(status: int) -> bool:
+        page = await api.client.get("/readyz")
+        return page.status_code == status and ("group-writer" in page.text) == (status == 503)
+
+    broken.set()
+    assert (await api.add("doc_1", "ship_1")).status_code == 201  # the task's idling fails after it
+    await until(partial(ready, 503))
+
+    async def failed_often() -> bool:
+        return len(failures) > 10
+
+    await until(failed_often)
+    assert (await api.client.get("/healthz")).status_code == 200
+    broken.clear()
+    await until(partial(ready, 200))
+    assert (await api.add("doc_2", "ship_1")).status_code == 201
+    lines = Counter(line.message for line in caplog.records if line.message.startswith("task."))
+    assert lines == {"task.ended": FAILURES - 1, "task.failing": 1, "task.recovered": 1}

@@ -1,0 +1,189 @@
+"""Many callers write to one document through several processes: each is served in its turn."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.api import Api, Service, new_key, seed
+from tests.subscriber import check_outbox
+from tests.waiting import until
+
+PROCESSES = 2
+CALLERS = 20
+POOL = 5
+WAITING = """
+SELECT count(*)
+FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
+LOCK = "SELECT FROM documents WHERE id = ANY ($1) FOR UPDATE"
+TRANSACTIONS = "SELECT count(DISTINCT xid) FROM outbox"
+
+
+@pytest.fixture
+async def apis(database: str, connection: asyncpg.Connection) -> AsyncIterator[list[Api]]:
+    """Yield a client for each of several services on one database, each with a pool of its own."""
+    key = await new_key(database)
+    await seed(connection, 20, CALLERS)
+    async with AsyncExitStack() as stack:
+        services = [
+            await stack.enter_async_context(Service(database, LINKS_POOL_SIZE=f"{POOL}"))
+            for _ in range(PROCESSES)
+        ]
+        yield [await service.api(key) for service in services]
+
+
+@asynccontextmanager
+async def locked(database: str, *documents: str) -> AsyncIterator[asyncpg.Connection]:
+    """Hold the documents' locks in another session, until that is rolled back or the context ends."""
+    session = await asyncpg.connect(database)
+    try:
+        await session.execute("BEGIN")
+        await session.execute(LOCK, documents)
+        yield session
+    finally:
+        await session.close()
+
+
+async def waiting(connection: asyncpg.Connection, sessions: int) -> bool:
+    """Whether so many sessions wait for a lock, or more."""
+    return bool(await connection.fetchval(WAITING) >= sessions)
+
+
+def link_all(apis: list[Api], document: str) -> list[asyncio.Task[httpx.Response]]:
+    """Let so many callers link the document at once, each to another resource, through all processes."""
+    return [
+        asyncio.create_task(api.add(document, f"{prefix}_{number}"))
+        for api, prefix in zip(apis, ("ship", "item"), strict=True)
+        for number in range(1, CALLERS + 1)
+    ]
+
+
+async def test_requests_that_wait_for_one_lock_are_written_together(
+    apis: list[Api], database: str, connection: asyncpg.Connection
+) -> None:
+    """One session of each process waits for the lock, and writes all its requests in one transaction."""
+    async with locked(database, "doc_1") as session:
+        calls = link_all(apis, "doc_1")
+        await until(partial(waiting, connection, PROCESSES))
+        await session.execute("ROLLBACK")
+        answers = await asyncio.gather(*calls)
+    assert [answer.status_code for answer in answers] == [201] * PROCESSES * CALLERS
+    assert await connection.fetchval(TRANSACTIONS) == PROCESSES
+    await check_outbox(connection)
+
+
+async def test_a_document_that_stays_locked_holds_up_no_other_one(
+    apis: list[Api], database: str, connection: asyncpg.Connection
+) -> None:
+    """Those that wait for another document are written as soon as its lock is free."""
+    async with locked(database, "doc_1"), locked(database, "doc_2") as session:
+        stuck, freed = link_all(apis, "doc_1"), link_all(apis, "doc_2")
+        await until(partial(waiting, connection, PROCESSES))
+        await session.execute("ROLLBACK")
+        assert [answer.status_code for answer in await asyncio.gather(*freed)] == [201] * len(freed)
+        assert not any(call.done() for call in stuck)
+        answers = await asyncio.gather(*stuck)
+    assert {answer.status_code for answer in answers} == {503}
+    await check_outbox(connection)
+
+
+async def test_callers_of_one_document_leave_the_pool_to_others(
+    apis: list[Api], database: str, connection: asyncpg.Connection
+) -> None:
+    """More replacements than the pool has connections wait for a document; another one is read."""
+    api = apis[0]
+    async with locked(database, "doc_1") as session:
+        calls = [
+            asyncio.create_task(api.client.put("/v1/documents/doc_1", json={"category": f"{n}"}))
+            for n in range(CALLERS)
+        ]
+        await until(partial(waiting, connection, 1))
+        assert (await api.client.get("/v1/documents/doc_2")).status_code == 200
+        assert not any(call.done() for call in calls)
+        await session.execute("ROLLBACK")
+        answers = await asyncio.gather(*calls)
+    assert [answer.status_code for answer in answers] == [200] * CALLERS
+
+
+async def test_many_locked_documents_leave_the_pool_to_readers(
+    apis: list[Api], database: str, connection: asyncpg.Connection
+) -> None:
+    """Writes wait for more locked documents than the pool has connections; others are read."""
+    api = apis[0]
+    names = [f"doc_{number}" for number in range(1, 11)]
+    async with locked(database, *names) as session:
+        calls = [asyncio.create_task(api.add(name, "ship_1")) for name in names]
+        calls += [
+            asyncio.create_task(api.client.put(f"/v1/documents/{name}", json={"category": "x"}))
+            for name in names
+        ]
+        await until(partial(waiting, connection, POOL - 1))
+        for _ in range(3):
+            assert (await api.client.get("/v1/documents/doc_11")).status_code == 200
+        assert not any(call.done() for call in calls)
+        await session.execute("ROLLBACK")
+        answers = await asyncio.gather(*calls)
+    assert {answer.status_code for answer in answers} == {200, 201}
+
+
+async def test_links_are_made_while_others_replace_the_document_without_a_pause(
+    apis: list[Api], connection: asyncpg.Connection
+) -> None:
+    """A call that shares transactions has its turn among those that have transactions of their own."""
+    linked = asyncio.Event()
+    replaced = Counter[int]()
+
+    async def replace(api: Api, number: int) -> None:
+        while not linked.is_set():
+            body = {"display_name": f"{number}.{replaced[200]}"}
+            replaced[(await api.client.put("/v1/documents/doc_1", json=body)).status_code] += 1
+
+    tasks = [asyncio.create_task(replace(api, n)) for api in apis for n in range(4)]
+
+    async def busy() -> bool:
+        return replaced[200] > len(tasks)
+
+    await until(busy)
+    answers = [await api.add("doc_1", f"ship_{n}") for n in range(1, 6) for api in apis]
+    linked.set()
+    await asyncio.gather(*tasks)
+    assert [answer.status_code for answer in answers] == [201, 200] * 5
+    assert set(replaced) == {200}
+    await check_outbox(connection)
+
+
+async def test_replacements_are_made_while_others_link_without_a_pause(
+    apis: list[Api], connection: asyncpg.Connection
+) -> None:
+    """Callers of another process, who share transactions, do not overtake it again and again."""
+    replaced = asyncio.Event()
+    linked = Counter[int]()
+
+    async def toggle(number: int) -> None:
+        while not replaced.is_set():
+            answer = await apis[0].add("doc_1", f"ship_{number}")
+            linked[answer.status_code] += 1
+            await apis[0].unlink("doc_1", answer.json()["data"]["id"])
+
+    tasks = [asyncio.create_task(toggle(n)) for n in range(1, CALLERS + 1)]
+
+    async def busy() -> bool:
+        return linked.total() > CALLERS
+
+    await until(busy)
+    answers = [
+        await apis[1].client.put("/v1/documents/doc_1", json={"resources": [f"item_{n}"]})
+        for n in range(1, 11)
+    ]
+    replaced.set()
+    await asyncio.gather(*tasks)
+    assert [answer.status_code for answer in answers] == [200] * 10
+    assert set(linked) <= {200, 201}
+    await check_outbox(connection)
