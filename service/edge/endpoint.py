@@ -38,7 +38,7 @@ class Endpoint:
 
     `replies` says what the body of each success looks like (None: there is none), `refusals` what
     the domain may answer instead, `etag` whether a success carries the document's revision,
-    `lasting` whether the call takes as long as its work takes, each step of which is bounded.
+    `too_long` what the caller of a write is told that takes longer than its deadline.
     """
 
     def __init__(  # noqa: PLR0913 - what there is to say of a call, each by its name
@@ -51,14 +51,14 @@ class Endpoint:
         query: type[Struct] | None = None,
         refusals: tuple[type[Refusal], ...] = (),
         etag: bool = False,
-        lasting: bool = False,
+        too_long: str = WRITE_TOO_LONG,
     ) -> None:
         self.handler = handler
         self.scope = scope
         self.replies = replies
         self.refusals = refusals
         self.etag = etag
-        self.lasting = lasting
+        self.too_long = too_long
         self.body = None if body is None else BodyReader(body)
         self.query = None if query is None else QueryReader(query)
 
@@ -78,11 +78,9 @@ class Endpoint:
         if self.query is not None:
             arguments.append(self.query.decode(call.query))
         work = self.handler(call, *arguments)
-        if self.lasting:
-            return await work
         if self.scope == READ:
             return await call.deadlines.within(READ_DEADLINE_S, work, READ_TOO_LONG)
-        return await call.deadlines.within(WRITE_DEADLINE_S, work, WRITE_TOO_LONG)
+        return await call.deadlines.within(WRITE_DEADLINE_S, work, self.too_long)
 
 
 class Path:

@@ -13,6 +13,11 @@ from service.edge.messages import Resource, encode
 from service.entities import messages
 from service.store.entities import EntityWriter, Guards
 
+NOT_COMPLETE = (
+    "not complete in time: links to the entity are still being removed, or the database does not answer; "
+    "call again, and it goes on from there"
+)
+
 
 class Entities:
     """Handlers of the entity calls."""
@@ -32,7 +37,11 @@ class Entities:
         return await self._writer.register(key, call.caller, respond, _guards(call))
 
     async def delete(self, call: Call) -> Reply:
-        """Delete an entity and unlink it from every document; call again if it stopped half done."""
+        """Delete an entity and unlink it from every document.
+
+        503 if that takes longer than a call may: call again, and it goes on. 404 then means that
+        nothing was left to do.
+        """
         key = _key(call)
         reply = _reply(200, key, "Entity deleted")
         return await self._writer.delete(key, call.caller, reply, _guards(call))
@@ -54,14 +63,14 @@ def routes(entities: Entities) -> list[Route]:
                     scope=WRITE,
                     replies={201: reply, 200: reply},
                     refusals=(PreconditionFailed,),
-                    lasting=True,
+                    too_long=NOT_COMPLETE,
                 ),
                 DELETE=Endpoint(
                     entities.delete,
                     scope=WRITE,
                     replies={200: reply},
                     refusals=(NotFound, PreconditionFailed),
-                    lasting=True,
+                    too_long=NOT_COMPLETE,
                 ),
             ),
         ),

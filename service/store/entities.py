@@ -1,8 +1,7 @@
 """Rows of `entities`: what documents can be linked to."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from uuid import UUID
@@ -15,7 +14,7 @@ from service.store.database import Database
 from service.store.execute import replay_one
 from service.store.group import GroupWriter
 from service.store.registration import is_active, register_entities
-from service.store.transaction import DEADLINE_S, Witness, transact_alone
+from service.store.transaction import BEGIN_PATIENT, Witness, transact_alone
 from service.store.write import NO_REPLY, StoredReply, empty_state, write_changes
 
 if TYPE_CHECKING:
@@ -24,7 +23,14 @@ if TYPE_CHECKING:
 CASCADE_CHUNK: Final = 200
 """Links that a deletion removes in one transaction; it holds their documents' locks meanwhile."""
 
+WORK_S: Final = 7.0
+"""After so many seconds a call begins no other chunk, and is answered 503: every write has a deadline."""
+
 FIRST: Final = UUID(int=0)
+
+BEGIN_WAITING: Final = f"{BEGIN_PATIENT}; SET LOCAL lock_timeout = '9s'"
+"""The deletion waits for those who link to the entity as long as its deadline lets it: a shorter wait
+would end with 503 after the entity was marked."""
 
 # The UPDATE needs FOR NO KEY UPDATE, which does not conflict with the FOR KEY SHARE of those who are
 # linking to the entity: it never waits for them.
@@ -120,22 +126,29 @@ class EntityWriter:
     async def delete(self, key: EntityKey, caller: Caller, reply: Reply, guards: Guards) -> Reply:
         """Delete the entity and unlink it everywhere, in several transactions; again, to go on.
 
+        After a call that was answered 503 the next one may find nothing left to do, and is 404: the
+        transactions that were linking to the entity were rolled back, or another call went on.
+
         Raises:
             NotFound: it is unknown, or deleted with nothing left to unlink.
             PreconditionFailed: an If-Match that names a tag, or `If-None-Match: *`.
+            Unavailable: nothing was written, or the deletion is not complete; the detail says which.
         """
         idempotency = guards.idempotency
         found = await transact_alone(self._database, partial(_mark_deleted, key, guards, reply))
         if isinstance(found, Reply):
             return found
-        await transact_alone(self._database, partial(_wait_for_linkers, key))
-        done = await self._unlink_everywhere(key, caller, reply, idempotency)
-        if isinstance(done, Reply):
-            return done
-        did_anything = done or found == "deleted now"
-        return await transact_alone(
-            self._database, partial(_conclude, key, idempotency, reply if did_anything else None)
-        )
+        try:
+            wait = partial(_wait_for_linkers, key)
+            await transact_alone(self._database, wait, begin=BEGIN_WAITING)
+            done = await self._unlink_everywhere(key, caller, reply, idempotency)
+            if isinstance(done, Reply):
+                return done
+            did_anything = done or found == "deleted now"
+            conclude = partial(_conclude, key, idempotency, reply if did_anything else None)
+            return await transact_alone(self._database, conclude)
+        except Unavailable as refusal:
+            raise Unavailable(_not_complete(key)) from refusal.__cause__
 
     async def _unlink_everywhere(
         self,
@@ -148,8 +161,12 @@ class EntityWriter:
 
         The last chunk's transaction stores the reply, and is the one that returns it. Where others
         take the last chunk (a second deletion, a revival), returns whether any was left to us.
+
+        Raises:
+            Unavailable: there are more links than can be removed in the time of one call.
         """
         unlinked, after = False, FIRST
+        end = time.monotonic() + WORK_S
         while found := await self._linked(key, after):
             is_last = len(found) <= CASCADE_CHUNK
             triples = [Triple(key[0], document_id, *key[1:]) for document_id, _ in found]
@@ -161,29 +178,26 @@ class EntityWriter:
                 respond=lambda *_: reply,
                 idempotency=idempotency if is_last else None,
             )
-            async with _bounded():
-                answer = await self._writer.write(request)
+            answer = await self._writer.write(request)
             if is_last:
                 return answer
+            if time.monotonic() > end:
+                raise Unavailable(_not_complete(key))
             unlinked, after = True, found[CASCADE_CHUNK - 1][1]
         return unlinked
 
     async def _linked(self, key: EntityKey, after: UUID) -> list[tuple[str, UUID]]:
         """Return a chunk of a deleted entity's documents and links, and one more if there is more."""
-        async with _bounded(), self._database.reading() as connection:
+        async with self._database.reading() as connection:
             rows = await connection.fetch(LINKED, *key, after, CASCADE_CHUNK + 1)
         return [(row[0], row[1]) for row in rows]
 
 
-@asynccontextmanager
-async def _bounded() -> AsyncIterator[None]:
-    """Bound one step of a deletion, which as a whole takes as long as the entity has links."""
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            yield
-    except TimeoutError as error:
-        detail = "the database does not answer; call again, and the deletion goes on"
-        raise Unavailable(detail) from error
+def _not_complete(key: EntityKey) -> str:
+    return (
+        f"{key[1]} {key[2]!r} is deleted, but not all links to it are removed yet: call again, and "
+        "it goes on"
+    )
 
 
 async def _mark_deleted(

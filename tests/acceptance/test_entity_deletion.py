@@ -19,6 +19,8 @@ from tests.waiting import FAULT_S, LONG_S, until
 LINKS = 100_000 if FAULT_S >= LONG_S else 20_000
 SHIP = "/v1/entities/shipment/ship_1"
 DELETION_TIMEOUT_S = 240.0
+WRITE_S = 15.0
+"""Within which the contract promises an answer."""
 
 SEED = """
 SET session_replication_role = replica;
@@ -84,10 +86,15 @@ async def locking(database: str) -> AsyncIterator[list[float]]:
 
 
 async def delete(url: str, key: str) -> httpx.Response:
-    """Delete the entity, with a key that is always the same."""
+    """Delete the entity, with a key that is always the same; call again while there is more to do."""
     headers = {"X-API-KEY": key, "Idempotency-Key": "delete-ship"}
-    async with httpx.AsyncClient(base_url=url, headers=headers) as client:
-        return await client.delete(SHIP, timeout=DELETION_TIMEOUT_S)
+    async with (
+        asyncio.timeout(DELETION_TIMEOUT_S),
+        httpx.AsyncClient(base_url=url, headers=headers, timeout=WRITE_S) as client,
+    ):
+        while (answer := await client.delete(SHIP)).status_code == 503:
+            assert "call again" in answer.json()["detail"]
+        return answer
 
 
 async def refused_link(url: str, key: str) -> int:

@@ -243,3 +243,39 @@ async def test_reverse_look_up(api: Api, connection: asyncpg.Connection) -> None
     assert (nobody.status_code, nobody.json()["message"]) == (200, "0 documents retrieved")
     missing = await api.client.get("/v1/documents?resource_type=deal")
     assert [error["field"] for error in missing.json()["errors"]] == ["resource_id"]
+
+
+@pytest.mark.parametrize(("method", "status"), [("DELETE", 200), ("PUT", 201)])
+async def test_more_links_than_one_call_has_time_for(
+    api: Api,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    status: int,
+) -> None:
+    """503 says that the call has to be repeated; each one removes a part, and the last one succeeds."""
+    monkeypatch.setattr(entities, "CASCADE_CHUNK", 5)
+    monkeypatch.setattr(entities, "WORK_S", 0.0)
+    await link_everywhere(api, 20)
+    await half_delete(connection)
+    answers = [await api.client.request(method, SHIP) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [503, 503, 503, status]
+    assert all("call again" in answer.json()["detail"] for answer in answers[:3])
+    assert all(answer.headers["retry-after"] for answer in answers[:3])
+    assert await documents_of(api, "/v1/entities/shipment/ship_2") != []
+    await check_outbox(connection)
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT"])
+async def test_it_has_a_deadline(api: Api, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """A call whose transaction never ends is answered in time, and told what to do."""
+    monkeypatch.setattr("service.edge.endpoint.WRITE_DEADLINE_S", 0.1)
+
+    async def hang(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(entities, "transact_alone", hang)
+    async with asyncio.timeout(5):
+        answer = await api.client.request(method, SHIP)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "call again" in answer.json()["detail"]
