@@ -17,9 +17,7 @@ from service.store.links import ListedDocument, list_documents, require_entity
 class EntityDocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Which of an entity's documents."""
 
-    role: Annotated[
-        Role | None, Meta(description="Of the links; any unless told.", examples=["signed"])
-    ] = None
+    role: Annotated[Role | None, Meta(description="Of the links; any unless told.")] = None
 
 
 class DocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -24,8 +24,7 @@ PATTERN_WORDS: Final = {
 
 EntityType = Literal[ENTITY_TYPES]  # type: ignore[valid-type] # the registry is the one list
 AnyEntityType = Annotated[
-    EntityType | None,
-    Meta(description="The entity's type; any unless told.", examples=["shipment"]),
+    EntityType | None, Meta(description="The entity's type; any unless told.")
 ]
 IsoTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 EpochSeconds = Annotated[int, Meta(description="Seconds since 1970.")]

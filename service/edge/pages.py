@@ -29,10 +29,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Items on a page.")] = DEFAULT_LIMIT
     cursor: Annotated[
         Annotated[str, Meta(extra_json_schema={"pattern": LINK_ID_PATTERN})] | None,
-        Meta(
-            description="From a Link header; then `page` is only repeated.",
-            examples=["dlnk_01jtbccjstfrevk8hzhgegwpkj"],
-        ),
+        Meta(description="From a Link header; then `page` is only repeated."),
     ] = None
 
 

@@ -96,9 +96,7 @@ class LinksQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Which of a document's links; the resource's id is taken literally, whatever its prefix."""
 
     resource_type: AnyEntityType = None
-    resource_id: Annotated[
-        Id | None, Meta(description="The entity's id; any unless told.", examples=["ship_abc123"])
-    ] = None
+    resource_id: Annotated[Id | None, Meta(description="The entity's id; any unless told.")] = None
 
 
 class ResourceLinkList(Struct, frozen=True):
@@ -114,8 +112,7 @@ class UnlinkQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
     resource_id: Annotated[Id, Meta(description="The entity's id.", examples=["ship_abc123"])]
     resource_type: Annotated[
-        EntityType | None,
-        Meta(description="Its type, unless its id's prefix tells it.", examples=["shipment"]),
+        EntityType | None, Meta(description="Its type, unless its id's prefix tells it.")
     ] = None
 
 

@@ -23,7 +23,6 @@ class Example(NamedTuple):
     method: str
     url: str
     body: Any = None
-    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
 
 
 def parameters_of(document: dict[str, Any], operation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -39,7 +38,10 @@ def parameters_of(document: dict[str, Any], operation: dict[str, Any]) -> list[d
 
 
 def examples_of(document: dict[str, Any]) -> Iterator[Example]:
-    """Yield each call with each of its bodies, and again with each parameter that may be left out."""
+    """Yield each call with each of its bodies.
+
+    A parameter that may be left out has no example: Swagger UI would fill it in and send it.
+    """
     for path, calls in document["paths"].items():
         for method, operation in calls.items():
             parameters = parameters_of(document, operation)
@@ -58,14 +60,7 @@ def examples_of(document: dict[str, Any]) -> Iterator[Example]:
             )
             yield from (call._replace(body=body) for body in bodies)
             for parameter in (each for each in parameters if not each.get("required")):
-                name, example = parameter["name"], parameter["example"]
-                if example is None:
-                    assert "default" in parameter["schema"], (path, name)
-                elif parameter["in"] == "header":
-                    yield call._replace(headers={name: example})
-                else:
-                    query = urlencode({**required, name: example})
-                    yield call._replace(url=f"{url}?{query}")
+                assert parameter["example"] is None, (path, parameter["name"])
 
 
 async def make_what_they_name(api: Api, connection: asyncpg.Connection, link_id: str) -> None:
@@ -77,25 +72,22 @@ async def make_what_they_name(api: Api, connection: asyncpg.Connection, link_id:
 async def test_every_example_is_a_good_request(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Each is answered with a success, or with what a condition in it asks for."""
+    """Each is answered with a success."""
     async with Service(database, LINKS_ENTITY_POLICY="any") as service:
         api = await service.api(await new_key(database))
         document = (await api.client.get("/openapi.json")).json()
         examples = list(examples_of(document))
         assert len({example.operation for example in examples}) >= 24
-        assert len([example for example in examples if example.body is not None]) >= 40
+        assert len([example for example in examples if example.body is not None]) >= 8
         for example in examples:
             await connection.execute("TRUNCATE documents, entities, idempotency_keys CASCADE")
             if example.operation != "documents_create":
                 await make_what_they_name(api, connection, "019696c6-4b3a-7e1d-b9a2-3f8c1d0e5a72")
-            answer = await api.client.request(
-                example.method, example.url, json=example.body, headers=example.headers
-            )
-            conditional = {"If-Match", "If-None-Match"} & set(example.headers)
+            answer = await api.client.request(example.method, example.url, json=example.body)
             assert answer.status_code not in MALFORMED, (example, answer.text)
             described = document["paths"][_template(document, example)][example.method]["responses"]
             assert str(answer.status_code) in described, example
-            assert answer.status_code < 400 or (conditional and answer.status_code == 412), example
+            assert answer.status_code < 400, example
 
 
 def _template(document: dict[str, Any], example: Example) -> str:
