@@ -23,7 +23,6 @@ PORTS = range(15000, 32000)
 UNPRIVILEGED = 65534 if os.geteuid() == 0 else None
 _PR_SET_PDEATHSIG = 1
 _given: set[int] = set()
-_claims: list[socket.socket] = []
 
 
 class LocalError(Exception):
@@ -180,7 +179,7 @@ def claim(port: int) -> bool:
     except OSError:
         owner.close()
         return False
-    _claims.append(owner)
+    owner.detach()  # the descriptor stays open until the process ends
     return True
 
 
