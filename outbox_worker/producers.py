@@ -18,6 +18,7 @@ from aiokafka.producer import sender
 from aiokafka.producer.transaction_manager import TransactionResult
 from aiokafka.protocol.transaction import EndTxnRequest
 
+from outbox_worker.logs import retrieve
 from outbox_worker.settings import Settings
 
 RETRY_BACKOFF_MS = 5
@@ -59,7 +60,7 @@ class _Batches(set[Any]):
     def add(self, batch: Any) -> None:  # noqa: ANN401 - aiokafka's own
         """Add a batch, and look at the error with which it may fail."""
         super().add(batch)
-        batch.future.add_done_callback(look)
+        batch.future.add_done_callback(retrieve)
 
     def remove(self, batch: Any) -> None:  # noqa: ANN401 - aiokafka's own
         """Remove a batch, if it is among them."""
@@ -187,12 +188,6 @@ async def abandon(producer: AIOKafkaProducer, *, aborting: bool = False) -> None
     producer._closed = True  # noqa: SLF001 - or its finalizer warns
 
 
-def look(future: asyncio.Future[Any]) -> None:
-    """Look at an error that nobody may wait for any more, or asyncio logs it."""
-    if not future.cancelled():
-        future.exception()
-
-
 def _look_at_failures(producer: AIOKafkaProducer) -> None:
     """Look at the errors of the transaction, and of batches that were not sent."""
     batches = producer._message_accumulator._batches.values()  # noqa: SLF001 - the client has no call for it
@@ -201,4 +196,4 @@ def _look_at_failures(producer: AIOKafkaProducer) -> None:
         futures += [batch.future, batch._drain_waiter]  # noqa: SLF001 - as above
     for future in futures:
         if future is not None and future.done():
-            look(future)
+            retrieve(future)

@@ -19,11 +19,11 @@ from aiokafka.errors import KafkaError, LeaderNotAvailableError, ProducerFenced
 
 from outbox_worker import metadata, producers
 from outbox_worker.guard import TopicGuard
+from outbox_worker.logs import retrieve
 from outbox_worker.records import Batch, Packer
 from outbox_worker.registration import Registration
 from outbox_worker.settings import Settings
 
-TRANSACTION_TIMEOUT_S = producers.TRANSACTION_TIMEOUT_MS / 1000
 # Less than the transaction's time-out, so that the relay ends a slow transaction before the broker
 # does. The broker would raise the epoch, and a producer whose transaction has expired gets the same
 # error as one that another worker has fenced.
@@ -84,7 +84,8 @@ class Publisher:
         self._sent: Counter[int] = Counter()
         self._mark: asyncio.Future[Any] | None = None
         self._in_transaction = False
-        self._acknowledged = 0  # events of the page that is being published
+        # How many events of the page that is being published each partition has.
+        self._acknowledged: Counter[int] = Counter()
         self._made_at = time.monotonic()
         self._producer = producers.new(settings, self._name, max_batch_size=batch_bytes)
         self._guard = TopicGuard(settings.topic, None, {})
@@ -123,14 +124,14 @@ class Publisher:
         TopicLostError: the event topic was made anew, and a transaction is not committed.
         TooSlowError: it took too long, although brokers answer and every partition has a leader.
         """
-        self._acknowledged = 0
+        self._acknowledged = Counter()
         publish = self._publish_transaction if self._transactional else self._publish_in_order
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                 offsets = await publish(rounds, progress)
         except TimeoutError as error:
             await self._raise_obstacles(error)
-            raise TooSlowError(self._acknowledged) from error
+            raise TooSlowError(self._acknowledged.total()) from error
         except LeaderNotAvailableError as error:
             await self._raise_obstacles(error)  # it names the partitions
             raise
@@ -169,7 +170,7 @@ class Publisher:
         mark = await self._send_progress(progress)
         offsets |= await self._offsets(sent)
         await mark
-        await self._guard.check(self._producer.client, offsets, _records_of(rounds))
+        await self._guard.check(self._producer.client, offsets, self._acknowledged)
         await self._producer.commit_transaction()
         self._in_transaction = False
         return offsets
@@ -194,14 +195,15 @@ class Publisher:
             count = batch.record_count()
             self._sent[partition] += count
             future = await self._producer.send_batch(batch, self._topic, partition=partition)
-            future.add_done_callback(producers.look)
+            future.add_done_callback(retrieve)
             sent.append(Sent(partition, count, future))
         return sent
 
     async def _offsets(self, sent: Sequence[Sent]) -> dict[int, int]:
         """Return the last record's offset of each batch, once the brokers have them all."""
         await asyncio.gather(*(batch.acknowledgement for batch in sent))
-        self._acknowledged += sum(batch.records for batch in sent)
+        for batch in sent:
+            self._acknowledged[batch.partition] += batch.records
         firsts = {batch.partition: batch.acknowledgement.result().offset for batch in sent}
         # A batch that the broker knew already is acknowledged without an offset.
         return {
@@ -216,7 +218,7 @@ class Publisher:
         future: asyncio.Future[Any] = await self._producer.send_batch(
             batch, self._progress_topic, partition=0
         )
-        future.add_done_callback(producers.look)
+        future.add_done_callback(retrieve)
         return future
 
     async def close(self) -> None:
@@ -226,15 +228,6 @@ class Publisher:
                 async with asyncio.timeout(producers.CLOSE_TIMEOUT_S):
                     await self._producer.stop()
         await producers.abandon(self._producer, aborting=self._in_transaction)
-
-
-def _records_of(rounds: Sequence[Round]) -> Counter[int]:
-    """Return how many records each partition gets."""
-    records: Counter[int] = Counter()
-    for batches in rounds:
-        for partition, batch in batches.items():
-            records[partition] += batch.record_count()
-    return records
 
 
 def _named(error: BaseException) -> Exception:

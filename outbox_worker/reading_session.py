@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
+from outbox_worker.logs import retrieve
 from outbox_worker.sessions import ERRORS, Connection, disconnect
 
 # A read takes milliseconds; the first event after a quiet spell is to be published within 3 s.
@@ -39,7 +40,7 @@ class ReadingSession:
             return rows
 
         first = asyncio.create_task(read(self._connection))
-        first.add_done_callback(_retrieve)
+        first.add_done_callback(retrieve)
         try:
             await asyncio.wait({first}, timeout=SILENT_S)
             return await first if first.done() else await self._repeat(first, read)
@@ -57,7 +58,7 @@ class ReadingSession:
         except ERRORS:
             return await first
         second = asyncio.ensure_future(read(other))
-        second.add_done_callback(_retrieve)
+        second.add_done_callback(retrieve)
         try:
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
             if second.done() and not first.done():
@@ -68,9 +69,3 @@ class ReadingSession:
             second.cancel()
             other.terminate()
             await asyncio.wait({second})
-
-
-def _retrieve(read: asyncio.Task[list[asyncpg.Record]]) -> None:
-    """Take the error of a read that is given up, which asyncio would log as never retrieved."""
-    if not read.cancelled():
-        read.exception()

@@ -1,10 +1,7 @@
 """Log lines on standard error: JSON, or readable text on a terminal."""
 
 import logging
-import os
-import select
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
@@ -13,6 +10,7 @@ import asyncpg
 import msgspec
 
 from service.core.errors import Unavailable
+from service.standard_error import LineHandler, hold_standard_streams
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -21,56 +19,12 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
 }
 
 
-REST_OF_LINE_MS: Final = 50
-"""For the reader to make room for the rest of a line longer than PIPE_BUF, of which a part is written."""
 STANDARD_ERROR: Final = 2
-
-
-class LineHandler(logging.Handler):
-    """Writes lines to a file descriptor, and drops a line for which its reader leaves no room.
-
-    A pipe that nobody reads holds 64 KiB. A write to it while it is full would block the event loop
-    until the reader goes on. The number of dropped lines is logged as soon as there is room again.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self._descriptor = descriptor
-        self._room = select.poll()
-        self._room.register(descriptor, select.POLLOUT)
-        self._dropped = 0
-        self._is_cut = False
-        """The last line was written in part: a line end has to come before the next one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, after the number of those that were dropped before it."""
-        try:
-            if not (self._dropped_are_told() and self._write(self.format(record))):
-                self._dropped += 1
-        except Exception:  # noqa: BLE001 - as every handler of the standard library does
-            self.handleError(record)
-
-    def _dropped_are_told(self) -> bool:
-        """Whether no line is missing, or the log says how many are."""
-        if self._dropped and self._write(self.format(_dropped_lines(self._dropped))):
-            self._dropped = 0
-        return not self._dropped
-
-    def _write(self, text: str) -> bool:
-        """Whether the whole line was written. A pipe with room takes PIPE_BUF bytes at once."""
-        begin = b"\n" if self._is_cut else b""
-        line = begin + text.encode(errors="backslashreplace") + b"\n"
-        written = 0
-        with suppress(OSError):  # the reader has gone, or the disk is full
-            while written < len(line) and self._room.poll(REST_OF_LINE_MS if written else 0):
-                written += os.write(self._descriptor, line[written : written + select.PIPE_BUF])
-        self._is_cut = 0 < written < len(line) or (self._is_cut and not written)
-        return written == len(line)
 
 
 def json_lines() -> logging.Handler:
     """Return what writes JSON lines to standard error."""
-    handler = LineHandler(STANDARD_ERROR)
+    handler = LineHandler(STANDARD_ERROR, _dropped_lines)
     handler.setFormatter(JsonFormatter())
     return handler
 
@@ -174,18 +128,9 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 def set_up(level: str) -> None:
     """Send every log line of the program to standard error."""
-    _hold_standard_streams()
+    hold_standard_streams()
     handler = json_lines()
     if sys.stderr is not None and sys.stderr.isatty():  # None: it was closed, as by `2>&-`
         handler.setFormatter(TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-
-
-def _hold_standard_streams() -> None:
-    """Open /dev/null in place of each closed stream: libuv aborts when it closes a socket with its number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:  # the lowest number that is free is the one that open() takes
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - its only form

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
+from outbox_worker import producers
 from outbox_worker import publisher as module
 from outbox_worker import topics as admin
 from outbox_worker.publisher import FencedError, Publisher
@@ -140,7 +141,7 @@ async def test_close_ends_the_open_transaction_at_once(
     async def nothing_open() -> bool:
         return await topics.no_transaction_open(kafka, settings.topic)
 
-    await until(nothing_open, module.TRANSACTION_TIMEOUT_S / 2)
+    await until(nothing_open, producers.TRANSACTION_TIMEOUT_MS / 2000)
 
 
 async def test_publisher_is_replaced_long_before_its_id_expires(
