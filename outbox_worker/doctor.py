@@ -27,6 +27,7 @@ from outbox_worker.sessions import (
     disconnect,
     is_read_only,
     pooled,
+    session,
 )
 from outbox_worker.settings import Settings, SettingsError, read
 
@@ -89,11 +90,9 @@ async def examine(settings: Settings) -> Report:
 async def _registration(settings: Settings) -> Registration | None:
     """Return the relay's registration; None before the first start, or if it cannot be read."""
     try:
-        connection = await connect(settings.session_database_url, "doctor", timeout_s=TIMEOUT_S)
-        try:
+        url = settings.session_database_url
+        async with session(url, "doctor", timeout_s=TIMEOUT_S) as connection:
             return await registered(connection)
-        finally:
-            await disconnect(connection)
     except (*ERRORS, UnusableUrlError):
         return None
 
@@ -104,9 +103,9 @@ async def _database(settings: Settings) -> list[Check]:
     except (*ERRORS, UnusableUrlError) as error:
         mend = "check DATABASE_URL and that the server listens"
         return [Check("database", passed=False, found=terminal.said(error), mend=mend)]
-    session = await _guarded("session", _session(connection, settings))
-    checks = [Check("database", passed=True, found="connected"), session]
-    if session.passed:  # else there is no telling on whose session the others would look
+    direct = await _guarded("session", _session(connection, settings))
+    checks = [Check("database", passed=True, found="connected"), direct]
+    if direct.passed:  # else there is no telling on whose session the others would look
         looks = (_schema, _primary, _privileges, _durability, _clock, _relay)
         checks += [await _guarded(look.__name__.strip("_"), look(connection)) for look in looks]
         checks.append(await _guarded("ring", _ring(connection, settings)))

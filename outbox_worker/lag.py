@@ -10,7 +10,7 @@ import asyncpg
 
 from outbox_worker.backoff import pause
 from outbox_worker.metrics import Backlog, Metrics
-from outbox_worker.sessions import ERRORS, Connection, connect, disconnect
+from outbox_worker.sessions import ERRORS, Connection, session
 from outbox_worker.window import PLANNER_SETTINGS, Cursor, Snapshot
 
 EVERY_S = 5
@@ -123,14 +123,13 @@ class Lag:
             await pause(self._stop, BEGIN_EVERY_S)
 
     async def _look_on(self) -> None:
-        connection = await connect(self._url, "lag", timeout_s=LOOK_TIMEOUT_S, **PLANNER_SETTINGS)
-        try:
+        async with session(
+            self._url, "lag", timeout_s=LOOK_TIMEOUT_S, **PLANNER_SETTINGS
+        ) as connection:
             while await self._goes_on(connection) and self._checkpoint is not None:
                 cursor = self._published and self._published()
                 await self._look(connection, cursor or await self._checkpoint(connection))
                 await pause(self._stop, EVERY_S)
-        finally:
-            await disconnect(connection)
 
     async def _goes_on(self, connection: Connection) -> bool:
         """Whether to look again over this session: a silent one is ended, and replaced."""

@@ -23,9 +23,9 @@ from outbox_worker.registration import (
     registered,
 )
 from outbox_worker.retention import SLOTS
-from outbox_worker.sessions import connect, disconnect
+from outbox_worker.sessions import session
 from outbox_worker.settings import Settings
-from outbox_worker.window import Snapshot
+from outbox_worker.window import COVERED, Snapshot
 
 SAFETY_S = 900
 QUIET_S = 10
@@ -43,25 +43,18 @@ WRITTEN_LATELY = """
 SELECT EXISTS (SELECT FROM outbox WHERE created_at > clock_timestamp() - make_interval(secs => $1))
 """
 
-# What the old cursor covers: $1 s0; $2 s1 and, of its window, what stands up to $3 (late rows)
-# and $4 (new rows); $5 and $6 tell the two apart; $7 the safe moment.
-COVERED = """
-created_at < to_timestamp($7) AND (
-    pg_visible_in_snapshot(xid, $1::pg_snapshot)
-    OR (pg_visible_in_snapshot(xid, $2::pg_snapshot)
-        AND ((xid = ANY ($5::xid8[]) AND position <= $3) OR (xid >= $6::xid8 AND position <= $4)))
-)
-"""
+# What the old cursor covers, and is older than $7, the safe moment.
+SAFE = f"created_at < to_timestamp($7) AND ({COVERED})"
 
 COUNT = f"""
-SELECT count(*) FILTER (WHERE NOT ({COVERED})) AS again, count(*) AS all
+SELECT count(*) FILTER (WHERE NOT ({SAFE})) AS again, count(*) AS all
 FROM outbox
 """  # noqa: S608 - put together from constants
 
 # $8: the slot. One after the other, so that one can see how far it is.
 STAMP = f"""
 UPDATE outbox
-SET xid = CASE WHEN {COVERED} THEN '2'::xid8 ELSE pg_current_xact_id() END
+SET xid = CASE WHEN {SAFE} THEN '2'::xid8 ELSE pg_current_xact_id() END
 WHERE slot = $8::smallint
 """  # noqa: S608 - put together from constants
 
@@ -101,10 +94,7 @@ def command(*, yes: terminal.Yes = False, as_json: terminal.Json = False) -> Non
 async def rebase(settings: Settings, *, for_good: bool, shown: bool = False) -> Report:
     """Do it, or only say what it would do; RefusedError while anybody writes or leads."""
     # Every row is rewritten: that takes as long as it takes, and somebody looks on.
-    connection = await connect(
-        settings.session_database_url, "rebase", timeout_s=None, statement_timeout="0"
-    )
-    try:
+    async with session(settings.session_database_url, "rebase", timeout_s=None) as connection:
         await check_schema(connection)
         place = await read_place(connection)
         registration = await _foreign(connection, place)
@@ -117,8 +107,6 @@ async def rebase(settings: Settings, *, for_good: bool, shown: bool = False) -> 
                     await _stamp(connection, old, step)
                 await _rename(connection, place, old, report)
             return report
-    finally:
-        await disconnect(connection)
 
 
 async def _foreign(connection: asyncpg.Connection, place: Place) -> Registration:
@@ -198,8 +186,7 @@ async def _rename(
 
 
 def _arguments(old: Progress) -> tuple[Any, ...]:
-    s0, s1, after = old.cursor
-    return s0, s1 or s0, *after, s0.in_progress, s0.xmax, old.at - SAFETY_S
+    return *old.cursor.covered(), old.at - SAFETY_S
 
 
 def _own(old: Progress, place: Place, before: Snapshot, events: int) -> Progress:

@@ -11,7 +11,7 @@ import typer
 from outbox_worker import terminal
 from outbox_worker.courier import Courier, problem_of
 from outbox_worker.registration import registered
-from outbox_worker.sessions import connect, disconnect
+from outbox_worker.sessions import session
 from outbox_worker.settings import Settings
 
 HEADERS = [("replay", b"true")]
@@ -108,12 +108,9 @@ def _check(settings: Settings, selection: Selection, topic: str) -> None:
 
 async def count(settings: Settings, selection: Selection) -> tuple[int, datetime | None]:
     """Return how many events are selected; where there are none, the time of the oldest of all."""
-    connection = await connect(settings.session_database_url, "replay", timeout_s=TIMEOUT_S)
-    try:
+    async with session(settings.session_database_url, "replay", timeout_s=TIMEOUT_S) as connection:
         total: int = await connection.fetchval(COUNT, *_arguments(selection))
         oldest = None if total else await connection.fetchval(OLDEST)
-    finally:
-        await disconnect(connection)
     return total, oldest
 
 
@@ -121,14 +118,11 @@ async def replay(
     settings: Settings, selection: Selection, report: Report, *, shown: bool = False
 ) -> int:
     """Publish them, page by page; return how many there were."""
-    connection = await connect(settings.session_database_url, "replay", timeout_s=TIMEOUT_S)
-    try:
+    async with session(settings.session_database_url, "replay", timeout_s=TIMEOUT_S) as connection:
         relay = await registered(connection)
         async with await Courier.to(settings, report.topic, HEADERS, relay) as courier:
             with terminal.progress_bar("replay", report.events, shown=shown) as step:
                 return await _send(connection, selection, courier, step)
-    finally:
-        await disconnect(connection)
 
 
 async def _send(

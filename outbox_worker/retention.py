@@ -9,7 +9,7 @@ import asyncpg
 from outbox_worker.backoff import pause
 from outbox_worker.logs import Log, Told
 from outbox_worker.metrics import Metrics
-from outbox_worker.sessions import ERRORS, connect, disconnect
+from outbox_worker.sessions import ERRORS, session
 from outbox_worker.settings import Settings
 from outbox_worker.window import BEGINNING, Cursor, Snapshot
 
@@ -98,11 +98,10 @@ class Retention:
 
     async def run_once(self) -> list[int]:
         """Clear every slot that is due; return their numbers."""
-        connection = await connect(self._url, "retention", timeout_s=LOOK_TIMEOUT_S, **SESSION)
-        try:
+        async with session(
+            self._url, "retention", timeout_s=LOOK_TIMEOUT_S, **SESSION
+        ) as connection:
             return [slot for slot in range(SLOTS) if await self._clear_if_due(connection, slot)]
-        finally:
-            await disconnect(connection)
 
     async def _clear_if_due(self, connection: asyncpg.Connection, slot: int) -> bool:
         """Clear a slot if all that is in it is old and published; False if not, or not now."""

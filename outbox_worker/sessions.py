@@ -1,5 +1,7 @@
 """Sessions with Postgres: opened within a bound, named for the operator, ended for sure."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
@@ -44,6 +46,18 @@ async def connect(url: str, role: str, *, timeout_s: float | None, **settings: s
         raise UnusableUrlError(message) from None
     except EncodingError as error:
         raise UnusableUrlError(str(error)) from None
+
+
+@asynccontextmanager
+async def session(
+    url: str, role: str, *, timeout_s: float | None, **settings: str
+) -> AsyncIterator[Connection]:
+    """Yield a session as `connect` opens it, and end it afterwards."""
+    connection = await connect(url, role, timeout_s=timeout_s, **settings)
+    try:
+        yield connection
+    finally:
+        await disconnect(connection)
 
 
 async def configure(connection: asyncpg.Connection, **settings: str) -> None:

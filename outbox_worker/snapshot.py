@@ -21,7 +21,7 @@ from aiokafka.errors import PolicyViolationError, TopicAuthorizationFailedError
 from outbox_worker import reading, terminal, topics
 from outbox_worker.courier import Courier, problem_of
 from outbox_worker.registration import RefusedError, Registration, registered
-from outbox_worker.sessions import connect, disconnect
+from outbox_worker.sessions import session
 from outbox_worker.settings import Settings
 from outbox_worker.snapshot_events import MARK, Identity
 
@@ -103,12 +103,11 @@ def _question(settings: Settings, target: str, links: int) -> str:
 
 async def count(settings: Settings) -> int:
     """Return how many links are active; RefusedError before the relay's first start."""
-    connection = await connect(settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S)
-    try:
+    async with session(
+        settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
+    ) as connection:
         await _registration(connection)
         links: int = await connection.fetchval(COUNT)
-    finally:
-        await disconnect(connection)
     return links
 
 
@@ -116,8 +115,9 @@ async def snapshot(
     settings: Settings, topic: str, identity: Identity, total: int, *, shown: bool = False
 ) -> Report:
     """Publish the links of one database snapshot, page by page, between the markers."""
-    connection = await connect(settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S)
-    try:
+    async with session(
+        settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
+    ) as connection:
         registration = await _registration(connection)
         if not await connection.fetchval(TRY_LOCK, topic):
             message = f"another snapshot into {topic} is being published: wait until it has ended"
@@ -139,8 +139,6 @@ async def snapshot(
                 key, {place: identity.ended(place, courier.sent[place]) for place in places}
             )
         return Report(topic, identity.id, links, offsets)
-    finally:
-        await disconnect(connection)
 
 
 async def _registration(connection: asyncpg.Connection) -> Registration:

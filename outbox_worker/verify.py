@@ -6,10 +6,8 @@ of each of its documents the last version. Records of other events, older than t
 published while this runs, are held against their document's versions only.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import asyncpg
 import typer
@@ -17,9 +15,9 @@ import typer
 from outbox_worker import reading, terminal, topics
 from outbox_worker.comparison import Checker, Known, Report, Share, digest
 from outbox_worker.registration import RefusedError, registered
-from outbox_worker.sessions import connect, disconnect
+from outbox_worker.sessions import session
 from outbox_worker.settings import Settings
-from outbox_worker.window import Cursor
+from outbox_worker.window import COVERED, Cursor
 
 MAX_EVENTS = 500_000
 """Events of the outbox that are remembered at once, at about 350 bytes each."""
@@ -28,16 +26,17 @@ TIMEOUT_S = 600
 # A record has the relay's time, later than its row's but for the clocks: a day is far more than
 # they can be apart unnoticed.
 MARGIN = timedelta(days=1)
-# What the cursor covers: $1 s0; $2 s1 and, of its window, what stands up to $3 (late rows) and
-# $4 (new rows); $5 and $6 tell the two apart.
-_COVERED = """
+PUBLISHED = f"""
+SELECT event_id::text AS id, position, key, payload
 FROM outbox
-WHERE pg_visible_in_snapshot(xid, $1::pg_snapshot)
-    OR (pg_visible_in_snapshot(xid, $2::pg_snapshot)
-        AND ((xid = ANY ($5::xid8[]) AND position <= $3) OR (xid >= $6::xid8 AND position <= $4)))
-"""
-PUBLISHED = f"SELECT event_id::text AS id, position, key, payload {_COVERED} ORDER BY position"
-COUNT = f"SELECT count(*), min(created_at) {_COVERED}"
+WHERE {COVERED}
+ORDER BY position
+"""  # noqa: S608 - put together from constants
+COUNT = f"""
+SELECT count(*), min(created_at)
+FROM outbox
+WHERE {COVERED}
+"""  # noqa: S608 - put together from constants
 
 
 class Published(NamedTuple):
@@ -72,7 +71,7 @@ def command(
 
 async def verify(settings: Settings, *, whole: bool = False, shown: bool = False) -> Report:
     """Compare what the relay says it has published with what the topic holds."""
-    async with _session(settings) as connection:
+    async with session(settings.session_database_url, "verify", timeout_s=TIMEOUT_S) as connection:
         published = await _published(connection, settings)
     since = None if whole else published.oldest - MARGIN
     report = Report(since, outbox_events=published.events)
@@ -98,15 +97,6 @@ async def verify(settings: Settings, *, whole: bool = False, shown: bool = False
     return report
 
 
-@asynccontextmanager
-async def _session(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(settings.session_database_url, "verify", timeout_s=TIMEOUT_S)
-    try:
-        yield connection
-    finally:
-        await disconnect(connection)
-
-
 async def _published(connection: asyncpg.Connection, settings: Settings) -> Published:
     """Return what the relay has published of what the outbox still holds."""
     registration = await registered(connection)
@@ -118,7 +108,7 @@ async def _published(connection: asyncpg.Connection, settings: Settings) -> Publ
     )
     if progress is None:
         return Published(registration.partitions, None, 0, datetime.now(UTC))
-    row = await connection.fetchrow(COUNT, *_arguments(progress.cursor))
+    row = await connection.fetchrow(COUNT, *progress.cursor.covered())
     events, oldest = row or (0, None)
     return Published(registration.partitions, progress.cursor, events, oldest or datetime.now(UTC))
 
@@ -130,20 +120,15 @@ async def _known(
     known: dict[str, Known] = {}
     if cursor is None:
         return known
-    async with _session(settings) as connection:
+    async with session(settings.session_database_url, "verify", timeout_s=TIMEOUT_S) as connection:
         with terminal.progress_bar("outbox", None, shown=shown) as step:
             async with connection.transaction(readonly=True):
-                rows = connection.cursor(PUBLISHED, *_arguments(cursor), prefetch=PREFETCH)
+                rows = connection.cursor(PUBLISHED, *cursor.covered(), prefetch=PREFETCH)
                 async for row in rows:
                     step(1)
                     if (key := row["key"].encode()) in share:
                         known[row["id"]] = Known(row["position"], digest(key, row["payload"]))
     return known
-
-
-def _arguments(cursor: Cursor) -> tuple[Any, ...]:
-    s1 = cursor.s1 or cursor.s0
-    return cursor.s0, s1, *cursor.after, cursor.s0.in_progress, cursor.s0.xmax
 
 
 def _print(report: Report) -> None:

@@ -28,6 +28,14 @@ PLANNER_SETTINGS = {
     "work_mem": "64MB",
 }
 
+# The rows that a cursor covers, with the arguments of `Cursor.covered`: $1 s0; $2 s1 and, of its window, what
+# stands up to $3 (late rows) and $4 (new rows); $5 and $6 tell the two apart.
+COVERED = """
+pg_visible_in_snapshot(xid, $1::pg_snapshot)
+OR (pg_visible_in_snapshot(xid, $2::pg_snapshot)
+    AND ((xid = ANY ($5::xid8[]) AND position <= $3) OR (xid >= $6::xid8 AND position <= $4)))
+"""
+
 # One statement, so that its own snapshot is s1: the first row. $1 in-progress xids of s0,
 # $2 xmax(s0), $3 the most rows to return. Each branch comes in its index' order; the order
 # by (xid, position) is what keeps a generic plan on the index on xid.
@@ -140,6 +148,10 @@ class Cursor(NamedTuple):
     s0: Snapshot
     s1: Snapshot | None = None
     after: tuple[int, int] = (0, 0)
+
+    def covered(self) -> tuple[Any, ...]:
+        """Return the arguments of COVERED."""
+        return self.s0, self.s1 or self.s0, *self.after, self.s0.in_progress, self.s0.xmax
 
 
 BEGINNING = Cursor(Snapshot(1, 1))
