@@ -94,7 +94,7 @@ class SharedLimiter:
 
     def __init__(self, url: str, on_away: Callable[[bool], None] = lambda _: None) -> None:
         self._storage = RedisStorage(
-            f"async+{url}",
+            f"async+{_not_strict(url)}",
             implementation="redispy",
             socket_timeout=2 * COMMAND_TIMEOUT_S,
             socket_connect_timeout=2 * COMMAND_TIMEOUT_S,

@@ -1,5 +1,8 @@
 """Rate limits: a fixed window for each key, and what the headers say of it."""
 
+import ssl
+from typing import Any
+
 import pytest
 
 from service.edge import rates
@@ -82,3 +85,15 @@ def test_headers_of_both_families() -> None:
 def test_memory_is_the_storage_unless_a_url_is_given() -> None:
     """`memory` needs no other program."""
     assert isinstance(make_limiter("memory"), MemoryLimiter)
+
+
+@pytest.mark.parametrize(
+    "url", ["rediss://redis.example:6379/0", "rediss://redis.example:6379/?db=1"]
+)
+def test_tls_with_redis_accepts_what_it_does_before_python_3_13(url: str) -> None:
+    """A private CA whose certificates lack extensions of RFC 5280 is not refused by newer versions."""
+    limiter = make_limiter(url)
+    assert isinstance(limiter, rates.SharedLimiter)
+    bridge: Any = limiter._storage.bridge  # noqa: SLF001 - nothing else shows the connections' options
+    given = bridge.get_connection().connection_pool.connection_kwargs["ssl_exclude_verify_flags"]
+    assert given == [ssl.VERIFY_X509_STRICT]
