@@ -69,7 +69,7 @@ class LeadershipLostError(Exception):
 
 
 class Leader:
-    """The session of the lock; whoever holds it may write checkpoints over it."""
+    """The session that holds the lock, or waits for it; the leader writes checkpoints over it."""
 
     def __init__(self, connection: asyncpg.Connection, former_backend: int) -> None:
         self._connection = connection

@@ -34,7 +34,7 @@ TRY_LOCK = """
 SELECT pg_try_advisory_lock(hashtextextended($1, 0))
 """
 
-# Writers wait, readers do not; whoever writes just now makes this fail at once.
+# Writers wait, readers do not. If a transaction is writing now, this fails at once.
 LOCK_OUTBOX = """
 LOCK TABLE outbox IN SHARE ROW EXCLUSIVE MODE NOWAIT
 """

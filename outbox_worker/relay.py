@@ -209,7 +209,7 @@ class Relay:
 
 
 def _during(error: BaseException) -> str:
-    """Return the innermost function of ours that the error came through."""
+    """Return the innermost function of the worker that the error came through."""
     ours = [
         f"{frame.f_globals['__name__'].rpartition('.')[2]}.{frame.f_code.co_name}"
         for frame, _ in traceback.walk_tb(error.__traceback__)

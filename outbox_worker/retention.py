@@ -40,7 +40,7 @@ SELECT
 """
 
 # From here on the relay waits, and writers to this slot (there are none, a day or more after
-# it). Without the time-out it would make both of them wait behind whoever reads the table.
+# it). Without the time-out both of them would wait behind any session that reads the table.
 LOCK_SLOT = """
 LOCK TABLE ONLY {slot} IN ACCESS EXCLUSIVE MODE
 """

@@ -31,7 +31,7 @@ HOLDER = f"""
 SELECT a.pid, a.client_addr::text AS address, a.backend_start::text AS since,
     extract(EPOCH FROM clock_timestamp() - a.state_change)::float8 AS silent_s
 {OF_THE_HOLDER}
-"""  # noqa: S608 - both parts are constants of ours
+"""  # noqa: S608 - both parts are constants of the worker
 
 SLOTS = """
 SELECT c.relname AS slot, pg_total_relation_size(c.oid)::bigint AS bytes,

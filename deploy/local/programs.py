@@ -1,4 +1,4 @@
-"""The project's two programs as processes of ours, for `make run`, tests and benchmarks."""
+"""Starts the project's two programs as processes, for `make run`, tests and benchmarks."""
 
 import os
 import sys

@@ -46,6 +46,6 @@ class IdempotencyMismatch(Refusal):
 
 
 class Unavailable(Refusal):
-    """The database is away, or a lock was held for too long; the same call may succeed soon."""
+    """The database is unreachable, or a lock was held for too long; the same call may succeed soon."""
 
     code = "unavailable"

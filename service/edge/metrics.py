@@ -44,7 +44,7 @@ class Metrics:
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def storage_away(self, is_away: bool) -> None:  # noqa: FBT001 - its name says what it means
-        """Note whether the rate limits' storage is away."""
+        """Note whether the rate limits' storage is unreachable."""
         self._storage_away.set(is_away)
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:

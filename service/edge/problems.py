@@ -10,7 +10,7 @@ from service.core.errors import Refusal
 
 CONTENT_TYPE: Final = b"application/problem+json"
 RETRY_AFTER_S: Final = 1
-"""When the database is away: short, since nothing was lost by asking."""
+"""Seconds to wait when the database is unreachable: few, because an early retry costs little."""
 
 STATUS_OF: Final = {
     "validation_error": 400,

@@ -199,7 +199,7 @@ Limiter = MemoryLimiter | SharedLimiter
 
 
 def make_limiter(storage: str, on_away: Callable[[bool], None] = lambda _: None) -> Limiter:
-    """Return the limiter for `memory` or a Redis URL; `on_away` is told when that one is away or back."""
+    """Return the limiter for `memory` or a Redis URL; `on_away` is told when Redis is unreachable or back."""
     return MemoryLimiter() if storage == "memory" else SharedLimiter(storage, on_away)
 
 

@@ -1,4 +1,4 @@
-"""Connections to Postgres, and which of its errors mean that it is away."""
+"""Connections to Postgres, and which of its errors mean that it is unreachable."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -243,7 +243,7 @@ class Database:
         """Lend a connection of the pool.
 
         Raises:
-            Unavailable: the database is away, here or while the connection is in use.
+            Unavailable: the database is unreachable, now or while the connection is in use.
         """
         with unavailable():
             connection = await self._acquire_usable()
