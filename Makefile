@@ -28,8 +28,8 @@ test: $(STAMP)  ## every test but the contract's and the long faults', on real P
 test-faults: $(STAMP)  ## both programs through long faults, fuzzed tests with fresh seeds, larger worlds (two hours)
 	@FRESH_SEEDS=20 $(BIN)/python -m pytest --verbose --timeout 1800 \
 		tests/integration/outbox_worker/test_window.py tests/integration/service/test_model.py $(ARGS)
-	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/acceptance/test_faults.py tests/acceptance/test_several_workers.py \
-		tests/acceptance/test_recovery_*.py tests/acceptance/test_entity_deletion.py tests/faults $(ARGS)
+	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/acceptance/relay/test_faults.py tests/acceptance/relay/test_several_workers.py \
+		tests/acceptance/relay/test_recovery_*.py tests/acceptance/service/test_entity_deletion.py tests/faults $(ARGS)
 
 fault-table: $(STAMP)  ## the README's table of faults, anew (FAULT_SECONDS=20: half an hour)
 	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/faults/test_table.py $(ARGS)

@@ -154,9 +154,9 @@ CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
 -- slow-down while some session holds an old snapshot (the usual end of queues in Postgres).
 --
 -- A ring of sixteen days: a row's slot is its UTC day modulo 16, all slots exist from the start, so no job has to make
--- one in time. Retention is TRUNCATE of a slot whose rows are all published and old enough (outbox_worker/retention.py).
+-- one in time. Retention is TRUNCATE of a slot whose rows are all published and old enough (outbox_worker/relay/retention.py).
 CREATE TABLE outbox (
-    -- With position, what the relay's cursor is made of (outbox_worker/window.py).
+    -- With position, what the relay's cursor is made of (outbox_worker/postgres/window.py).
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     -- Taken while the document's row lock is held: for one document, position order is commit order. (An identity
     -- column's sequence has CACHE 1; a session that cached positions would break just that.)
@@ -221,14 +221,14 @@ CREATE TABLE outbox_checkpoints (
     system_identifier text NOT NULL,
     database_oid oid NOT NULL,
     timeline text COLLATE "C" NOT NULL,
-    -- The same fields as the progress record's (outbox_worker/progress.py).
+    -- The same fields as the progress record's (outbox_worker/kafka/progress.py).
     cursor jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT outbox_checkpoints_pkey PRIMARY KEY (id)
 );
 
 ------------------------------------------------------------------------------------------------------------------------
--- The write path (service/store/write.py): three functions, so that one round trip can hold several statements, each
+-- The write path (service/store/writing/statements.py): three functions, so that one round trip can hold several statements, each
 -- with a snapshot of its own. The planner's switches are fixed on them: a plan made while the tables are empty would
 -- otherwise be a sequential scan, or an index read from end to end and materialized, and stay so.
 ------------------------------------------------------------------------------------------------------------------------

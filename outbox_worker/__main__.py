@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 import uvloop
 
-from outbox_worker import doctor, logs, rebase, replay, snapshot, status, terminal, verify
-from outbox_worker.health import Health, pages, serve
-from outbox_worker.metrics import Metrics
-from outbox_worker.registration import RefusedError
-from outbox_worker.relay import Relay
-from outbox_worker.sessions import UnusableUrlError
+from outbox_worker import logs
+from outbox_worker.operator import doctor, rebase, replay, snapshot, status, terminal, verify
+from outbox_worker.postgres.registration import RefusedError
+from outbox_worker.postgres.sessions import UnusableUrlError
+from outbox_worker.relay.health import Health, pages, serve
+from outbox_worker.relay.metrics import Metrics
+from outbox_worker.relay.process import Relay
 from outbox_worker.settings import Settings
 
 log = logs.Log("main")

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiokafka.conn import collect_hosts
 
-from outbox_worker import connections, tls
-from outbox_worker.postgres_url import UrlError, read_url
+from outbox_worker.kafka import connections, tls
+from outbox_worker.postgres.url import UrlError, read_url
 
 PREFIX = "OUTBOX_"
 KAFKA_PREFIX = "KAFKA_"

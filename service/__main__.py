@@ -15,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from service import logs, serving, terminal
+from service import logs, terminal
 from service.core.errors import Unavailable
+from service.server import serving
 from service.settings import RATE, Settings, SettingsError, is_rate, read_settings
 from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unavailable
 from service.store.keys import (
@@ -29,9 +30,9 @@ from service.store.keys import (
 )
 from service.store.migrations import SchemaError, check_version
 from service.store.migrations import migrate as migrate_schema
-from service.store.postgres_connection import EncodingError
-from service.store.postgres_tls import TlsError
-from service.store.postgres_url import UrlError
+from service.store.postgres.connection import EncodingError
+from service.store.postgres.tls import TlsError
+from service.store.postgres.url import UrlError
 
 SCOPES: Final = ("read:documents", "write:documents")
 

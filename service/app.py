@@ -14,12 +14,12 @@ from service import logs
 from service.described.routes import routes as described_routes
 from service.documents.routes import Documents
 from service.documents.routes import routes as document_routes
-from service.edge.cors import Cors
-from service.edge.gate import Gate
-from service.edge.keys import KeyRing
-from service.edge.lists import DocumentLists
-from service.edge.metrics import Metrics
-from service.edge.rates import make_limiter
+from service.edge.gate.cors import Cors
+from service.edge.gate.gate import Gate
+from service.edge.gate.keys import KeyRing
+from service.edge.gate.metrics import Metrics
+from service.edge.gate.rates import make_limiter
+from service.edge.shapes.lists import DocumentLists
 from service.entities.routes import Entities
 from service.entities.routes import routes as entity_routes
 from service.links.batch import Batch
@@ -29,13 +29,13 @@ from service.links.routes import routes as link_routes
 from service.operations import routes as operator_routes
 from service.settings import Settings, read_settings
 from service.stopping import Stopping
-from service.store.counts import LinkCounter
 from service.store.database import Database
-from service.store.documents import DocumentWriter
-from service.store.entities import EntityWriter
-from service.store.group import GroupWriter
-from service.store.idempotency import forget_expired_forever
-from service.store.notify import Notifier
+from service.store.writing.counts import LinkCounter
+from service.store.writing.deletion import EntityWriter
+from service.store.writing.documents import DocumentWriter
+from service.store.writing.group import GroupWriter
+from service.store.writing.notify import Notifier
+from service.store.writing.replies import forget_expired_forever
 from service.supervision import Supervisor
 
 GC_THRESHOLD = 20_000

@@ -8,11 +8,11 @@ from starlette.routing import Route
 
 from service.core.errors import Unavailable
 from service.core.requests import Reply
-from service.edge.call import Call
-from service.edge.endpoint import Path
-from service.edge.messages import encode
-from service.edge.metrics import CONTENT_TYPE, Metrics
-from service.edge.public import JSON_HEADER, Page, PublicPath
+from service.edge.calls.call import Call
+from service.edge.calls.endpoint import Path
+from service.edge.calls.public import JSON_HEADER, Page, PublicPath
+from service.edge.gate.metrics import CONTENT_TYPE, Metrics
+from service.edge.shapes.messages import encode
 from service.stopping import Stopping
 from service.store.database import Database
 from service.store.migrations import SchemaError, check_schema

@@ -10,7 +10,7 @@ import limits
 import msgspec
 from msgspec import Meta, Struct
 
-from service.store.postgres_url import UrlError, read_url
+from service.store.postgres.url import UrlError, read_url
 
 PREFIX: Final = "LINKS_"
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import settings
 
 from deploy.local.postgres import Postgres, PostgresAt
-from tests import parts, topics
+from tests.support.parts import parts
+from tests.support.topic import topics
 
 INTEGRATION = Path(__file__).parent / "integration"
 ACCEPTANCE = Path(__file__).parent / "acceptance"

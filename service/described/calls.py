@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from starlette.routing import BaseRoute, Route
 
-from service.edge.endpoint import Endpoint, Path
+from service.edge.calls.endpoint import Endpoint, Path
 
 _parameter = re.compile(r"\{(\w+)\}").findall
 

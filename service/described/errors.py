@@ -6,9 +6,9 @@ from service.core.errors import NotFound
 from service.described.examples import problem_example
 from service.described.headers import OF_A_KEY, references
 from service.described.schemas import Schema
-from service.edge.endpoint import WRITE, Endpoint
-from service.edge.problems import STATUS_OF, title_of
-from service.edge.public import Page
+from service.edge.calls.endpoint import WRITE, Endpoint
+from service.edge.calls.problems import STATUS_OF, title_of
+from service.edge.calls.public import Page
 
 WITHOUT_KEY: Final = "_without_key"
 """Ends the names of problems at paths that need no key, whose responses have no quota."""

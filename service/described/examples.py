@@ -15,9 +15,9 @@ from service.core.events import (
 )
 from service.core.ids import LINK_PREFIX, to_text
 from service.documents import messages as documents
-from service.edge import lists
-from service.edge.messages import Pagination, Resource
-from service.edge.problems import EdgeError, FieldError, Problem, problem
+from service.edge.calls.problems import EdgeError, FieldError, Problem, problem
+from service.edge.shapes import lists
+from service.edge.shapes.messages import Pagination, Resource
 from service.entities.messages import EntityReply
 from service.links import batch
 from service.links import messages as links

@@ -7,7 +7,7 @@ from msgspec import Meta
 from service.core.events import EventType
 from service.core.ids import LINK_ID_PATTERN
 from service.described.schemas import Schema, inlined
-from service.edge.messages import EntityType, Id
+from service.edge.shapes.messages import EntityType, Id
 
 REQUEST_ID: Final[Schema] = {
     "type": "string",

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from service.core.requests import Reply
-from service.edge.call import Call
+from service.edge.calls.call import Call
 
 JSON: Final = "application/json"
 SCHEMA: Final = "application/schema+json"

@@ -28,10 +28,10 @@ from service.described.headers import (
     references,
 )
 from service.described.schemas import Schema, components, inlined, without_null
-from service.edge.endpoint import READ, WRITE, Endpoint
-from service.edge.pages import PageQuery
-from service.edge.problems import Problem, title_of
-from service.edge.public import Page
+from service.edge.calls.endpoint import READ, WRITE, Endpoint
+from service.edge.calls.problems import Problem, title_of
+from service.edge.calls.public import Page
+from service.edge.shapes.pages import PageQuery
 
 SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer wbk_…`"},

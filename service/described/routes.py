@@ -13,8 +13,8 @@ from service.described.kept import JSON, SCHEMA, Kept, kept_json
 from service.described.openapi import openapi
 from service.described.schemas import Schema
 from service.described.snapshots import MARKER_TYPES, marker_schema
-from service.edge.call import Call
-from service.edge.public import Page, PublicPath
+from service.edge.calls.call import Call
+from service.edge.calls.public import Page, PublicPath
 
 
 class Described:

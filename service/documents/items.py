@@ -5,9 +5,9 @@ from service.core.documents import Item as WantedLink
 from service.core.documents import LinkEdits
 from service.core.resources import type_of
 from service.documents import messages
-from service.edge.messages import NO_PREFIX
-from service.edge.problems import FieldError
-from service.edge.validation import wrong_fields
+from service.edge.calls.problems import FieldError
+from service.edge.calls.validation import wrong_fields
+from service.edge.shapes.messages import NO_PREFIX
 
 
 def whole_set(key: DocumentKey, items: list[messages.Item]) -> LinkEdits:

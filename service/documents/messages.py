@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from service.edge.messages import EntityType, Id, IsoTime, Name, PrefixedId, Role, Uuid
+from service.edge.shapes.messages import EntityType, Id, IsoTime, Name, PrefixedId, Role, Uuid
 
 OBJECT_OR_NULL: Final[dict[str, Any]] = {"anyOf": [{"type": "object"}, {"type": "null"}]}
 """What is stored as JSON; its bytes are checked apart, see `edge.stored_json`."""

@@ -13,7 +13,7 @@ from service.core.documents import DocumentOutcome, DocumentRow, LinkPages
 from service.core.events import timestamp
 from service.core.requests import Reply
 from service.documents import messages
-from service.edge.messages import encode, etag
+from service.edge.shapes.messages import encode, etag
 
 
 def changed(

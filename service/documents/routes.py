@@ -21,13 +21,13 @@ from service.core.ids import DOCUMENT_PREFIX, to_text, uuid7
 from service.core.requests import Reply
 from service.documents import messages, replies
 from service.documents.items import edits, whole_set
-from service.edge.call import Call, invalid_field
-from service.edge.endpoint import READ, WRITE, Endpoint, Path
-from service.edge.lists import DocumentList, DocumentLists, DocumentsQuery
-from service.edge.stored_json import stored_json
+from service.edge.calls.call import Call, invalid_field
+from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
+from service.edge.calls.stored_json import stored_json
+from service.edge.shapes.lists import DocumentList, DocumentLists, DocumentsQuery
 from service.store.database import Database
-from service.store.documents import DocumentWriter
 from service.store.reading import read_document
+from service.store.writing.documents import DocumentWriter
 
 
 class Documents:

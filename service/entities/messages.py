@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from service.edge.messages import Resource
+from service.edge.shapes.messages import Resource
 
 
 class EntityReply(Struct, frozen=True):

@@ -6,12 +6,12 @@ from service.core.changes import EntityKey
 from service.core.errors import NotFound, PreconditionFailed
 from service.core.requests import Reply
 from service.core.resources import ENTITY_TYPES
-from service.edge.call import Call, invalid_field
-from service.edge.endpoint import READ, WRITE, Endpoint, Path
-from service.edge.lists import DocumentList, DocumentLists, EntityDocumentsQuery
-from service.edge.messages import Resource, encode
+from service.edge.calls.call import Call, invalid_field
+from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
+from service.edge.shapes.lists import DocumentList, DocumentLists, EntityDocumentsQuery
+from service.edge.shapes.messages import Resource, encode
 from service.entities import messages
-from service.store.entities import EntityWriter, Guards
+from service.store.writing.deletion import EntityWriter, Guards
 
 NOT_COMPLETE = (
     "not complete in time: links to the entity are still being removed, or the database does not answer; "

@@ -10,11 +10,11 @@ from service.core.errors import Conflict, NotFound, Refusal
 from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
 from service.core.requests import Documents, Reply
 from service.core.resources import type_of
-from service.edge.call import Call, invalid_field
-from service.edge.endpoint import WRITE, Endpoint, Path
-from service.edge.messages import NO_PREFIX, EntityType, Id, Role, encode
-from service.edge.problems import EdgeError, Problem, problem
-from service.store.group import GroupWriter
+from service.edge.calls.call import Call, invalid_field
+from service.edge.calls.endpoint import WRITE, Endpoint, Path
+from service.edge.calls.problems import EdgeError, Problem, problem
+from service.edge.shapes.messages import NO_PREFIX, EntityType, Id, Role, encode
+from service.store.writing.group import GroupWriter
 
 MAX_OPERATIONS = 500
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from service.core.resources import NAMED_TYPES
-from service.edge.messages import (
+from service.edge.shapes.messages import (
     AnyEntityType,
     EntityType,
     EpochSeconds,
@@ -17,7 +17,7 @@ from service.edge.messages import (
     Role,
     Uuid,
 )
-from service.edge.pages import PageQuery
+from service.edge.shapes.pages import PageQuery
 
 
 class LinkRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,15 +11,15 @@ from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
 from service.core.requests import Documents, Reply
 from service.core.resources import ENTITY_TYPES, type_of
-from service.edge.call import Call, invalid_field
-from service.edge.endpoint import READ, WRITE, Endpoint, Path
-from service.edge.messages import NO_PREFIX, encode, etag
-from service.edge.messages import Resource as ResourceName
-from service.edge.pages import counted, next_link, pagination_of, window_of
+from service.edge.calls.call import Call, invalid_field
+from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
+from service.edge.shapes.messages import NO_PREFIX, encode, etag
+from service.edge.shapes.messages import Resource as ResourceName
+from service.edge.shapes.pages import counted, next_link, pagination_of, window_of
 from service.links import messages
 from service.store.database import Database
-from service.store.group import GroupWriter
 from service.store.links import LinkFilter, find_triple, list_links
+from service.store.writing.group import GroupWriter
 
 NO_TYPE = f"is required, since the id's prefix tells none: one of {', '.join(ENTITY_TYPES)}"
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 import asyncpg
 
 from service.core.errors import Unavailable
-from service.store import postgres_connection
-from service.store.postgres_connection import Connector, EncodingError
-from service.store.postgres_tls import TlsError
-from service.store.postgres_url import UrlError
+from service.store.postgres import connection as postgres_connection
+from service.store.postgres.connection import Connector, EncodingError
+from service.store.postgres.tls import TlsError
+from service.store.postgres.url import UrlError
 
 if TYPE_CHECKING:
     Connection = (

@@ -11,7 +11,7 @@ from uuid import UUID
 from service.core.changes import DocumentKey, EntityKey, Triple
 from service.core.errors import NotFound
 from service.store.database import Database
-from service.store.registration import is_active
+from service.store.writing.registration import is_active
 
 TRIPLE: Final = """
 SELECT entity_type, entity_id

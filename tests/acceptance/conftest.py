@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from deploy.local.postgres import PostgresServer
-from tests.brokers import Broker, broker_behind_a_line
-from tests.line import Line
-from tests.postgres import make_database
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import Broker, broker_behind_a_line
+from tests.support.parts.postgres import make_database
 
 
 @pytest.fixture(params=["exactly-once", "at-least-once"])

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from outbox_worker.records import CONTENT_TYPE, partition_of
+from outbox_worker.kafka.records import CONTENT_TYPE, partition_of
 from service.core.changes import Caller, DocumentState, Link, Triple
 from service.core.decide import Draft, State, decide
 from service.core.events import OutboxRow

@@ -10,10 +10,10 @@ from aiokafka.admin import NewTopic
 
 from deploy.local.process import Process, say
 from deploy.local.programs import worker_program
-from tests import topics
 from tests.benchmarks.peers.connect import Connect
 from tests.benchmarks.peers.debezium import Source
 from tests.benchmarks.stage import Database, Stage, fill
+from tests.support.topic import topics
 
 DELIVERIES = ("at-least-once", "exactly-once")
 PARTITIONS = 12

@@ -6,9 +6,9 @@ import pytest
 
 from tests.acceptance.conftest import delivery as delivery
 from tests.acceptance.conftest import line as line
-from tests.brokers import Broker, broker_behind_a_line, tls_broker_behind_a_line
 from tests.faults import table
-from tests.line import Line
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import Broker, broker_behind_a_line, tls_broker_behind_a_line
 
 DOORS = {"plain": broker_behind_a_line, "TLS": tls_broker_behind_a_line}
 

@@ -21,8 +21,8 @@ from tests.faults.servers import (
     transaction_open,
 )
 from tests.faults.stage import Stage
-from tests.line import Line
-from tests.waiting import FAULT_S, last
+from tests.support.faults.tcp import Line
+from tests.support.waiting import FAULT_S, last
 
 # One thread that stays: a broker ends with the thread that started it.
 BESIDE: Final = ThreadPoolExecutor(max_workers=1)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.worker import Worker
+from tests.support.relay.worker import Worker
 
 SCRAPE_TIMEOUT_S: Final = 3.0
 OK: Final = 200

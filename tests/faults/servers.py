@@ -9,10 +9,10 @@ from typing import Final
 import asyncpg
 
 from deploy.local.postgres import PostgresServer
-from tests import parts
 from tests.faults.stage import Stage
-from tests.postgres import DATABASE, END_SESSIONS
-from tests.waiting import FAULT_S, last, until
+from tests.support.parts import parts
+from tests.support.parts.postgres import DATABASE, END_SESSIONS
+from tests.support.waiting import FAULT_S, last, until
 
 EVERY_S: Final = 2.0
 LATE_EVENTS: Final = 200

@@ -12,15 +12,15 @@ import asyncpg
 from deploy.local import programs
 from deploy.local.postgres import PostgresServer
 from deploy.local.programs import Program
-from tests.api import GENEROUS, new_key, seed
-from tests.brokers import Broker
 from tests.faults.audience import Audience
 from tests.faults.callers import RESOURCES, Callers
-from tests.line import Line
-from tests.pooler import Pooler, can_keep_statements
-from tests.postgres import DATABASE
-from tests.waiting import until
-from tests.worker import Worker
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import Broker
+from tests.support.parts.pooler import Pooler, can_keep_statements
+from tests.support.parts.postgres import DATABASE
+from tests.support.relay.worker import Worker
+from tests.support.service.api import GENEROUS, new_key, seed
+from tests.support.waiting import until
 
 CALLERS = 8
 SETTLE_S = 90

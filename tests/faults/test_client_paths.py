@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import load, topics
-from tests.brokers import NOTHING, SecuredCluster, secured
-from tests.load import RECKON
-from tests.waiting import FAULT_S, last, until
-from tests.worker import Worker
+from tests.support.parts.brokers import NOTHING, SecuredCluster, secured
+from tests.support.relay import load
+from tests.support.relay.load import RECKON
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import FAULT_S, last, until
 
 RECOVERY_S = 10
 # One thread that stays: a broker ends with the thread that started it.

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from tests import load, outbox, topics
-from tests.brokers import (
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import (
     PASSWORD,
     SCRAM,
     Broker,
@@ -26,11 +26,12 @@ from tests.brokers import (
     tls_broker_behind_a_line,
     tls_listener,
 )
-from tests.certificates import Authority
-from tests.line import Line
-from tests.load import RECKON
-from tests.waiting import FAULT_S, last
-from tests.worker import Worker
+from tests.support.parts.certificates import Authority
+from tests.support.relay import load, outbox
+from tests.support.relay.load import RECKON
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import FAULT_S, last
 
 RECOVERY_S = 10
 SESSION_MS = 3_000

@@ -1,7 +1,7 @@
 """Topics that are made while brokers have never registered: the worker says what is missing."""
 
 from deploy.local.kafka import KafkaCluster
-from tests.worker import Worker
+from tests.support.relay.worker import Worker
 
 CONFIGURED = "3"
 

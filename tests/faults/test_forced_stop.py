@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from tests import outbox, topics
-from tests.brokers import Broker
 from tests.faults.conftest import DOORS
-from tests.line import END_TXN, PRODUCE, Line
-from tests.waiting import until
-from tests.worker import Worker
+from tests.support.faults.tcp import END_TXN, PRODUCE, Line
+from tests.support.parts.brokers import Broker
+from tests.support.relay import outbox
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import until
 
 EVENTS = 100
 STOP_S = 10

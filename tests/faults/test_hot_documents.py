@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 
 from deploy.local.programs import create_key, service
-from tests.api import GENEROUS, seed
 from tests.faults.light import LightCaller
-from tests.subscriber import check_outbox
+from tests.support.service.api import GENEROUS, seed
+from tests.support.topic.subscriber import check_outbox
 
 PROCESSES = 4
 CALLERS = 64

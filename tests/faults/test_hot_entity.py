@@ -14,10 +14,10 @@ import asyncpg
 import pytest
 
 from deploy.local.programs import create_key, service
-from tests.api import GENEROUS, seed
 from tests.faults.light import LightCaller
-from tests.subscriber import check_outbox
-from tests.waiting import until
+from tests.support.service.api import GENEROUS, seed
+from tests.support.topic.subscriber import check_outbox
+from tests.support.waiting import until
 
 PROCESSES = 16
 CALLERS = 3 * PROCESSES

@@ -7,13 +7,14 @@ import time
 
 import pytest
 
-from tests import load, topics
 from tests.acceptance.conftest import delivery
-from tests.acceptance.test_several_workers import leader_first
-from tests.brokers import Broker
-from tests.line import Line
-from tests.waiting import FAULT_S, last
-from tests.worker import Worker
+from tests.acceptance.relay.test_several_workers import leader_first
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import Broker
+from tests.support.relay import load
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import FAULT_S, last
 
 TAKE_OVER_S = 20  # 10 in plain text on an idle machine, see the acceptance tests
 

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests import load
-from tests.brokers import Broker
-from tests.line import Line
-from tests.waiting import FAULT_S, last
-from tests.worker import Worker
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import Broker
+from tests.support.relay import load
+from tests.support.relay.worker import Worker
+from tests.support.waiting import FAULT_S, last
 
 RECOVERY_S = 10
 # One thread that stays: a broker ends with the thread that started it.

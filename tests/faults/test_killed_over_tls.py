@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.acceptance.test_recovery_kafka import connection as connection
-from tests.acceptance.test_recovery_kafka import (
+from tests.acceptance.relay.test_recovery_kafka import connection as connection
+from tests.acceptance.relay.test_recovery_kafka import (
     test_killed_at_each_step as test_killed_at_each_step,
 )
-from tests.line import Line
+from tests.support.faults.tcp import Line
 
 pytestmark = pytest.mark.xdist_group("killed over TLS")
 

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests import outbox, topics
-from tests.line import Line
-from tests.waiting import until
-from tests.worker import Worker
+from tests.support.faults.tcp import Line
+from tests.support.relay import outbox
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import until
 
 FIRST_EVENT_S = 3
 RECOVERY_S = 10

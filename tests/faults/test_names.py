@@ -11,9 +11,9 @@ import asyncpg
 import httpx
 
 from deploy.local.process import Process, free_port
-from tests.api import new_key, seed
-from tests.line import Line
-from tests.waiting import last, until
+from tests.support.faults.tcp import Line
+from tests.support.service.api import new_key, seed
+from tests.support.waiting import last, until
 
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 NAME = "links.test"

@@ -5,11 +5,12 @@ import time
 import asyncpg
 import pytest
 
-from tests import outbox, topics
-from tests.brokers import Broker
-from tests.line import Line
-from tests.waiting import last
-from tests.worker import Worker
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import Broker
+from tests.support.relay import outbox
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import last
 
 FIRST_EVENT_S = 3
 

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from tests.main_jobs import both, ground
-from tests.role_settings import RESPECTED, other_values, settings_of
+from tests.support.parts.role_settings import RESPECTED, other_values, settings_of
+from tests.support.programs.main_jobs import both, ground
 
 AT_ONCE = 3
 TRY_S = 60

@@ -13,10 +13,10 @@ import asyncpg
 import httpx
 
 from deploy.local.programs import create_key, service
-from tests.api import seed
-from tests.line import Line
-from tests.subscriber import check_outbox
-from tests.waiting import last, until
+from tests.support.faults.tcp import Line
+from tests.support.service.api import seed
+from tests.support.topic.subscriber import check_outbox
+from tests.support.waiting import last, until
 
 SILENT_S = 25.0
 READ_S, WRITE_S = 10.0, 15.0

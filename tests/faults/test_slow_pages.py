@@ -2,11 +2,11 @@
 
 import asyncpg
 
-from tests import topics
-from tests.brokers import Broker
-from tests.line import Line
-from tests.waiting import last
-from tests.worker import Worker
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import Broker
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import last
 
 EVENTS = 20_000
 START_S = 120

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from deploy.local.postgres import PostgresServer
-from tests.brokers import Broker, broker_behind_a_line
 from tests.faults.alerts import wrong_pages
 from tests.faults.counters import wrong_counters
 from tests.faults.happenings import BEHIND_PGBOUNCER, FAULTS, READY_ANYWAY, REPEATS
@@ -16,8 +15,9 @@ from tests.faults.numbers import wrong_numbers
 from tests.faults.observer import Observer
 from tests.faults.stage import Stage, stage
 from tests.faults.table import Row
-from tests.postgres import make_database
-from tests.waiting import last, until
+from tests.support.parts.brokers import Broker, broker_behind_a_line
+from tests.support.parts.postgres import make_database
+from tests.support.waiting import last, until
 
 BEFORE_S = 3
 AFTER_S = 12

@@ -11,11 +11,11 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.local.process import UNPRIVILEGED
-from outbox_worker import sessions
+from outbox_worker.postgres import sessions
 from service.store.database import Database
-from service.store.postgres_connection import Connection
-from tests.certificates import Authority
-from tests.pooler import Pooler
+from service.store.postgres.connection import Connection
+from tests.support.parts.certificates import Authority
+from tests.support.parts.pooler import Pooler
 
 BY_ADDRESS, BY_NAME = "127.0.0.1", "localhost"
 

@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres
-from outbox_worker import sessions
+from outbox_worker.postgres import sessions
 from service.store.database import Database
-from service.store.postgres_connection import SETTINGS
-from tests.api import Service
-from tests.main_jobs import both, ground
-from tests.role_settings import DECIDED, HURTFUL, settings_of
+from service.store.postgres.connection import SETTINGS
+from tests.support.parts.role_settings import DECIDED, HURTFUL, settings_of
+from tests.support.programs.main_jobs import both, ground
+from tests.support.service.api import Service
 
 
 async def test_every_setting_of_a_role_is_decided(postgres: Postgres) -> None:
@@ -25,7 +25,7 @@ async def test_every_setting_of_a_role_is_decided(postgres: Postgres) -> None:
     await connection.close()
     assert len(names) > 150
     undecided = sorted(names - DECIDED)
-    assert not undecided, f"decide about it in tests/role_settings.py: {undecided}"
+    assert not undecided, f"decide about it in tests/support/parts/role_settings.py: {undecided}"
 
 
 async def test_sessions_have_what_the_programs_rely_on(postgres: Postgres) -> None:

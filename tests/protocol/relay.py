@@ -9,9 +9,9 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from outbox_worker.progress import Held, Progress, Start, decide_start
-from outbox_worker.registration import Place
-from outbox_worker.window import (
+from outbox_worker.kafka.progress import Held, Progress, Start, decide_start
+from outbox_worker.postgres.registration import Place
+from outbox_worker.postgres.window import (
     BEGINNING,
     Anchor,
     Cursor,
@@ -111,7 +111,7 @@ class Rules(NamedTuple):
         return decide(record, postgres.checkpoint, postgres.timeline, held, read_to_end=read_to_end)
 
     def read(self, postgres: Postgres, cursor: Cursor, batch_size: int) -> Page:
-        """Return a page as the statements in `outbox_worker.window` do."""
+        """Return a page as the statements in `outbox_worker.postgres.window` do."""
         s0 = cursor.s0
         rows = postgres.rows()
         if cursor.s1 is None:

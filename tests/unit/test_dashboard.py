@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from outbox_worker.metrics import Metrics as WorkerMetrics
-from service.edge.metrics import Metrics as ServiceMetrics
+from outbox_worker.relay.metrics import Metrics as WorkerMetrics
+from service.edge.gate.metrics import Metrics as ServiceMetrics
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboard.json"
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from outbox_worker.__main__ import CLEAN_UP_S, FINISH_S
-from service.serving import GRACE_S
+from service.server.serving import GRACE_S
 from service.settings import read_settings
 
 TOP = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ import typer
 from prometheus_client import generate_latest
 
 from outbox_worker import __main__ as worker
-from outbox_worker.metrics import Metrics as WorkerMetrics
+from outbox_worker.relay.metrics import Metrics as WorkerMetrics
 from service import __main__ as service
 from service.described.snapshots import MARKER_TYPES
-from service.edge.metrics import Metrics as ServiceMetrics
+from service.edge.gate.metrics import Metrics as ServiceMetrics
 
 TOP = Path(__file__).parents[2]
 RUNBOOK = (TOP / "deploy" / "runbook.md").read_text()

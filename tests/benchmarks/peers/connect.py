@@ -12,7 +12,7 @@ import httpx
 from deploy.local import maven
 from deploy.local.kafka import HINT
 from deploy.local.process import LocalError, Process, free_port
-from tests.waiting import until
+from tests.support.waiting import until
 
 HERE = Path(__file__).parent
 JVM = (

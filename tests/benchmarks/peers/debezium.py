@@ -11,7 +11,7 @@ from uuid import uuid4
 import asyncpg
 
 from tests.benchmarks.peers.connect import Connect
-from tests.waiting import until
+from tests.support.waiting import until
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "debezium"
 SLOT_IS_FREE = "SELECT NOT active FROM pg_replication_slots WHERE slot_name = $1"

@@ -2,9 +2,9 @@
 
 import asyncpg
 
-from tests.api import Link, seed, serving
 from tests.benchmarks import pgbench
 from tests.benchmarks.stage import Database
+from tests.support.service.api import Link, seed, serving
 
 # Of each row, what was written: the values that are alike, and which of the others there are.
 WRITTEN = """

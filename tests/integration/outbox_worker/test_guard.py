@@ -6,16 +6,16 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from outbox_worker import metadata
-from outbox_worker import topics as admin
-from outbox_worker.connections import Client
-from outbox_worker.guard import TopicGuard
-from outbox_worker.publisher import Publisher
-from outbox_worker.registration import Registration
+from outbox_worker.kafka import metadata
+from outbox_worker.kafka import topics as admin
+from outbox_worker.kafka.connections import Client
+from outbox_worker.kafka.guard import TopicGuard
+from outbox_worker.kafka.publisher import Publisher
+from outbox_worker.kafka.topics import TopicLostError
+from outbox_worker.postgres.registration import Registration
 from outbox_worker.settings import Settings, read
-from outbox_worker.topics import TopicLostError
-from tests import topics
-from tests.waiting import until
+from tests.support.topic import topics
+from tests.support.waiting import until
 
 PARTITIONS = 3
 # Of its own for each process: tests that run side by side must not fence one another.

@@ -11,10 +11,10 @@ from aiokafka.errors import KafkaConnectionError
 
 from deploy.local.kafka import KafkaCluster
 from deploy.local.process import free_port
-from outbox_worker import topics
+from outbox_worker.kafka import topics
 from outbox_worker.settings import read
-from tests.brokers import PASSWORD, SCRAM, USER, secured, tls_listener
-from tests.certificates import Authority, Certificate
+from tests.support.parts.brokers import PASSWORD, SCRAM, USER, secured, tls_listener
+from tests.support.parts.certificates import Authority, Certificate
 
 pytestmark = pytest.mark.xdist_group("faults of a connection")
 

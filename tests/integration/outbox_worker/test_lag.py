@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from outbox_worker import lag
-from outbox_worker.metrics import Metrics
-from outbox_worker.window import BEGINNING, Cursor, Window
-from tests import outbox
-from tests.waiting import until
+from outbox_worker.postgres.window import BEGINNING, Cursor, Window
+from outbox_worker.relay import lag
+from outbox_worker.relay.metrics import Metrics
+from tests.support.relay import outbox
+from tests.support.waiting import until
 
 LATE, LATER = 25, 7
 BATCH = 10

@@ -4,9 +4,9 @@ from uuid import uuid4
 
 import pytest
 
-from outbox_worker.registration import UNREADABLE, read_place
-from outbox_worker.sessions import connect, disconnect
-from tests.parts import execute
+from outbox_worker.postgres.registration import UNREADABLE, read_place
+from outbox_worker.postgres.sessions import connect, disconnect
+from tests.support.parts.parts import execute
 
 CURRENT = "pg_current_wal_lsn()"
 CONTROLS = ("pg_control_system()", "pg_control_checkpoint()")

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
-from outbox_worker import producers
-from outbox_worker import publisher as module
-from outbox_worker import topics as admin
-from outbox_worker.publisher import FencedError, Publisher
-from outbox_worker.registration import Registration
+from outbox_worker.kafka import producers
+from outbox_worker.kafka import publisher as module
+from outbox_worker.kafka import topics as admin
+from outbox_worker.kafka.publisher import FencedError, Publisher
+from outbox_worker.postgres.registration import Registration
 from outbox_worker.settings import Settings, read
-from tests import topics
-from tests.waiting import until
+from tests.support.topic import topics
+from tests.support.waiting import until
 
 # Of its own for each process: tests that run side by side must not fence one another.
 RELAY = Registration(uuid4().hex, "1", 1, 3)

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from outbox_worker import reading
-from outbox_worker.progress import KEY, Progress
-from tests import topics
+from outbox_worker.kafka import reading
+from outbox_worker.kafka.progress import KEY, Progress
+from tests.support.topic import topics
 
 STRAYS: list[tuple[bytes | None, bytes | None]] = [
     (KEY, b"not JSON"),

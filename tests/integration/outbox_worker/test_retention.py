@@ -10,12 +10,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from outbox_worker.metrics import Metrics
-from outbox_worker.retention import DAY_S, SESSION, SLOTS, Retention, clear_unless_changed
+from outbox_worker.postgres.window import BEGINNING, Cursor, Snapshot, Window
+from outbox_worker.relay.metrics import Metrics
+from outbox_worker.relay.retention import DAY_S, SESSION, SLOTS, Retention, clear_unless_changed
 from outbox_worker.settings import read
-from outbox_worker.window import BEGINNING, Cursor, Snapshot, Window
-from tests.parts import execute
-from tests.waiting import until
+from tests.support.parts.parts import execute
+from tests.support.waiting import until
 
 RETENTION_DAYS = 7
 TODAY = 20_000 * DAY_S + DAY_S // 2

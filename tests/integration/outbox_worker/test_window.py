@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from outbox_worker.window import (
+from outbox_worker.postgres.window import (
     BEGINNING,
     FOLLOWING,
     NEWEST,
@@ -18,8 +18,8 @@ from outbox_worker.window import (
     Snapshot,
     Window,
 )
-from tests import outbox
-from tests.seeds import seeds
+from tests.support.relay import outbox
+from tests.support.seeds import seeds
 
 KEYS = 5
 WRITERS = 6

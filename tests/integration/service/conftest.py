@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.api import Api, seed, serving
+from tests.support.service.api import Api, seed, serving
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from service.edge.rates import MemoryLimiter
+from service.edge.gate.rates import MemoryLimiter
 from service.store.database import Database
-from service.store.idempotency import forget_expired, forget_expired_forever
-from tests.api import Api, Service
-from tests.parts import execute
-from tests.waiting import until
+from service.store.writing.replies import forget_expired, forget_expired_forever
+from tests.support.parts.parts import execute
+from tests.support.service.api import Api, Service
+from tests.support.waiting import until
 
 LINKS = "/v1/documents/doc_1/links"
 KEY = {"Idempotency-Key": "old"}
@@ -30,8 +30,8 @@ CREATE TRIGGER check_delete BEFORE DELETE ON idempotency_keys EXECUTE FUNCTION c
 @pytest.fixture(autouse=True)
 def at_short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing wait for long."""
-    monkeypatch.setattr("service.store.idempotency.INTERVAL_S", 0.05)
-    monkeypatch.setattr("service.edge.keys.REFRESH_INTERVAL_S", 0.05)
+    monkeypatch.setattr("service.store.writing.replies.INTERVAL_S", 0.05)
+    monkeypatch.setattr("service.edge.gate.keys.REFRESH_INTERVAL_S", 0.05)
 
 
 async def until_logged(event: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from deploy.local.postgres import PostgresServer
 from deploy.local.programs import migrate
-from tests.api import Api, seed, serving
-from tests.rows import everything
-from tests.subscriber import check_outbox, read_outbox
-from tests.waiting import until
+from tests.support.service.api import Api, seed, serving
+from tests.support.service.rows import everything
+from tests.support.topic.subscriber import check_outbox, read_outbox
+from tests.support.waiting import until
 
 URL = "/v1/links/batch"
 

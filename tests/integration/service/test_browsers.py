@@ -6,7 +6,7 @@ import pytest
 from starlette.routing import Route
 
 from service.app import LinkService
-from tests.api import Api, Service, new_key
+from tests.support.service.api import Api, Service, new_key
 
 ORIGIN = "https://app.example.com"
 ASKING = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 import asyncpg
 import pytest
 
-from tests.api import Service, new_key, seed
-from tests.callers import DOCUMENTS, Caller
-from tests.subscriber import check_outbox
+from tests.support.service.api import Service, new_key, seed
+from tests.support.service.callers import DOCUMENTS, Caller
+from tests.support.topic.subscriber import check_outbox
 
 PROCESSES = 3
 WRITERS = 24

@@ -6,8 +6,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api import Api
-from tests.rows import everything
+from tests.support.service.api import Api
+from tests.support.service.rows import everything
 
 URL = "/v1/documents/doc_1"
 

@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api import Api, Service, new_key, seed
-from tests.subscriber import check_outbox
-from tests.waiting import until
+from tests.support.service.api import Api, Service, new_key, seed
+from tests.support.topic.subscriber import check_outbox
+from tests.support.waiting import until
 
 PROCESSES = 2
 CALLERS = 20

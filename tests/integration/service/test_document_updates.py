@@ -8,9 +8,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api import Api
-from tests.rows import everything
-from tests.subscriber import check_outbox, read_outbox
+from tests.support.service.api import Api
+from tests.support.service.rows import everything
+from tests.support.topic.subscriber import check_outbox, read_outbox
 
 BOTH_KINDS = ["ship_1", {"entity_type": "deal", "entity_id": "deal_1", "role": "signed"}]
 

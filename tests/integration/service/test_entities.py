@@ -7,11 +7,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.store import entities
-from tests.api import Api
-from tests.rows import everything
-from tests.subscriber import check_outbox, read_outbox
-from tests.waiting import until
+from service.store.writing import deletion as entities
+from tests.support.service.api import Api
+from tests.support.service.rows import everything
+from tests.support.topic.subscriber import check_outbox, read_outbox
+from tests.support.waiting import until
 
 SHIP = "/v1/entities/shipment/ship_1"
 
@@ -269,7 +269,7 @@ async def test_more_links_than_one_call_has_time_for(
 @pytest.mark.parametrize("method", ["DELETE", "PUT"])
 async def test_it_has_a_deadline(api: Api, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """A call whose transaction never ends is answered in time, and told what to do."""
-    monkeypatch.setattr("service.edge.endpoint.WRITE_DEADLINE_S", 0.1)
+    monkeypatch.setattr("service.edge.calls.endpoint.WRITE_DEADLINE_S", 0.1)
 
     async def hang(*_: object, **__: object) -> None:
         await asyncio.Event().wait()

@@ -7,13 +7,13 @@ import pytest
 
 from service.core import changes
 from service.core.requests import Reply, Request
-from service.store.counts import LinkCounter
 from service.store.database import Database
-from service.store.group import LARGE_CHANGES, GroupWriter
-from service.store.notify import Notifier
-from service.store.transaction import BEGIN_PATIENT
+from service.store.writing.counts import LinkCounter
+from service.store.writing.group import LARGE_CHANGES, GroupWriter
+from service.store.writing.notify import Notifier
+from service.store.writing.transaction import BEGIN_PATIENT
 from service.supervision import Supervisor
-from tests.api import Api, new_key, seed
+from tests.support.service.api import Api, new_key, seed
 
 TEMPORARY = [
     "08000", "08003", "08006", "08P01", "25006", "25P03", "25P04", "28000", "3D000", "40001", "40003",
@@ -48,7 +48,7 @@ async def test_a_process_that_stood_still_tries_again(
 ) -> None:
     """Postgres has ended the transaction of a process that did not run for long; it is done once more."""
     begin = BEGIN_PATIENT.replace("= '10s'", "= '100ms'")
-    monkeypatch.setattr("service.store.transaction.BEGIN_PATIENT", begin)
+    monkeypatch.setattr("service.store.writing.transaction.BEGIN_PATIENT", begin)
     await new_key(database)
     await seed(connection, LARGE_CHANGES + 1, 1)
     workspace = await connection.fetchval("SELECT id::text FROM workspaces")

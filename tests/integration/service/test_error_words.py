@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.api import Api
+from tests.support.service.api import Api
 
 TYPES = "contact, company, deal, event, matter, task"
 ALL_TYPES = f"{TYPES}, fulfillment, shipment, asset, manifest, item"

@@ -7,9 +7,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api import Api, Link
-from tests.rows import everything
-from tests.subscriber import check_outbox
+from tests.support.service.api import Api, Link
+from tests.support.service.rows import everything
+from tests.support.topic.subscriber import check_outbox
 
 
 class Call(NamedTuple):

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import asyncpg
 
-from tests.api import Api, Service, new_key
+from tests.support.service.api import Api, Service, new_key
 
 MADE_FIRST = {"resources": ["ship_abc123", {"entity_type": "deal", "entity_id": "deal_01HY1"}]}
 MALFORMED = {400, 406, 415, 422, 431}

@@ -12,14 +12,14 @@ import pytest
 from service.core import changes
 from service.core.errors import NotFound, Refusal, Unavailable
 from service.core.requests import Documents, Idempotency, Reply, Request
-from service.store.counts import LinkCounter
 from service.store.database import Database
-from service.store.group import GroupWriter
-from service.store.notify import Notifier
+from service.store.writing.counts import LinkCounter
+from service.store.writing.group import GroupWriter
+from service.store.writing.notify import Notifier
 from service.supervision import Supervisor
-from tests.api import Api, new_key, seed
-from tests.subscriber import check_outbox
-from tests.waiting import until
+from tests.support.service.api import Api, new_key, seed
+from tests.support.topic.subscriber import check_outbox
+from tests.support.waiting import until
 
 TRANSACTIONS = "SELECT count(DISTINCT xid) FROM outbox"
 WAITING = """
@@ -254,6 +254,6 @@ async def test_queue_that_stands_still_is_answered(
     writer: GroupWriter, workspace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waited too long in the queue is told that the database does not keep up."""
-    monkeypatch.setattr("service.store.queue.MAX_WAIT_S", -1.0)
+    monkeypatch.setattr("service.store.writing.queue.MAX_WAIT_S", -1.0)
     with pytest.raises(Unavailable, match="does not keep up"):
         await writer.write(request(workspace, "doc_1", "deal_1"))

@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 
 from service.core.changes import Triple
-from service.store.write import lock_and_read
-from tests.api import Api
-from tests.subscriber import check_outbox
-from tests.waiting import until
+from service.store.writing.statements import lock_and_read
+from tests.support.service.api import Api
+from tests.support.topic.subscriber import check_outbox
+from tests.support.waiting import until
 
 LINKERS = 16
 SHIP = "/v1/entities/shipment/ship_1"

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from service.store.database import Database
-from service.store.idempotency import forget_expired
-from tests.api import Api, Link, new_key, seed
-from tests.subscriber import check_outbox, read_outbox
-from tests.waiting import until
+from service.store.writing.replies import forget_expired
+from tests.support.service.api import Api, Link, new_key, seed
+from tests.support.topic.subscriber import check_outbox, read_outbox
+from tests.support.waiting import until
 
 KEY = {"Idempotency-Key": "5e0f6a5a-7a3b-4c39-8d1f-1a2b3c4d5e6f"}
 WAITING = """

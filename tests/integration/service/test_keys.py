@@ -15,11 +15,11 @@ import asyncpg
 import httpx
 import pytest
 
-from service.edge import keys as edge_keys
+from service.edge.gate import keys as edge_keys
 from service.store.database import Database
 from service.store.keys import Key, create_key, find_keys
-from tests.api import BOTH_SCOPES, Api, Link, Service, new_key, seed
-from tests.waiting import until
+from tests.support.service.api import BOTH_SCOPES, Api, Link, Service, new_key, seed
+from tests.support.waiting import until
 
 LINKS = "/v1/documents/doc_1/links"
 READ, WRITE = BOTH_SCOPES
@@ -330,5 +330,5 @@ async def test_a_key_is_let_in_right_after_the_machine_has_started(
 ) -> None:
     """A monotonic clock that began at zero a moment ago does not make a good key an unknown one."""
     clock = SimpleNamespace(monotonic=lambda: 0.001, time=time.time)
-    monkeypatch.setattr("service.edge.keys.time", clock)
+    monkeypatch.setattr("service.edge.gate.keys.time", clock)
     assert await status(stranger, x_api_key=await new_key(database)) == 200

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from service.core.changes import MAX_LINKS
-from tests.api import Api, persistently
-from tests.large import fill
-from tests.rows import everything
-from tests.subscriber import ACTIVE
+from tests.support.service.api import Api, persistently
+from tests.support.service.large import fill
+from tests.support.service.rows import everything
+from tests.support.topic.subscriber import ACTIVE
 
 URL = "/v1/documents/full"
 NEW = "ship_1"

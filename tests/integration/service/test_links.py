@@ -2,8 +2,8 @@
 
 import asyncpg
 
-from tests.api import Api, Link, new_key, seed, serving
-from tests.subscriber import check_outbox, read_outbox
+from tests.support.service.api import Api, Link, new_key, seed, serving
+from tests.support.topic.subscriber import check_outbox, read_outbox
 
 DEAL = Link("deal", "deal_1", "signed")
 

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from service.core.changes import MAX_LINKS
-from service.edge.body import MAX_BYTES
+from service.edge.calls.body import MAX_BYTES
 from service.links.batch import MAX_OPERATIONS
-from tests.api import Api
-from tests.large import LongestStep, fill
+from tests.support.service.api import Api
+from tests.support.service.large import LongestStep, fill
 
 MAX_STEP_S = 0.05
 TRIES = 3

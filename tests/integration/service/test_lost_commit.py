@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.api import Api, Link, new_key, seed, serving
-from tests.proxy import Fault, Proxy
-from tests.subscriber import check_outbox, read_outbox
-from tests.waiting import until
+from tests.support.faults.commit import Fault, Proxy
+from tests.support.service.api import Api, Link, new_key, seed, serving
+from tests.support.topic.subscriber import check_outbox, read_outbox
+from tests.support.waiting import until
 
 CERTAIN: list[Fault] = ["command lost", "answer lost"]
 IN_TRANSACTION = """
@@ -148,7 +148,7 @@ async def test_what_cannot_be_known_is_said_to_be_unknown(
     api: Api, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the outcome does not show in time the answer is 503, and says that it is not known."""
-    monkeypatch.setattr("service.store.transaction.LOOK_UP_DEADLINE_S", 0.2)
+    monkeypatch.setattr("service.store.writing.transaction.LOOK_UP_DEADLINE_S", 0.2)
     proxy.break_next("command late")
     response = await api.link("doc_1", Link("deal", "deal_1"))
     assert (response.status_code, response.json()["code"]) == (503, "unavailable")

@@ -10,9 +10,9 @@ import pytest
 from deploy.local.postgres import PostgresServer
 from service.store.database import Database
 from service.store.migrations import migrate
-from tests.api import Api, new_key, seed, serving
-from tests.proxy import Proxy
-from tests.waiting import until
+from tests.support.faults.commit import Proxy
+from tests.support.service.api import Api, new_key, seed, serving
+from tests.support.waiting import until
 
 REPLAYED = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn"
 
@@ -75,7 +75,7 @@ async def test_what_another_server_does_not_have_is_not_done_again(
     promoted: bool,
 ) -> None:
     """An unlink that was done is answered 200, or 503 while only a lagging server answers; never 404."""
-    monkeypatch.setattr("service.store.transaction.LOOK_UP_DEADLINE_S", 1.0)
+    monkeypatch.setattr("service.store.writing.transaction.LOOK_UP_DEADLINE_S", 1.0)
     async with serving(both(proxy, standby)) as api:
         link_id = await linked_once(api, primary, standby)
         if promoted:

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from outbox_worker import sessions
+from outbox_worker.postgres import sessions
 from service.store.database import Database
-from tests.api import Api, Service, new_key, seed
-from tests.line import Line
-from tests.pooler import Pooler
-from tests.waiting import until
+from tests.support.faults.tcp import Line
+from tests.support.parts.pooler import Pooler
+from tests.support.service.api import Api, Service, new_key, seed
+from tests.support.waiting import until
 
 FIRST_ANSWER_S = 3
 TURNS = 6

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from tests.api import Service
-from tests.driver import Driver, How
-from tests.model import Entity, Refused, Wanted
-from tests.seeds import seeds
+from tests.support.seeds import seeds
+from tests.support.service.api import Service
+from tests.support.service.driver import Driver, How
+from tests.support.service.model import Entity, Refused, Wanted
 
 DOCUMENTS = st.sampled_from(["d1", "d2", "d3"])
 PREFIXED = [Entity("shipment", "ship_1"), Entity("item", "item_1"), Entity("item", "item_2")]

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.api import Api, Link, seed, serving
-from tests.rows import everything
-from tests.subscriber import check_outbox
+from tests.support.service.api import Api, Link, seed, serving
+from tests.support.service.rows import everything
+from tests.support.topic.subscriber import check_outbox
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncpg
 import httpx
 
-from tests.api import Service, new_key, seed
+from tests.support.service.api import Service, new_key, seed
 
 LINKS = "/v1/documents/doc_1/links"
 UNKNOWN = f"{LINKS}/00000000-0000-7000-8000-000000000000"

@@ -10,9 +10,9 @@ import pytest
 from deploy.local.postgres import PostgresServer
 from service.store.database import Database
 from service.store.migrations import migrate
-from tests.api import Api, Service, new_key, seed
-from tests.subscriber import check_outbox
-from tests.waiting import until
+from tests.support.service.api import Api, Service, new_key, seed
+from tests.support.topic.subscriber import check_outbox
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group(
     "a Postgres that is stopped"

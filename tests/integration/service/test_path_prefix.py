@@ -8,7 +8,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.api import Service, new_key, seed
+from tests.support.service.api import Service, new_key, seed
 
 PREFIX = "/some/where"
 BASE = f"http://proxy{PREFIX}"

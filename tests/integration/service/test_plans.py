@@ -2,8 +2,8 @@
 
 import asyncpg
 
-from tests.api import Api, serving
-from tests.waiting import until
+from tests.support.service.api import Api, serving
+from tests.support.waiting import until
 
 ROWS = 20_000
 

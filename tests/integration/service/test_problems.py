@@ -6,7 +6,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api import Api
+from tests.support.service.api import Api
 
 LINK = "/v1/documents/doc_1/link"
 LINKS = "/v1/documents/doc_1/links"

@@ -5,7 +5,7 @@ import time
 import asyncpg
 import httpx
 
-from tests.api import Service, new_key, seed
+from tests.support.service.api import Service, new_key, seed
 
 LINKS = "/v1/documents/doc_1/links"
 

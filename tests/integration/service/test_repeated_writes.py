@@ -5,8 +5,8 @@ import json
 import asyncpg
 import pytest
 
-from tests.api import Api
-from tests.rows import everything
+from tests.support.service.api import Api
+from tests.support.service.rows import everything
 
 URL = "/v1/documents/doc_1"
 JSON = {"Content-Type": "application/json"}

@@ -5,9 +5,9 @@ import json
 import asyncpg
 import pytest
 
-from tests.api import Api, Link
-from tests.rows import everything
-from tests.subscriber import check_outbox, read_outbox
+from tests.support.service.api import Api, Link
+from tests.support.service.rows import everything
+from tests.support.topic.subscriber import check_outbox, read_outbox
 
 DEAL = Link("deal", "deal_1", "draft")
 LINKS = "/v1/documents/doc_1/links"

@@ -12,11 +12,11 @@ import pytest
 from service.core.decide import State
 from service.core.requests import Idempotency, Reply
 from service.store.database import Database
-from service.store.transaction import BEGIN, BEGIN_PATIENT, Witness, transact
-from service.store.write import StoredReply, write_changes
-from tests.api import Api, Link, Service, new_key, persistently, seed
-from tests.subscriber import check_outbox, read_outbox
-from tests.waiting import until
+from service.store.writing.statements import StoredReply, write_changes
+from service.store.writing.transaction import BEGIN, BEGIN_PATIENT, Witness, transact
+from tests.support.service.api import Api, Link, Service, new_key, persistently, seed
+from tests.support.topic.subscriber import check_outbox, read_outbox
+from tests.support.waiting import until
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 STATES = """

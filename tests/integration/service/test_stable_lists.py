@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api import Api, Link
+from tests.support.service.api import Api, Link
 
 STAYING = [f"item_{n}" for n in range(1, 21)]
 COMING_AND_GOING = [f"ship_{n}" for n in range(1, 21)]

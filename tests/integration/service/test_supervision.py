@@ -11,12 +11,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.store import group
+from service.store.writing import group
 from service.supervision import FAILURES, SupervisedTask
-from tests.api import Api
-from tests.postgres import END_SESSIONS
-from tests.subscriber import check_outbox
-from tests.waiting import until
+from tests.support.parts.postgres import END_SESSIONS
+from tests.support.service.api import Api
+from tests.support.topic.subscriber import check_outbox
+from tests.support.waiting import until
 
 ANSWERED_S = 15
 LOCKED_S = 0.1
@@ -27,18 +27,18 @@ ERRORS = [
     asyncio.CancelledError("injected"),
 ]
 AWAITS = [
-    "service.store.contended.transact_alone",
-    "service.store.contended.ContendedWriter._write",
-    "service.store.contended.ContendedWriter._step",
-    "service.store.group.roll_back",
-    "service.store.group.transact",
-    "service.store.group.transact_alone",
-    "service.store.execute.lock_and_read",
-    "service.store.execute.write_changes",
+    "service.store.writing.contended.transact_alone",
+    "service.store.writing.contended.ContendedWriter._write",
+    "service.store.writing.contended.ContendedWriter._step",
+    "service.store.writing.group.roll_back",
+    "service.store.writing.group.transact",
+    "service.store.writing.group.transact_alone",
+    "service.store.writing.execute.lock_and_read",
+    "service.store.writing.execute.write_changes",
     "service.store.database.Database.connect",
-    "service.store.group.GroupWriter._idle",
-    "service.store.group.GroupWriter._write_together",
-    "service.store.notify.Notifier._send",
+    "service.store.writing.group.GroupWriter._idle",
+    "service.store.writing.group.GroupWriter._write_together",
+    "service.store.writing.notify.Notifier._send",
 ]
 """Each is called by the writer's loop, or by what it starts."""
 
@@ -111,7 +111,7 @@ async def test_an_idle_writer_that_fails_starts_again(
 ) -> None:
     """An error while nothing is written is logged with the name of the task, and costs no write."""
     assert (await api.add("doc_1", "ship_1")).status_code == 201
-    inject(monkeypatch, "service.store.group.roll_back", RuntimeError("injected"))
+    inject(monkeypatch, "service.store.writing.group.roll_back", RuntimeError("injected"))
 
     async def ended() -> bool:
         return any(line.message == "task.ended" for line in caplog.records)
@@ -148,12 +148,12 @@ async def test_a_write_that_hangs_is_answered(
     api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that never comes back holds its callers no longer than the deadline of a write."""
-    monkeypatch.setattr("service.edge.endpoint.WRITE_DEADLINE_S", 0.3)
+    monkeypatch.setattr("service.edge.calls.endpoint.WRITE_DEADLINE_S", 0.3)
 
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("service.store.group.GroupWriter._write_together", hang)
+    monkeypatch.setattr("service.store.writing.group.GroupWriter._write_together", hang)
     async with asyncio.timeout(5):
         answer = await api.add("doc_1", "ship_1")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -4,8 +4,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from tests.api import Api
-from tests.subscriber import read_outbox
+from tests.support.service.api import Api
+from tests.support.topic.subscriber import read_outbox
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -10,14 +10,14 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import PostgresServer
-from outbox_worker import sessions
+from outbox_worker.postgres import sessions
 from service.store.database import Database
-from tests.api import Api, Service, new_key, seed
-from tests.line import Line
-from tests.load import SCHEMA
-from tests.parts import execute
-from tests.pooler import Pooler
-from tests.waiting import until
+from tests.support.faults.tcp import Line
+from tests.support.parts.parts import execute
+from tests.support.parts.pooler import Pooler
+from tests.support.relay.load import SCHEMA
+from tests.support.service.api import Api, Service, new_key, seed
+from tests.support.waiting import until
 
 QUIET_S = 2.1  # longer than a connection is trusted without a check
 FIRST_ANSWER_S = 3

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from service.store.database import Database
-from service.store.idempotency import forget_expired
-from tests.api import Api, new_key, seed, serving
-from tests.proxy import Fault, Proxy
-from tests.subscriber import check_outbox
+from service.store.writing.replies import forget_expired
+from tests.support.faults.commit import Fault, Proxy
+from tests.support.service.api import Api, new_key, seed, serving
+from tests.support.topic.subscriber import check_outbox
 
 DOCUMENT = "/v1/documents/doc_1"
 SHIP = "/v1/entities/shipment/ship_1"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from outbox_worker.metrics import Metrics
+from outbox_worker.relay.metrics import Metrics
 
 ALERTS = Path(__file__).parents[3] / "deploy" / "prometheus" / "alerts.yaml"
 RULE = re.compile(r"- alert: (\w+)\n\s+expr: (.*?)\n\s+(?:for|labels):", re.DOTALL)

@@ -7,8 +7,8 @@ import uvloop
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import ApiVersionRequest
 
-from outbox_worker.connections import Connection
-from tests.waiting import until
+from outbox_worker.kafka.connections import Connection
+from tests.support.waiting import until
 
 
 def test_request_on_a_closed_transport_is_a_connection_error() -> None:

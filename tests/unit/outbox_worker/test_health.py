@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from outbox_worker.health import ANOTHER_LEADS_S, NO_PROGRESS_S, Health
+from outbox_worker.relay.health import ANOTHER_LEADS_S, NO_PROGRESS_S, Health
 
 
 class Clock:

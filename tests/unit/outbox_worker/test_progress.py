@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from outbox_worker.progress import KEY, Held, Progress, decide_start, parse
-from outbox_worker.registration import Place, RefusedError
-from outbox_worker.window import BEGINNING, Snapshot
+from outbox_worker.kafka.progress import KEY, Held, Progress, decide_start, parse
+from outbox_worker.postgres.registration import Place, RefusedError
+from outbox_worker.postgres.window import BEGINNING, Snapshot
 
 HERE = Place("7001", 16_384, "00000001")
 RECORD = Progress(

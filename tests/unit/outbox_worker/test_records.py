@@ -2,7 +2,7 @@
 
 import pytest
 
-from outbox_worker.records import Packer, partition_of
+from outbox_worker.kafka.records import Packer, partition_of
 
 # From org.apache.kafka.common.utils.UtilsTest (testMurmur2), turned into partitions of 1000.
 JAVA = {

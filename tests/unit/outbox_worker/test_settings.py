@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from outbox_worker.settings import SettingsError, read
-from tests.certificates import Authority, encrypted
+from tests.support.parts.certificates import Authority, encrypted
 
 LEAST = {"DATABASE_URL": "postgresql://db", "KAFKA_BOOTSTRAP_SERVERS": "broker:9092"}
 

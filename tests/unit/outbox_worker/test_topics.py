@@ -3,7 +3,7 @@
 import pytest
 from aiokafka.errors import KafkaError, for_code
 
-from outbox_worker.topics import FINAL, said_to_exist
+from outbox_worker.kafka.topics import FINAL, said_to_exist
 
 # Beyond the last one in Errors.java of Kafka 4.3, which is below 140.
 CODES = range(-1, 200)

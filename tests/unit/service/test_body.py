@@ -3,8 +3,8 @@
 import pytest
 from starlette.types import Message
 
-from service.edge.body import MAX_BYTES, Disconnected, check_content_type, read_body
-from service.edge.problems import EdgeError
+from service.edge.calls.body import MAX_BYTES, Disconnected, check_content_type, read_body
+from service.edge.calls.problems import EdgeError
 
 
 @pytest.mark.parametrize(

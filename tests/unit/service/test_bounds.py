@@ -5,17 +5,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from outbox_worker.verify import MAX_EVENTS
+from outbox_worker.operator.verify import MAX_EVENTS
 from service.core.changes import MAX_LINKS
 from service.described.words import API
 from service.documents.items import whole_set
 from service.documents.messages import PutDocument
-from service.edge import body, pages, stored_json, validation
-from service.edge.problems import EdgeError
+from service.edge.calls import body, stored_json, validation
+from service.edge.calls.problems import EdgeError
+from service.edge.shapes import pages
 from service.links.batch import MAX_OPERATIONS, BatchRequest
-from service.protocol import MAX_BODY_BYTES, MAX_HEAD_BYTES
-from service.store.documents import MAX_METADATA_BYTES
-from service.store.entities import CASCADE_CHUNK
+from service.server.protocol import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from service.store.writing.deletion import CASCADE_CHUNK
+from service.store.writing.documents import MAX_METADATA_BYTES
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
 

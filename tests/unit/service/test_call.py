@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.edge.call import Call
-from service.edge.problems import EdgeError
+from service.edge.calls.call import Call
+from service.edge.calls.problems import EdgeError
 from service.store.keys import Key
 
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -5,8 +5,8 @@ import pytest
 from service.core.changes import DocumentState
 from service.core.errors import PreconditionFailed
 from service.core.preconditions import Preconditions, Tags
-from service.edge.conditions import preconditions_of
-from service.edge.problems import EdgeError
+from service.edge.calls.conditions import preconditions_of
+from service.edge.calls.problems import EdgeError
 
 STAR = Tags(star=True)
 NAMES = {"If-Match": b"if-match", "If-None-Match": b"if-none-match"}

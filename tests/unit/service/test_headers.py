@@ -2,9 +2,9 @@
 
 import pytest
 
-from service.edge.body import check_content_type
-from service.edge.headers import check_host, fields_of, traceparent_of
-from service.edge.problems import EdgeError
+from service.edge.calls.body import check_content_type
+from service.edge.calls.headers import check_host, fields_of, traceparent_of
+from service.edge.calls.problems import EdgeError
 
 IDS = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 

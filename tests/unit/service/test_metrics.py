@@ -2,7 +2,7 @@
 
 import re
 
-from service.edge.metrics import METHODS, Metrics
+from service.edge.gate.metrics import METHODS, Metrics
 
 
 def test_callers_make_no_label_values() -> None:

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from service.core import errors
-from service.edge import problems
-from service.edge.problems import EdgeError, FieldError, headers_of, problem
+from service.edge.calls import problems
+from service.edge.calls.problems import EdgeError, FieldError, headers_of, problem
 
 CONTRACT = {
     "validation_error": 400,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from service.edge.problems import EdgeError
-from service.edge.stored_json import MAX_CONTAINERS, MAX_DEPTH, MAX_DIGITS, stored_json
+from service.edge.calls.problems import EdgeError
+from service.edge.calls.stored_json import MAX_CONTAINERS, MAX_DEPTH, MAX_DIGITS, stored_json
 
 
 def stored(json: bytes) -> str | None:

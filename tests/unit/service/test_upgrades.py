@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from service.upgrades import UpgradeFilter
+from service.server.upgrades import UpgradeFilter
 
 HEAD = b"POST /upgrade HTTP/1.1\r\nX-Upgrade: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
 HIDDEN = HEAD.replace(b"\r\nUpgrade:", b"\r\nx-offer:")

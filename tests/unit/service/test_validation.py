@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from service.edge.messages import Id, Role
-from service.edge.problems import EdgeError
-from service.edge.validation import BodyReader
+from service.edge.calls.problems import EdgeError
+from service.edge.calls.validation import BodyReader
+from service.edge.shapes.messages import Id, Role
 
 
 class Shape(Struct, forbid_unknown_fields=True):

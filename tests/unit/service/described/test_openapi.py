@@ -12,8 +12,8 @@ from service.core.ids import LINK_ID_PATTERN
 from service.described.calls import calls_of
 from service.described.errors import WITHOUT_KEY
 from service.described.examples import LINK_ID, SHORT_LINK_ID
-from service.edge.endpoint import READ, WRITE, Path
-from service.edge.problems import STATUS_OF
+from service.edge.calls.endpoint import READ, WRITE, Path
+from service.edge.calls.problems import STATUS_OF
 
 Document = dict[str, Any]
 

@@ -1,0 +1,254 @@
+"""The topics: made where they are missing, and described where they are not."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeVar
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidConfigurationError,
+    InvalidPartitionsError,
+    InvalidReplicationAssignmentError,
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    InvalidTopicError,
+    KafkaError,
+    NodeNotReadyError,
+    NoError,
+    PolicyViolationError,
+    RequestTimedOutError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from outbox_worker.kafka import metadata
+from outbox_worker.kafka.connections import Client
+
+T = TypeVar("T")
+ADMIN_TIMEOUT_S = 15
+# How long a request is sent again while brokers say that they cannot answer it now.
+BUSY_S = 8
+BEHIND_S = 5
+ASK_AGAIN_S = 0.05
+# What a controller answers to a request to make a topic: it looks for the topic's name first, so
+# each of REFUSED says that there is no such topic. Every other error says nothing about it.
+FORBIDDEN = {TopicAuthorizationFailedError, ClusterAuthorizationFailedError}
+REFUSED = {
+    InvalidConfigurationError,
+    InvalidPartitionsError,
+    InvalidReplicationAssignmentError,
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    InvalidTopicError,
+    PolicyViolationError,
+}
+FINAL = {NoError, TopicAlreadyExistsError} | FORBIDDEN | REFUSED
+# Without the right to see settings, defaults have to do.
+UNTOLD = {NoError} | FORBIDDEN
+REPLICATION = 3
+DEFAULT_REPLICATION = "default.replication.factor"
+LEAST_IN_SYNC = "2"
+# A topic from its beginning rebuilds the database, so nothing is ever dropped from it:
+# compaction by the document's key would drop links.
+FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1"}
+EVENT_TOPIC = {"cleanup.policy": "delete", **FOR_EVER}
+DEFAULT_BATCH_BYTES = 1_000_000  # Kafka's own default for max.message.bytes is 1,048,588
+PROGRESS_TOPIC = {"cleanup.policy": "compact"}
+
+
+def largest_batch(configs: Mapping[str, str]) -> int:
+    """Return how many bytes a batch may have in a topic with these settings."""
+    return int(configs.get("max.message.bytes", DEFAULT_BATCH_BYTES))
+
+
+class TopicLostError(Exception):
+    """The event topic is not the one that was written to: an operator must say what to do."""
+
+
+def kept(configs: Mapping[str, str]) -> dict[str, str]:
+    """Return how long and how much a topic keeps; unlimited if the worker may not read it."""
+    return {name: configs.get(name, ours) for name, ours in FOR_EVER.items()}
+
+
+def said_to_exist(error: type[KafkaError]) -> bool | None:
+    """Return what an answer to a request to make a topic says: it exists, or not; None: nothing."""
+    if error is TopicAlreadyExistsError:
+        return True
+    return False if error is NoError or error in REFUSED else None
+
+
+class Topics:
+    """Kafka's administration, over one connection."""
+
+    def __init__(self, client: dict[str, Any]) -> None:
+        self._admin = AIOKafkaAdminClient(**client)
+
+    @property
+    def client(self) -> Client:
+        """The connections that it uses; aiokafka's administration has no call for what they tell."""
+        client: Client = self._admin._client  # noqa: SLF001 - as above
+        return client
+
+    async def exists(self, topic: str) -> bool:
+        """Return whether there is such a topic, as the controller knows it.
+
+        A broker's own list may be behind. Raise the broker's error if nobody can tell now.
+        """
+        there = said_to_exist(await self._create(topic, 1, 1, {}, validate_only=True))
+        if there is not None:
+            return there
+        described = await self._heard_of(topic)
+        if described.error not in {NoError, UnknownTopicOrPartitionError}:
+            raise described.error(topic)
+        return described.exists
+
+    async def ensure(self, topic: str, partitions: int, configs: dict[str, str]) -> int | None:
+        """Make a topic unless it is there; return its replicas if it was made, else None.
+
+        The worker wants three replicas, or more if that is what brokers are configured with. It
+        takes fewer if there are fewer brokers.
+        """
+        most = max(REPLICATION, await self.configured_replication())
+        error: type[KafkaError] = InvalidReplicationFactorError
+        for replicas in range(most, 0, -1):
+            in_sync = {"min.insync.replicas": LEAST_IN_SYNC} if replicas >= REPLICATION else {}
+            error = await self._create(topic, partitions, replicas, configs | in_sync)
+            if error is NoError:
+                return replicas
+            if error is not InvalidReplicationFactorError:
+                break
+        if error is TopicAlreadyExistsError or (await self._heard_of(topic)).exists:
+            return None  # in the second case made beforehand, for want of a right to make it
+        raise error(topic)
+
+    async def described(self, topic: str) -> metadata.Topic:
+        """Return how a topic is laid out; raise the broker's error if it knows none."""
+        described = await self._heard_of(topic)
+        if not described.exists:
+            raise described.error(topic)
+        return described
+
+    async def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has."""
+        return len((await self.described(topic)).partitions)
+
+    async def look(self, topics: Sequence[str]) -> list[metadata.Topic]:
+        """Return the topics as one broker knows them now."""
+        return await metadata.topics(self.client, topics)
+
+    async def configs(self, topic: str) -> dict[str, str]:
+        """Return the topic's settings; nothing without the right to see them."""
+        return await self._configs(ConfigResource(ConfigResourceType.TOPIC, topic))
+
+    async def configured_replication(self) -> int:
+        """Return how many replicas brokers give a topic; 1 without the right to see it."""
+        (node, *_) = await self._nodes()
+        broker = ConfigResource(ConfigResourceType.BROKER, str(node), {DEFAULT_REPLICATION: None})
+        return int((await self._configs(broker)).get(DEFAULT_REPLICATION, 1))
+
+    async def delete_records(self, topic: str, end_of: Mapping[int, int]) -> None:
+        """Delete the records of each partition that lie before its offset."""
+        ends = {
+            TopicPartition(topic, partition): RecordsToDelete(end)
+            for partition, end in end_of.items()
+        }
+        await self._admin.delete_records(ends)
+
+    async def brokers(self) -> int:
+        """Return how many brokers are up."""
+        return len(await self._nodes())
+
+    async def _nodes(self) -> list[int]:
+        return [broker["node_id"] for broker in (await self._admin.describe_cluster())["brokers"]]
+
+    async def _configs(self, resource: ConfigResource) -> dict[str, str]:
+        async def ask() -> tuple[type[KafkaError], tuple[str, list[Any]]]:
+            (response,) = await self._admin.describe_configs([resource])
+            ((code, message, _, _, entries),) = response.resources
+            return for_code(code), (message, entries)
+
+        error, (message, entries) = await _asked(ask, lambda error: error not in UNTOLD, BEHIND_S)
+        if error not in UNTOLD:
+            raise error(f"{resource.name}: {message}")
+        return {name: value for name, value, *_ in entries}
+
+    async def _heard_of(self, topic: str) -> metadata.Topic:
+        """Return what a broker knows of a topic, after some time if that is nothing yet."""
+
+        async def ask() -> tuple[type[KafkaError], metadata.Topic]:
+            (described,) = await self.look([topic])
+            return described.error, described
+
+        return (await _asked(ask, _is_unknown, BEHIND_S))[1]
+
+    async def _create(
+        self,
+        topic: str,
+        partitions: int,
+        replicas: int,
+        configs: dict[str, str],
+        *,
+        validate_only: bool = False,
+    ) -> type[KafkaError]:
+        """Return the controller's answer, one of FINAL; raise what is none of these."""
+
+        async def ask() -> tuple[type[KafkaError], str]:
+            new = NewTopic(topic, partitions, replicas, topic_configs=configs)
+            response = await self._admin.create_topics([new], validate_only=validate_only)
+            ((_, code, message, *_),) = response.topic_errors
+            error: type[KafkaError] = for_code(code)
+            if error not in FINAL:  # it may be another controller's to answer
+                await self.client.force_metadata_update()
+            return error, message
+
+        error, message = await _asked(ask, lambda error: error not in FINAL, BUSY_S)
+        if error not in FINAL:
+            raise error(f"{topic}: {message}")
+        return error
+
+    async def __aenter__(self) -> Self:
+        await self._admin.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._admin.close()
+
+
+def _is_unknown(error: type[KafkaError]) -> bool:
+    """Whether a broker has not heard of a topic: the controller makes it earlier."""
+    return error is UnknownTopicOrPartitionError
+
+
+async def _asked(
+    ask: Callable[[], Awaitable[tuple[type[KafkaError], T]]],
+    again: Callable[[type[KafkaError]], bool],
+    seconds: float,
+) -> tuple[type[KafkaError], T]:
+    """Return an error and an answer, asked for again for so long while the error is such a one."""
+    deadline = time.monotonic() + seconds
+    while True:
+        error, answer = await ask()
+        if not again(error) or time.monotonic() > deadline:
+            return error, answer
+        await asyncio.sleep(ASK_AGAIN_S)
+
+
+@asynccontextmanager
+async def administration(client: dict[str, Any]) -> AsyncIterator[Topics]:
+    """Yield the administration; TimeoutError where all of it takes too long."""
+    topics = Topics(client)
+    try:
+        async with asyncio.timeout(ADMIN_TIMEOUT_S), topics:
+            yield topics
+    except AttributeError as error:  # aiokafka asks nobody where no controller is known
+        message = "no controller is known"
+        raise KafkaError(message) from error
+    except (NodeNotReadyError, RequestTimedOutError, TimeoutError) as error:
+        raise await topics.client.obstacle() or error from error

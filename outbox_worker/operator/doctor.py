@@ -1,0 +1,205 @@
+"""`doctor`: looks at everything that the worker needs, and says how to mend what is wrong."""
+
+import os
+import time
+from collections.abc import Awaitable
+
+import asyncpg
+import typer
+from aiokafka.errors import KafkaError
+
+from outbox_worker.operator import kafka_checks, terminal
+from outbox_worker.operator.checks import Check, Report
+from outbox_worker.postgres.registration import (
+    POOLED,
+    POOLED_MEND,
+    RefusedError,
+    Registration,
+    check_schema,
+    read_place,
+    registered,
+)
+from outbox_worker.postgres.sessions import (
+    ERRORS,
+    UnusableUrlError,
+    connect,
+    disconnect,
+    is_read_only,
+    pooled,
+    session,
+)
+from outbox_worker.relay.retention import FIRST_ROW, SLOTS
+from outbox_worker.settings import Settings, SettingsError, read
+
+TIMEOUT_S = 30
+SKEW_S = 5
+DAYS_OF_GRACE = 2
+
+PRIVILEGES = {
+    "outbox": "SELECT",
+    "outbox_relay": "SELECT, INSERT",
+    "outbox_checkpoints": "SELECT, INSERT, DELETE",
+    "schema_version": "SELECT",
+}
+
+HAS_PRIVILEGE = """
+SELECT has_table_privilege($1, $2)
+"""
+
+# What it takes to clear a slot: one looks at it by its own name first.
+SLOT_PRIVILEGES = ("SELECT", "TRUNCATE")
+
+SLOTS_WITHOUT = """
+SELECT string_agg(inhrelid::regclass::text, ', ' ORDER BY inhrelid::regclass::text)
+FROM pg_inherits
+WHERE inhparent = 'outbox'::regclass AND NOT has_table_privilege(inhrelid, $1)
+"""
+
+ROLE = """
+SELECT quote_ident(current_user)
+"""
+
+
+def command(*, as_json: terminal.Json = False) -> None:
+    """Check settings, connections, privileges in Postgres, topics, clocks and the ring.
+
+    Of the rights in Kafka those on the event topic are checked. A worker that lacks another one
+    says so in its log, and the runbook lists them.
+    """
+    try:
+        settings = read(os.environ)
+    except SettingsError as error:
+        mend = "set the variables as the README's table has them"
+        report = Report([Check("settings", passed=False, found=str(error), mend=mend)])
+        terminal.show(report, _print, as_json=as_json)
+        raise typer.Exit(terminal.USAGE) from error
+    report = terminal.carry_out(examine(settings))
+    terminal.show(report, _print, as_json=as_json)
+    if not report.passed:
+        raise typer.Exit(terminal.FAILED)
+
+
+async def examine(settings: Settings) -> Report:
+    """Make every check that can be made."""
+    checks = [Check("settings", passed=True, found=f"topic {settings.topic}, {settings.delivery}")]
+    checks += await _database(settings)
+    checks += await kafka_checks.examine(settings, await _registration(settings))
+    return Report(checks)
+
+
+async def _registration(settings: Settings) -> Registration | None:
+    """Return the relay's registration; None before the first start, or if it cannot be read."""
+    try:
+        url = settings.session_database_url
+        async with session(url, "doctor", timeout_s=TIMEOUT_S) as connection:
+            return await registered(connection)
+    except (*ERRORS, UnusableUrlError):
+        return None
+
+
+async def _database(settings: Settings) -> list[Check]:
+    try:
+        connection = await connect(settings.session_database_url, "doctor", timeout_s=TIMEOUT_S)
+    except (*ERRORS, UnusableUrlError) as error:
+        mend = "check DATABASE_URL and that the server listens"
+        return [Check("database", passed=False, found=terminal.said(error), mend=mend)]
+    direct = await _guarded("session", _session(connection, settings))
+    checks = [Check("database", passed=True, found="connected"), direct]
+    if direct.passed:  # else there is no telling on whose session the others would look
+        looks = (_schema, _primary, _privileges, _durability, _clock, _relay)
+        checks += [await _guarded(look.__name__.strip("_"), look(connection)) for look in looks]
+        checks.append(await _guarded("ring", _ring(connection, settings)))
+    await disconnect(connection)
+    return checks
+
+
+async def _guarded(name: str, look: Awaitable[Check]) -> Check:
+    """Return the check, or that it could not be made."""
+    try:
+        return await look
+    except (*ERRORS, KafkaError, RefusedError) as error:
+        return Check(name, passed=False, found=terminal.said(error), mend="see the lines above")
+
+
+async def _schema(connection: asyncpg.Connection) -> Check:
+    try:
+        await check_schema(connection)
+    except (RefusedError, asyncpg.UndefinedTableError) as error:
+        mend = "python -m service migrate"
+        return Check("schema", passed=False, found=terminal.said(error), mend=mend)
+    return Check("schema", passed=True, found="as this worker knows it")
+
+
+async def _primary(connection: asyncpg.Connection) -> Check:
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        mend = "point DATABASE_URL at the primary"
+        return Check("primary", passed=False, found="a standby", mend=mend)
+    if is_read_only(connection):
+        mend = "look for default_transaction_read_only at the role, the database and the server"
+        return Check("primary", passed=False, found="read-only by default", mend=mend)
+    return Check("primary", passed=True, found="yes")
+
+
+async def _session(connection: asyncpg.Connection, settings: Settings) -> Check:
+    lent = await pooled(connection, settings.session_database_url)
+    return Check(
+        "session", not lent, POOLED if lent else "sessions are the server's own", POOLED_MEND
+    )
+
+
+async def _privileges(connection: asyncpg.Connection) -> Check:
+    role = await connection.fetchval(ROLE)
+    missing = [
+        f"GRANT {privilege} ON {table} TO {role};"
+        for table, privileges in PRIVILEGES.items()
+        for privilege in privileges.split(", ")
+        if not await connection.fetchval(HAS_PRIVILEGE, table, privilege)
+    ]
+    missing += [
+        f"GRANT {privilege} ON {slots} TO {role};"
+        for privilege in SLOT_PRIVILEGES
+        if (slots := await connection.fetchval(SLOTS_WITHOUT, privilege))
+    ]
+    found = f"{len(missing)} missing" if missing else "all there"
+    return Check("privileges", not missing, found, " ".join(missing))
+
+
+async def _durability(connection: asyncpg.Connection) -> Check:
+    fsync = await connection.fetchval("SHOW fsync")
+    mend = "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();"
+    return Check("durability", fsync == "on", f"fsync = {fsync}", mend)
+
+
+async def _clock(connection: asyncpg.Connection) -> Check:
+    skew = abs((await connection.fetchval("SELECT clock_timestamp()")).timestamp() - time.time())
+    return Check("clock", skew < SKEW_S, f"{skew:.1f} s apart", "synchronise the clocks (NTP)")
+
+
+async def _relay(connection: asyncpg.Connection) -> Check:
+    registration, place = await registered(connection), await read_place(connection)
+    undetected = "".join(f"; not detected here: {what}" for what in place.undetected())
+    if registration is None:
+        return Check("relay", passed=True, found=f"never started{undetected}")
+    try:
+        registration.check(place)
+    except RefusedError as error:
+        return Check("relay", passed=False, found=str(error), mend="python -m outbox_worker rebase")
+    return Check("relay", passed=True, found=f"{registration.name}{undetected}")
+
+
+async def _ring(connection: asyncpg.Connection, settings: Settings) -> Check:
+    oldest = 0.0
+    for slot in range(SLOTS):
+        first = await connection.fetchval(FIRST_ROW.format(slot=f"outbox_{slot:02}"))
+        oldest = max(oldest, 0.0 if first is None else (time.time() - first.timestamp()) / 86_400)
+    fine = oldest <= settings.retention_days + DAYS_OF_GRACE
+    mend = "start the worker: it clears what is published; python -m outbox_worker status"
+    return Check("ring", fine, f"oldest row {oldest:.1f} days", mend)
+
+
+def _print(report: Report) -> None:
+    for check in report.checks:
+        mark = "[green]pass[/]" if check.passed else "[red]fail[/]"
+        terminal.say(f"{mark} {check.name}: {check.found}")
+        if not check.passed:
+            terminal.say(f"     mend: {check.mend}")

@@ -1,0 +1,98 @@
+"""The doctor's look at Kafka: brokers, rights, the event topic and the progress topic."""
+
+import shlex
+
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+
+from outbox_worker.kafka import metadata, reading, topics
+from outbox_worker.operator import terminal
+from outbox_worker.operator.checks import Check
+from outbox_worker.postgres.registration import Registration
+from outbox_worker.postgres.sessions import ERRORS
+from outbox_worker.settings import Settings
+
+LEAST_MESSAGE_BYTES = 20_000  # the largest payload that the table takes, its key and headers
+UNCHECKED = "rights on transactional ids are not checked"
+OFFSETS_SHOWN = 10
+
+
+async def examine(settings: Settings, registration: Registration | None) -> list[Check]:
+    """Return what was found; the registration is None if the worker has never started."""
+    try:
+        async with topics.administration(settings.kafka_client()) as admin:
+            brokers = await admin.brokers()
+            checks = [Check("kafka", passed=True, found=f"{brokers} brokers; {UNCHECKED}")]
+            if await admin.exists(settings.topic):
+                described = await admin.described(settings.topic)
+                configs = await admin.configs(settings.topic)
+                replicas = max(
+                    min(topics.REPLICATION, brokers), await admin.configured_replication()
+                )
+                checks += _topic(settings, described, configs, replicas)
+            else:
+                found = "not there yet; the worker's first start makes it"
+                checks.append(Check("topic", passed=True, found=found))
+        if registration is not None:
+            checks.append(await _progress(settings, registration.progress_topic(settings.topic)))
+    except (*ERRORS, KafkaError) as error:
+        mend = "as it says; otherwise check the right to describe"
+        return [Check("kafka", passed=False, found=terminal.said(error), mend=mend)]
+    return checks
+
+
+def _topic(
+    settings: Settings, described: metadata.Topic, configs: dict[str, str], replicas: int
+) -> list[Check]:
+    """Hold the topic against what the worker makes itself."""
+    fewest = min(partition.replicas for partition in described.partitions)
+    leaderless = [each.number for each in described.partitions if each.leader < 0]
+    least = int(configs.get("min.insync.replicas", 0))
+    size = int(configs.get("max.message.bytes", LEAST_MESSAGE_BYTES))
+    kept, policy = topics.kept(configs), configs.get("cleanup.policy", "delete")
+    at = f"--bootstrap-server {shlex.quote(settings.bootstrap_servers)} --topic {settings.topic}"
+    alter = f"kafka-configs.sh {at} --alter --add-config "
+    looks: list[tuple[str, bool, str, str]] = [
+        ("topic", True, f"{len(described.partitions)} partitions", ""),
+        ("leaders", not leaderless, f"partitions without a leader: {leaderless or 'none'}",
+         "start the brokers that hold them"),
+        ("rights", described.may(metadata.READ) and described.may(metadata.WRITE),
+         "to read and to write", "grant Read and Write on the topic: see the runbook"),
+        ("replication", fewest >= replicas, f"{fewest} replicas",
+         f"kafka-reassign-partitions.sh: give it {replicas} replicas"),
+        ("in sync", replicas < topics.REPLICATION or least > 1, f"min.insync.replicas={least}",
+         f"{alter}min.insync.replicas=2"),
+        ("message size", size >= LEAST_MESSAGE_BYTES, f"max.message.bytes={size}",
+         f"{alter}max.message.bytes=1048588"),
+        ("retention", kept == topics.FOR_EVER, _assigned(kept),
+         f"{alter}{_assigned(topics.FOR_EVER)}"),
+        ("compaction", "compact" not in policy, f"cleanup.policy={policy}",
+         f"{alter}cleanup.policy=delete"),
+    ]  # fmt: skip
+    return [Check(*look) for look in looks]
+
+
+async def _progress(settings: Settings, topic: str) -> Check:
+    """Read the progress topic as a start does."""
+    try:
+        found = await reading.last_progress(settings.kafka_client(), topic, patience_s=1)
+    except UnknownTopicOrPartitionError:
+        mend = "start the worker: it makes the topic, and starts from its checkpoint"
+        return Check("progress", passed=False, found=f"topic {topic} is not there", mend=mend)
+    if found.hidden_from is not None:
+        text = (
+            f"an open transaction hides the records of {topic} from offset {found.hidden_from} on"
+        )
+        mend = "end the producer whose it is, or abort it with kafka-transactions.sh"
+        return Check("progress", passed=False, found=text, mend=mend)
+    if found.strays:
+        offsets = ", ".join(map(str, found.strays[:OFFSETS_SHOWN]))
+        text = f"{len(found.strays)} records of {topic} are no progress records, offsets {offsets}"
+        mend = "the worker skips them; take the right to write away from who wrote them"
+        return Check("progress", passed=False, found=text, mend=mend)
+    events = "no record" if found.record is None else f"{found.record.events} events published"
+    return Check("progress", passed=True, found=events)
+
+
+def _assigned(configs: dict[str, str]) -> str:
+    """Write settings as Kafka's tools take them."""
+    return ",".join(f"{name}={value}" for name, value in configs.items())

@@ -1,0 +1,213 @@
+"""`rebase`: makes a restored, upgraded or copied database the relay's own, once the other is gone.
+
+The xids in a copied outbox are another cluster's. The rows that the old cursor does not cover,
+and for safety those of the quarter of an hour before it, get the xid of this transaction, the
+others a frozen one; the checkpoint that goes with them is from just before.
+"""
+
+import secrets
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from outbox_worker.kafka import reading, topics
+from outbox_worker.kafka.progress import Progress
+from outbox_worker.operator import terminal
+from outbox_worker.postgres.registration import (
+    Place,
+    RefusedError,
+    Registration,
+    check_schema,
+    read_place,
+    registered,
+)
+from outbox_worker.postgres.sessions import session
+from outbox_worker.postgres.window import COVERED, Snapshot
+from outbox_worker.relay.ledger import NEWEST_CHECKPOINT, WRITE_CHECKPOINT
+from outbox_worker.relay.retention import SLOTS
+from outbox_worker.settings import Settings
+
+SAFETY_S = 900
+QUIET_S = 10
+
+TRY_LOCK = """
+SELECT pg_try_advisory_lock(hashtextextended($1, 0))
+"""
+
+# Writers wait, readers do not. If a transaction is writing now, this fails at once.
+LOCK_OUTBOX = """
+LOCK TABLE outbox IN SHARE ROW EXCLUSIVE MODE NOWAIT
+"""
+
+WRITTEN_LATELY = """
+SELECT EXISTS (SELECT FROM outbox WHERE created_at > clock_timestamp() - make_interval(secs => $1))
+"""
+
+# What the old cursor covers, and is older than $7, the safe moment.
+SAFE = f"created_at < to_timestamp($7) AND ({COVERED})"
+
+COUNT = f"""
+SELECT count(*) FILTER (WHERE NOT ({SAFE})) AS again, count(*) AS all
+FROM outbox
+"""  # noqa: S608 - put together from constants
+
+# $8: the slot. One after the other, so that one can see how far it is.
+STAMP = f"""
+UPDATE outbox
+SET xid = CASE WHEN {SAFE} THEN '2'::xid8 ELSE pg_current_xact_id() END
+WHERE slot = $8::smallint
+"""  # noqa: S608 - put together from constants
+
+RENAME = """
+UPDATE outbox_relay
+SET name = $1, system_identifier = $2, database_oid = $3::bigint::oid
+"""
+
+CURRENT_XID = """
+SELECT pg_current_xact_id()
+"""
+
+
+class Report(msgspec.Struct):
+    """What was or would be done."""
+
+    old_relay: str
+    new_relay: str | None
+    events: int
+    events_to_publish: int
+
+
+def command(*, yes: terminal.Yes = False, as_json: terminal.Json = False) -> None:
+    """Give the relay a new identity, on a restored, upgraded or copied database."""
+    settings = terminal.settings()
+    report = terminal.carry_out(rebase(settings, for_good=False))
+    terminal.confirmed(
+        f"Relay {report.old_relay} is of another database. If that one goes on, stop here. "
+        f"This one gets a relay of its own, which begins with {report.events_to_publish} of "
+        f"{report.events} events. Go on?",
+        yes=yes,
+    )
+    report = terminal.carry_out(rebase(settings, for_good=True, shown=not as_json))
+    terminal.show(report, _print, as_json=as_json)
+
+
+async def rebase(settings: Settings, *, for_good: bool, shown: bool = False) -> Report:
+    """Do it, or only say what it would do; RefusedError while anybody writes or leads."""
+    # Every row is rewritten: that takes as long as it takes, and somebody looks on.
+    async with session(settings.session_database_url, "rebase", timeout_s=None) as connection:
+        await check_schema(connection)
+        place = await read_place(connection)
+        registration = await _foreign(connection, place)
+        old = await _progress(settings, connection, registration)
+        async with connection.transaction():
+            await _alone(connection, registration)
+            report = await _count(connection, registration, old)
+            if for_good:
+                with terminal.progress_bar("rebase", report.events, shown=shown) as step:
+                    await _stamp(connection, old, step)
+                await _rename(connection, place, old, report)
+            return report
+
+
+async def _foreign(connection: asyncpg.Connection, place: Place) -> Registration:
+    registration = await registered(connection)
+    if registration is None:
+        message = "this database has no relay yet: start the worker, there is nothing to rebase"
+        raise RefusedError(message)
+    try:
+        registration.check(place)
+    except RefusedError:
+        return registration
+    message = "the relay is this database's own: there is nothing to rebase"
+    raise RefusedError(message)
+
+
+async def _progress(
+    settings: Settings, connection: asyncpg.Connection, registration: Registration
+) -> Progress:
+    """Return how far the other database's relay had come; its checkpoint where Kafka has no record."""
+    topic = registration.progress_topic(settings.topic)
+    async with topics.administration(settings.kafka_client()) as admin:
+        there = await admin.exists(topic)
+    record = await reading.progress(settings.kafka_client(), topic) if there else None
+    if record is not None:
+        return record
+    row = await connection.fetchrow(NEWEST_CHECKPOINT, registration.name)
+    if row is None:
+        message = "neither Kafka nor the database tells how far the other relay had come"
+        raise RefusedError(message)
+    return msgspec.json.decode(row["cursor"], type=Progress)
+
+
+async def _alone(connection: asyncpg.Connection, registration: Registration) -> None:
+    if not await connection.fetchval(TRY_LOCK, registration.name):
+        message = "a worker leads on this database: stop it first"
+        raise RefusedError(message)
+    try:
+        await connection.execute(LOCK_OUTBOX)
+    except asyncpg.LockNotAvailableError:
+        message = "somebody writes to the outbox: stop the service first"
+        raise RefusedError(message) from None
+    if await connection.fetchval(WRITTEN_LATELY, QUIET_S):
+        message = f"events were written in the last {QUIET_S} s: stop the service first"
+        raise RefusedError(message)
+
+
+async def _count(
+    connection: asyncpg.Connection, registration: Registration, old: Progress
+) -> Report:
+    counts = await connection.fetchrow(COUNT, *_arguments(old))
+    assert counts is not None  # noqa: S101 - count(*) returns its row
+    return Report(registration.name, None, counts["all"], counts["again"])
+
+
+async def _stamp(connection: asyncpg.Connection, old: Progress, step: terminal.Step) -> None:
+    for slot in range(SLOTS):
+        done = await connection.execute(STAMP, *_arguments(old), slot)
+        step(int(done.removeprefix("UPDATE ")))
+
+
+async def _rename(
+    connection: asyncpg.Connection, place: Place, old: Progress, report: Report
+) -> None:
+    """Give the relay its name, and the checkpoint from just before."""
+    report.new_relay = secrets.token_hex(8)
+    await connection.execute(RENAME, report.new_relay, place.system_identifier, place.database_oid)
+    xid = await connection.fetchval(CURRENT_XID)
+    cursor = _own(old, place, Snapshot(xid, xid), report.events - report.events_to_publish)
+    await connection.fetchval(
+        WRITE_CHECKPOINT,
+        report.new_relay,
+        place.system_identifier,
+        place.database_oid,
+        place.timeline,
+        msgspec.json.encode(cursor).decode(),
+    )
+
+
+def _arguments(old: Progress) -> tuple[Any, ...]:
+    return *old.cursor.covered(), old.at - SAFETY_S
+
+
+def _own(old: Progress, place: Place, before: Snapshot, events: int) -> Progress:
+    """Return the first checkpoint of the new relay. The topic stays: its offsets are the old ones."""
+    return Progress(
+        system_identifier=place.system_identifier,
+        database_oid=place.database_oid,
+        timeline=place.timeline,
+        checkpoint=secrets.token_hex(8),
+        s0=str(before),
+        s1=None,
+        after=(0, 0),
+        offsets=old.offsets,
+        events=events,
+        at=old.at,
+    )
+
+
+def _print(report: Report) -> None:
+    terminal.say(
+        f"relay {report.new_relay} takes the place of {report.old_relay}; it begins with "
+        f"{report.events_to_publish} of {report.events} events"
+    )

@@ -1,0 +1,209 @@
+"""`snapshot`: one event for each active link, as of one moment, for a new subscriber.
+
+Each partition gets a marker before its events and one after them. A subscriber collects what lies
+between the two under one `snapshot-id`, and takes it in place of what it knew of that partition's
+documents when it comes to the end: a document that is not in it has no active link. A snapshot
+that was interrupted has no end, so that it is never taken.
+
+A topic holds one snapshot: an earlier one is deleted first. The event topic keeps its events, and
+its relay may go on meanwhile: every event before the first marker is in the snapshot, because the
+database's snapshot is taken after the marker was acknowledged; later ones are told by their
+document's version.
+"""
+
+from typing import Annotated
+
+import asyncpg
+import msgspec
+import typer
+from aiokafka.errors import PolicyViolationError, TopicAuthorizationFailedError
+
+from outbox_worker.kafka import reading, topics
+from outbox_worker.kafka.courier import Courier, problem_of
+from outbox_worker.operator import terminal
+from outbox_worker.operator.snapshot_events import MARK, Identity
+from outbox_worker.postgres.registration import RefusedError, Registration, registered
+from outbox_worker.postgres.sessions import session
+from outbox_worker.settings import Settings
+
+PAGE_ROWS = 2_000
+TIMEOUT_S = 3_600
+
+COUNT = """
+SELECT count(*)
+FROM document_links
+WHERE deleted_at IS NULL
+"""
+
+LINKS = """
+SELECT l.workspace_id::text AS workspace, l.document_id AS document, d.version, l.id::text AS link,
+    l.entity_type, l.entity_id, l.role,
+    to_char(l.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at
+FROM document_links AS l
+JOIN documents AS d ON d.workspace_id = l.workspace_id AND d.id = l.document_id
+WHERE l.deleted_at IS NULL
+ORDER BY l.workspace_id, l.document_id, l.id
+"""
+
+TRY_LOCK = """
+SELECT pg_try_advisory_lock(hashtextextended('document-links snapshot into ' || $1, 0))
+"""
+
+
+class Report(msgspec.Struct):
+    """What was published, and where the live topic goes on for a subscriber that has read it all.
+
+    From those offsets on, skip events whose document_version is not above the one that the
+    snapshot gave the document.
+    """
+
+    topic: str
+    snapshot_id: str
+    links: int
+    continue_from: dict[int, int]
+
+
+def command(
+    *,
+    topic: Annotated[str | None, typer.Option(help="By default <topic>.snapshot.")] = None,
+    yes: terminal.Yes = False,
+    as_json: terminal.Json = False,
+) -> None:
+    """Publish every active link once, as of now, in place of the snapshot that the topic holds.
+
+    Every record has the headers `snapshot: true` and `snapshot-id`; each partition begins with
+    an event `snapshot.began` and ends with `snapshot.ended`.
+    """
+    settings = terminal.settings()
+    target = f"{settings.topic}.snapshot" if topic is None else topic
+    if target == f"{settings.topic}.replay":
+        terminal.fail(f"--topic: {target} is for replays: name another one", terminal.USAGE)
+    if problem := problem_of(target):
+        terminal.fail(f"--topic: {target!r} {problem}", terminal.USAGE)
+    links = terminal.carry_out(count(settings))
+    terminal.confirmed(_question(settings, target, links), yes=yes)
+    identity = Identity.new()
+    report = terminal.carry_out(
+        snapshot(settings, target, identity, links, shown=not as_json),
+        unfinished=f"what {target} has of snapshot {identity.id} is without an end: take another",
+    )
+    terminal.show(report, _print, as_json=as_json)
+
+
+def _question(settings: Settings, target: str, links: int) -> str:
+    if target == settings.topic:
+        return (
+            f"Publish a snapshot of {links} active links to {target}, the event topic itself? "
+            "All of its subscribers read it."
+        )
+    return (
+        f"Publish a snapshot of {links} active links to {target}, "
+        "in place of any earlier snapshot there?"
+    )
+
+
+async def count(settings: Settings) -> int:
+    """Return how many links are active; RefusedError before the relay's first start."""
+    async with session(
+        settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
+    ) as connection:
+        await _registration(connection)
+        links: int = await connection.fetchval(COUNT)
+    return links
+
+
+async def snapshot(
+    settings: Settings, topic: str, identity: Identity, total: int, *, shown: bool = False
+) -> Report:
+    """Publish the links of one database snapshot, page by page, between the markers."""
+    async with session(
+        settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
+    ) as connection:
+        registration = await _registration(connection)
+        if not await connection.fetchval(TRY_LOCK, topic):
+            message = f"another snapshot into {topic} is being published: wait until it has ended"
+            raise RefusedError(message)
+        courier = await Courier.to(settings, topic, identity.headers, registration)
+        if topic != settings.topic:
+            await _delete_earlier(settings, topic, courier.target.all_partitions)
+        # Offsets first: every event before them is in the snapshot that is taken after.
+        offsets = await _offsets(settings, registration)
+        async with courier:
+            places = range(courier.target.all_partitions)
+            key = identity.id.encode()
+            await courier.send_to_each(
+                key, {place: identity.began(place, settings.topic, offsets) for place in places}
+            )
+            with terminal.progress_bar(MARK, total, shown=shown) as step:
+                links = await _send(connection, courier, identity, step)
+            await courier.send_to_each(
+                key, {place: identity.ended(place, courier.sent[place]) for place in places}
+            )
+        return Report(topic, identity.id, links, offsets)
+
+
+async def _registration(connection: asyncpg.Connection) -> Registration:
+    registration = await registered(connection)
+    if registration is None:
+        message = "this outbox has never been relayed: start the worker first"
+        raise RefusedError(message)
+    return registration
+
+
+async def _offsets(settings: Settings, registration: Registration) -> dict[int, int]:
+    async with topics.administration(settings.kafka_client()) as admin:
+        if not await admin.exists(settings.topic):
+            return {}
+        partitions = min(registration.partitions, await admin.partitions(settings.topic))
+    return await reading.end_offsets(settings.kafka_client(), settings.topic, partitions)
+
+
+async def _delete_earlier(settings: Settings, topic: str, partitions: int) -> None:
+    """Empty a topic that holds snapshots; RefusedError where it holds anything else."""
+    client = settings.kafka_client()
+    ends = await reading.end_offsets(client, topic, partitions)
+    try:
+        starts = await reading.start_offsets(client, topic, ends, None)
+        filled = {place: end for place, end in ends.items() if end > starts[place]}
+        if not filled:
+            return
+        firsts = {place: starts[place] + 1 for place in filled}
+        lasts = {place: end - 1 for place, end in filled.items()}
+        found = [
+            record
+            for start_of, end_of in ((starts, firsts), (lasts, filled))
+            async for records in reading.between(client, topic, start_of, end_of)
+            for record in records
+        ]
+        if len(found) < 2 * len(filled) or not all(MARK in dict(each.headers) for each in found):
+            message = f"topic {topic} holds records of no snapshot: name another one with --topic"
+            raise RefusedError(message)
+        async with topics.administration(client) as admin:
+            await admin.delete_records(topic, filled)
+    except (TopicAuthorizationFailedError, PolicyViolationError):
+        message = (
+            f"topic {topic} holds an earlier snapshot that cannot be deleted: grant Read and "
+            "Delete on the topic, or name another one with --topic"
+        )
+        raise RefusedError(message) from None
+
+
+async def _send(
+    connection: asyncpg.Connection, courier: Courier, identity: Identity, step: terminal.Step
+) -> int:
+    sent = 0
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        cursor = await connection.cursor(LINKS)
+        while rows := await cursor.fetch(PAGE_ROWS):
+            await courier.send([identity.link(row) for row in rows])
+            sent += len(rows)
+            step(len(rows))
+    return sent
+
+
+def _print(report: Report) -> None:
+    terminal.say(
+        f"{report.links} active links published to {report.topic}, snapshot {report.snapshot_id}"
+    )
+    places = " ".join(f"{partition}:{offset}" for partition, offset in report.continue_from.items())
+    terminal.say(f"the live topic goes on at (partition:offset) {places or 'its beginning'}")

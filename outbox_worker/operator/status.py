@@ -1,0 +1,265 @@
+"""`status`: who leads, how far behind, how the ring and the topic are."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Annotated, Any, Literal, TypeVar
+
+import asyncpg
+import msgspec
+import typer
+from aiokafka.errors import KafkaError
+from rich.markup import escape
+from rich.table import Table
+
+from outbox_worker.kafka import reading, topics
+from outbox_worker.kafka.progress import Progress
+from outbox_worker.operator import terminal
+from outbox_worker.postgres.registration import Registration, check_session, registered
+from outbox_worker.postgres.sessions import ERRORS, configure, connect, disconnect
+from outbox_worker.postgres.window import PLANNER_SETTINGS
+from outbox_worker.relay import lag
+from outbox_worker.relay.leader import OF_THE_HOLDER
+from outbox_worker.settings import Settings
+
+WATCH_EVERY_S = 2
+TIMEOUT_S = 30
+LEAST_S = 0.001  # the clock may be set back between two looks
+
+T = TypeVar("T")
+Part = Literal["postgres", "kafka"]
+
+HOLDER = f"""
+SELECT a.pid, a.client_addr::text AS address, a.backend_start::text AS since,
+    extract(EPOCH FROM clock_timestamp() - a.state_change)::float8 AS silent_s
+{OF_THE_HOLDER}
+"""  # noqa: S608 - both parts are constants of the worker
+
+SLOTS = """
+SELECT c.relname AS slot, pg_total_relation_size(c.oid)::bigint AS bytes,
+    greatest(c.reltuples, 0)::bigint AS rows
+FROM pg_inherits AS i
+JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'outbox'::regclass
+ORDER BY c.relname
+"""
+
+FIRST_ROW = """
+SELECT extract(EPOCH FROM now() - created_at)::float8 / 86400
+FROM ONLY {slot}
+LIMIT 1
+"""
+
+
+class Leader(msgspec.Struct):
+    """Who holds the lock."""
+
+    backend: int
+    address: str | None
+    since: str
+    silent_s: float | None  # None: the role's track_activities is off
+
+
+class Slot(msgspec.Struct):
+    """One day of the ring; rows as the statistics have them."""
+
+    name: str
+    bytes: int
+    rows: int
+    age_days: float | None
+
+
+class Topic(msgspec.Struct):
+    """The event topic, as its brokers have it."""
+
+    name: str
+    exists: bool
+    brokers: int
+    partitions: int = 0
+    events_end: int = 0
+
+
+class Status(msgspec.Struct):
+    """Everything at one moment; of what cannot be read, only why (`problems`).
+
+    The delivery is what this command's own environment says: the leader may have another.
+    """
+
+    configured_delivery: str
+    problems: dict[Part, str] = {}
+    slots: list[Slot] | None = None
+    topic: Topic | None = None
+    relay: str | None = None
+    leader: Leader | None = None
+    lag_events: int | None = None
+    lag_seconds: float | None = None
+    last_batch_age_s: float | None = None
+    published: int | None = None
+    published_at: float | None = None
+    rate: float | None = None
+
+
+def command(
+    *,
+    as_json: terminal.Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 s.")] = False,
+) -> None:
+    """Say who leads, how far behind the relay is, and how the ring and the topic are."""
+    settings = terminal.settings()
+    before: Status | None = None
+    while True:
+        status = terminal.carry_out(look(settings, before))
+        if watch and not as_json:
+            terminal.console.clear()
+        terminal.show(status, _print, as_json=as_json)
+        if not watch and status.problems:
+            raise typer.Exit(terminal.FAILED)
+        if not watch:
+            return
+        before = status
+        asyncio.run(asyncio.sleep(WATCH_EVERY_S))
+
+
+async def look(settings: Settings, before: Status | None = None) -> Status:
+    """Return the state of all that can be reached; the rate since an earlier look."""
+    status = Status(configured_delivery=settings.delivery)
+    connection = await _tried(status, "postgres", _connect(settings))
+    if connection is None:
+        await _tried(status, "kafka", _add_kafka(status, settings, None))
+        return status
+    try:
+        registration = await _tried(status, "postgres", _add_database(status, connection))
+        progress = await _tried(status, "kafka", _add_kafka(status, settings, registration))
+        if progress is not None:
+            await _tried(status, "postgres", _add_progress(status, connection, progress, before))
+        return status
+    finally:
+        await disconnect(connection)
+
+
+async def _tried(status: Status, part: Part, work: Awaitable[T]) -> T | None:
+    """Return what the work returns; None where it fails, which the status then says."""
+    try:
+        return await work
+    except (*ERRORS, KafkaError) as error:
+        status.problems[part] = terminal.said(error)
+        return None
+
+
+async def _connect(settings: Settings) -> asyncpg.Connection:
+    url = settings.session_database_url
+    connection = await connect(url, "status", timeout_s=TIMEOUT_S)
+    try:
+        await check_session(connection, url)  # a pooler would hand our settings on to the service
+        await configure(connection, **PLANNER_SETTINGS)
+    except BaseException:
+        await disconnect(connection)
+        raise
+    return connection
+
+
+async def _add_database(status: Status, connection: asyncpg.Connection) -> Registration | None:
+    status.slots = await _slots(connection)
+    registration = await registered(connection)
+    if registration is not None:
+        status.relay = registration.name
+        status.leader = await _leader(connection, registration.name)
+    return registration
+
+
+async def _add_kafka(
+    status: Status, settings: Settings, registration: Registration | None
+) -> Progress | None:
+    status.topic = await _topic(settings)
+    return await _progress(settings, registration) if registration else None
+
+
+async def _progress(settings: Settings, registration: Registration) -> Progress | None:
+    topic = registration.progress_topic(settings.topic)
+    async with topics.administration(settings.kafka_client()) as admin:
+        if not await admin.exists(topic):
+            return None
+    return await reading.progress(settings.kafka_client(), topic)
+
+
+async def _add_progress(
+    status: Status, connection: asyncpg.Connection, progress: Progress, before: Status | None
+) -> None:
+    status.published, status.published_at = progress.events, time.time()
+    if before is not None and before.published is not None and before.published_at is not None:
+        elapsed_s = status.published_at - before.published_at
+        status.rate = round((progress.events - before.published) / max(elapsed_s, LEAST_S), 1)
+    due = await lag.due(connection, progress.cursor)
+    status.lag_events = due.events
+    status.lag_seconds = round(due.seconds, 3)
+    status.last_batch_age_s = round(time.time() - progress.at, 1)
+
+
+async def _leader(connection: asyncpg.Connection, relay: str) -> Leader | None:
+    row = await connection.fetchrow(HOLDER, relay)
+    return None if row is None else Leader(*row)
+
+
+async def _slots(connection: asyncpg.Connection) -> list[Slot]:
+    slots = []
+    for row in await connection.fetch(SLOTS):
+        age = await connection.fetchval(FIRST_ROW.format(slot=row["slot"]))
+        slots.append(Slot(row["slot"], row["bytes"], row["rows"], age and round(age, 1)))
+    return slots
+
+
+async def _topic(settings: Settings) -> Topic:
+    async with topics.administration(settings.kafka_client()) as admin:
+        brokers = await admin.brokers()
+        if not await admin.exists(settings.topic):
+            return Topic(settings.topic, exists=False, brokers=brokers)
+        partitions = await admin.partitions(settings.topic)
+    ends = await reading.end_offsets(settings.kafka_client(), settings.topic, partitions)
+    return Topic(
+        settings.topic,
+        exists=True,
+        brokers=brokers,
+        partitions=partitions,
+        events_end=sum(ends.values()),
+    )
+
+
+def _print(status: Status) -> None:
+    leader = status.leader
+    facts: list[tuple[str, Part, Any]] = [
+        ("relay", "postgres", status.relay),
+        (
+            "leader",
+            "postgres",
+            leader and f"backend {leader.backend}, {leader.address}, since {leader.since}",
+        ),
+        ("lag", "kafka", _text(status.lag_events, "events", status.lag_seconds, "s")),
+        ("last batch", "kafka", _text(status.last_batch_age_s, "s ago")),
+        ("published", "kafka", _text(status.published, "events", status.rate, "/s")),
+        ("topic", "kafka", status.topic and _describe(status.topic)),
+    ]
+    table = Table(show_header=False, box=None)
+    for name, part, fact in facts:
+        known = part not in status.problems and "postgres" not in status.problems
+        table.add_row(name, str(fact or ("none" if known else "unknown")))
+    table.add_row("delivery", f"{status.configured_delivery}, as configured here")
+    for part, problem in status.problems.items():
+        table.add_row(part, f"[red]cannot be read:[/] {escape(problem)}")
+    terminal.console.print(table)
+    ring = Table("slot", "MiB", "rows", "days old", box=None)
+    for slot in status.slots or []:
+        age = "" if slot.age_days is None else f"{slot.age_days}"
+        ring.add_row(slot.name, f"{slot.bytes / 2**20:.1f}", str(slot.rows), age)
+    terminal.console.print(ring)
+
+
+def _text(*parts: object) -> str:
+    """Return numbers and units, without the pairs that are not known."""
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return ", ".join(f"{number} {unit}" for number, unit in pairs if number is not None)
+
+
+def _describe(topic: Topic) -> str:
+    if not topic.exists:
+        return f"{topic.name}: not there ({topic.brokers} brokers)"
+    return f"{topic.name}: {topic.partitions} partitions, {topic.brokers} brokers"

@@ -1,0 +1,114 @@
+"""Which of several hosts and addresses lets the program in: each is tried within a bound.
+
+Held twice, like `postgres_connection.py`.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from .url import Host
+
+HOST_TIMEOUT_S: Final = 2
+"""For one address to answer and to let the client in. `connect_timeout` can only make it shorter."""
+STAGGER_S: Final = 0.5
+"""Without an answer for so long, the next host or address is tried beside it; the first primary wins."""
+
+NEXT_HOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # starting up, shutting down
+    asyncpg.TooManyConnectionsError,
+)
+"""Errors after which another host or address may do."""
+
+C = TypeVar("C", bound=asyncpg.Connection)
+
+
+class LoopTo:
+    """The event loop, but for one thing: it connects to this address, whatever the host is called.
+
+    asyncpg tries the addresses of a name one after the other without a limit for each, and takes the
+    name that TLS is to verify from the same argument. asyncio's happy eyeballs would not do either:
+    they do not see that a server that accepts a connection never answers.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the loop has
+        found = getattr(self._loop, name)
+        setattr(self, name, found)  # asyncpg asks for some with each statement
+        return found
+
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str,
+        port: int,
+        **options: Any,  # noqa: ANN401 - the loop's
+    ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+        """Connect to the address; the host's name is what TLS verifies."""
+        if options.get("ssl"):
+            options = {"server_hostname": host} | options
+        return await self._loop.create_connection(protocol_factory, self._address, port, **options)
+
+
+async def first(attempts: Sequence[Callable[[], Coroutine[Any, Any, C]]]) -> C:
+    """Return the first connection, starting an attempt beside another one that takes long.
+
+    Raises:
+        ERRORS: no attempt succeeds.
+    """
+    waiting, running = list(attempts), set[asyncio.Task[C]]()
+    failures: list[BaseException] = []
+    try:
+        while waiting or running:
+            if waiting:
+                running.add(asyncio.create_task(waiting.pop(0)()))
+            await asyncio.wait(
+                running,
+                timeout=STAGGER_S if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for task in [task for task in running if task.done()]:
+                running.remove(task)
+                try:
+                    return task.result()
+                except NEXT_HOST as failure:
+                    failures.append(failure)
+    finally:
+        for task in running:
+            task.add_done_callback(_drop)
+            task.cancel()
+    if len(failures) == 1:
+        raise failures[0]
+    raise ConnectionError("; ".join(map(str, failures))) from failures[-1]
+
+
+async def addresses_of(host: Host, where: str) -> list[str | None]:
+    """Return the addresses of a host; None stands for what asyncpg makes of its name itself."""
+    if host.name is None or host.name.startswith("/"):
+        return [None]
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(HOST_TIMEOUT_S):
+            found = await loop.getaddrinfo(host.name, None, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        message = f"{where}: the name service does not answer within {HOST_TIMEOUT_S} s"
+        raise TimeoutError(message) from None
+    except OSError as error:
+        raise ConnectionError(f"{where}: the name is not known ({error})") from error
+    addresses: list[str | None] = [str(address[0]) for *_, address in found]
+    return [None] if len(set(addresses)) == 1 else list(dict.fromkeys(addresses))
+
+
+def _drop(attempt: asyncio.Task[C]) -> None:
+    """End the connection of an attempt that came too late."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()

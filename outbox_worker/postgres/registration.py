@@ -1,0 +1,166 @@
+"""Who relays this outbox, and where it lives: the one row of outbox_relay, made at first start."""
+
+import secrets
+
+import asyncpg
+import msgspec
+
+from outbox_worker.postgres.sessions import pooled
+
+KNOWN_SCHEMA_VERSION = 1
+NO_SCHEMA = (
+    "the database has no schema of this program: run `python -m service migrate`; if that was done, "
+    "correct the search_path of the role or the database"
+)
+POOLED = "a transaction pooler is in the way"
+POOLED_MEND = "set OUTBOX_SESSION_DATABASE_URL to the server itself"
+
+DATABASE_OID = """
+SELECT oid::bigint
+FROM pg_database
+WHERE datname = current_database()
+"""
+
+SYSTEM_IDENTIFIER = """
+SELECT system_identifier::text
+FROM pg_control_system()
+"""
+
+# The timeline that WAL is written on; the last checkpoint's may still be the one before a failover.
+TIMELINE = """
+SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+"""
+
+LAST_CHECKPOINTS_TIMELINE = """
+SELECT upper(lpad(to_hex(timeline_id), 8, '0'))
+FROM pg_control_checkpoint()
+"""
+
+# What a managed Postgres says of a function that it lacks, has not implemented or does not permit.
+NOT_OFFERED = (
+    asyncpg.UndefinedFunctionError,
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.InsufficientPrivilegeError,
+)
+UNREADABLE = "unreadable"
+
+SCHEMA_VERSION = """
+SELECT max(version)
+FROM schema_version
+"""
+
+REGISTERED = """
+SELECT name, system_identifier, database_oid::bigint AS database_oid, topic_partitions
+FROM outbox_relay
+"""
+
+# Two first starts at once: one of them wins, both read the winner's row.
+REGISTER = """
+INSERT INTO outbox_relay (name, system_identifier, database_oid, topic_partitions)
+VALUES ($1, $2, $3::bigint::oid, $4)
+ON CONFLICT ON CONSTRAINT outbox_relay_pkey DO NOTHING
+"""
+
+
+class RefusedError(Exception):
+    """The worker must not start: this is not the database, or the way to it, that it can work on."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where data lives: xids can be compared within one timeline of one cluster only."""
+
+    system_identifier: str
+    database_oid: int
+    timeline: str
+
+    def undetected(self) -> list[str]:
+        """Return what is not detected because the server does not tell where the data lives."""
+        return [
+            *(["a copy of this database"] if self.system_identifier == UNREADABLE else []),
+            *(["a failover that lost commits"] if self.timeline == UNREADABLE else []),
+        ]
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """The relay's name, the database that it was given to, and how keys are hashed."""
+
+    name: str
+    system_identifier: str
+    database_oid: int
+    partitions: int
+
+    def progress_topic(self, topic: str) -> str:
+        """Return the name of the topic that holds the relay's progress."""
+        return f"{topic}.progress.{self.name}"
+
+    def check(self, place: Place) -> None:
+        """Refuse to relay a copy under the original's name: it would fence the original."""
+        ours = (place.system_identifier, place.database_oid)
+        if (self.system_identifier, self.database_oid) != ours:
+            message = (
+                f"relay {self.name} belongs to another database, of which this one is a copy, a "
+                "restored dump or an upgrade; if the other one is gone for good, run: "
+                "python -m outbox_worker rebase"
+            )
+            raise RefusedError(message)
+
+
+async def check_session(connection: asyncpg.Connection, url: str) -> None:
+    """Refuse a transaction pooler: the lock, LISTEN and SET would be on anybody's session."""
+    if await pooled(connection, url):
+        message = f"{POOLED}: {POOLED_MEND}"
+        raise RefusedError(message)
+
+
+async def check_schema(connection: asyncpg.Connection) -> None:
+    """Refuse a schema that this version does not know.
+
+    Raises:
+        RefusedError: it is of another version.
+        UndefinedTableError: there is none yet; the text says which command makes it.
+    """
+    try:
+        version = await connection.fetchval(SCHEMA_VERSION)
+    except asyncpg.UndefinedTableError as error:
+        raise asyncpg.UndefinedTableError(NO_SCHEMA) from error
+    if version != KNOWN_SCHEMA_VERSION:
+        message = f"the schema's version is {version}, this worker knows {KNOWN_SCHEMA_VERSION}"
+        raise RefusedError(message)
+
+
+async def registered(connection: asyncpg.Connection) -> Registration | None:
+    """Return the registration, None before the first start."""
+    row = await connection.fetchrow(REGISTERED)
+    return None if row is None else Registration(*row)
+
+
+async def register(connection: asyncpg.Connection, place: Place, partitions: int) -> Registration:
+    """Give the relay a name, unless it has one; return what the database then holds."""
+    name = secrets.token_hex(8)
+    await connection.execute(
+        REGISTER, name, place.system_identifier, place.database_oid, partitions
+    )
+    registration = await registered(connection)
+    if registration is None:
+        message = "the row of outbox_relay vanished as it was made"
+        raise RefusedError(message)
+    return registration
+
+
+async def read_place(connection: asyncpg.Connection) -> Place:
+    """Return where this database lives; what a managed Postgres does not tell is `unreadable`."""
+    return Place(
+        await _first_offered(connection, SYSTEM_IDENTIFIER),
+        await connection.fetchval(DATABASE_OID),
+        await _first_offered(connection, TIMELINE, LAST_CHECKPOINTS_TIMELINE),
+    )
+
+
+async def _first_offered(connection: asyncpg.Connection, *queries: str) -> str:
+    for query in queries:
+        try:
+            return str(await connection.fetchval(query))
+        except NOT_OFFERED:
+            continue
+    return UNREADABLE

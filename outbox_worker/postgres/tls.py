@@ -1,0 +1,73 @@
+"""TLS with Postgres: files, the system's certificates, and errors that name host and parameter.
+
+Held twice, like `postgres_connection.py`.
+"""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import asyncpg
+
+from .url import ENCODE, PostgresUrl, UrlError
+
+TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+TLS_PARAMETERS: Final = (
+    *TLS_FILES,
+    *("sslpassword", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version"),
+)
+
+
+class TlsError(ConnectionError):
+    """The TLS handshake failed; the text names the host, the reason and the parameter."""
+
+
+def see_that_files_can_be_read(given: dict[str, str]) -> None:
+    """See that each file that the parameters name can be opened; UrlError if not."""
+    for name in TLS_FILES:
+        path = given.get(name)
+        if path is None or (name == "sslrootcert" and path == "system"):
+            continue
+        try:
+            with open(path, "rb"):  # noqa: PTH123 - a path as libpq takes it
+                pass
+        except OSError as error:
+            raise UrlError(f"{name}: {path}: {error.strerror or error}") from None
+
+
+def system_context(tls: dict[str, str]) -> ssl.SSLContext:
+    """Return a context that trusts the certificates of the system, for `sslrootcert=system`."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["postgresql"])
+    for name, attribute in (("min", "minimum_version"), ("max", "maximum_version")):
+        version = tls.get(f"ssl_{name}_protocol_version")
+        if version:
+            setattr(context, attribute, ssl.TLSVersion[version.replace(".", "_")])
+    if "sslcert" in tls:
+        context.load_cert_chain(
+            tls["sslcert"], tls.get("sslkey"), lambda: tls.get("sslpassword", "")
+        )
+    return context
+
+
+@contextmanager
+def tls_errors_named(where: str, url: PostgresUrl) -> Iterator[None]:
+    """Say of a TLS error which host and which parameter it is about; asyncpg's words do not."""
+    mode = url.sslmode or "prefer"
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        said = error.verify_message or error.reason
+        root = url.parameters.get("sslrootcert", "~/.postgresql/root.crt")
+        raise TlsError(
+            f"the certificate of {where} is refused: {said} (sslrootcert={root}, sslmode={mode})"
+        ) from None
+    except ssl.SSLError as error:
+        files = [n for n in TLS_FILES if n in url.parameters]
+        about = f"; look at {', '.join(files)}" if files else ""
+        raise TlsError(f"TLS with {where} failed: {error.reason or error}{about}") from None
+    except asyncpg.ClientConfigurationError as error:
+        raise UrlError(f"{str(error).splitlines()[0]}; {ENCODE}") from None
+    except (ValueError, IndexError):
+        raise UrlError(f"its hosts, ports or parameters cannot be used; {ENCODE}") from None

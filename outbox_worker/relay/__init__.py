@@ -1,0 +1,1 @@
+"""The relay's protocol. Start reading at process.py."""

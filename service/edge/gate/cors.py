@@ -1,0 +1,49 @@
+"""Callers in browsers: which origins may read responses (the Fetch standard's CORS protocol)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from service.edge.calls.call import Call
+
+METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
+HEADERS: Final = (
+    b"Authorization, X-API-KEY, Content-Type, Idempotency-Key, If-Match, If-None-Match, "
+    b"X-Request-ID, traceparent"
+)
+EXPOSED: Final = (
+    b"ETag, Idempotent-Replayed, Link, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, "
+    b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
+)
+MAX_AGE_S: Final = 7200
+"""For which a browser remembers a preflight: the most that Chromium takes."""
+
+
+class Cors:
+    """The origins that are let in. Keys come in headers, never in cookies: no credentials needed."""
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        self._origins = {origin.encode() for origin in origins}
+
+    def headers(
+        self, fields: Mapping[bytes, bytes], *, preflight: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """Return what a response to a request with these fields carries."""
+        origin = fields.get(b"origin", b"")
+        headers = [(b"vary", b"Origin")]
+        if not origin or not {origin, b"*"} & self._origins:
+            return headers
+        headers.append((b"access-control-allow-origin", origin))
+        if preflight:
+            headers += [
+                (b"access-control-allow-methods", METHODS),
+                (b"access-control-allow-headers", HEADERS),
+                (b"access-control-max-age", b"%d" % MAX_AGE_S),
+            ]
+        else:
+            headers.append((b"access-control-expose-headers", EXPOSED))
+        return headers
+
+
+def is_preflight(call: Call) -> bool:
+    """Whether a browser asks before it calls; it sends no key then."""
+    return call.method == "OPTIONS" and b"access-control-request-method" in call.headers

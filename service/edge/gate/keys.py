@@ -1,0 +1,200 @@
+"""Who calls: API keys, looked up once, forgotten within seconds of a revocation."""
+
+import asyncio
+import hashlib
+import logging
+import math
+import re
+import time
+from collections.abc import Mapping
+from itertools import islice
+from typing import Final
+
+from service.core.errors import Unavailable
+from service.edge.calls.problems import EdgeError
+from service.logs import LastingProblem
+from service.store.database import Database
+from service.store.keys import Key, find_keys
+
+REFRESH_INTERVAL_S: Final = 4.0
+FRESH_S: Final = 9.0
+"""A key that could not be looked at for so long is not trusted; the contract says 10 s."""
+IDLE_S: Final = 600.0
+"""A key that nobody used for so long is forgotten."""
+UNKNOWN_S: Final = 4.0
+"""For which a wrong key is remembered, so that its next calls cost no query."""
+MAX_UNKNOWN: Final = 10_000
+"""Wrong keys that are remembered; the oldest makes room."""
+MAX_PRESENTED: Final = 4
+"""Keys of one call that are looked at, in the order in which they are sent."""
+MAX_TOGETHER: Final = 500
+"""Keys that one query looks up."""
+LOOK_UP_TIMEOUT_S: Final = 3.0
+"""For which a call waits until its key has been looked up, whether it carries one or several."""
+
+WWW_AUTHENTICATE: Final = (b"www-authenticate", b'Bearer realm="document-links"')
+
+# Some proxies fold repeated lines into one, so both headers may be lists.
+_in_authorization = re.compile(
+    rb"(?:\A|,)[ \t]*(?i:bearer)[ \t]+(wbk_[A-Za-z0-9]{52})[ \t]*(?=,|\Z)"
+).findall
+_in_x_api_key = re.compile(rb"(?:\A|,)[ \t]*(wbk_[A-Za-z0-9]{52})[ \t]*(?=,|\Z)").findall
+
+log = logging.getLogger(__name__)
+
+
+class _Entry:
+    """A known key, when it was last read from the database, and when it was last used."""
+
+    __slots__ = ("key", "read_at", "used_at")
+
+    def __init__(self, key: Key, now: float) -> None:
+        self.key = key
+        self.read_at = now
+        self.used_at = now
+
+
+class KeyRing:
+    """The keys in use, by their SHA-256; a key itself is never kept.
+
+    Keys that are not known here are looked up by one task, one query after the other: while a query
+    runs, the keys that other calls present are collected for the next one. However many wrong keys
+    arrive, they occupy one connection of the pool.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[bytes, _Entry] = {}
+        self._unknown: dict[bytes, float] = {}
+        self._wanted: dict[bytes, asyncio.Future[Key | Exception | None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def authenticate(self, headers: Mapping[bytes, bytes]) -> Key:
+        """Return the key that the headers carry; of several valid ones the first.
+
+        Raises:
+            EdgeError: `invalid_key`: none, or only unknown, revoked and expired ones.
+            Unavailable: one is not known here, and the database does not answer.
+        """
+        presented = _presented(headers)
+        if not presented:
+            raise _invalid("send a key: `Authorization: Bearer wbk_…` or `X-API-KEY: wbk_…`")
+        refusals: list[EdgeError | Unavailable] = []
+        may_ask = True  # a database that has not answered once is not waited for again
+        for key in presented:
+            try:
+                return await self._check(key, may_ask=may_ask)
+            except (EdgeError, Unavailable) as refusal:
+                refusals.append(refusal)
+                may_ask = may_ask and not isinstance(refusal, Unavailable)
+        raise next((each for each in refusals if isinstance(each, Unavailable)), refusals[0])
+
+    async def _check(self, presented: bytes, *, may_ask: bool) -> Key:
+        """Return the key if it is valid now."""
+        digest = hashlib.sha256(presented).digest()
+        now = time.monotonic()
+        entry = self._known.get(digest)
+        if entry is None or entry.read_at < now - FRESH_S:
+            if not may_ask:
+                raise Unavailable("the key cannot be checked now: try again")
+            entry = await self._look_up(digest, now)
+        key = entry.key
+        if key.expires_at is not None and key.expires_at <= time.time():
+            raise _invalid("the key has expired")
+        entry.used_at = now
+        return key
+
+    async def _look_up(self, digest: bytes, now: float) -> _Entry:
+        if self._unknown.get(digest, -math.inf) > now - UNKNOWN_S:
+            raise _invalid("the key is unknown or revoked")
+        found = await self._find(digest)
+        if found is None:
+            self._known.pop(digest, None)
+            self._unknown.pop(digest, None)  # it goes to the end, with its new time
+            if len(self._unknown) >= MAX_UNKNOWN:
+                del self._unknown[next(iter(self._unknown))]
+            self._unknown[digest] = now
+            raise _invalid("the key is unknown or revoked")
+        entry = self._known[digest] = _Entry(found, now)
+        return entry
+
+    async def _find(self, digest: bytes) -> Key | None:
+        """Return the key of that digest as the database has it, None if there is none.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        future = self._wanted.get(digest)
+        if future is None:
+            future = self._wanted[digest] = asyncio.get_running_loop().create_future()
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._find_wanted(), name="look-up-keys")
+        try:
+            async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
+                found = await asyncio.shield(future)
+        except TimeoutError as error:
+            raise Unavailable("the key cannot be checked now: try again") from error
+        if isinstance(found, Unavailable):
+            raise Unavailable(found.detail) from found
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _find_wanted(self) -> None:
+        """Look up what is wanted, until nothing is; an error is the answer of its query's keys."""
+        while self._wanted:
+            digests = list(islice(self._wanted, MAX_TOGETHER))
+            found: Mapping[bytes, Key | Exception]
+            try:
+                found = await find_keys(self._database, digests)
+            except Exception as error:  # noqa: BLE001 - each caller raises it
+                found = dict.fromkeys(digests, error)
+            for digest in digests:
+                self._wanted.pop(digest).set_result(found.get(digest))
+
+    async def close(self) -> None:
+        """End the look-up that may be running."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+
+    async def refresh_forever(self) -> None:
+        """Read the keys in use again every few seconds, so that no request has to wait for it."""
+        problem = LastingProblem(log, "keys.refresh_failed", "keys.refresh_recovered")
+        while True:
+            await asyncio.sleep(REFRESH_INTERVAL_S)
+            now = time.monotonic()
+            for digest in [d for d, entry in self._known.items() if entry.used_at < now - IDLE_S]:
+                del self._known[digest]
+            try:
+                await self._refresh(now)
+                problem.over()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
+                problem.met(error)
+
+    async def _refresh(self, now: float) -> None:
+        digests = list(self._known)
+        if not digests:
+            return
+        found = await find_keys(self._database, digests)
+        for digest in digests:
+            entry = self._known.get(digest)
+            if digest not in found:
+                self._known.pop(digest, None)
+            elif entry is not None:  # a request that looked for it did not find it meanwhile
+                entry.key = found[digest]
+                entry.read_at = now
+
+
+def _presented(headers: Mapping[bytes, bytes]) -> list[bytes]:
+    """Return what looks like a key: from Authorization, then from X-API-KEY."""
+    found: list[bytes] = []
+    if authorization := headers.get(b"authorization"):
+        found += _in_authorization(authorization)
+    if x_api_key := headers.get(b"x-api-key"):
+        found += _in_x_api_key(x_api_key)
+    return list(dict.fromkeys(found))[:MAX_PRESENTED]
+
+
+def _invalid(detail: str) -> EdgeError:
+    return EdgeError("invalid_key", detail, headers=[WWW_AUTHENTICATE])

@@ -1,0 +1,1 @@
+"""Message structs that several rooms use."""

@@ -1,0 +1,94 @@
+"""Lists of documents: the reverse look-up, which two rooms offer."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from service.core.changes import EntityKey
+from service.core.events import timestamp
+from service.core.requests import Reply
+from service.edge.calls.call import Call
+from service.edge.shapes.messages import AnyEntityType, Id, IsoTime, Pagination, Role, Uuid, encode
+from service.edge.shapes.pages import PageQuery, counted, next_link, pagination_of, window_of
+from service.store.database import Database
+from service.store.links import ListedDocument, list_documents, require_entity
+
+
+class EntityDocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
+    """Which of an entity's documents."""
+
+    role: Annotated[Role | None, Meta(description="Of the links; any unless told.")] = None
+
+
+class DocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Documents of which resource; without a type, those of any type with that id."""
+
+    resource_id: Annotated[
+        Id, Meta(description="The entity's id, literally.", examples=["ship_abc123"])
+    ]
+    resource_type: AnyEntityType = None
+
+
+class DocumentLink(Struct, frozen=True):
+    """The link by which a document is in the list."""
+
+    id: Uuid
+    role: str | None
+    created_at: IsoTime
+
+
+class LinkedDocument(Struct, frozen=True):
+    """A document that is linked to what was asked for."""
+
+    id: str
+    display_name: str | None
+    link: DocumentLink
+
+
+class DocumentList(Struct, frozen=True):
+    """A page of documents, oldest link first."""
+
+    data: list[LinkedDocument]
+    pagination: Pagination
+    message: str
+
+
+class DocumentLists:
+    """Answers which documents are linked to something."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of_resource(self, call: Call, query: DocumentsQuery) -> Reply:
+        """List the documents of a resource; none if nobody knows it."""
+        total, found = await list_documents(
+            self._database,
+            (call.key.workspace_id, query.resource_type, query.resource_id),
+            None,
+            window_of(query),
+        )
+        return _page(query, total, found)
+
+    async def of_entity(self, query: EntityDocumentsQuery, key: EntityKey) -> Reply:
+        """List the documents of an entity.
+
+        Raises:
+            NotFound: it is unknown or deleted.
+        """
+        await require_entity(self._database, key)
+        total, found = await list_documents(self._database, key, query.role, window_of(query))
+        return _page(query, total, found)
+
+
+def _page(query: PageQuery, total: int, found: list[ListedDocument]) -> Reply:
+    data = [
+        LinkedDocument(
+            document.id,
+            document.display_name,
+            DocumentLink(str(document.link_id), document.role, timestamp(document.created_at)),
+        )
+        for document in found
+    ]
+    message = counted(len(data), "document", "retrieved")
+    body = encode(DocumentList(data, pagination_of(query, total), message))
+    return Reply(200, body, next_link(query, [document.link_id for document in found]))

@@ -1,0 +1,1 @@
+"""Everything that knows uvicorn: the process that listens, its connections and its end."""

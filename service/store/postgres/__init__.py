@@ -1,0 +1,1 @@
+"""Connections to Postgres; the worker holds the same files."""

@@ -1,0 +1,249 @@
+"""Group commit: requests that arrive while a transaction is in flight are written together in the next.
+
+No timer: a lone request starts at once. The joint transaction never waits for a lock: requests whose
+document is locked by another transaction wait for it together (service/store/writing/contended.py). Requests
+that are large, concern several locked documents or need a row to be inserted get a transaction of
+their own. No caller pays for another's error: after one, the members are written one by one.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+from service.core.changes import DocumentKey
+from service.core.errors import Unavailable
+from service.core.requests import Reply, Request
+from service.store.database import (
+    Database,
+    Session,
+    is_in_transaction,
+    roll_back,
+    terminate,
+    unavailable,
+)
+from service.store.writing.contended import ContendedWriter
+from service.store.writing.counts import LinkCounter
+from service.store.writing.execute import Member, execute, settle
+from service.store.writing.notify import Notifier
+from service.store.writing.queue import take_group
+from service.store.writing.transaction import (
+    AND_BEGIN,
+    BEGIN,
+    NotCommitted,
+    transact,
+    transact_alone,
+)
+from service.store.writing.turns import Turns
+from service.supervision import Supervisor
+
+LARGE_CHANGES: Final = 100
+"""A request of more goes alone from the start: company would have to wait for it."""
+AHEAD_S: Final = 0.1
+"""For a transaction begun ahead of its requests: it holds no snapshot, but its `now()` is fixed."""
+ANSWER_S: Final = 0.005
+"""A durable answer waits no longer for the next transaction to be under way."""
+DRAIN_TIMEOUT_S: Final = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class GroupWriter:
+    """The writer of this process: a queue, one connection, and a task that serves them.
+
+    More connections bring nothing: while one transaction is in flight, the next one fills. It is
+    begun with the COMMIT of the one before it, which saves every fourth round trip.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        notifier: Notifier,
+        counter: LinkCounter,
+        supervisor: Supervisor,
+        *,
+        register_unknown: bool,
+    ) -> None:
+        self._execute = partial(execute, counter=counter, register_unknown=register_unknown)
+        self._database = database
+        self._notifier = notifier
+        self.turns = Turns()
+        self._supervisor = supervisor
+        self._contended = ContendedWriter(database, notifier, self._execute, self._write_alone)
+        self._queue: deque[Member] = deque()
+        self._arrival = asyncio.Event()
+        self._stopping = False
+        self._connection: Session | None = None
+        self._durable: list[Member] = []
+        self._in_flight: list[Member] = []
+        self._alone: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()  # asking costs a system call, before Python 3.12
+        self._task = self._supervisor.start("group-writer", self._run, self._run_ended)
+        self._contended.start(self._supervisor)
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        """Write what is in the queue, then stop."""
+        self._stopping = True
+        self._arrival.set()
+        await self._task.stop(DRAIN_TIMEOUT_S)
+        await self._contended.stop(DRAIN_TIMEOUT_S)
+        if self._alone:
+            await asyncio.wait(self._alone, timeout=DRAIN_TIMEOUT_S)
+        self._drop_connection()
+
+    async def write(self, request: Request) -> Reply:
+        """Write the request, in whatever company, and return its answer once that is durable.
+
+        Raises:
+            Refusal: nothing was written, except where Unavailable says that this is not known.
+        """
+        member = Member(request, self._loop.create_future(), arrived=time.monotonic())
+        if len(request.changes) > LARGE_CHANGES:
+            self._write_alone(member)
+        else:
+            self._queue.append(member)
+            self._arrival.set()
+        return await member.future
+
+    def _run_ended(self) -> None:
+        """Answer those whose transaction was in flight when the task ended; it starts again."""
+        self._drop_connection()
+        self._answer()
+        for member in self._in_flight:
+            member.fail(
+                Unavailable("the writer was interrupted: whether it was written is not known")
+            )
+        self._in_flight = []
+        self._arrival.set()
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            terminate(self._connection)
+            self._connection = None
+
+    async def _run(self) -> None:
+        while self._queue or not self._stopping:
+            self._in_flight = members = self._next_group()
+            if not members:
+                if not self._queue:
+                    self._arrival.clear()
+                    await self._idle()
+                continue
+            try:
+                with unavailable():
+                    await self._write_together(members)
+            except Unavailable as refusal:
+                for member in members:
+                    member.fail(refusal)
+            except Exception as error:
+                if not isinstance(error, NotCommitted):  # a broken connection is no mystery
+                    ids = [member.request.caller.request_id for member in members]
+                    log.exception(
+                        "write.group_failed", extra={"members": len(ids), "request_ids": ids}
+                    )
+                for member in members:
+                    self._write_alone(member)
+
+    async def _idle(self) -> None:
+        """Wait for an arrival; keep no transaction open for long meanwhile."""
+        if self._connection is not None and is_in_transaction(self._connection):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AHEAD_S):
+                    await self._arrival.wait()
+                    return
+            await roll_back(self._connection)
+        await self._arrival.wait()
+
+    def _next_group(self) -> list[Member]:
+        """Take from the queue what fits into one transaction and has no lock to wait for."""
+        group: list[Member] = []
+        for member in take_group(self._queue):
+            documents = member.documents
+            if not any(map(self._is_contended, documents)):
+                group.append(member)
+            elif len(documents) == 1:
+                self._contended.add(member, documents.pop())
+            else:
+                self._write_alone(member)
+        return group
+
+    def _is_contended(self, document: DocumentKey) -> bool:
+        """Whether another transaction waits for the document's lock, or had it a moment ago.
+
+        The joint transaction would overtake it again and again, since it takes a lock in the moment
+        that it is free.
+        """
+        return document in self._contended or self.turns.wanted(document)
+
+    async def _write_together(self, members: Sequence[Member]) -> None:
+        self._connection = await self._database.refreshed(self._connection)
+        step = partial(self._execute, members=members, patient=False, on_read=self._answer)
+        begin = "" if is_in_transaction(self._connection) else BEGIN
+        wrote_events = await transact(
+            self._database, self._connection, step, begin=begin, then=AND_BEGIN
+        )
+        if wrote_events:
+            self._notifier.notify()
+        for member in members:
+            if member.answer is None:
+                self._write_later(member)
+        self._answer_soon([member for member in members if member.answer is not None])
+
+    def _answer_soon(self, members: list[Member]) -> None:
+        """Answer what is durable: at once, or while Postgres is at the next transaction's write.
+
+        Whoever is answered asks again, and reading that takes as long as the write: between the
+        statements of the next transaction it would keep Postgres waiting.
+        """
+        self._answer()
+        self._durable = members
+        if self._queue:
+            self._loop.call_later(ANSWER_S, settle, members)
+        else:
+            self._answer()
+
+    def _answer(self) -> None:
+        settle(self._durable)
+        self._durable = []
+
+    def _write_later(self, member: Member) -> None:
+        """Write what the joint transaction could not: a lock was not free, or a row is to be made."""
+        documents = member.documents
+        if member.locked_elsewhere and len(documents) == 1:
+            self._contended.add_locked(member, documents.pop())
+        else:
+            self._write_alone(member)
+
+    def _write_alone(self, member: Member) -> None:
+        task = asyncio.create_task(self._alone_to_its_end(member), name="write-alone")
+        self._alone.add(task)
+        task.add_done_callback(self._alone.discard)
+
+    async def _alone_to_its_end(self, member: Member) -> None:
+        step = partial(self._execute, members=[member], patient=True)
+        try:
+            async with self.turns.take(member.documents):
+                if member.future.done():
+                    return  # its caller has gone, and it has not begun
+                wrote_events = await transact_alone(self._database, step)
+        except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
+            member.fail(error)
+            return
+        except asyncio.CancelledError:
+            member.fail(
+                Unavailable("the write was interrupted: whether it was written is not known")
+            )
+            raise
+        if wrote_events:
+            self._notifier.notify()
+        member.settle()

@@ -1,0 +1,1 @@
+"""Both programs as their operators meet them."""

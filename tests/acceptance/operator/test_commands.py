@@ -1,0 +1,368 @@
+"""The operator's commands, as programs: what they find, print and return."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from outbox_worker.kafka.records import partition_of
+from outbox_worker.operator.status import look
+from outbox_worker.settings import read
+from tests.support.programs.command import Operator
+from tests.support.relay import outbox
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.topic.events import event_of
+
+DOCUMENTS = 5
+ENTITIES = 4
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection to a database with documents and entities."""
+    connection = await asyncpg.connect(database)
+    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def worker(database: str, kafka: str, topic: str) -> Iterator[Worker]:
+    """Yield a running worker."""
+    with Worker(database, kafka, topic) as worker:
+        yield worker
+
+
+@pytest.fixture
+def operator(worker: Worker) -> Operator:
+    """Return somebody with that worker's environment."""
+    return Operator(worker.env)
+
+
+async def publish(connection: asyncpg.Connection, kafka: str, topic: str) -> int:
+    """Link, unlink and restore, until all of it is in the topic; return the number of events."""
+    for document in range(1, DOCUMENTS + 1):
+        for entity in range(1, ENTITIES + 1):
+            for _ in range(1 + (document + entity) % 3):
+                await outbox.toggle(connection, f"doc_{document}", str(entity))
+    count: int = await connection.fetchval("SELECT count(*) FROM outbox")
+    await topics.wait_for_count(kafka, topic, count)
+    return count
+
+
+async def plant(kafka: str, topic: str, key: bytes, value: bytes) -> None:
+    """Put a record into the topic beside the relay."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka)
+    async with producer:
+        await producer.send_and_wait(topic, value, key, partition_of(key, 12))
+
+
+async def test_verify_finds_nothing_wrong_with_a_right_topic(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """All events there, once, in order: exit 0."""
+    count = await publish(connection, kafka, topic)
+    done = await operator.run("verify", "--json")
+    assert done.code == 0, done.errors
+    assert (done.report["outbox_events"], done.report["topic_records"]) == (count, count)
+    assert done.report["faults"] == {}
+    assert "nothing missing" in (await operator.run("verify")).output
+
+
+async def test_verify_finds_each_kind_of_fault(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """A duplicate, a loss, an altered event and a wrong order are counted and named: exit 1."""
+    await publish(connection, kafka, topic)
+    records = await topics.read_all(kafka, topic)
+    await plant(kafka, topic, records[0].key, records[0].value)
+    rows = await connection.fetch("SELECT position, event_id::text AS id FROM outbox")
+    ids = {row["position"]: row["id"] for row in rows}
+    altered, first, second = ids[1], ids[2], ids[3]
+    await connection.execute("UPDATE outbox SET payload = payload || ' ' WHERE position = 1")
+    # What is written now under an old xid counts as published, and is not in the topic.
+    await connection.execute(
+        "INSERT INTO outbox (xid, event_id, event_type, key, payload)"
+        " SELECT xid, gen_random_uuid(), event_type, key, payload FROM outbox WHERE position = 4"
+    )
+    await connection.execute("UPDATE outbox SET position = DEFAULT WHERE position = 2")
+    done = await operator.run("verify", "--json")
+    assert done.code == 1, done.errors
+    faults, examples = done.report["faults"], done.report["examples"]
+    assert faults == {
+        "duplicated": 1,
+        "missing": 1,
+        "altered": 1,
+        "out_of_order": faults["out_of_order"],
+    }
+    assert examples["duplicated"] == [json.loads(records[0].value)["id"]]
+    assert examples["altered"] == [altered]
+    assert second in examples["out_of_order"] or first in examples["out_of_order"]
+
+
+async def test_status_tells_leader_lag_and_topic(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker, operator: Operator
+) -> None:
+    """Who leads, how much is published, the ring and the topic; as text too."""
+    count = await publish(connection, kafka, topic)
+    report = (await operator.run("status", "--json")).report
+    assert report["leader"]["backend"] > 0
+    assert (report["lag_events"], report["lag_seconds"], report["published"]) == (0, 0.0, count)
+    assert len(report["slots"]) == 16
+    assert report["topic"]["partitions"] == 12
+    worker.end()
+    await outbox.toggle(connection, "doc_1", "1")
+    report = (await operator.run("status", "--json")).report
+    assert (report["leader"], report["lag_events"]) == (None, 1)
+    text = await operator.run("status")
+    assert (text.code, "leader" in text.output) == (0, True)
+
+
+async def test_status_without_kafka_tells_the_rest(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> None:
+    """Leader and ring are told, Kafka's part is said to be unknown and why: exit 1."""
+    await publish(connection, kafka, topic)
+    operator = Operator({**worker.env, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
+    done = await operator.run("status", "--json")
+    assert (done.code, list(done.report["problems"])) == (1, ["kafka"])
+    assert done.report["leader"]["backend"] > 0
+    assert len(done.report["slots"]) == 16
+    assert (done.report["topic"], done.report["lag_events"]) == (None, None)
+    text = await operator.run("status")
+    assert text.code == 1
+    assert re.search(r"kafka +cannot be read: KafkaConnectionError", text.output)
+    assert re.search(r"lag +unknown", text.output)
+    assert re.search(r"leader +backend \d", text.output)
+
+
+async def test_status_without_postgres_tells_the_topic(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> None:
+    """The other way round: the topic is told, and who leads is unknown."""
+    await publish(connection, kafka, topic)
+    nowhere = {"DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none"}
+    done = await Operator({**worker.env, **nowhere}).run("status", "--json")
+    assert (done.code, list(done.report["problems"])) == (1, ["postgres"])
+    assert done.report["topic"]["partitions"] == 12
+    assert (done.report["leader"], done.report["slots"]) == (None, None)
+
+
+async def test_status_counts_the_rate_over_the_time_that_passed(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> None:
+    """Events a second are those between two looks, by the clock; the delivery is the command's."""
+    await publish(connection, kafka, topic)
+    settings = read({**worker.env, "OUTBOX_DELIVERY": "at-least-once"})
+    before = await look(settings)
+    assert before.published is not None
+    assert before.published_at is not None
+    before.published -= 10
+    before.published_at -= 100
+    after = await look(settings, before)
+    assert after.rate == pytest.approx(0.1, abs=0.01)
+    assert after.configured_delivery == "at-least-once"
+
+
+async def test_replay_counts_asks_and_publishes_again(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """The same events, marked, go to a topic of their own; nothing goes without a yes."""
+    count = await publish(connection, kafka, topic)
+    now = datetime.now(UTC)
+    times = [
+        "--from",
+        (now - timedelta(hours=1)).isoformat(),
+        "--to",
+        (now + timedelta(hours=1)).isoformat(),
+    ]
+    dry = await operator.run("replay", *times, "--dry-run", "--json")
+    assert dry.report == {"topic": f"{topic}.replay", "events": count, "published": False}
+    assert (await operator.run("replay", *times)).code == 1
+    assert await topics.read_all(kafka, f"{topic}.replay") == []
+    done = await operator.run("replay", *times, "--yes", "--json")
+    assert done.report["published"], done.errors
+    again = await topics.read_all(kafka, f"{topic}.replay")
+    before = await topics.read_all(kafka, topic)
+    assert [(r.key, r.value) for r in again] == [(r.key, r.value) for r in before]
+    assert all(dict(record.headers)["replay"] == b"true" for record in again)
+
+
+async def test_replay_of_one_document(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """Only that document's events are published again."""
+    await publish(connection, kafka, topic)
+    done = await operator.run(
+        "replay", "--from", "2020-01-01", "--to", "2100-01-01", "--document", "doc_2", "--yes"
+    )
+    assert done.code == 0, done.errors
+    again = await topics.read_all(kafka, f"{topic}.replay")
+    assert {record.key.decode() for record in again} == {f"{outbox.WORKSPACE}/doc_2"}
+
+
+async def test_snapshot_gives_the_active_links_and_where_to_go_on(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """Snapshot and what comes after its offsets, applied by version, give the active links."""
+    await publish(connection, kafka, topic)
+    done = await operator.run("snapshot", "--yes", "--json")
+    assert done.code == 0, done.errors
+    for entity in range(1, ENTITIES + 1):
+        await outbox.toggle(connection, "doc_1", str(entity))
+    count = await connection.fetchval("SELECT count(*) FROM outbox")
+    live = await topics.wait_for_count(kafka, topic, count)
+    active: set[str] = set()
+    versions: dict[str, int] = {}
+    for record in await topics.read_all(kafka, f"{topic}.snapshot"):
+        assert dict(record.headers)["snapshot"] == b"true"
+        event = event_of(record.value)
+        if event["type"] != "document.linked":  # a marker
+            continue
+        data = event["data"]
+        active.add(data["link"]["id"])
+        versions[data["document_id"]] = data["document_version"]
+    assert len(active) == done.report["links"]
+    for record in live:
+        event = json.loads(record.value)
+        fresh = event["version"] > versions.get(event["subject"], 0)
+        if record.offset >= done.report["continue_from"][str(record.partition)] and fresh:
+            change = active.discard if event["type"] == "document.unlinked" else active.add
+            change(event["link"])
+    assert active == await outbox.active_links(connection)
+
+
+async def test_doctor_passes_a_healthy_installation(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """Every line but fsync, which tests switch off, passes."""
+    await publish(connection, kafka, topic)
+    done = await operator.run("doctor", "--json")
+    failed = {check["name"] for check in done.report["checks"] if not check["passed"]}
+    assert failed <= {"durability"}
+    assert {"schema", "privileges", "topic", "retention", "clock", "ring", "session"} <= {
+        check["name"] for check in done.report["checks"]
+    }
+
+
+async def test_doctor_says_how_to_mend(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> None:
+    """A role without rights and a topic that forgets are found; each remedy can be pasted."""
+    await publish(connection, kafka, topic)
+    role = f"Reader {topic[-8:]}"
+    await connection.execute(f'CREATE ROLE "{role}" LOGIN')
+    await topics.configure(
+        kafka, topic, {"retention.ms": "1000000000", "cleanup.policy": "compact"}
+    )
+    dsn = worker.env["DATABASE_URL"].replace("postgres@", f"{quote(role)}@")
+    operator = Operator({**worker.env, "DATABASE_URL": dsn})
+    grants = (await mending(operator))["privileges"]
+    assert f'GRANT INSERT ON outbox_checkpoints TO "{role}";' in grants
+    assert f'outbox_14, outbox_15 TO "{role}";' in grants
+    await connection.execute(grants)
+    mend = await mending(operator)
+    assert "privileges" not in mend
+    at = f"--bootstrap-server {kafka} --topic {topic} --alter --add-config"
+    assert mend["retention"] == f"kafka-configs.sh {at} retention.ms=-1,retention.bytes=-1"
+    assert mend["compaction"] == f"kafka-configs.sh {at} cleanup.policy=delete"
+    await connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+
+
+async def test_doctor_finds_a_topic_that_keeps_so_many_bytes(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """A topic that forgets by size forgets, however long it keeps what is left."""
+    await publish(connection, kafka, topic)
+    await topics.configure(kafka, topic, {"retention.ms": "-1", "retention.bytes": "1000000000"})
+    assert "retention" in await mending(operator)
+
+
+async def mending(operator: Operator) -> dict[str, str]:
+    """Return the lines that do not pass, each with its remedy."""
+    done = await operator.run("doctor", "--json")
+    assert done.code == 1
+    return {check["name"]: check["mend"] for check in done.report["checks"] if not check["passed"]}
+
+
+async def test_doctor_says_what_is_wrong_with_settings_as_json_too() -> None:
+    """Wrong settings are a line of the report: exit 2."""
+    done = await Operator({"OUTBOX_TOPICS": "a"}).run("doctor", "--json")
+    (check,) = done.report["checks"]
+    assert (done.code, check["name"], check["passed"]) == (2, "settings", False)
+    assert "did you mean OUTBOX_TOPIC?" in check["found"]
+
+
+async def test_doctor_says_what_it_does_not_look_at() -> None:
+    """Only the rights on the event topic can be asked for, and its help says so."""
+    help_text = " ".join((await Operator({}).run("doctor", "--help")).output.split())
+    assert "Of the rights in Kafka those on the event topic are checked" in help_text
+
+
+async def test_doctor_without_database_or_kafka_still_answers() -> None:
+    """What cannot be reached fails with one line each, and exit 1."""
+    nowhere = {
+        "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    }
+    done = await Operator(nowhere).run("doctor")
+    assert done.code == 1
+    assert "fail database" in done.output
+    assert "fail kafka" in done.output
+
+
+@pytest.mark.parametrize("name", ["verify", "snapshot", "replay"])
+async def test_commands_without_a_schema_say_so(empty_database: str, name: str) -> None:
+    """One line, with the command that makes it."""
+    env = {"DATABASE_URL": empty_database, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    times = ["--from", "2020-01-01", "--to", "2100-01-01"] if name == "replay" else []
+    done = await Operator(env).run(name, *times)
+    assert done.code == 1
+    assert done.errors == (
+        "outbox_worker: the database has no schema of this program: "
+        "run `python -m service migrate`; if that was done, correct the search_path of the role or "
+        "the database\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["verify", "snapshot", "rebase"])
+async def test_commands_without_a_database_say_so(name: str) -> None:
+    """One line, with the variable to look at."""
+    env = {
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    }
+    done = await Operator(env).run(name)
+    assert (done.code, len(done.errors.splitlines())) == (1, 1)
+    assert "the database cannot be reached" in done.errors
+    assert "check DATABASE_URL" in done.errors
+
+
+async def test_commands_without_a_relay_say_so(database: str, kafka: str, topic: str) -> None:
+    """Before the worker's first start, verify, snapshot and rebase end with one line."""
+    env = {"DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka, "OUTBOX_TOPIC": topic}
+    for name in ("verify", "snapshot", "rebase"):
+        done = await Operator(env).run(name)
+        assert done.code == 1
+        assert len(done.errors.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["run", "status", "verify", "snapshot", "rebase", "doctor"])
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://u@127.0.0.1/db?sslmode=foo", "postgresql:///db?host=127.0.0.1&port=s3cret"],
+)
+async def test_url_with_a_wrong_parameter_is_one_line(name: str, url: str) -> None:
+    """Every command names the parameter and exits 2, without a traceback or the URL."""
+    env = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "OUTBOX_HTTP_PORT": "0"}
+    done = await Operator(env).run(name)
+    said = [line for line in (done.output + done.errors).splitlines() if "DATABASE_URL: " in line]
+    assert (done.code, len(said)) == (2, 1)
+    assert "Traceback" not in done.errors
+    assert "s3cret" not in done.output + done.errors

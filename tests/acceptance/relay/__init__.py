@@ -1,0 +1,1 @@
+"""The relay as subscribers of the topic meet it."""

@@ -1,0 +1,119 @@
+"""From HTTP to Kafka on real processes: whatever is killed, the topic tells what the tables hold."""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Event
+
+import asyncpg
+import httpx
+
+from deploy.local import programs
+from tests.support.relay.worker import Worker
+from tests.support.service.api import GENEROUS, Api, new_key, seed
+from tests.support.service.callers import DOCUMENTS, Caller
+from tests.support.topic import topics
+from tests.support.topic.subscriber import check, read_outbox
+
+THREADS = 4
+KILLS = 4
+SETTINGS = {"LINKS_WORKERS": "2", "LINKS_RATE_LIMIT": GENEROUS}
+
+
+def call_until(stop: Event, url: str, key: str, number: int) -> Counter[int]:
+    """Make random calls, on this thread, until told to stop; return how they were answered."""
+
+    async def calls() -> Counter[int]:
+        headers = {"X-API-KEY": key}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+            caller = Caller(Api(client, key), number)
+            while not stop.is_set():
+                await caller.call()
+            return caller.statuses
+
+    return asyncio.run(calls())
+
+
+@asynccontextmanager
+async def calling(url: str, key: str) -> AsyncIterator[Counter[int]]:
+    """Call from several threads for as long as the context lasts; the counter is filled at its end."""
+    stop, statuses = Event(), Counter[int]()
+    async with asyncio.TaskGroup() as group:
+        threads = [
+            group.create_task(asyncio.to_thread(call_until, stop, url, key, number))
+            for number in range(THREADS)
+        ]
+        try:
+            yield statuses
+        finally:
+            stop.set()
+    for thread in threads:
+        statuses.update(thread.result())
+
+
+async def kill_again_and_again(worker: Worker) -> None:
+    """SIGKILL the worker each time that it has published something more."""
+    choice = random.Random(11)
+    for _ in range(KILLS):
+        await worker.leading()
+        await worker.wait_published(choice.randint(1, 200))
+        worker.end(signal.SIGKILL)
+        worker.start()
+
+
+async def test_topic_gives_the_active_links(
+    database: str, kafka: str, topic: str, tmp_path: Path
+) -> None:
+    """Random calls from several threads while the worker is killed: nothing twice, no gap, no loss."""
+    connection = await asyncpg.connect(database)
+    key = await new_key(database)
+    await seed(connection, len(DOCUMENTS), 3)
+    with (
+        programs.service(database, tmp_path, **SETTINGS) as service,
+        Worker(database, kafka, topic) as worker,
+    ):
+        async with calling(service.url, key) as statuses:
+            await kill_again_and_again(worker)
+        written = await read_outbox(connection)
+        records = await topics.wait_for_count(kafka, topic, len(written))
+    assert statuses[200] > 100
+    assert len(records) == len(written) > 100
+    await check(connection, [record.value for record in records])
+    for record in records:
+        check_record(record.key, dict(record.headers), record.value)
+    await connection.close()
+
+
+def check_record(key: bytes, headers: dict[str, bytes], value: bytes) -> None:
+    """See that key and headers are those of the contract."""
+    assert headers == {"content-type": b"application/cloudevents+json; charset=utf-8"}
+    assert b'"partitionkey":"' + key + b'"' in value
+
+
+async def test_one_link_field_by_field(
+    database: str, kafka: str, topic: str, tmp_path: Path
+) -> None:
+    """A link made over HTTP is on the topic byte for byte as its transaction wrote it."""
+    connection = await asyncpg.connect(database)
+    key = await new_key(database)
+    await seed(connection, 1, 1)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = {"X-API-KEY": key, "traceparent": trace}
+    with programs.service(database, tmp_path) as service, Worker(database, kafka, topic):
+        async with httpx.AsyncClient(base_url=service.url, headers=headers) as client:
+            made = await Api(client, key).add("doc_1", "ship_1")
+        assert made.status_code == 201
+        (record,) = await topics.wait_for_count(kafka, topic, 1)
+    row = await connection.fetchrow("SELECT key, payload FROM outbox")
+    assert row is not None
+    assert (record.key.decode(), record.value) == tuple(row)
+    assert dict(record.headers) == {
+        "content-type": b"application/cloudevents+json; charset=utf-8",
+        "traceparent": trace.encode(),
+    }
+    await check(connection, [record.value])
+    await connection.close()

@@ -1,0 +1,134 @@
+"""A broker that asks who we are and what we may: SASL, and rights that are missing at first."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from aiokafka.protocol.admin import CreateAclsRequest
+
+from tests.support.faults.tcp import Line
+from tests.support.parts.brokers import Broker, broker_behind_a_line
+from tests.support.relay import load
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import FAULT_S, last, until
+
+PASSWORD = "only-for-this-test"
+AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+# Kafka's protocol: resource types, operations, and the rest of an ACL.
+TOPIC, TRANSACTIONAL_ID = 2, 5
+ALL = 2
+PREFIXED = 4
+ALLOW = 3
+SASL = {
+    "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+    "KAFKA_SASL_MECHANISM": "PLAIN",
+    "KAFKA_SASL_USERNAME": "relay",
+    "KAFKA_SASL_PASSWORD": PASSWORD,
+}
+
+
+pytestmark = pytest.mark.xdist_group("rights")
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    """Yield a broker whose outer door wants a password and grants nothing by itself."""
+    properties = {
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,OUTER:SASL_PLAINTEXT,"
+        "CONTROLLER:PLAINTEXT",
+        "listener.name.outer.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.outer.plain.sasl.jaas.config": f'{LOGIN} required user_relay="{PASSWORD}";',
+        "authorizer.class.name": AUTHORIZER,
+        "super.users": "User:ANONYMOUS",
+    }
+    with broker_behind_a_line(properties) as broker:
+        yield broker
+
+
+async def allow(kafka: str, kind: int, name: str) -> None:
+    """Give the relay every right on what has a name that begins so."""
+    async with topics.administration(kafka) as admin:
+        right = CreateAclsRequest(kind, name, PREFIXED, "User:relay", "*", ALL, ALLOW)
+        await admin._send_to_controller(right)  # noqa: SLF001 - the client has no call for it
+
+
+async def test_missing_rights_are_told_and_nothing_is_lost(
+    database: str, broker: Broker, line: Line
+) -> None:
+    """Without rights it is unhealthy and says which; with them it leads, each event once."""
+    topic = database.rpartition("/")[2]
+    await load.prepare(database)
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **SASL) as worker:
+        async with load.writers(lambda: database, 2):
+            await worker.wait_event("worker.failing", problem="TopicAuthorizationFailedError")
+            assert (await worker.get("/readyz")).status_code == 503
+            await allow(broker.inside, TOPIC, topic)
+            await worker.wait_event("worker.failing", problem="TransactionalIdAuthorizationFailed")
+            await allow(broker.inside, TRANSACTIONAL_ID, "outbox-")
+            await worker.leading()
+            await worker.wait_published(50)
+        await load.reckon(database, broker.inside, topic)
+        assert PASSWORD not in worker.output()
+
+
+async def test_wrong_password_is_told(database: str, line: Line) -> None:
+    """A password that the broker refuses is a problem that is named, and never shown."""
+    settings = {
+        "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "KAFKA_SASL_USERNAME": "relay",
+        "KAFKA_SASL_PASSWORD": "wrong-one",
+    }
+    topic = database.rpartition("/")[2]
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+        failing = await worker.wait_event("worker.failing")
+        assert "KAFKA_SASL_PASSWORD" in failing["detail"]
+        assert "wrong-one" not in worker.output()
+
+
+BROKEN = {
+    "password": (SASL | {"KAFKA_SASL_PASSWORD": "wrong-one"}, "KAFKA_SASL_PASSWORD"),
+    "address": (SASL | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "KAFKA_BOOTSTRAP_SERVERS"),
+    "rights": (SASL, "TopicAuthorizationFailedError"),
+}
+
+
+@pytest.mark.parametrize(("settings", "why"), BROKEN.values(), ids=BROKEN)
+async def test_standby_with_broken_settings_is_never_ready_and_says_why(
+    database: str, broker: Broker, line: Line, settings: dict[str, str], why: str
+) -> None:
+    """Behind a leader that works, from its first answer on; it stays healthy all the time."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, broker.inside, topic) as leader:
+        await leader.leading()
+        with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as standby:
+            seen: list[httpx.Response] = []
+
+            async def stands_by() -> bool:
+                seen.append(await standby.get("/readyz"))
+                return bool(seen[-1].json()["status"] == "standby")
+
+            await until(stands_by)
+            told = await standby.wait_event("worker.standby_cannot_lead")
+            assert why in told["detail"]
+            await last(FAULT_S)
+            await stands_by()
+            assert {page.status_code for page in seen} == {503}
+            assert seen[-1].json()["problem"] == told["problem"]
+            assert (await standby.get("/healthz")).status_code == 200
+            (_,) = (line for line in standby.log() if line["event"] == told["event"])
+
+
+async def test_standby_is_ready_once_it_is_granted_its_rights(
+    database: str, broker: Broker, line: Line
+) -> None:
+    """Rights to the topics are what a standby lacked; no restart is needed."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, broker.inside, topic) as leader:
+        await leader.leading()
+        with Worker(database, f"127.0.0.1:{line.port}", topic, **SASL) as standby:
+            await standby.wait_event("worker.standby_cannot_lead")
+            await allow(broker.inside, TOPIC, topic)
+            await standby.wait_event("worker.standby_can_lead")
+            assert (await standby.get("/readyz")).status_code == 200

@@ -1,0 +1,148 @@
+"""Killed at every step of a transaction, and what is left of the topics: the worker goes on right."""
+
+import signal
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import asyncpg
+import pytest
+
+from tests.support.faults.tcp import ADD_PARTITIONS_TO_TXN, END_TXN, PRODUCE, Line
+from tests.support.parts.brokers import Broker
+from tests.support.parts.postgres import until_published
+from tests.support.relay import outbox
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import until
+
+EVENTS = 40
+
+
+FORGET_LATER_CHECKPOINTS = """
+DELETE FROM outbox_checkpoints
+WHERE id > (SELECT min(id) FROM outbox_checkpoints)
+"""
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+def values(records: list[topics.Record]) -> list[int]:
+    """Return the numbers that are the payloads, sorted."""
+    return sorted(int(record.value) for record in records)
+
+
+class Step(NamedTuple):
+    """When to kill: as a request or response passes, before or after it is passed on."""
+
+    way: str
+    key: int
+    passed_on: bool = False
+
+
+STEPS = {
+    "before the transaction": Step("request", ADD_PARTITIONS_TO_TXN),
+    "in it": Step("response", PRODUCE),
+    "before the commit arrives": Step("request", END_TXN),
+    "before the commit's answer arrives": Step("response", END_TXN),
+    "after it": Step("response", END_TXN, passed_on=True),
+}
+
+
+@pytest.mark.xdist_group("a line to Kafka")
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+async def test_killed_at_each_step(
+    database: str, connection: asyncpg.Connection, broker: Broker, line: Line, step: Step
+) -> None:
+    """Whatever the transaction had come to, each event is there once when the worker goes on."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
+        await worker.leading()
+        await outbox.insert_events(connection, EVENTS)
+        await topics.wait_for_count(broker.inside, topic, EVENTS)
+
+        async def kill(seen: str, api: int) -> bool:
+            if (seen, api) != (step.way, step.key):
+                return True
+            line.watch = None
+            worker.end(signal.SIGKILL)
+            return step.passed_on
+
+        line.watch = kill
+        line.cut()  # what was being read without the watch
+        await outbox.insert_events(connection, EVENTS)
+        await until(worker.ended)
+        worker.start()
+        assert (await worker.wait_event("relay.started"))["source"] == "progress"
+        await outbox.insert_event(connection, "last", "0")
+        records = await topics.wait_for_count(broker.inside, topic, 2 * EVENTS + 1)
+    assert values(records) == sorted([0, *range(1, EVENTS + 1), *range(1, EVENTS + 1)])
+
+
+@pytest.mark.timeout(300)
+async def test_killed_in_the_middle_of_a_backlog(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+) -> None:
+    """A cursor within a window goes on where it stands."""
+    await outbox.insert_events(connection, 60_000)
+    settings = {"OUTBOX_BATCH_SIZE": "1000", "OUTBOX_DELIVERY": delivery}
+    with Worker(database, kafka, topic, **settings) as worker:
+        await worker.wait_published(5_000)
+        worker.end(signal.SIGKILL)
+        worker.start()
+        assert (await worker.wait_event("relay.started"))["source"] == "progress"
+        await outbox.insert_event(connection, "last", "60001")
+        await until_published(worker, kafka, topic, "60001")
+        found = values(await topics.read_all(kafka, topic))
+    if delivery == "at-least-once":
+        found = sorted(set(found))
+    assert found == list(range(1, 60_002))
+
+
+async def test_progress_topic_deleted(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+) -> None:
+    """The worker starts from the checkpoint, says so, loses nothing, and repeats what came since."""
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        await outbox.insert_events(connection, EVENTS)
+        await topics.wait_for_count(kafka, topic, EVENTS)
+        worker.end(signal.SIGKILL)
+        await connection.execute(FORGET_LATER_CHECKPOINTS)  # written if this took more than 10 s
+        name = await connection.fetchval("SELECT name FROM outbox_relay")
+        await topics.delete(kafka, f"{topic}.progress.{name}")
+        worker.start()
+        started = await worker.wait_event("relay.started", level="warning")
+        assert (started["source"], started["reason"]) == (
+            "checkpoint",
+            "the progress topic has no record",
+        )
+        records = await topics.wait_for_count(kafka, topic, 2 * EVENTS)
+        assert await worker.metric("outbox_starts_total") == 1
+    assert set(values(records)) == set(range(1, EVENTS + 1))
+
+
+async def test_event_topic_made_anew(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+) -> None:
+    """The worker publishes nothing into an emptied topic until the operator accepts it."""
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        await outbox.insert_events(connection, EVENTS)
+        await topics.wait_for_count(kafka, topic, EVENTS)
+        worker.end()
+        await topics.delete(kafka, topic)
+        worker.start()
+        await worker.wait_event("worker.failing", problem="TopicLostError")
+        assert (await worker.get("/readyz")).status_code == 503
+        await outbox.insert_events(connection, 3)
+        worker.end()
+        assert await topics.read_all(kafka, topic) == []
+        worker.start("--accept-topic")
+        records = await topics.wait_for_count(kafka, topic, 3)
+    assert values(records) == [1, 2, 3]

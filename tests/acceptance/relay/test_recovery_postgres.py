@@ -1,0 +1,277 @@
+"""Postgres crashes, goes back in time or fails over: nothing is lost, and it is said."""
+
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from deploy.local.postgres import PostgresServer
+from tests.support.faults.tcp import Line
+from tests.support.parts import parts
+from tests.support.parts.postgres import (
+    DATABASE,
+    END_SESSIONS,
+    hold,
+    make_database,
+    published,
+    until_published,
+    write,
+)
+from tests.support.relay.worker import Worker
+from tests.support.waiting import until
+
+
+@pytest.fixture
+async def line(server: PostgresServer) -> AsyncIterator[Line]:
+    """Yield the line through which the worker reaches whichever server is the primary."""
+    async with Line("127.0.0.1", server.port) as line:
+        yield line
+
+
+def through(line: Line) -> str:
+    """Return the worker's URL of the database."""
+    return f"postgresql://postgres@127.0.0.1:{line.port}/{DATABASE}"
+
+
+async def next_xid(server: PostgresServer) -> int:
+    """Use up an xid and return it."""
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    xid: int = await connection.fetchval("SELECT pg_current_xact_id()")
+    await connection.close()
+    return xid
+
+
+async def abort_transactions(server: PostgresServer, count: int) -> int:
+    """Use up xids in transactions that abort, of which nothing is flushed; return the last."""
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    last = 0
+    for _ in range(count):
+        transaction = connection.transaction()
+        await transaction.start()
+        last = await connection.fetchval("SELECT pg_current_xact_id()")
+        await transaction.rollback()
+    await connection.close()
+    return last
+
+
+async def test_crash_after_which_xids_come_back(
+    server: PostgresServer, kafka: str, topic: str, delivery: str
+) -> None:
+    """The events of transactions that were given a lost one's xid are published, each once."""
+    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        worker.pause()
+        await parts.execute(
+            server.dsn(), "SELECT pg_reload_conf()"
+        )  # the WAL writer's 10 s begin anew
+        await write(server, "before")
+        lost = await abort_transactions(server, 50)
+        worker.resume()
+        assert await published(kafka, topic, 1) == ["before"]
+        server.crash()
+        server.start()
+        assert await next_xid(server) < lost
+        after = [f"after {n}" for n in range(30)]
+        await write(server, *after)
+        await hold(worker, kafka, topic, delivery, ["before", *after])
+
+
+async def test_volume_rolled_back(
+    server: PostgresServer, kafka: str, topic: str, delivery: str, tmp_path: Path
+) -> None:
+    """On an older copy of its files the worker starts from the checkpoint that is in it."""
+    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        await write(server, "kept 1")
+        await published(kafka, topic, 1)
+        worker.end()
+        server.stop()
+        shutil.copytree(server.data_dir, tmp_path / "volume")
+        server.start()
+        worker.start()
+        await worker.leading()
+        await write(server, "undone 1", "undone 2")
+        await until_published(worker, kafka, topic, "undone 2")
+        worker.end()
+        server.stop()
+        restore(tmp_path / "volume", server)
+        server.start()
+        worker.start()
+        started = await worker.wait_event("relay.started", level="warning")
+        assert (started["source"], started["reason"]) == (
+            "checkpoint",
+            "the database has gone back in time",
+        )
+        await write(server, "kept 2", "kept 3")
+        values = ["kept 1", "undone 1", "undone 2", "kept 2", "kept 3"]
+        await hold(worker, kafka, topic, delivery, values)
+
+
+async def test_volume_that_lost_its_last_moments(
+    server: PostgresServer, kafka: str, topic: str, delivery: str, tmp_path: Path
+) -> None:
+    """A copy may hold the record's checkpoint and lack its last event: the xids come back.
+
+    So does a volume that is replicated asynchronously, after the switch to its replica.
+    """
+    volume = tmp_path / "volume"
+    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        await write(server, "kept 1")
+        await published(kafka, topic, 1)
+        base_backup(server, volume)
+        await write(server, "undone")
+        await published(kafka, topic, 2)
+        worker.end(signal.SIGKILL)
+        server.stop()
+        restore(volume, server)
+        server.start()
+        await write(server, "kept 2", "kept 3")
+        worker.start()
+        await worker.wait_event("relay.started", source="checkpoint", level="warning")
+        await until_published(worker, kafka, topic, "kept 3")
+        values = await published(kafka, topic, 4)
+    assert list(dict.fromkeys(values)) == ["kept 1", "undone", "kept 2", "kept 3"]
+
+
+def restore(volume: Path, server: PostgresServer) -> None:
+    """Put a copy of the files where the server's are, under the same owner."""
+    owner = server.data_dir.stat()
+    shutil.rmtree(server.data_dir)
+    shutil.copytree(volume, server.data_dir)
+    for path in (server.data_dir, *server.data_dir.rglob("*")):
+        shutil.chown(path, owner.st_uid, owner.st_gid)
+    server.data_dir.chmod(0o700)
+
+
+async def test_failover_to_a_standby_that_lost_commits(
+    server: PostgresServer, kafka: str, topic: str, line: Line, delivery: str
+) -> None:
+    """On the standby the worker starts from the checkpoint; what was lost there stays published."""
+    with Worker(through(line), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        await write(server, "kept 1")
+        await published(kafka, topic, 1)
+        standby = server.make_standby()
+        await write(server, "kept 2")
+        await published(kafka, topic, 2)
+        await caught_up(server, standby)
+        await parts.execute(standby.dsn(), "ALTER SYSTEM SET primary_conninfo = ''")
+        await parts.execute(standby.dsn(), "SELECT pg_reload_conf()")
+        await until(lambda: has_no_receiver(standby))
+        await write(server, "lost 1", "lost 2")
+        await published(kafka, topic, 4)
+        server.crash()
+        standby.promote()
+        line.target = ("127.0.0.1", standby.port)
+        started = await worker.wait_event("relay.started", source="checkpoint", level="warning")
+        assert "timeline" in started["reason"]
+        await write(standby, "kept 3")
+        await until_published(worker, kafka, topic, "kept 3")
+        values = await published(kafka, topic, 5)
+    assert list(dict.fromkeys(values)) == ["kept 1", "kept 2", "lost 1", "lost 2", "kept 3"]
+    assert values[-1] == "kept 3"
+
+
+async def caught_up(primary: PostgresServer, standby: PostgresServer) -> None:
+    """Return once the standby has replayed all there is."""
+    connection = await asyncpg.connect(primary.dsn())
+    end = await connection.fetchval("SELECT pg_current_wal_flush_lsn()::text")
+    await connection.close()
+    replica = await asyncpg.connect(standby.dsn())
+
+    async def look() -> bool:
+        return bool(
+            await replica.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end)
+        )
+
+    await until(look)
+    await replica.close()
+
+
+async def has_no_receiver(standby: PostgresServer) -> bool:
+    """Whether the standby no longer receives anything."""
+    connection = await asyncpg.connect(standby.dsn())
+    count = await connection.fetchval("SELECT count(*) FROM pg_stat_wal_receiver")
+    await connection.close()
+    return bool(count == 0)
+
+
+async def test_point_in_time_restore(kafka: str, topic: str, delivery: str) -> None:
+    """After a restore to an earlier moment the worker starts from the checkpoint of that time."""
+    with PostgresServer(settings={"archive_mode": "on", "max_wal_senders": "4"}) as server:
+        await make_database(server)
+        archive = server.data_dir.with_name("archive")
+        backup = server.data_dir.with_name("backup")
+        make_folder(archive, server)
+        await parts.execute(
+            server.dsn(),
+            f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'",
+            "SELECT pg_reload_conf()",
+        )
+        with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+            await worker.leading()
+            await write(server, "kept 1")
+            await published(kafka, topic, 1)
+            base_backup(server, backup)
+            await write(server, "kept 2")
+            await parts.execute(server.dsn(), "SELECT pg_create_restore_point('here')")
+            await write(server, "undone")
+            await published(kafka, topic, 3)
+            await parts.execute(server.dsn(), "SELECT pg_switch_wal()")
+            server.stop()
+            with (backup / "postgresql.conf").open("a") as conf:
+                conf.write(f"restore_command = 'cp {archive}/%f %p'\n")
+                conf.write("recovery_target_name = 'here'\nrecovery_target_action = promote\n")
+            (backup / "recovery.signal").touch()
+            restore(backup, server)
+            server.start()
+            await worker.wait_event("relay.started", source="checkpoint", level="warning")
+            await write(server, "kept 3")
+            await until_published(worker, kafka, topic, "kept 3")
+        values = await published(kafka, topic, 4)
+    assert list(dict.fromkeys(values)) == ["kept 1", "kept 2", "undone", "kept 3"]
+
+
+def make_folder(folder: Path, server: PostgresServer) -> None:
+    """Make a folder that the server may write to."""
+    folder.mkdir()
+    owner = server.data_dir.stat()
+    shutil.chown(folder, owner.st_uid, owner.st_gid)
+
+
+def base_backup(server: PostgresServer, folder: Path) -> None:
+    """Copy a running server's files."""
+    subprocess.run(
+        [server.bindir / "pg_basebackup", "-D", folder, "-d", server.dsn(), "-c", "fast"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+async def test_standby_is_not_relayed_from(server: PostgresServer, kafka: str, topic: str) -> None:
+    """Pointed at a standby the worker waits, says why, and leads once that is promoted."""
+    standby = server.make_standby()
+    with Worker(standby.dsn(DATABASE), kafka, topic) as worker:
+        await worker.wait_event("worker.failing")
+        server.crash()
+        standby.promote()
+        await worker.leading()
+        await write(standby, "1")
+        assert await published(kafka, topic, 1) == ["1"]
+
+
+async def test_connections_terminated(
+    server: PostgresServer, kafka: str, topic: str, delivery: str
+) -> None:
+    """A worker whose sessions are ended begins anew and, exactly once, repeats nothing."""
+    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        for n in range(5):
+            await write(server, str(n))
+            await parts.execute(server.dsn(DATABASE), END_SESSIONS)
+            await until_published(worker, kafka, topic, str(n))
+        await hold(worker, kafka, topic, delivery, [str(n) for n in range(5)])

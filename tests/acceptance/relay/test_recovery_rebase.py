@@ -1,0 +1,190 @@
+"""The database is restored, copied or upgraded into another: refused, until `rebase` makes it the relay's."""
+
+import subprocess
+
+import asyncpg
+
+from deploy.local.postgres import PostgresServer, wheel_bindir
+from tests.support.parts import parts
+from tests.support.parts.postgres import DATABASE, make_database, published, until_published, write
+from tests.support.relay import load, outbox
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+from tests.support.waiting import until
+
+SLOW_UPDATES = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+AS $$ BEGIN PERFORM pg_sleep(0.6); RETURN new; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION slow();
+"""
+
+
+async def test_dump_and_restore_into_another_cluster(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """A restored dump is refused with exit 1, and the original goes on undisturbed."""
+    with (
+        Worker(server.dsn(DATABASE), kafka, topic) as original,
+        PostgresServer() as other,
+    ):
+        await original.leading()
+        await write(server, "1")
+        await published(kafka, topic, 1)
+        dump_and_restore(server, other)
+        with Worker(other.dsn(DATABASE), kafka, topic) as copy:
+            await until(copy.ended)
+            assert copy.end() == 1
+            assert "rebase" in copy.output()
+        await write(server, "2")
+        assert await published(kafka, topic, 2) == ["1", "2"]
+        assert await original.metric("outbox_fenced_total") == 0
+
+
+async def test_rebase_makes_a_restored_database_the_relays_own(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """After a dump, a restore and a rebase nothing is lost, and only what is young is repeated."""
+    with PostgresServer(settings={"shared_buffers": "16MB"}) as other:
+        with Worker(server.dsn(DATABASE), kafka, topic) as original:
+            await original.leading()
+            await write(server, "old")
+            await published(kafka, topic, 1)
+            await age(server, "1 hour")
+            await write(server, "young")
+            await published(kafka, topic, 2)
+            original.end()
+        await write(server, "unpublished")
+        await age(server, "1 minute")
+        dump_and_restore(server, other)
+        with Worker(other.dsn(DATABASE), kafka, topic) as worker:
+            assert worker.command("rebase", "--json") == 1  # nobody said yes
+            assert worker.command("rebase", "--yes", "--json") == 0, worker.output()
+            worker.end()
+            worker.start()
+            await worker.wait_event("relay.started", source="checkpoint")
+            await write(other, "new")
+            await until_published(worker, kafka, topic, "new")
+            assert worker.command("rebase", "--yes") == 1  # it is its own now
+        values = await published(kafka, topic, 5)
+    assert values == ["old", "young", "young", "unpublished", "new"]
+
+
+async def age(server: PostgresServer, interval: str) -> None:
+    """Let no event be younger than that."""
+    await parts.execute(
+        server.dsn(DATABASE),
+        f"UPDATE outbox SET created_at = now() - interval '{interval}'"
+        f" WHERE created_at > now() - interval '{interval}'",
+    )
+
+
+async def test_pg_upgrade(kafka: str, topic: str) -> None:
+    """An upgraded database is refused until the rebase; then what is not young comes just once."""
+    with PostgresServer(wheel_bindir("pginstall")) as older:
+        await make_database(older)
+        await load.prepare(older.dsn(DATABASE))
+        with Worker(older.dsn(DATABASE), kafka, topic) as worker:
+            await link(older, worker)
+            await load.reckon(older.dsn(DATABASE), kafka, topic)
+            worker.end()
+        await link_unpublished(older)
+        await age(older, "1 hour")
+        before = await topics.payloads(kafka, topic)
+        newer = older.upgrade()
+        with Worker(newer.dsn(DATABASE), kafka, topic) as worker:
+            await until(worker.ended)
+            assert worker.end() == 1
+            assert "rebase" in worker.output()
+            assert await topics.payloads(kafka, topic) == before
+            assert worker.command("rebase", "--yes") == 0, worker.output()
+            worker.start()
+            await worker.wait_event("relay.started", source="checkpoint")
+            await link(newer, worker)
+            await load.reckon(newer.dsn(DATABASE), kafka, topic)
+
+
+async def link(server: PostgresServer, worker: Worker) -> None:
+    """Link, unlink and restore until the worker has published a few hundred events."""
+    async with load.writers(lambda: server.dsn(DATABASE), 2):
+        await worker.wait_published(300)
+
+
+async def link_unpublished(server: PostgresServer) -> None:
+    """Link or unlink on every document, while no worker is there."""
+    connection = await asyncpg.connect(server.dsn(DATABASE))
+    for number in range(1, load.DOCUMENTS + 1):
+        await outbox.toggle(connection, f"doc_{number}", "1")
+    await connection.close()
+
+
+async def test_rebase_is_refused_while_somebody_writes(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """A copy that is written to is left as it is."""
+    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        await worker.leading()
+        await write(server, "1")
+        await published(kafka, topic, 1)
+        worker.end()
+        await parts.execute(server.dsn(), f"CREATE DATABASE copy TEMPLATE {DATABASE}")
+        copy = Worker(server.dsn("copy"), kafka, topic)
+        connection = await asyncpg.connect(server.dsn("copy"))
+        await connection.execute("UPDATE outbox SET created_at = now() + interval '1 minute'")
+        assert copy.command("rebase", "--yes") == 1
+        assert "events were written" in copy.output()
+        async with connection.transaction():
+            await outbox.insert_event(connection, "key", "2")
+            assert copy.command("rebase", "--yes") == 1
+            assert "somebody writes" in copy.output()
+        await connection.close()
+
+
+async def test_rebase_is_refused_while_a_worker_leads(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """A leader that has found its own database keeps it, whatever the row says now."""
+    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        await worker.leading()
+        await write(server, "1")
+        await published(kafka, topic, 1)
+        await parts.execute(server.dsn(DATABASE), "UPDATE outbox_relay SET system_identifier = '1'")
+        await age(server, "1 minute")
+        assert worker.command("rebase", "--yes") == 1
+        assert "a worker leads" in worker.output()
+        worker.end()
+        assert worker.command("rebase", "--yes") == 0, worker.output()
+
+
+async def test_rebase_stamps_every_slot_however_long_it_takes(
+    server: PostgresServer, kafka: str, topic: str
+) -> None:
+    """Rows of three days get their new xids, past the time that the server gives a statement."""
+    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
+        await worker.leading()
+        await write(server, "1", "2", "3")
+        await published(kafka, topic, 3)
+        worker.end()
+        await age(server, "1 hour")
+        await write(server, "4")
+        await age(server, "1 minute")
+        connection = await asyncpg.connect(server.dsn(DATABASE))
+        await connection.execute("UPDATE outbox SET slot = position")
+        await connection.execute("UPDATE outbox_relay SET system_identifier = '1'")
+        await connection.execute(SLOW_UPDATES)
+        await connection.execute(f"ALTER DATABASE {DATABASE} SET statement_timeout = '500ms'")
+        assert worker.command("rebase", "--yes") == 0, worker.output()
+        rows = await connection.fetch("SELECT slot, xid = '2'::xid8 FROM outbox ORDER BY slot")
+        assert [tuple(row) for row in rows] == [(1, True), (2, True), (3, True), (4, False)]
+        await connection.close()
+
+
+def dump_and_restore(source: PostgresServer, target: PostgresServer) -> None:
+    """Copy the database as operators do."""
+    dump = subprocess.run(
+        [source.bindir / "pg_dump", "--create", source.dsn(DATABASE)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(
+        [target.bindir / "psql", "-q", "-v", "ON_ERROR_STOP=1", target.dsn()],
+        input=dump.stdout, check=True, capture_output=True,
+    )  # fmt: skip

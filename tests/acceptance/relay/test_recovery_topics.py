@@ -1,0 +1,194 @@
+"""Topics that change under a worker: deleted, made again, and written to by strangers."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from tests.support.parts.postgres import until_published
+from tests.support.relay import outbox
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
+
+OPEN_FOR_MS = 600_000  # longer than a test lasts: the brokers abort a transaction that is older
+PARTITIONS = 12  # as the worker makes the topic
+# A key of the test's in a partition where nothing was before, and one where something was.
+KEYS = ("key/1", "another/7")
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+async def publish_one(connection: asyncpg.Connection, kafka: str, topic: str) -> None:
+    """Write an event and return when it is in the topic."""
+    await outbox.insert_event(connection, KEYS[0], "1")
+    await topics.wait_for_count(kafka, topic, 1)
+
+
+async def make_again(kafka: str, topic: str) -> None:
+    """Delete the topic and make one of the same name."""
+    await topics.delete(kafka, topic)
+    await topics.make(kafka, topic, PARTITIONS, {})
+
+
+async def progress_topic(connection: asyncpg.Connection, topic: str) -> str:
+    """Return the name of the relay's progress topic."""
+    return f"{topic}.progress.{await connection.fetchval('SELECT name FROM outbox_relay')}"
+
+
+async def test_event_topic_made_anew_while_the_leader_idles(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+) -> None:
+    """Nothing is published into the new topic until an operator accepts it; then all is."""
+    key = KEYS[delivery == "exactly-once"]
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        await publish_one(connection, kafka, topic)
+        await make_again(kafka, topic)
+        await outbox.insert_event(connection, key, "2")
+        failing = await worker.wait_event("worker.failing", problem="TopicLostError")
+        assert "--accept-topic" in failing["detail"]
+        assert (await worker.get("/readyz")).status_code == 503
+        worker.end()
+        worker.start()  # it remembers the topic
+        await worker.wait_event("worker.failing", problem="TopicLostError")
+        worker.end()
+        assert await topics.read_all(kafka, topic) == []
+        worker.start("--accept-topic")
+        records = await topics.wait_for_count(kafka, topic, 1)
+        assert [record.value for record in records] == [b"2"]
+        worker.end()
+        worker.start()
+        assert (await worker.wait_event("relay.started"))["source"] == "progress"
+
+
+async def test_longer_topic_of_the_same_name_is_not_the_same(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """A new topic whose partitions end beyond the known offsets is found out by its id."""
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        await publish_one(connection, kafka, topic)
+        worker.end()
+        await make_again(kafka, topic)
+        async with AIOKafkaProducer(bootstrap_servers=kafka) as stranger:
+            for partition in range(PARTITIONS):
+                for _ in range(5):
+                    await stranger.send_and_wait(topic, b"a stranger's", partition=partition)
+        worker.start()
+        failing = await worker.wait_event("worker.failing", problem="TopicLostError")
+        assert "made anew" in failing["detail"]
+
+
+async def test_event_topic_deleted_under_a_page(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+) -> None:
+    """A topic that goes while a backlog is published is said to be lost, and stays away."""
+    await outbox.insert_events(connection, 60_000)
+    settings = {"OUTBOX_BATCH_SIZE": "500", "OUTBOX_DELIVERY": delivery}
+    with Worker(database, kafka, topic, **settings) as worker:
+        await worker.wait_published(2_000)
+        await make_again(kafka, topic)
+        await outbox.insert_event(connection, "last", "0")  # if the backlog has come to its end
+        await worker.wait_event("worker.failing", problem="TopicLostError")
+        worker.end()
+    if delivery == "exactly-once":
+        assert await topics.read_all(kafka, topic) == []
+
+
+async def test_progress_topic_made_anew_while_the_leader_idles(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """The next record goes into the new one, and no event is lost."""
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        await publish_one(connection, kafka, topic)
+        name = await progress_topic(connection, topic)
+        await topics.delete(kafka, name)
+        await outbox.insert_event(connection, KEYS[1], "2")
+        await topics.wait_for_count(kafka, topic, 2)
+        worker.end(signal.SIGKILL)
+        worker.start()
+        assert (await worker.wait_event("relay.started"))["source"] in {"progress", "checkpoint"}
+        await outbox.insert_event(connection, "last", "3")
+        await until_published(worker, kafka, topic, "3")
+        assert set(await topics.payloads(kafka, topic)) == {b"1", b"2", b"3"}
+
+
+STRAYS = [b"not JSON", b"{}", b'{"s0": 1}', None, b"\x00\x1b[2J", bytes(900_000)]
+
+
+async def test_stray_records_on_the_progress_topic(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """A start skips them and says so once; nothing comes twice, and commands still work."""
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        await publish_one(connection, kafka, topic)
+        worker.end(signal.SIGKILL)
+        name = await progress_topic(connection, topic)
+        async with AIOKafkaProducer(bootstrap_servers=kafka) as stranger:
+            for value in STRAYS:
+                await stranger.send_and_wait(name, value, key=b"cursor")
+        assert worker.command("status") == 0
+        assert worker.command("doctor") == 1
+        assert f"{len(STRAYS)} records of {name} are no progress records" in worker.output()
+        worker.start()
+        assert (await worker.wait_event("relay.started"))["source"] == "progress"
+        said = await worker.wait_event("progress.stray_records", level="warning")
+        assert (said["records"], said["topic"]) == (len(STRAYS), name)
+        await outbox.insert_event(connection, KEYS[1], "2")
+        records = await topics.wait_for_count(kafka, topic, 2)
+        assert sorted(record.value for record in records) == [b"1", b"2"]
+        assert "Traceback" not in worker.output()
+
+
+async def test_open_transaction_on_the_progress_topic(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """What it hides may have been published: the start is from the checkpoint, and says so."""
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        name = await progress_topic(connection, topic)
+        stranger = AIOKafkaProducer(
+            bootstrap_servers=kafka,
+            transactional_id=uuid4().hex,
+            transaction_timeout_ms=OPEN_FOR_MS,
+        )
+        async with stranger:
+            await stranger.begin_transaction()
+            await stranger.send_and_wait(name, b"a stranger's", key=b"cursor")
+            await publish_one(connection, kafka, topic)
+            worker.end(signal.SIGKILL)
+            verifying = asyncio.create_task(asyncio.to_thread(worker.command, "verify"))
+            worker.start()
+            started = await worker.wait_event("relay.started", level="warning")
+            assert started["source"] == "checkpoint"
+            assert "open transaction hides the end" in started["reason"]
+            assert await verifying == 1
+            assert f"cannot read partition 0 of {name} beyond offset" in worker.output()
+            await stranger.abort_transaction()
+        records = await topics.wait_for_count(kafka, topic, 2)
+        assert {record.value for record in records} == {b"1"}
+
+
+async def test_relay_that_never_published_starts_without_a_warning(
+    database: str, kafka: str, topic: str
+) -> None:
+    """Each start of an idle relay is exact: there is nothing that could come twice."""
+    with Worker(database, kafka, topic) as worker:
+        await worker.leading()
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            worker.end(number)
+            worker.start()
+            started = await worker.wait_event("relay.started")
+            assert (started["source"], started["level"]) == ("progress", "info")

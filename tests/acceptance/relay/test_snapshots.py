@@ -1,0 +1,231 @@
+"""Snapshots as a subscriber tells them apart: whole or not, this one or that one."""
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from outbox_worker.kafka.records import partition_of
+from tests.support.programs.command import Operator
+from tests.support.relay import outbox
+from tests.support.relay.worker import Worker
+from tests.support.topic import snapshots, topics
+from tests.support.topic.events import event_of
+from tests.support.waiting import until
+
+DOCUMENTS = 6
+ENTITIES = 3
+PARTITIONS = 12
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a writer's connection to a database with links, some of them removed again."""
+    connection = await asyncpg.connect(database)
+    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    for document in range(1, DOCUMENTS + 1):
+        for entity in range(1, ENTITIES + 1):
+            await outbox.toggle(connection, f"doc_{document}", str(entity))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def worker(database: str, kafka: str, topic: str) -> Iterator[Worker]:
+    """Yield a running worker."""
+    with Worker(database, kafka, topic) as worker:
+        yield worker
+
+
+@pytest.fixture
+async def operator(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> Operator:
+    """Return somebody with the worker's environment, once it has published everything."""
+    count = await connection.fetchval("SELECT count(*) FROM outbox")
+    await topics.wait_for_count(kafka, topic, count)
+    return Operator(worker.env)
+
+
+@asynccontextmanager
+async def held_back(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Hold every snapshot between its markers and its links, which it reads with `documents`.
+
+    Yields the connection whose transaction locks that table.
+    """
+    connection = await asyncpg.connect(database)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE documents")
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def wait_for_markers(kafka: str, topic: str) -> None:
+    """Return once a snapshot has begun in every partition."""
+
+    async def begun() -> bool:
+        records = await topics.read_all(kafka, topic)
+        return sum(b"snapshot.began" in record.value for record in records) == PARTITIONS
+
+    await until(begun)
+
+
+async def test_the_second_snapshot_takes_the_place_of_the_first(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """A subscriber that applies the whole topic has the links of now, not those of before."""
+    first = await operator.run("snapshot", "--yes", "--json")
+    assert first.code == 0, first.errors
+    for entity in range(1, ENTITIES + 1):
+        await outbox.toggle(connection, "doc_1", str(entity))
+    await outbox.toggle(connection, "doc_2", "1")
+    second = await operator.run("snapshot", "--yes", "--json")
+    assert second.code == 0, second.errors
+    records = await topics.read_all(kafka, f"{topic}.snapshot")
+    linked = [event_of(record.value) for record in records if b"document.linked" in record.value]
+    expected = await outbox.active_links(connection)
+    assert {event["data"]["link"]["id"] for event in linked} == expected
+    assert len(linked) == len(expected) == second.report["links"]
+    ids = {dict(record.headers)["snapshot-id"].decode() for record in records}
+    assert ids == {second.report["snapshot_id"]} != {first.report["snapshot_id"]}
+
+
+async def test_every_partition_has_a_beginning_and_an_end(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """Also those without a link; each record is as its schema says, and the counts are right."""
+    done = await operator.run("snapshot", "--yes", "--json")
+    assert done.code == 0, done.errors
+    records = await topics.read_all(kafka, f"{topic}.snapshot")
+    for partition in range(PARTITIONS):
+        events = [event_of(each.value) for each in records if each.partition == partition]
+        began, *links, ended = events
+        assert (began["type"], ended["type"]) == ("snapshot.began", "snapshot.ended")
+        assert {event["type"] for event in links} <= {"document.linked"}
+        assert ended["data"]["links"] == len(links)
+        assert began["data"]["live_topic"] == topic
+        assert began["data"]["continue_from"] == done.report["continue_from"]
+        assert {began["data"]["partition"], ended["data"]["partition"]} == {partition}
+    assert {dict(record.headers)["snapshot"] for record in records} == {b"true"}
+    assert snapshots.active(await snapshots.read(kafka, f"{topic}.snapshot")) == (
+        await outbox.active_links(connection)
+    )
+
+
+async def test_an_interrupted_snapshot_has_no_end_and_the_next_takes_its_place(
+    database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """Ctrl-C in the middle: one line, exit 1, and a subscriber takes nothing of it."""
+    target = f"{topic}.snapshot"
+    async with held_back(database):
+        process = await operator.start("snapshot", "--yes", "--json")
+        await wait_for_markers(kafka, target)
+        process.send_signal(signal.SIGINT)
+        done = await operator.end_of(process)
+    assert (done.code, len(done.errors.splitlines())) == (1, 1)
+    assert f"interrupted; what {target} has of snapshot" in done.report["error"]
+    partitions = await snapshots.read(kafka, target)
+    assert {each.begun is None for each in partitions.values()} == {False}
+    assert snapshots.active(partitions) == set()
+    assert (await operator.run("snapshot", "--yes")).code == 0
+    partitions = await snapshots.read(kafka, target)
+    assert snapshots.active(partitions) == await outbox.active_links(connection)
+
+
+async def test_of_two_at_once_one_is_refused(
+    database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """The second says so and exits 1; the first is whole."""
+    target = f"{topic}.snapshot"
+    async with held_back(database):
+        first = await operator.start("snapshot", "--yes")
+        await wait_for_markers(kafka, target)
+        second = await operator.run("snapshot", "--yes")
+    assert (second.code, "is being published: wait" in second.errors) == (1, True)
+    assert (await operator.end_of(first)).code == 0
+    partitions = await snapshots.read(kafka, target)
+    assert {tuple(each.whole) == () for each in partitions.values()} == {False}
+    assert snapshots.active(partitions) == await outbox.active_links(connection)
+
+
+async def test_a_snapshot_among_live_events(
+    database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """In the event topic, while the relay goes on: its events are told from the snapshot's."""
+    async with held_back(database) as writer:
+        process = await operator.start("snapshot", "--topic", topic, "--yes")
+        await wait_for_markers(kafka, topic)
+        await outbox.toggle(writer, "doc_1", "1")
+    await outbox.toggle(connection, "doc_2", "2")
+    assert (await operator.end_of(process)).code == 0
+    await outbox.toggle(connection, "doc_3", "3")
+    count: int = await connection.fetchval("SELECT count(*) FROM outbox")
+    links = DOCUMENTS * ENTITIES
+
+    async def caught_up() -> bool:
+        records = await topics.read_all(kafka, topic)
+        live = [record for record in records if "snapshot" not in dict(record.headers)]
+        return len(live) == count and len(records) > count + links
+
+    await until(caught_up)
+    partitions = await snapshots.read(kafka, topic)
+    assert {len(each.whole) for each in partitions.values()} == {1}
+    assert snapshots.active(partitions) == await outbox.active_links(connection)
+
+
+async def test_a_subscriber_forgets_links_that_were_removed_unseen(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """A document without any active link is in no snapshot: after its end nothing is left of it."""
+    await operator.run("snapshot", "--yes")
+    records = await topics.read_all(kafka, f"{topic}.snapshot")
+    for entity in range(1, ENTITIES + 1):
+        await outbox.toggle(connection, "doc_1", str(entity))
+    await operator.run("snapshot", "--yes")
+    records += await topics.read_all(kafka, f"{topic}.snapshot")
+    key = f"{outbox.WORKSPACE}/doc_1".encode()
+    subscriber = snapshots.Partition()
+    for record in records:
+        if record.partition == partition_of(key, PARTITIONS):
+            subscriber.apply(record)
+    assert key.decode() not in subscriber.links
+    assert len(subscriber.whole) == 2
+
+
+async def test_nothing_else_is_deleted(
+    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+) -> None:
+    """A topic that holds records of no snapshot is refused and keeps them."""
+    await operator.run("replay", "--from", "2020-01-01", "--to", "2100-01-01", "--yes",
+                       "--topic", f"{topic}.other")  # fmt: skip
+    before = await topics.payloads(kafka, f"{topic}.other")
+    assert len(before) == await connection.fetchval("SELECT count(*) FROM outbox")
+    done = await operator.run("snapshot", "--topic", f"{topic}.other", "--yes")
+    assert (done.code, "holds records of no snapshot" in done.errors) == (1, True)
+    assert await topics.payloads(kafka, f"{topic}.other") == before
+
+
+@pytest.mark.parametrize(
+    "command", [["snapshot"], ["replay", "--from", "2020-01-01", "--to", "2100-01-01"]]
+)
+async def test_a_compacted_topic_is_refused(
+    kafka: str, topic: str, operator: Operator, command: list[str]
+) -> None:
+    """It would keep one event of each document."""
+    await topics.make(kafka, f"{topic}.compacted", 1, {"cleanup.policy": "compact"})
+    done = await operator.run(*command, "--topic", f"{topic}.compacted", "--yes")
+    assert (done.code, "is compacted" in done.errors) == (1, True)
+    assert await topics.read_all(kafka, f"{topic}.compacted") == []
+
+
+async def test_a_snapshot_asks_first(kafka: str, topic: str, operator: Operator) -> None:
+    """Without a terminal and without --yes: exit 1, one line, nothing published."""
+    done = await operator.run("snapshot", "--json")
+    assert (done.code, len(done.errors.splitlines())) == (1, 1)
+    assert f"active links to {topic}.snapshot" in done.errors
+    assert "--yes" in done.report["error"]
+    assert await topics.read_all(kafka, f"{topic}.snapshot") == []

@@ -1,0 +1,1 @@
+"""Both programs as those who call the API meet them."""

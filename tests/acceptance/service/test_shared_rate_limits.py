@@ -1,0 +1,243 @@
+"""Rate limits that processes share through a real Redis, which may go away."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local import programs
+from service.edge.gate.rates import MemoryLimiter, Quota, SharedLimiter
+from tests.support.parts.redis import Redis
+from tests.support.service.api import new_key
+from tests.support.waiting import eventually, until
+
+RATE = "20/day"
+URL = "/v1/documents/doc_1"
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """Yield a Redis."""
+    with Redis() as redis:
+        yield redis
+
+
+@pytest.fixture
+async def limiter(redis: Redis) -> AsyncIterator[SharedLimiter]:
+    """Yield one of several limiters on it."""
+    limiter = SharedLimiter(redis.url)
+    yield limiter
+    await limiter.close()
+
+
+async def test_it_counts_as_a_limiter_in_memory_does(limiter: SharedLimiter) -> None:
+    """Limit, remaining, reset and refusal are the same, wherever the count is."""
+    memory = MemoryLimiter()
+    for _ in range(5):
+        assert await limiter.hit("key", "3/day") == await memory.hit("key", "3/day")
+    assert not (await limiter.hit("other", "3/day")).exceeded
+
+
+async def test_calls_at_once_are_counted_once_each(redis: Redis, limiter: SharedLimiter) -> None:
+    """Two processes' calls together use up one limit, to the call."""
+    other = SharedLimiter(redis.url)
+    quotas: list[Quota] = []
+    for _ in range(10):
+        hits = [each.hit("key", "30/day") for each in (limiter, other) for _ in range(3)]
+        quotas += await asyncio.gather(*hits)
+    await other.close()
+    assert sum(quota.exceeded for quota in quotas) == 30
+    assert sorted(quota.remaining for quota in quotas)[30:] == list(range(30))
+
+
+async def test_a_call_is_one_round_trip(redis: Redis, limiter: SharedLimiter) -> None:
+    """Once the script is loaded, each call sends one command."""
+    await limiter.hit("key", RATE)
+    before = await commands(redis)
+    for _ in range(10):
+        await limiter.hit("key", RATE)
+    assert await commands(redis) - before == 10 + 1  # and the one that asks
+
+
+async def commands(redis: Redis) -> int:
+    """Return how many commands callers have sent (what a script does counts too, but for these)."""
+    host, _, port = redis.url.removeprefix("redis://").removesuffix("/0").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"INFO commandstats\r\n")
+    length = int((await reader.readline())[1:])
+    text = (await reader.readexactly(length)).decode()
+    writer.close()
+    calls = {
+        line.partition(":")[0]: int(line.partition("calls=")[2].partition(",")[0])
+        for line in text.splitlines()
+        if "calls=" in line
+    }
+    return calls["cmdstat_evalsha"] + calls.get("cmdstat_info", 0) + 1
+
+
+async def test_hanging_storage_costs_one_call_a_moment(
+    redis: Redis, limiter: SharedLimiter
+) -> None:
+    """A Redis that does not answer delays one call by a quarter of a second; the others go by."""
+    await limiter.hit("key", RATE)
+    redis.pause()
+    began = time.monotonic()
+    quotas = [await limiter.hit("key", RATE) for _ in range(15)]
+    redis.resume()
+    assert time.monotonic() - began < 2  # not 15 times 0.25
+    assert [quota.remaining for quota in quotas] == list(range(18, 3, -1))  # the first one counts
+
+
+async def test_a_redis_that_is_slow_now_and_then_lets_no_more_through(redis: Redis) -> None:
+    """Redis hangs for 0.3 s again and again: the calls of three processes stay within one limit."""
+    limiters = [SharedLimiter(redis.url) for _ in range(3)]
+    allowed = 0
+    ended = asyncio.Event()
+
+    async def call(limiter: SharedLimiter) -> None:
+        nonlocal allowed
+        while not ended.is_set():
+            quota = await limiter.hit("key", "200/day")
+            allowed += not quota.exceeded
+            await asyncio.sleep(
+                0.005
+            )  # callers at a steady rate: the limit lasts for several stalls
+
+    callers = [asyncio.create_task(call(limiter)) for limiter in limiters]
+    for _ in range(3):
+        redis.pause()
+        await asyncio.sleep(0.3)  # what a slow Redis does
+        redis.resume()
+        await asyncio.sleep(0.5)
+    ended.set()
+    await asyncio.gather(*callers)
+    quotas = [await limiter.hit("key", "200/day") for limiter in limiters]
+    for limiter in limiters:
+        await limiter.close()
+    assert all(quota.exceeded for quota in quotas)
+    assert (
+        200 <= allowed <= 300
+    )  # more by what the others take during one stall; twice as many before
+
+
+def client_of(program: programs.Program, key: str) -> httpx.AsyncClient:
+    """Return a client of one of the processes."""
+    return httpx.AsyncClient(base_url=program.url, headers={"X-API-KEY": key}, timeout=30)
+
+
+def logged(program: programs.Program, event: str) -> int:
+    """Return how often an event is in a process' log."""
+    return program.log.read_text().count(f'"event":"{event}"')
+
+
+async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_path: Path) -> None:
+    """They count together; while Redis is away each goes on from what it knows; then together."""
+    key = await new_key(database, rate_limit=RATE)
+    settings = {"LINKS_RATE_LIMIT_STORAGE": redis.url}
+    with ExitStack() as running:
+        pair = []
+        for name in "ab":
+            folder = tmp_path / name
+            folder.mkdir()
+            pair.append(running.enter_context(programs.service(database, folder, **settings)))
+        async with client_of(pair[0], key) as first, client_of(pair[1], key) as second:
+            answers = [await client.get(URL) for _ in range(5) for client in (first, second)]
+            left = [answer.headers["x-ratelimit-remaining"] for answer in answers]
+            assert left == [str(number) for number in range(19, 9, -1)]
+            for _ in range(5):
+                await asyncio.gather(first.get(URL), second.get(URL))
+            refused = await second.get(URL)
+            assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+            assert 0 < int(refused.headers["retry-after"]) <= 86_400
+
+            redis.stop()
+            for client in (first, second):
+                answers = [await client.get(URL) for _ in range(3)]
+                left = [answer.headers["x-ratelimit-remaining"] for answer in answers]
+                assert left == ["0", "0", "0"]  # what Redis told last is remembered
+            assert [logged(program, "rate_limits.storage_away") for program in pair] == [1, 1]
+            metric = "links_rate_limit_storage_away 1.0"
+            assert metric in (await first.get("/metrics")).text
+
+            redis.start()
+
+            async def together() -> bool:
+                await asyncio.gather(first.get(URL), second.get(URL))
+                return all(logged(each, "rate_limits.storage_back") for each in pair)
+
+            await until(together)
+            assert "links_rate_limit_storage_away 0.0" in (await first.get("/metrics")).text
+
+
+async def test_it_starts_without_redis(database: str, tmp_path: Path) -> None:
+    """A Redis that is not there yet keeps nobody from being served."""
+    key = await new_key(database)
+    with Redis() as redis:
+        url = redis.url
+    with programs.service(database, tmp_path, LINKS_RATE_LIMIT_STORAGE=url) as program:
+        async with client_of(program, key) as client:
+            assert (await client.get(URL)).status_code == 404
+        eventually(lambda: logged(program, "rate_limits.storage_away") == 1)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_processes_on_their_own_are_told_of(database: str, tmp_path: Path, workers: str) -> None:
+    """Processes that count in memory are said to do so at the start, once."""
+    with programs.service(database, tmp_path, LINKS_WORKERS=workers) as program:
+        assert logged(program, "rate_limits.each_process_on_its_own") == 1
+
+
+async def test_a_killed_process_takes_its_gauge_along(
+    database: str, redis: Redis, tmp_path: Path
+) -> None:
+    """A worker that dies while Redis is unreachable leaves no 1 behind; what it counted stays counted."""
+    key = await new_key(database)
+    settings = {"LINKS_RATE_LIMIT_STORAGE": redis.url, "LINKS_WORKERS": "2"}
+    with programs.service(database, tmp_path, **settings) as program:
+        redis.stop()
+
+        async def metrics() -> str:
+            async with httpx.AsyncClient(base_url=program.url, timeout=30) as client:
+                return (await client.get("/metrics")).text
+
+        async def called() -> int:
+            """Make a call on a connection of its own; return how many were counted."""
+            async with client_of(program, key) as client:
+                assert (await client.get(URL)).status_code == 404
+            counted = (
+                'links_http_requests_total{method="GET",route="/v1/documents/{id}",status="404"} '
+            )
+            return int(float((await metrics()).partition(counted)[2].partition("\n")[0]))
+
+        assert await called() == 1
+        assert "links_rate_limit_storage_away 1.0" in await metrics()
+        killed = worker_processes(program.pid)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        redis.start()
+
+        async def replaced() -> bool:
+            with suppress(httpx.HTTPError):
+                return (
+                    len(set(worker_processes(program.pid)) - set(killed)) == 2
+                    and await called() > 1
+                )
+            return False
+
+        await until(replaced)
+        assert "links_rate_limit_storage_away 1.0" not in await metrics()
+
+
+def worker_processes(pid: int) -> list[int]:
+    """Return the worker processes of a service."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(each) for task in tasks for each in (task / "children").read_text().split()]
+    return [
+        each for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]

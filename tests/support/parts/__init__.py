@@ -1,0 +1,1 @@
+"""Real Postgres, Kafka, Redis and PgBouncer for tests."""

@@ -1,0 +1,162 @@
+"""Kafka brokers for tests: behind a line, and with TLS, passwords and client certificates.
+
+Programs under test use an outer listener; tests use an inner one, which is plain text.
+"""
+
+import shutil
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from deploy.local.kafka import KafkaCluster
+from deploy.local.process import free_port
+from tests.support.faults.tcp import Tls
+from tests.support.parts.certificates import DAYS, LOOPBACK, Authority
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+USER = "relay"
+PASSWORD = "only-for-these-tests"
+BROKERS = 3
+_LOGIN = "org.apache.kafka.common.security"
+SCRAM = (
+    "--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]",
+    "--add-scram", f"SCRAM-SHA-256=[name={USER},password={PASSWORD}]",
+)  # fmt: skip
+
+
+class Broker(NamedTuple):
+    """One broker with two listeners."""
+
+    cluster: KafkaCluster
+    inside: str  # where tests talk to it
+    behind: int  # the port that a line passes on to
+    line_port: int  # the port that the line must listen on: the broker names it to its clients
+    settings: Mapping[str, str] = NOTHING  # what a worker needs to connect, beside the address
+    tls: Tls | None = None  # how a line speaks TLS that looks at requests
+
+
+@contextmanager
+def broker_behind_a_line(
+    properties: Mapping[str, str] = NOTHING,
+    storage: Sequence[str] = (),
+    settings: Mapping[str, str] = NOTHING,
+) -> Iterator[Broker]:
+    """Yield a broker that sends clients of its outer listener to the line's port.
+
+    The broker talks to itself (transactions' markers) through the inner listener.
+    """
+    inner, outer, controller, line_port = (free_port() for _ in range(4))
+    ours = {
+        "listeners": f"PLAINTEXT://127.0.0.1:{inner},OUTER://127.0.0.1:{outer},"
+        f"CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{inner},OUTER://127.0.0.1:{line_port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,OUTER:PLAINTEXT,"
+        "CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.quorum.voters": f"0@127.0.0.1:{controller}",
+        **properties,
+    }
+    with KafkaCluster(properties=ours, storage=storage) as cluster:
+        yield Broker(cluster, f"127.0.0.1:{inner}", outer, line_port, settings)
+
+
+class Secured(NamedTuple):
+    """A broker's configuration and a worker's settings for an outer listener with SASL_SSL."""
+
+    authority: Authority
+    properties: dict[str, str]
+    settings: dict[str, str]
+
+
+@contextmanager
+def secured() -> Iterator[Secured]:
+    """Yield them, with a CA whose files are deleted at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="certificates-"))
+    try:
+        authority = Authority(folder)
+        settings = {
+            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+            "KAFKA_SASL_USERNAME": USER,
+            "KAFKA_SASL_PASSWORD": PASSWORD,
+            "KAFKA_SSL_CAFILE": str(authority.cert),
+        }
+        yield Secured(authority, _outer_listener(authority), settings)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def tls_broker_behind_a_line(properties: Mapping[str, str] = NOTHING) -> Iterator[Broker]:
+    """Yield a broker whose outer listener wants TLS and a password."""
+    with (
+        secured() as by,
+        broker_behind_a_line(by.properties | dict(properties), SCRAM, by.settings) as broker,
+    ):
+        yield broker._replace(tls=_tls(by.authority))
+
+
+def _tls(authority: Authority) -> Tls:
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(*authority.issue("line"))
+    return Tls(server, ssl.create_default_context(cafile=authority.cert))
+
+
+class SecuredCluster(KafkaCluster):
+    """Three brokers, each with an inner listener and an outer one that wants TLS and a password."""
+
+    def __init__(self, by: Secured, properties: Mapping[str, str] = NOTHING) -> None:
+        self._outer = [free_port() for _ in range(BROKERS)]
+        super().__init__(BROKERS, by.properties | dict(properties), SCRAM)
+
+    @property
+    def outside(self) -> str:
+        """The outer listeners' addresses, as KAFKA_BOOTSTRAP_SERVERS takes them."""
+        return ",".join(f"127.0.0.1:{port}" for port in self._outer)
+
+    def _addresses(self, node: int) -> dict[str, str]:
+        addresses = super()._addresses(node)
+        for name in ("listeners", "advertised.listeners"):
+            addresses[name] += f",OUTER://127.0.0.1:{self._outer[node]}"
+        return addresses
+
+
+def set_password(broker: Broker, password: str) -> None:
+    """Give the user another SCRAM password; connections that are open stay authenticated."""
+    tool = broker.cluster.tool(
+        "kafka.admin.ConfigCommand", "--bootstrap-server", broker.inside, "--alter",
+        "--add-config", f"SCRAM-SHA-512=[password={password}]", "--entity-type", "users",
+        "--entity-name", USER,
+    )  # fmt: skip
+    subprocess.run(tool, check=True, capture_output=True)
+
+
+def tls_listener(
+    authority: Authority, name: str, hosts: Sequence[str] = LOOPBACK, days: int = DAYS
+) -> dict[str, str]:
+    """Return the properties that give a listener a certificate and let it trust the authority."""
+    keystore = authority.issue(f"broker-{name}", hosts, days=days).in_one_file()
+    stores = {
+        "keystore.type": "PEM",
+        "keystore.location": str(keystore),
+        "truststore.type": "PEM",
+        "truststore.location": str(authority.cert),
+    }
+    return {f"listener.name.{name}.ssl.{store}": value for store, value in stores.items()}
+
+
+def _outer_listener(authority: Authority) -> dict[str, str]:
+    plain = f'{_LOGIN}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+    scram = f"{_LOGIN}.scram.ScramLoginModule required;"
+    return {
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,OUTER:SASL_SSL,CONTROLLER:PLAINTEXT",
+        "listener.name.outer.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        "listener.name.outer.plain.sasl.jaas.config": plain,
+        "listener.name.outer.scram-sha-512.sasl.jaas.config": scram,
+        **tls_listener(authority, "outer"),
+    }

@@ -1,0 +1,1 @@
+"""The worker, the outbox, and load on it."""

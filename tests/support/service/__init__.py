@@ -1,0 +1,1 @@
+"""Callers of the service, and what it has to answer."""

@@ -1,0 +1,1 @@
+"""The topic as its subscribers read it."""

@@ -1,0 +1,204 @@
+"""A topic as a subscriber sees it: read to its end, applied in order, checked for gaps."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
+
+from tests.support.waiting import until
+
+READ_TIMEOUT_S = 60
+Record = Any  # aiokafka's ConsumerRecord, which has no types
+
+
+@asynccontextmanager
+async def administration(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Yield an operator's connection to Kafka."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[dict[str, Any]]:
+    (described,) = await admin.describe_topics([topic])
+    partitions: list[dict[str, Any]] = described["partitions"]
+    return sorted(partitions, key=lambda partition: int(partition["partition"]))
+
+
+async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
+    """Return the partitions of a topic; none where it is not there."""
+    async with administration(kafka) as admin:
+        partitions = await _partitions(admin, topic)
+    return [TopicPartition(topic, each["partition"]) for each in partitions]
+
+
+async def leader(kafka: str, topic: str) -> int:
+    """Return the broker that leads the topic's first partition."""
+    async with administration(kafka) as admin:
+        node: int = (await _partitions(admin, topic))[0]["leader"]
+    return node
+
+
+@asynccontextmanager
+async def following(kafka: str, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """Yield a connected consumer of the committed records to come, once it knows where they begin."""
+    places = await places_of(kafka, topic)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level="read_committed")
+    async with consumer:
+        consumer.assign(places)
+        await consumer.seek_to_end()
+        yield consumer
+
+
+async def read_all(kafka: str, topic: str, isolation: str = "read_committed") -> list[Record]:
+    """Return every record that the topic holds now, partition after partition."""
+    if not (places := await places_of(kafka, topic)):
+        return []
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka, isolation_level=isolation, auto_offset_reset="earliest"
+    )
+    records: list[Record] = []
+    async with asyncio.timeout(READ_TIMEOUT_S), consumer:
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        while [place for place in places if await consumer.position(place) < ends[place]]:
+            for place, batch in (await consumer.getmany(timeout_ms=200)).items():
+                records += [record for record in batch if record.offset < ends[place]]
+    return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+async def _until_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:
+    """Return when a topic has so many: the controller knows it before the broker does."""
+
+    async def there() -> bool:
+        return len(await _partitions(admin, topic)) == partitions
+
+    await until(there)
+
+
+async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str]) -> None:
+    """Make a topic, as an operator does; return when it is there.
+
+    Brokers refuse the name until an earlier topic is gone everywhere.
+    """
+    async with administration(kafka) as admin:
+
+        async def there() -> bool:
+            await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
+            return len(await _partitions(admin, topic)) == partitions
+
+        await until(there)
+
+
+async def grow(kafka: str, topic: str, partitions: int) -> None:
+    """Give a topic so many partitions, as an operator does; return when they are there."""
+    async with administration(kafka) as admin:
+        await admin.create_partitions({topic: NewPartitions(partitions)})
+        await _until_partitions(admin, topic, partitions)
+
+
+async def move(kafka: str, topic: str, replicas: Sequence[int]) -> None:
+    """Move the topic's first partition to other brokers, as an operator does; return when it is there."""
+    async with administration(kafka) as admin:
+        moves: Any = [(topic, [(0, list(replicas), {})], {})]
+        request = AlterPartitionReassignmentsRequest(30_000, moves, {})
+        await admin._send_to_controller(request)  # noqa: SLF001 - the client has no call for it
+
+        async def moved() -> bool:
+            partition = (await _partitions(admin, topic))[0]
+            there = sorted(partition["replicas"]) == sorted(partition["isr"]) == sorted(replicas)
+            return there and partition["leader"] in replicas
+
+        await until(moved)
+
+
+async def delete(kafka: str, topic: str) -> None:
+    """Delete a topic, as an operator does; return when it is gone."""
+    async with administration(kafka) as admin:
+        await admin.delete_topics([topic])
+
+        async def gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await until(gone)
+
+
+async def configure(kafka: str, topic: str, configs: dict[str, str]) -> None:
+    """Set a topic's configuration, as an operator does; return when the broker has it."""
+    async with administration(kafka) as admin:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+
+        async def taken() -> bool:
+            asked = ConfigResource(ConfigResourceType.TOPIC, topic)
+            (answer,) = await admin.describe_configs([asked])
+            ((*_, entries),) = answer.resources
+            return configs.items() <= {name: value for name, value, *_ in entries}.items()
+
+        await until(taken)
+
+
+async def ends(kafka: str, topic: str, isolation: str = "read_uncommitted") -> dict[int, int]:
+    """Return the end of each partition as a reader with this isolation sees it."""
+    places = await places_of(kafka, topic)
+    async with AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level=isolation) as consumer:
+        found = await consumer.end_offsets(places)
+    return {place.partition: end for place, end in found.items()}
+
+
+async def no_transaction_open(kafka: str, topic: str) -> bool:
+    """Whether a reader of committed records can read to the end of each partition."""
+    return await ends(kafka, topic, "read_committed") == await ends(kafka, topic)
+
+
+async def payloads(kafka: str, topic: str) -> list[bytes]:
+    """Return the values of all committed records."""
+    return [record.value for record in await read_all(kafka, topic)]
+
+
+async def wait_for_count(kafka: str, topic: str, count: int, timeout_s: float = 60) -> list[Record]:
+    """Return the committed records as soon as there are so many."""
+
+    async def enough() -> list[Record]:
+        records = await read_all(kafka, topic)
+        return records if len(records) >= count else []
+
+    return await until(enough, timeout_s) if count else []
+
+
+def first_of_each(records: Sequence[Record]) -> list[Record]:
+    """Return the records without those whose version a subscriber has seen before."""
+    versions: dict[str, int] = {}
+    fresh = []
+    for record in records:
+        event = json.loads(record.value)
+        if event["version"] > versions.get(event["subject"], 0):
+            versions[event["subject"]] = event["version"]
+            fresh.append(record)
+    return fresh
+
+
+def fold(records: Sequence[Record]) -> tuple[set[str], list[str]]:
+    """Apply events in order: the active links, and every version that does not follow its last."""
+    active: set[str] = set()
+    versions: dict[str, int] = {}
+    faults = []
+    for record in records:
+        event = json.loads(record.value)
+        document, version = event["subject"], event["version"]
+        if version != versions.get(document, 0) + 1:
+            faults.append(f"{document}: {version} after {versions.get(document, 0)}")
+        versions[document] = version
+        if event["type"] == "document.unlinked":
+            active.discard(event["link"])
+        else:
+            active.add(event["link"])
+    return active, faults
