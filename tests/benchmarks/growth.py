@@ -8,9 +8,9 @@ import asyncpg
 from deploy.local import programs
 from deploy.local.process import LocalError, say
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.load import Caller, load
 from tests.benchmarks.parts import Round
 from tests.benchmarks.stage import ENTITIES, SERVICE, Database, Stage, checkpoint
+from tests.benchmarks.wrk import Caller, load
 
 FEW = 1_000
 PER_DOCUMENT = 5

@@ -8,11 +8,11 @@ from deploy.local import programs
 from deploy.local.process import LocalError
 from tests.benchmarks import counted, pgbench
 from tests.benchmarks.figures import Figures, family_cpu_s
-from tests.benchmarks.load import Caller, load
 from tests.benchmarks.parts import Round
 from tests.benchmarks.peers import fastapi, openfga
 from tests.benchmarks.peers.peer import Peer
 from tests.benchmarks.stage import SERVICE, Database, Stage, checkpoint
+from tests.benchmarks.wrk import Caller, load
 
 WARM_UP_S = 2
 CLIENTS = 32

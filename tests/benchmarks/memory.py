@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from deploy.local import programs
 from deploy.local.process import LocalError
 from tests.benchmarks.figures import Figures, memory_mib
-from tests.benchmarks.load import Caller, load
 from tests.benchmarks.parts import Round
 from tests.benchmarks.stage import SERVICE, Stage
+from tests.benchmarks.wrk import Caller, load
 
 FEW = 10_000
 CONNECTIONS = 128

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.parts.brokers import NOTHING, SecuredCluster, secured
-from tests.support.relay import load
-from tests.support.relay.load import RECKON
+from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import reckon
 from tests.support.waiting import FAULT_S, last, until
 
 RECOVERY_S = 10
@@ -88,17 +88,17 @@ async def test_events_flow_within_ten_seconds(
 ) -> None:
     """After each fault, in either delivery mode, in plain text and over TLS."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     settings = {**door.settings, "OUTBOX_DELIVERY": delivery}
     with Worker(database, door.kafka, topic, **settings) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, 1):
+        async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
             await fault(door, worker, topic)
             began = time.monotonic()
             await worker.wait_working()
             assert time.monotonic() - began < RECOVERY_S
-        await RECKON[delivery](database, door.cluster.bootstrap, topic)
+        await reckon(database, door.cluster.bootstrap, topic, delivery)
 
 
 @pytest.mark.parametrize("which", ["events", "progress"])
@@ -111,25 +111,25 @@ async def test_partition_has_no_leader_for_a_while(
     without a leader (KAFKA-20734), so that a part of a transaction may count as aborted.
     """
     topic, kafka = database.rpartition("/")[2], door.cluster.bootstrap
-    await load.prepare(database)
+    await writers.prepare(database)
     settings = {**door.settings, "OUTBOX_DELIVERY": delivery}
     with Worker(database, door.kafka, topic, **settings) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, 1):
+        async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
-        await RECKON[delivery](database, kafka, topic)
+        await reckon(database, kafka, topic, delivery)
         without = topic if which == "events" else await progress_topic(kafka, topic)
         node = await topics.leader(kafka, without)
         await topics.move(kafka, without, [node])
         await beside(door.cluster.stop_broker, node)
-        async with load.writers(lambda: database, 1):
+        async with writers.writing(lambda: database, 1):
             await until(lambda: names(worker, without))
             await last(FAULT_S)
             await beside(door.cluster.start_broker, node)
             began = time.monotonic()
             await worker.wait_working()
             assert time.monotonic() - began < RECOVERY_S
-        await RECKON[delivery](database, kafka, topic)
+        await reckon(database, kafka, topic, delivery)
 
 
 async def progress_topic(kafka: str, topic: str) -> str:
@@ -148,14 +148,14 @@ async def names(worker: Worker, topic: str) -> bool:
 async def test_first_start_without_one_of_three_brokers(database: str, door: Door) -> None:
     """The worker makes its topics with three replicas, and publishes."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     door.cluster.kill(0)
     with Worker(database, door.kafka, topic, **door.settings) as worker:
         await worker.leading()
         made = [line["replicas"] for line in worker.log() if line["event"] == "topic.made"]
         assert made == [len(NODES), len(NODES)]
-        async with load.writers(lambda: database, 1):
+        async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
         await beside(door.cluster.start_broker, 0)
-        await load.reckon(database, door.cluster.bootstrap, topic)
+        await reckon(database, door.cluster.bootstrap, topic)
     assert "topic.few_replicas" not in worker.output()

@@ -27,10 +27,10 @@ from tests.support.parts.brokers import (
     tls_listener,
 )
 from tests.support.parts.certificates import Authority
-from tests.support.relay import load, outbox
-from tests.support.relay.load import RECKON
+from tests.support.relay import outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import reckon
 from tests.support.waiting import FAULT_S, last
 
 RECOVERY_S = 10
@@ -62,15 +62,15 @@ async def test_sessions_end_under_load(
 ) -> None:
     """Where the broker wants a connection authenticated anew every few seconds, no error is told."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
     with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, 1):
+        async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
             await last(max(FAULT_S, 5 * SESSION_MS / 1000))
             await worker.wait_working(RECOVERY_S)
-        await load.reckon(database, broker.inside, topic)
+        await reckon(database, broker.inside, topic)
         assert "worker.failing" not in worker.output()
 
 
@@ -99,11 +99,11 @@ async def test_password_is_changed_and_changed_back(
 ) -> None:
     """The worker says that the broker refuses the password, and goes on once it is right."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
     with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, 1):
+        async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
             await asyncio.to_thread(set_password, broker, "another-one")
             line.cut()
@@ -114,7 +114,7 @@ async def test_password_is_changed_and_changed_back(
             began = time.monotonic()
             await worker.wait_working()
             assert time.monotonic() - began < RECOVERY_S
-        await RECKON[delivery](database, broker.inside, topic)
+        await reckon(database, broker.inside, topic, delivery)
 
 
 class Mutual(NamedTuple):
@@ -148,19 +148,19 @@ def mutual() -> Iterator[Mutual]:
 async def test_certificates_of_both_sides_are_replaced(database: str, mutual: Mutual) -> None:
     """A new CA signs the broker's and the client's certificate: the worker takes the new files."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     broker, folder = mutual.broker, mutual.folder
     async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
         with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
             await worker.leading()
-            async with load.writers(lambda: database, 1):
+            async with writers.writing(lambda: database, 1):
                 await worker.wait_published(20)
                 replace_certificates(folder)
                 await asyncio.get_running_loop().run_in_executor(BESIDE, restart, broker)
                 began = time.monotonic()
                 await worker.wait_working()
                 assert time.monotonic() - began < RECOVERY_S
-            await load.reckon(database, broker.inside, topic)
+            await reckon(database, broker.inside, topic)
 
 
 def replace_certificates(folder: Path) -> None:

@@ -11,9 +11,10 @@ from tests.acceptance.conftest import delivery
 from tests.acceptance.relay.test_several_workers import leader_first
 from tests.support.faults.tcp import Line
 from tests.support.parts.brokers import Broker
-from tests.support.relay import load
+from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import first_of_each, reckon
 from tests.support.waiting import FAULT_S, last
 
 TAKE_OVER_S = 20  # 10 in plain text on an idle machine, see the acceptance tests
@@ -27,14 +28,14 @@ async def test_leader_wakes_up_after_another_one_took_over(
 ) -> None:
     """From the takeover on each event comes once, whatever the first worker still has to send."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     kafka = f"127.0.0.1:{line.port}"
     settings = [{**broker.settings, "OUTBOX_DELIVERY": delivery} for delivery in (older, newer)]
     with Worker(database, kafka, topic, **settings[0]) as leader:
         await leader.leading()
         with Worker(database, kafka, topic, **settings[1]) as standby:
             await leader_first(leader, standby)
-            async with load.writers(lambda: database, 2):
+            async with writers.writing(lambda: database, 2):
                 await leader.wait_published(100)
                 began = time.monotonic()
                 leader.pause()
@@ -46,10 +47,10 @@ async def test_leader_wakes_up_after_another_one_took_over(
                 leader.resume()
                 await leader.wait_event("worker.state", state="standby")
                 await standby.wait_working()
-            await load.reckon_repeated(database, broker.inside, topic)
+            await reckon(database, broker.inside, topic, "at-least-once")
             assert "traceback" not in leader.output() + standby.output()
     records = await topics.read_all(broker.inside, topic)
-    fresh = {(record.partition, record.offset) for record in topics.first_of_each(records)}
+    fresh = {(record.partition, record.offset) for record in first_of_each(records)}
     repeated = [each for each in records if (each.partition, each.offset) not in fresh]
     assert [each for each in repeated if each.offset >= taken_over[each.partition]] == []
     assert not repeated or older == "at-least-once"

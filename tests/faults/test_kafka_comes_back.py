@@ -9,8 +9,9 @@ import pytest
 
 from tests.support.faults.tcp import Line
 from tests.support.parts.brokers import Broker
-from tests.support.relay import load
+from tests.support.relay import writers
 from tests.support.relay.worker import Worker
+from tests.support.topic.reckoning import reckon
 from tests.support.waiting import FAULT_S, last
 
 RECOVERY_S = 10
@@ -55,14 +56,14 @@ async def test_events_flow_within_ten_seconds(
 ) -> None:
     """From the moment at which Kafka works again; nothing is lost, and nothing comes twice."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, 1):
+        async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
             await fault(broker, line)
             began = time.monotonic()
             await worker.wait_working()
             assert bool(line.forgotten) == (fault is replaced)
             assert time.monotonic() - began < RECOVERY_S
-        await load.reckon(database, broker.inside, topic)
+        await reckon(database, broker.inside, topic)

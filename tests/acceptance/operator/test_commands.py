@@ -14,7 +14,7 @@ from outbox_worker.kafka.records import partition_of
 from outbox_worker.operator.status import look
 from outbox_worker.settings import read
 from tests.support.programs.command import Operator
-from tests.support.relay import outbox
+from tests.support.relay import links
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
 from tests.support.topic.events import event_of
@@ -27,7 +27,7 @@ ENTITIES = 4
 async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
     """Yield a writer's connection to a database with documents and entities."""
     connection = await asyncpg.connect(database)
-    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    await links.seed(connection, DOCUMENTS, ENTITIES)
     yield connection
     await connection.close()
 
@@ -50,7 +50,7 @@ async def publish(connection: asyncpg.Connection, kafka: str, topic: str) -> int
     for document in range(1, DOCUMENTS + 1):
         for entity in range(1, ENTITIES + 1):
             for _ in range(1 + (document + entity) % 3):
-                await outbox.toggle(connection, f"doc_{document}", str(entity))
+                await links.toggle(connection, f"doc_{document}", str(entity))
     count: int = await connection.fetchval("SELECT count(*) FROM outbox")
     await topics.wait_for_count(kafka, topic, count)
     return count
@@ -117,7 +117,7 @@ async def test_status_tells_leader_lag_and_topic(
     assert len(report["slots"]) == 16
     assert report["topic"]["partitions"] == 12
     worker.end()
-    await outbox.toggle(connection, "doc_1", "1")
+    await links.toggle(connection, "doc_1", "1")
     report = (await operator.run("status", "--json")).report
     assert (report["leader"], report["lag_events"]) == (None, 1)
     text = await operator.run("status")
@@ -204,7 +204,7 @@ async def test_replay_of_one_document(
     )
     assert done.code == 0, done.errors
     again = await topics.read_all(kafka, f"{topic}.replay")
-    assert {record.key.decode() for record in again} == {f"{outbox.WORKSPACE}/doc_2"}
+    assert {record.key.decode() for record in again} == {f"{links.WORKSPACE}/doc_2"}
 
 
 async def test_snapshot_gives_the_active_links_and_where_to_go_on(
@@ -215,7 +215,7 @@ async def test_snapshot_gives_the_active_links_and_where_to_go_on(
     done = await operator.run("snapshot", "--yes", "--json")
     assert done.code == 0, done.errors
     for entity in range(1, ENTITIES + 1):
-        await outbox.toggle(connection, "doc_1", str(entity))
+        await links.toggle(connection, "doc_1", str(entity))
     count = await connection.fetchval("SELECT count(*) FROM outbox")
     live = await topics.wait_for_count(kafka, topic, count)
     active: set[str] = set()
@@ -230,12 +230,12 @@ async def test_snapshot_gives_the_active_links_and_where_to_go_on(
         versions[data["document_id"]] = data["document_version"]
     assert len(active) == done.report["links"]
     for record in live:
-        event = json.loads(record.value)
-        fresh = event["version"] > versions.get(event["subject"], 0)
+        event = event_of(record.value)
+        fresh = event["data"]["document_version"] > versions.get(event["subject"], 0)
         if record.offset >= done.report["continue_from"][str(record.partition)] and fresh:
             change = active.discard if event["type"] == "document.unlinked" else active.add
-            change(event["link"])
-    assert active == await outbox.active_links(connection)
+            change(event["data"]["link"]["id"])
+    assert active == await links.active_links(connection)
 
 
 async def test_doctor_passes_a_healthy_installation(

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.support.parts.postgres import END_SESSIONS
-from tests.support.relay import outbox
+from tests.support.relay import links
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
 from tests.support.waiting import until
@@ -34,7 +34,7 @@ UNDETECTED = ["a copy of this database", "a failover that lost commits"]
 async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
     """Yield the owner's connection, to a database with a document and an entity."""
     connection = await asyncpg.connect(database)
-    await outbox.seed(connection, 1, 1)
+    await links.seed(connection, 1, 1)
     yield connection
     await connection.close()
 
@@ -61,7 +61,7 @@ async def test_rights_of_the_worker_and_of_each_command(
 ) -> None:
     """The worker's are enough to relay, verify and replay; snapshot and rebase need more."""
     with Worker(database.replace("postgres@", f"{role}@"), kafka, topic) as worker:
-        await outbox.toggle(connection, "doc_1", "1")
+        await links.toggle(connection, "doc_1", "1")
         await topics.wait_for_count(kafka, topic, 1)
         replay = ("replay", "--from", "2020-01-01", "--to", "2100-01-01", "--yes")
         for command in (("status",), ("verify",), replay):
@@ -110,7 +110,7 @@ async def test_functions_that_a_managed_postgres_does_not_offer(
     with Worker(as_role, kafka, topic) as worker:
         for terms in (1, 2):
             await until(lambda terms=terms: started(worker, terms))  # type: ignore[misc]
-            await outbox.toggle(connection, "doc_1", "1")
+            await links.toggle(connection, "doc_1", "1")
             await topics.wait_for_count(kafka, topic, terms)
             await connection.execute(f"{END_SESSIONS} AND usename <> current_user")
         after_start = found(doctor, "relay")

@@ -23,10 +23,10 @@ from tests.support.faults.tcp import Line
 from tests.support.parts import parts
 from tests.support.parts.brokers import Broker
 from tests.support.parts.postgres import DATABASE, END_SESSIONS, make_database
-from tests.support.relay import load
-from tests.support.relay.load import RECKON
+from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import DELIVERIES, reckon
 from tests.support.waiting import FAULT_S, LONG_S, last, until
 
 MARGIN_S = 60
@@ -70,18 +70,18 @@ async def test_line_to_kafka(
 ) -> None:
     """Whatever the network to Kafka does, nothing is lost, and exactly once nothing is repeated."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     kafka = f"127.0.0.1:{line.port}"
     with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, WRITERS):
+        async with writers.writing(lambda: database, WRITERS):
             await worker.wait_published(50)
             await fault(line)
             try:
                 await worker.wait_working(MARGIN_S)
             except TimeoutError:
                 raise AssertionError(worker.output()[-5000:]) from None
-        await RECKON[delivery](database, broker.inside, topic, timeout_s=MARGIN_S)
+        await reckon(database, broker.inside, topic, delivery, timeout_s=MARGIN_S)
 
 
 @pytest.mark.xdist_group("a line to Kafka")
@@ -90,14 +90,14 @@ async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
 ) -> None:
     """With work and a silent Kafka /healthz of all turns 503; SIGTERM still ends it within 10 s."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     kafka = f"127.0.0.1:{line.port}"
     with Worker(database, kafka, topic) as worker:
         await worker.leading()
         with Worker(database, kafka, topic) as second:
             await second.wait_event("worker.state", state="standby")
             line.silence()
-            async with load.writers(lambda: database, 1):
+            async with writers.writing(lambda: database, 1):
 
                 async def unhealthy() -> bool:
                     pages = [await each.get("/healthz") for each in (worker, second)]
@@ -111,7 +111,7 @@ async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
             assert time.monotonic() - began < 10
             line.silence(silent=False)
             worker.start()
-            await load.reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
+            await reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
 
 
 @pytest.mark.xdist_group("a line to Kafka")
@@ -235,16 +235,16 @@ async def test_line_to_postgres(
 ) -> None:
     """The same for the worker's line to Postgres."""
     host, port = database.rpartition("@")[2].partition("/")[0].split(":")
-    await load.prepare(database)
+    await writers.prepare(database)
     async with Line(host, int(port)) as line:
         through = database.replace(f"{host}:{port}", f"127.0.0.1:{line.port}")
         with Worker(through, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
             await worker.leading()
-            async with load.writers(lambda: database, WRITERS):
+            async with writers.writing(lambda: database, WRITERS):
                 await worker.wait_published(50)
                 await fault(line)
                 await worker.wait_working(MARGIN_S)
-            await RECKON[delivery](database, kafka, topic, timeout_s=MARGIN_S)
+            await reckon(database, kafka, topic, delivery, timeout_s=MARGIN_S)
 
 
 async def test_postgres_crashes_and_sessions_are_ended(
@@ -254,17 +254,17 @@ async def test_postgres_crashes_and_sessions_are_ended(
     with PostgresServer() as server:
         await make_database(server)
         database = server.dsn(DATABASE)
-        await load.prepare(database)
+        await writers.prepare(database)
         with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
             await worker.leading()
-            async with load.writers(lambda: database, WRITERS):
+            async with writers.writing(lambda: database, WRITERS):
                 for _ in range(max(2, int(FAULT_S / 10))):
                     await worker.wait_working(MARGIN_S)
                     server.crash()
                     server.start()
                     await worker.wait_working(MARGIN_S)
                     await parts.execute(database, END_SESSIONS)
-            await RECKON[delivery](database, kafka, topic, timeout_s=MARGIN_S)
+            await reckon(database, kafka, topic, delivery, timeout_s=MARGIN_S)
 
 
 LISTENING = """
@@ -369,7 +369,7 @@ EITHER_DELIVERY = set(BROKER_FAULTS) if FAULT_S >= LONG_S else {"partition leade
 BROKER_CASES = [
     pytest.param(fault, delivery, id=f"{delivery}-{name}")
     for name, fault in BROKER_FAULTS.items()
-    for delivery in RECKON
+    for delivery in DELIVERIES
     if delivery == "exactly-once" or name in EITHER_DELIVERY
 ]
 
@@ -416,14 +416,14 @@ async def under_load(
 ) -> None:
     """Let it happen while writers write and a worker relays; then reckon."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     with Worker(database, cluster.bootstrap, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, WRITERS):
+        async with writers.writing(lambda: database, WRITERS):
             await worker.wait_published(50)
             await fault(cluster, topic)
             await worker.wait_working(MARGIN_S)
-        await RECKON[delivery](database, cluster.bootstrap, topic, timeout_s=MARGIN_S)
+        await reckon(database, cluster.bootstrap, topic, delivery, timeout_s=MARGIN_S)
 
 
 DISK_FULL = """
@@ -456,10 +456,10 @@ async def test_postgres_refuses_to_write(  # noqa: PLR0913, PLR0917 - three of t
 ) -> None:
     """Once no checkpoint can be written the leader says so, loses nothing, and recovers."""
     name = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, WRITERS):
+        async with writers.writing(lambda: database, WRITERS):
             await worker.wait_published(50)
             await parts.execute(database, *(statement.format(name) for statement in begin))
 
@@ -471,53 +471,53 @@ async def test_postgres_refuses_to_write(  # noqa: PLR0913, PLR0917 - three of t
             assert (await worker.get("/readyz")).status_code == 503
             await parts.execute(database, *(statement.format(name) for statement in end))
             await worker.wait_working(MARGIN_S)
-        await RECKON[delivery](database, kafka, topic)
+        await reckon(database, kafka, topic, delivery)
 
 
 async def test_topic_that_takes_only_small_messages(
     database: str, kafka: str, topic: str, delivery: str
 ) -> None:
     """Batches shrink to what the topic takes; below one event it is unhealthy until mended."""
-    await load.prepare(database)
+    await writers.prepare(database)
     with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         await topics.configure(kafka, topic, {"max.message.bytes": "100"})
-        async with load.writers(lambda: database, WRITERS):
+        async with writers.writing(lambda: database, WRITERS):
             await worker.wait_event("worker.failing", problem="MessageSizeTooLargeError")
             await topics.configure(kafka, topic, {"max.message.bytes": "2000"})
             await worker.wait_working(MARGIN_S)
-        await RECKON[delivery](database, kafka, topic)
+        await reckon(database, kafka, topic, delivery)
 
 
 async def test_killed_again_and_again(database: str, kafka: str, topic: str, delivery: str) -> None:
     """A worker that is killed every two seconds loses nothing, and exactly once repeats nothing."""
-    await load.prepare(database)
+    await writers.prepare(database)
     with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        async with load.writers(lambda: database, WRITERS):
+        async with writers.writing(lambda: database, WRITERS):
             for _ in range(max(3, int(FAULT_S / 2))):
                 await last(2)
                 worker.end(signal.SIGKILL)
                 worker.start()
-        await RECKON[delivery](database, kafka, topic)
+        await reckon(database, kafka, topic, delivery)
 
 
 async def test_transaction_held_open_all_the_while(
     database: str, kafka: str, topic: str, delivery: str
 ) -> None:
     """A writer that stays open, and a reader of one snapshot, hold nobody up."""
-    await load.prepare(database)
+    await writers.prepare(database)
     held, reader = await asyncpg.connect(database), await asyncpg.connect(database)
     await held.execute("BEGIN; SELECT pg_current_xact_id()")
     await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox")
     with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, WRITERS):
+        async with writers.writing(lambda: database, WRITERS):
             await worker.wait_published(500)
 
         async def told() -> bool:
             return await worker.metric("outbox_oldest_transaction_seconds") > 1
 
         await until(told)
-        await RECKON[delivery](database, kafka, topic)
+        await reckon(database, kafka, topic, delivery)
     await held.close()
     await reader.close()

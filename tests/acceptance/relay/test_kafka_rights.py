@@ -8,9 +8,10 @@ from aiokafka.protocol.admin import CreateAclsRequest
 
 from tests.support.faults.tcp import Line
 from tests.support.parts.brokers import Broker, broker_behind_a_line
-from tests.support.relay import load
+from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import reckon
 from tests.support.waiting import FAULT_S, last, until
 
 PASSWORD = "only-for-this-test"
@@ -59,9 +60,9 @@ async def test_missing_rights_are_told_and_nothing_is_lost(
 ) -> None:
     """Without rights it is unhealthy and says which; with them it leads, each event once."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     with Worker(database, f"127.0.0.1:{line.port}", topic, **SASL) as worker:
-        async with load.writers(lambda: database, 2):
+        async with writers.writing(lambda: database, 2):
             await worker.wait_event("worker.failing", problem="TopicAuthorizationFailedError")
             assert (await worker.get("/readyz")).status_code == 503
             await allow(broker.inside, TOPIC, topic)
@@ -69,7 +70,7 @@ async def test_missing_rights_are_told_and_nothing_is_lost(
             await allow(broker.inside, TRANSACTIONAL_ID, "outbox-")
             await worker.leading()
             await worker.wait_published(50)
-        await load.reckon(database, broker.inside, topic)
+        await reckon(database, broker.inside, topic)
         assert PASSWORD not in worker.output()
 
 

@@ -8,9 +8,10 @@ import pytest
 from deploy.local.postgres import PostgresServer
 from tests.support.parts.pooler import Pooler
 from tests.support.parts.postgres import DATABASE
-from tests.support.relay import load
+from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import reckon
 from tests.support.waiting import until
 
 MEND = "set OUTBOX_SESSION_DATABASE_URL to the server itself"
@@ -80,8 +81,8 @@ async def test_worker_relays_through_a_session_pooler(
 
 async def relays(server: PostgresServer, kafka: str, topic: str, worker: Worker) -> None:
     """Link, unlink and restore for a while; the topic then holds just that."""
-    await load.prepare(server.dsn(DATABASE))
+    await writers.prepare(server.dsn(DATABASE))
     await worker.leading()
-    async with load.writers(lambda: server.dsn(DATABASE), 2):
+    async with writers.writing(lambda: server.dsn(DATABASE), 2):
         await worker.wait_published(100)
-    await load.reckon(server.dsn(DATABASE), kafka, topic)
+    await reckon(server.dsn(DATABASE), kafka, topic)

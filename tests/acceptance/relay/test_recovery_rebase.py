@@ -7,9 +7,10 @@ import asyncpg
 from deploy.local.postgres import PostgresServer, wheel_bindir
 from tests.support.parts import parts
 from tests.support.parts.postgres import DATABASE, make_database, published, until_published, write
-from tests.support.relay import load, outbox
+from tests.support.relay import links, outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import reckon
 from tests.support.waiting import until
 
 SLOW_UPDATES = """
@@ -82,10 +83,10 @@ async def test_pg_upgrade(kafka: str, topic: str) -> None:
     """An upgraded database is refused until the rebase; then what is not young comes just once."""
     with PostgresServer(wheel_bindir("pginstall")) as older:
         await make_database(older)
-        await load.prepare(older.dsn(DATABASE))
+        await writers.prepare(older.dsn(DATABASE))
         with Worker(older.dsn(DATABASE), kafka, topic) as worker:
             await link(older, worker)
-            await load.reckon(older.dsn(DATABASE), kafka, topic)
+            await reckon(older.dsn(DATABASE), kafka, topic)
             worker.end()
         await link_unpublished(older)
         await age(older, "1 hour")
@@ -100,20 +101,20 @@ async def test_pg_upgrade(kafka: str, topic: str) -> None:
             worker.start()
             await worker.wait_event("relay.started", source="checkpoint")
             await link(newer, worker)
-            await load.reckon(newer.dsn(DATABASE), kafka, topic)
+            await reckon(newer.dsn(DATABASE), kafka, topic)
 
 
 async def link(server: PostgresServer, worker: Worker) -> None:
     """Link, unlink and restore until the worker has published a few hundred events."""
-    async with load.writers(lambda: server.dsn(DATABASE), 2):
+    async with writers.writing(lambda: server.dsn(DATABASE), 2):
         await worker.wait_published(300)
 
 
 async def link_unpublished(server: PostgresServer) -> None:
     """Link or unlink on every document, while no worker is there."""
     connection = await asyncpg.connect(server.dsn(DATABASE))
-    for number in range(1, load.DOCUMENTS + 1):
-        await outbox.toggle(connection, f"doc_{number}", "1")
+    for number in range(1, writers.DOCUMENTS + 1):
+        await links.toggle(connection, f"doc_{number}", "1")
     await connection.close()
 
 

@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from deploy.local.programs import migrate
-from tests.support.relay import load, outbox
+from tests.support.relay import outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import reckon
 
 
 @pytest.fixture
@@ -22,12 +23,6 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
-
-
-async def outbox_rows(connection: asyncpg.Connection) -> int:
-    """Return how many events were ever written."""
-    count: int = await connection.fetchval("SELECT count(*) FROM outbox")
-    return count
 
 
 async def test_first_start_makes_the_topic_and_publishes_everything(
@@ -48,23 +43,19 @@ async def test_first_start_makes_the_topic_and_publishes_everything(
 
 
 async def test_killed_every_few_seconds_under_random_writes(
-    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+    database: str, kafka: str, topic: str
 ) -> None:
     """However often it is killed, the topic gives the active links, nothing twice, no gap."""
-    await load.prepare(database)
+    await writers.prepare(database)
     choice = random.Random(7)
     with Worker(database, kafka, topic) as worker:
-        async with load.writers(lambda: database, 3):
+        async with writers.writing(lambda: database, 3):
             for _ in range(8):
                 await worker.leading()
                 await worker.wait_published(choice.randint(1, 400))
                 worker.end(signal.SIGKILL)
                 worker.start()
-        records = await topics.wait_for_count(kafka, topic, await outbox_rows(connection))
-    active, faults = topics.fold(records)
-    assert faults == []
-    assert active == await outbox.active_links(connection)
-    assert len(records) == await outbox_rows(connection)
+        await reckon(database, kafka, topic)
 
 
 async def test_a_database_without_the_schema_is_waited_for(
@@ -113,19 +104,18 @@ async def test_late_commit_is_not_lost_and_holds_nobody_up(
 
 
 async def test_sigterm_ends_it_cleanly_within_ten_seconds(
-    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+    database: str, kafka: str, topic: str
 ) -> None:
     """Told to stop in the middle of work it exits 0 and loses nothing."""
-    await load.prepare(database)
+    await writers.prepare(database)
     with Worker(database, kafka, topic) as worker:
-        async with load.writers(lambda: database, 2):
+        async with writers.writing(lambda: database, 2):
             await worker.wait_published(100)
             began = time.monotonic()
             assert worker.end(signal.SIGTERM) == 0
             assert time.monotonic() - began < 10
         worker.start()
-        records = await topics.wait_for_count(kafka, topic, await outbox_rows(connection))
-    assert topics.fold(records) == (await outbox.active_links(connection), [])
+        await reckon(database, kafka, topic)
 
 
 async def test_pages_on_every_address_of_both_families(

@@ -5,10 +5,10 @@ import time
 
 import asyncpg
 
-from tests.support.relay import load, outbox
-from tests.support.relay.load import RECKON
+from tests.support.relay import outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import reckon
 from tests.support.waiting import FAULT_S, last, until
 
 MARGIN_S = 6
@@ -39,14 +39,14 @@ async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
     database: str, kafka: str, topic: str, delivery: str
 ) -> None:
     """A leader that hangs at work is replaced; when it wakes up, long after, it publishes nothing."""
-    await load.prepare(database)
+    await writers.prepare(database)
     settings = {"OUTBOX_DELIVERY": delivery}
     with (
         Worker(database, kafka, topic, **settings) as first,
         Worker(database, kafka, topic, **settings) as second,
     ):
         leader, standby = await leader_first(first, second)
-        async with load.writers(lambda: database, 2):
+        async with writers.writing(lambda: database, 2):
             await leader.wait_published(100)
             began = time.monotonic()
             leader.pause()
@@ -57,7 +57,7 @@ async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
             leader.resume()
             await leader.wait_event("worker.state", state="standby")
             await standby.wait_working()
-        await RECKON[delivery](database, kafka, topic)
+        await reckon(database, kafka, topic, delivery)
 
 
 async def leader_first(first: Worker, second: Worker) -> tuple[Worker, Worker]:

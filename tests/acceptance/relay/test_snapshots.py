@@ -9,7 +9,7 @@ import pytest
 
 from outbox_worker.kafka.records import partition_of
 from tests.support.programs.command import Operator
-from tests.support.relay import outbox
+from tests.support.relay import links
 from tests.support.relay.worker import Worker
 from tests.support.topic import snapshots, topics
 from tests.support.topic.events import event_of
@@ -24,10 +24,10 @@ PARTITIONS = 12
 async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
     """Yield a writer's connection to a database with links, some of them removed again."""
     connection = await asyncpg.connect(database)
-    await outbox.seed(connection, DOCUMENTS, ENTITIES)
+    await links.seed(connection, DOCUMENTS, ENTITIES)
     for document in range(1, DOCUMENTS + 1):
         for entity in range(1, ENTITIES + 1):
-            await outbox.toggle(connection, f"doc_{document}", str(entity))
+            await links.toggle(connection, f"doc_{document}", str(entity))
     yield connection
     await connection.close()
 
@@ -81,13 +81,13 @@ async def test_the_second_snapshot_takes_the_place_of_the_first(
     first = await operator.run("snapshot", "--yes", "--json")
     assert first.code == 0, first.errors
     for entity in range(1, ENTITIES + 1):
-        await outbox.toggle(connection, "doc_1", str(entity))
-    await outbox.toggle(connection, "doc_2", "1")
+        await links.toggle(connection, "doc_1", str(entity))
+    await links.toggle(connection, "doc_2", "1")
     second = await operator.run("snapshot", "--yes", "--json")
     assert second.code == 0, second.errors
     records = await topics.read_all(kafka, f"{topic}.snapshot")
     linked = [event_of(record.value) for record in records if b"document.linked" in record.value]
-    expected = await outbox.active_links(connection)
+    expected = await links.active_links(connection)
     assert {event["data"]["link"]["id"] for event in linked} == expected
     assert len(linked) == len(expected) == second.report["links"]
     ids = {dict(record.headers)["snapshot-id"].decode() for record in records}
@@ -103,16 +103,16 @@ async def test_every_partition_has_a_beginning_and_an_end(
     records = await topics.read_all(kafka, f"{topic}.snapshot")
     for partition in range(PARTITIONS):
         events = [event_of(each.value) for each in records if each.partition == partition]
-        began, *links, ended = events
+        began, *linked, ended = events
         assert (began["type"], ended["type"]) == ("snapshot.began", "snapshot.ended")
-        assert {event["type"] for event in links} <= {"document.linked"}
-        assert ended["data"]["links"] == len(links)
+        assert {event["type"] for event in linked} <= {"document.linked"}
+        assert ended["data"]["links"] == len(linked)
         assert began["data"]["live_topic"] == topic
         assert began["data"]["continue_from"] == done.report["continue_from"]
         assert {began["data"]["partition"], ended["data"]["partition"]} == {partition}
     assert {dict(record.headers)["snapshot"] for record in records} == {b"true"}
     assert snapshots.active(await snapshots.read(kafka, f"{topic}.snapshot")) == (
-        await outbox.active_links(connection)
+        await links.active_links(connection)
     )
 
 
@@ -133,7 +133,7 @@ async def test_an_interrupted_snapshot_has_no_end_and_the_next_takes_its_place(
     assert snapshots.active(partitions) == set()
     assert (await operator.run("snapshot", "--yes")).code == 0
     partitions = await snapshots.read(kafka, target)
-    assert snapshots.active(partitions) == await outbox.active_links(connection)
+    assert snapshots.active(partitions) == await links.active_links(connection)
 
 
 async def test_of_two_at_once_one_is_refused(
@@ -149,7 +149,7 @@ async def test_of_two_at_once_one_is_refused(
     assert (await operator.end_of(first)).code == 0
     partitions = await snapshots.read(kafka, target)
     assert {tuple(each.whole) == () for each in partitions.values()} == {False}
-    assert snapshots.active(partitions) == await outbox.active_links(connection)
+    assert snapshots.active(partitions) == await links.active_links(connection)
 
 
 async def test_a_snapshot_among_live_events(
@@ -159,22 +159,22 @@ async def test_a_snapshot_among_live_events(
     async with held_back(database) as writer:
         process = await operator.start("snapshot", "--topic", topic, "--yes")
         await wait_for_markers(kafka, topic)
-        await outbox.toggle(writer, "doc_1", "1")
-    await outbox.toggle(connection, "doc_2", "2")
+        await links.toggle(writer, "doc_1", "1")
+    await links.toggle(connection, "doc_2", "2")
     assert (await operator.end_of(process)).code == 0
-    await outbox.toggle(connection, "doc_3", "3")
+    await links.toggle(connection, "doc_3", "3")
     count: int = await connection.fetchval("SELECT count(*) FROM outbox")
-    links = DOCUMENTS * ENTITIES
+    in_snapshot = DOCUMENTS * ENTITIES
 
     async def caught_up() -> bool:
         records = await topics.read_all(kafka, topic)
         live = [record for record in records if "snapshot" not in dict(record.headers)]
-        return len(live) == count and len(records) > count + links
+        return len(live) == count and len(records) > count + in_snapshot
 
     await until(caught_up)
     partitions = await snapshots.read(kafka, topic)
     assert {len(each.whole) for each in partitions.values()} == {1}
-    assert snapshots.active(partitions) == await outbox.active_links(connection)
+    assert snapshots.active(partitions) == await links.active_links(connection)
 
 
 async def test_a_subscriber_forgets_links_that_were_removed_unseen(
@@ -184,10 +184,10 @@ async def test_a_subscriber_forgets_links_that_were_removed_unseen(
     await operator.run("snapshot", "--yes")
     records = await topics.read_all(kafka, f"{topic}.snapshot")
     for entity in range(1, ENTITIES + 1):
-        await outbox.toggle(connection, "doc_1", str(entity))
+        await links.toggle(connection, "doc_1", str(entity))
     await operator.run("snapshot", "--yes")
     records += await topics.read_all(kafka, f"{topic}.snapshot")
-    key = f"{outbox.WORKSPACE}/doc_1".encode()
+    key = f"{links.WORKSPACE}/doc_1".encode()
     subscriber = snapshots.Partition()
     for record in records:
         if record.partition == partition_of(key, PARTITIONS):

@@ -14,9 +14,10 @@ import pytest
 
 from tests.support.faults.tcp import Line
 from tests.support.parts.brokers import Broker, tls_broker_behind_a_line
-from tests.support.relay import load, outbox
+from tests.support.relay import outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
+from tests.support.topic.reckoning import reckon
 from tests.support.waiting import FAULT_S, last
 
 RECOVERY_S = 10
@@ -48,7 +49,7 @@ async def test_starts_is_taken_over_from_and_stops_in_time(
 ) -> None:
     """Over TLS a first worker leads, a second one takes over after a kill, and then stops."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     settings, kafka = broker.settings, f"127.0.0.1:{line.port}"
     with Worker(database, kafka, topic, **settings) as first:
         await first.wait_event("worker.started")
@@ -57,14 +58,14 @@ async def test_starts_is_taken_over_from_and_stops_in_time(
         assert time.monotonic() - began < START_S
         with Worker(database, kafka, topic, **settings) as second:
             await second.wait_event("worker.state", state="standby")
-            async with load.writers(lambda: database, 1):
+            async with writers.writing(lambda: database, 1):
                 await first.wait_published(20)
                 began = time.monotonic()
                 first.end(signal.SIGKILL)
                 await second.leading()
                 assert time.monotonic() - began < TAKE_OVER_S
                 await second.wait_published(20)
-            await load.reckon(database, broker.inside, topic)
+            await reckon(database, broker.inside, topic)
             began = time.monotonic()
             assert second.end(timeout_s=60) == 0
             assert time.monotonic() - began < STOP_S
@@ -73,10 +74,10 @@ async def test_starts_is_taken_over_from_and_stops_in_time(
 async def test_killed_broker_comes_back(database: str, broker: Broker, line: Line) -> None:
     """Soon after the broker's start events flow again; nothing is lost or comes twice."""
     topic = database.rpartition("/")[2]
-    await load.prepare(database)
+    await writers.prepare(database)
     with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
         await worker.leading()
-        async with load.writers(lambda: database, 1):
+        async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
             broker.cluster.kill()
             await last(FAULT_S)
@@ -84,7 +85,7 @@ async def test_killed_broker_comes_back(database: str, broker: Broker, line: Lin
             began = time.monotonic()
             await worker.wait_working()
             assert time.monotonic() - began < RECOVERY_S + COLD_BROKER_S
-        await load.reckon(database, broker.inside, topic)
+        await reckon(database, broker.inside, topic)
 
 
 async def test_idle_connections_are_forgotten_on_the_way(

@@ -15,7 +15,7 @@ from service.store.database import Database
 from tests.support.faults.tcp import Line
 from tests.support.parts.parts import execute
 from tests.support.parts.pooler import Pooler
-from tests.support.relay.load import SCHEMA
+from tests.support.parts.postgres import SCHEMA
 from tests.support.service.api import Api, Service, new_key, seed
 from tests.support.waiting import until
 

@@ -1,15 +1,18 @@
 """A database on a Postgres of the test's own: events written to it, and what a topic has of them."""
 
+from pathlib import Path
+
 import asyncpg
 
 from deploy.local.postgres import PostgresServer
 from tests.support.parts import parts
-from tests.support.relay import load, outbox
+from tests.support.relay import outbox
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
 from tests.support.waiting import until
 
 DATABASE = "links"
+SCHEMA = Path("schema.sql").read_text()
 END_SESSIONS = """
 SELECT pg_terminate_backend(pid)
 FROM pg_stat_activity
@@ -20,7 +23,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 async def make_database(server: PostgresServer) -> None:
     """Make a database with the schema."""
     await parts.execute(server.dsn(), f"CREATE DATABASE {DATABASE}")
-    await parts.execute(server.dsn(DATABASE), load.SCHEMA)
+    await parts.execute(server.dsn(DATABASE), SCHEMA)
 
 
 async def write(server: PostgresServer, *values: str) -> None:

@@ -40,9 +40,9 @@ class Partition:
             self._collected[key].add(event["data"]["link"]["id"])
             self._collected_versions[key] = event["data"]["document_version"]
         elif self.begun is not None:
-            self._held.append(event | {"key": record.key.decode()})
+            self._held.append(event)
         else:
-            self.change(event | {"key": record.key.decode()})
+            self.change(event)
 
     def _end(self, count: int) -> None:
         assert sum(map(len, self._collected.values())) == count
@@ -54,16 +54,17 @@ class Partition:
             self.change(event)
 
     def change(self, event: dict[str, Any]) -> None:
-        """Apply a live event (as tests.support.relay.outbox writes them) unless it is contained already."""
-        key, version = event["key"], event["version"]
+        """Apply a live event unless the snapshot contains it."""
+        data = event["data"]
+        key, version = event["partitionkey"], data["document_version"]
         if version <= self.versions.get(key, 0):
             return
         self.versions[key] = version
         links = self.links.setdefault(key, set())
         if event["type"] == REMOVED:
-            links.discard(event["link"])
+            links.discard(data["link"]["id"])
         else:
-            links.add(event["link"])
+            links.add(data["link"]["id"])
 
 
 async def read(kafka: str, topic: str) -> dict[int, Partition]:

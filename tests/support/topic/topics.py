@@ -1,7 +1,6 @@
 """A topic as a subscriber sees it: read to its end, applied in order, checked for gaps."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -172,33 +171,3 @@ async def wait_for_count(kafka: str, topic: str, count: int, timeout_s: float = 
         return records if len(records) >= count else []
 
     return await until(enough, timeout_s) if count else []
-
-
-def first_of_each(records: Sequence[Record]) -> list[Record]:
-    """Return the records without those whose version a subscriber has seen before."""
-    versions: dict[str, int] = {}
-    fresh = []
-    for record in records:
-        event = json.loads(record.value)
-        if event["version"] > versions.get(event["subject"], 0):
-            versions[event["subject"]] = event["version"]
-            fresh.append(record)
-    return fresh
-
-
-def fold(records: Sequence[Record]) -> tuple[set[str], list[str]]:
-    """Apply events in order: the active links, and every version that does not follow its last."""
-    active: set[str] = set()
-    versions: dict[str, int] = {}
-    faults = []
-    for record in records:
-        event = json.loads(record.value)
-        document, version = event["subject"], event["version"]
-        if version != versions.get(document, 0) + 1:
-            faults.append(f"{document}: {version} after {versions.get(document, 0)}")
-        versions[document] = version
-        if event["type"] == "document.unlinked":
-            active.discard(event["link"])
-        else:
-            active.add(event["link"])
-    return active, faults
