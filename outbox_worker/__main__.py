@@ -19,7 +19,7 @@ from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.process import Relay
 from outbox_worker.settings import Settings
 
-log = logs.Log("main")
+log = logs.get_logger(__name__)
 
 # Together with the pages' own second less than the 10 s that an orchestrator gives.
 FINISH_S = 4
@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Relay until SIGTERM or Ctrl-C."""
     settings = terminal.settings()
-    logs.configure()
+    logs.set_up("warning", **terminal.LOG_LEVELS)
     _keep_big_buffers()
     _collect_rarely()
     listener = _listen(settings.http_host, settings.http_port)
@@ -53,7 +53,7 @@ def run(
     except (RefusedError, UnusableUrlError) as refusal:
         terminal.fail(str(refusal))
     except Exception as error:
-        log.crash("worker.crashed", error)
+        log.exception("worker.crashed")
         raise typer.Exit(terminal.FAILED) from error
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from typing import Any
 
 SHORTEST_S = 0.05
 LONGEST_S = 2.0
@@ -31,3 +32,9 @@ class Backoff:
         seconds = self._next_s * random.uniform(0.5, 1)  # noqa: S311 - jitter is no secret
         self._next_s = min(2 * self._next_s, LONGEST_S)
         await pause(self._stop, seconds)
+
+
+def retrieve(future: asyncio.Future[Any]) -> None:
+    """Retrieve an error that nobody may wait for any more: otherwise asyncio logs it."""
+    if not future.cancelled():
+        future.exception()

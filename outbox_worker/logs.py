@@ -1,111 +1,156 @@
-"""Log lines: a constant event name and fields, as JSON; as text on a terminal."""
+"""Log lines on standard error: JSON, or text on a terminal. Both programs hold this file alike.
 
-import asyncio
-import json
+A call names a constant event and its fields: `log.info("relay.started", source="checkpoint")`. The
+line is one JSON object with `time` (UTC), `level`, `event`, `logger` and the fields. `exception` is
+the traceback of an error. Lines of libraries have the same form.
+
+Standard error is often a pipe, which holds 64 KiB. A write to a full pipe would block the event loop
+until the reader goes on. So a line for which there is no room is dropped, and the number of dropped
+lines is logged as soon as there is room again.
+"""
+
 import logging
+import os
+import select
 import sys
-import time
-from typing import Any, Final
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
 
-from outbox_worker.standard_error import LineHandler, hold_standard_streams
+import asyncpg
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import JSONRenderer, format_exc_info
+from structlog.stdlib import (
+    BoundLogger,
+    ExtraAdder,
+    ProcessorFormatter,
+    filter_by_level,
+    render_to_log_kwargs,
+)
+from structlog.typing import EventDict, Processor
 
-ROOT: Final = "outbox_worker"
 STANDARD_ERROR: Final = 2
+REST_OF_LINE_MS: Final = 50
+"""How long the reader may take to make room for the rest of a line of which a part is written."""
 
 
-class Log:
-    """A logger that takes an event name and fields."""
-
-    def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(f"{ROOT}.{name}")
-
-    def info(self, event: str, **fields: object) -> None:
-        """Say that something has happened as it should."""
-        self._logger.info(event, extra={"fields": fields})
-
-    def warning(self, event: str, **fields: object) -> None:
-        """Say that something needs a look."""
-        self._logger.warning(event, extra={"fields": fields})
-
-    def error(self, event: str, **fields: object) -> None:
-        """Say that something fails."""
-        self._logger.error(event, extra={"fields": fields})
-
-    def crash(self, event: str, error: BaseException) -> None:
-        """Say that something failed that nobody foresaw, with its traceback."""
-        self._logger.error(event, exc_info=error)
+def get_logger(name: str) -> BoundLogger:
+    """Return a logger that takes an event and fields, and hands them to the standard library's."""
+    logger: BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[filter_by_level, merge_contextvars, render_to_log_kwargs],
+        wrapper_class=BoundLogger,
+    ).bind()
+    return logger
 
 
-class Told:
-    """What was found last of each thing: a line for each change, not for each time it is found."""
+def set_up(level: str, **levels: str) -> None:
+    """Write the log lines of this process to standard error.
 
-    def __init__(self) -> None:
-        self._found: dict[str, object] = {}
-
-    def anew(self, thing: str, found: object | None) -> bool:
-        """Whether there is something to tell, None being nothing, that was not told last."""
-        before, self._found[thing] = self._found.get(thing), found
-        return found is not None and found != before
-
-
-def retrieve(future: asyncio.Future[Any]) -> None:
-    """Retrieve an error that nobody may wait for any more: otherwise asyncio logs it."""
-    if not future.cancelled():
-        future.exception()
-
-
-def json_lines() -> logging.Handler:
-    """Return what writes JSON lines to standard error."""
-    handler = LineHandler(STANDARD_ERROR, _dropped_lines)
-    handler.setFormatter(_Json())
-    return handler
-
-
-def _dropped_lines(lines: int) -> logging.LogRecord:
-    return logging.makeLogRecord(
-        {
-            "msg": "log.lines_dropped",
-            "levelno": logging.WARNING,
-            "levelname": "WARNING",
-            "fields": {"lines": lines},
-        }
-    )
-
-
-def configure() -> None:
-    """Write our lines to standard error, and nobody else's.
-
-    aiokafka logs each retry, several times; whatever it reports reaches our own lines.
+    `level` is the lowest level that is written, `levels` the lowest ones of single packages.
     """
-    hold_standard_streams()
-    handler = json_lines()
+    _open_closed_streams()
+    handler = LineHandler(STANDARD_ERROR)
     if sys.stderr is not None and sys.stderr.isatty():  # None: it was closed, as by `2>&-`
-        handler.setFormatter(_Text())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger(ROOT).setLevel(logging.INFO)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
+        handler.setFormatter(_formatter(_TEXT))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for package, its_level in levels.items():
+        logging.getLogger(package).setLevel(its_level.upper())
 
 
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": _moment(record),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text: in the further ones, Postgres quotes rows."""
+    return str(error).partition("\n")[0]
 
 
-class _Text(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{k}={v}" for k, v in getattr(record, "fields", {}).items())
-        line = f"{_moment(record)} {record.levelname:7} {record.getMessage()} {fields}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+def reason(error: BaseException) -> str:
+    """Return the type of an error, and the first line of its text if it has any."""
+    return f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
 
 
-def _moment(record: logging.LogRecord) -> str:
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    return f"{seconds}.{int(record.msecs):03d}Z"
+class LineHandler(logging.Handler):
+    """Writes each record as a line of JSON, or drops it when the reader leaves no room."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take the file descriptor to write to."""
+        super().__init__()
+        self.setFormatter(_formatter(_JSON))
+        self._descriptor = descriptor
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+        self._dropped = 0
+        self._is_cut = False
+        """Whether the last line was written in part, so that the next one begins with a line end."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, after the number of the lines that were dropped before it."""
+        try:
+            if not (self._dropped_are_logged() and self._write(self.format(record))):
+                self._dropped += 1
+        except Exception:  # noqa: BLE001 - as every handler of the standard library does
+            self.handleError(record)
+
+    def _dropped_are_logged(self) -> bool:
+        """Return whether no line is missing, or the log says how many are."""
+        if self._dropped:
+            fields = {"name": __name__, "msg": "log.lines_dropped", "lines": self._dropped}
+            record = logging.makeLogRecord({**fields, "levelname": "WARNING"})
+            if self._write(self.format(record)):
+                self._dropped = 0
+        return not self._dropped
+
+    def _write(self, text: str) -> bool:
+        """Return whether the whole line was written. A pipe with room takes PIPE_BUF bytes at once."""
+        begin = b"\n" if self._is_cut else b""
+        line = begin + text.encode(errors="backslashreplace") + b"\n"
+        written = 0
+        with suppress(OSError):  # the reader has gone, or the disk is full
+            while written < len(line) and self._room.poll(REST_OF_LINE_MS if written else 0):
+                written += os.write(self._descriptor, line[written : written + select.PIPE_BUF])
+        self._is_cut = 0 < written < len(line) or (self._is_cut and not written)
+        return written == len(line)
+
+
+def _formatter(renderers: list[Processor]) -> logging.Formatter:
+    meta = ProcessorFormatter.remove_processors_meta
+    return ProcessorFormatter(processors=[ExtraAdder(), _head, _without_rows, meta, *renderers])
+
+
+def _head(_: object, level: str, fields: EventDict) -> EventDict:
+    """Begin the line with what every line has."""
+    record: logging.LogRecord = fields["_record"]
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    fields.pop("color_message", None)  # uvicorn's message again, for a terminal
+    head = {"time": time.replace("+00:00", "Z"), "level": level, "event": fields.pop("event")}
+    return {**head, "logger": record.name, **fields}
+
+
+def _without_rows(_: object, __: str, fields: EventDict) -> EventDict:
+    """Remove DETAIL from errors of Postgres: it quotes rows, which hold what callers have sent."""
+    exc_info = fields.get("exc_info")
+    error = exc_info[1] if exc_info else None
+    while error is not None:
+        if isinstance(error, asyncpg.PostgresError):
+            error.detail = None
+        error = error.__cause__ or error.__context__
+    return fields
+
+
+_JSON: Final[list[Processor]] = [format_exc_info, JSONRenderer(default=str, ensure_ascii=False)]
+_TEXT: Final[list[Processor]] = [
+    ConsoleRenderer(timestamp_key="time", sort_keys=False, exception_formatter=plain_traceback)
+]
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null in place of each closed standard stream.
+
+    Otherwise the next socket gets the stream's number, and libuv aborts when it closes that socket.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest number that is free is the one that open() takes
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - its only form

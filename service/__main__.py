@@ -1,7 +1,6 @@
 """The command line: `python -m service serve | migrate | keys create|list|revoke`."""
 
 import asyncio
-import logging
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from rich.table import Column, Table
 
 from service import logs, terminal
 from service.core.errors import Unavailable
+from service.logs import get_logger
 from service.server import serving
 from service.settings import RATE, Settings, SettingsError, is_rate, read_settings
 from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unavailable
@@ -44,7 +44,7 @@ ANY_WIDTH: Final = 10_000
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 app = typer.Typer(
     add_completion=False,
@@ -174,7 +174,7 @@ async def _warn_of_a_pooler(database: Database) -> None:
     """Say at the start of `serve` why it will not be ready; a pooler may be replaced meanwhile."""
     with suppress(Unavailable), unavailable():
         if not await database.keeps_statements():
-            log.error("database.statements_lost", extra={"detail": USE_A_POOLER_THAT_KEEPS_THEM})
+            log.error("database.statements_lost", detail=USE_A_POOLER_THAT_KEEPS_THEM)
 
 
 @contextmanager

@@ -1,136 +1,156 @@
-"""Log lines on standard error: JSON, or readable text on a terminal."""
+"""Log lines on standard error: JSON, or text on a terminal. Both programs hold this file alike.
+
+A call names a constant event and its fields: `log.info("relay.started", source="checkpoint")`. The
+line is one JSON object with `time` (UTC), `level`, `event`, `logger` and the fields. `exception` is
+the traceback of an error. Lines of libraries have the same form.
+
+Standard error is often a pipe, which holds 64 KiB. A write to a full pipe would block the event loop
+until the reader goes on. So a line for which there is no room is dropped, and the number of dropped
+lines is logged as soon as there is room again.
+"""
 
 import logging
+import os
+import select
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
-import msgspec
-
-from service.core.errors import Unavailable
-from service.standard_error import LineHandler, hold_standard_streams
-
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
-    "message",
-    "asctime",
-    "color_message",
-}
-
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import JSONRenderer, format_exc_info
+from structlog.stdlib import (
+    BoundLogger,
+    ExtraAdder,
+    ProcessorFormatter,
+    filter_by_level,
+    render_to_log_kwargs,
+)
+from structlog.typing import EventDict, Processor
 
 STANDARD_ERROR: Final = 2
+REST_OF_LINE_MS: Final = 50
+"""How long the reader may take to make room for the rest of a line of which a part is written."""
 
 
-def json_lines() -> logging.Handler:
-    """Return what writes JSON lines to standard error."""
-    handler = LineHandler(STANDARD_ERROR, _dropped_lines)
-    handler.setFormatter(JsonFormatter())
-    return handler
+def get_logger(name: str) -> BoundLogger:
+    """Return a logger that takes an event and fields, and hands them to the standard library's."""
+    logger: BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[filter_by_level, merge_contextvars, render_to_log_kwargs],
+        wrapper_class=BoundLogger,
+    ).bind()
+    return logger
 
 
-def _dropped_lines(lines: int) -> logging.LogRecord:
-    return logging.makeLogRecord(
-        {
-            "msg": "log.lines_dropped",
-            "levelno": logging.WARNING,
-            "levelname": "WARNING",
-            "lines": lines,
-        }
-    )
+def set_up(level: str, **levels: str) -> None:
+    """Write the log lines of this process to standard error.
+
+    `level` is the lowest level that is written, `levels` the lowest ones of single packages.
+    """
+    _open_closed_streams()
+    handler = LineHandler(STANDARD_ERROR)
+    if sys.stderr is not None and sys.stderr.isatty():  # None: it was closed, as by `2>&-`
+        handler.setFormatter(_formatter(_TEXT))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for package, its_level in levels.items():
+        logging.getLogger(package).setLevel(its_level.upper())
 
 
-class DiscreetFormatter(logging.Formatter):
-    """Leaves out what Postgres quotes of a row that it refused: that is a caller's body."""
-
-    def formatException(  # noqa: N802 - the standard library's name
-        self,
-        ei: tuple[type[BaseException], BaseException, TracebackType | None]
-        | tuple[None, None, None],
-    ) -> str:
-        """Return the traceback."""
-        error = ei[1]
-        while error is not None:
-            if isinstance(error, asyncpg.PostgresError):
-                error.detail = None
-            error = error.__cause__ or error.__context__
-        return super().formatException(ei)
-
-
-class JsonFormatter(DiscreetFormatter):
-    """One JSON object a line: time, level, event, and the fields given as `extra`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **fields_of(record),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
-
-
-class TextFormatter(DiscreetFormatter):
-    """The same for human eyes."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        moment = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
-        fields = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
-        line = f"{moment} {record.levelname.lower():7} {record.getMessage()} {fields}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text: in the further ones, Postgres quotes rows."""
+    return str(error).partition("\n")[0]
 
 
 def reason(error: BaseException) -> str:
-    """Return the kind of an error and what it says; a time-out says nothing by itself."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    """Return the type of an error, and the first line of its text if it has any."""
+    return f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
 
 
-class LastingProblem:
-    """Logs a problem when it begins, when it changes, and when it is over; not each retry."""
+class LineHandler(logging.Handler):
+    """Writes each record as a line of JSON, or drops it when the reader leaves no room."""
 
-    def __init__(self, log: logging.Logger, event: str, over: str) -> None:
-        """Take the names of the two events."""
-        self._log = log
-        self._event = event
-        self._over = over
-        self._kind: str | None = None
-        self._count = 0
+    def __init__(self, descriptor: int) -> None:
+        """Take the file descriptor to write to."""
+        super().__init__()
+        self.setFormatter(_formatter(_JSON))
+        self._descriptor = descriptor
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+        self._dropped = 0
+        self._is_cut = False
+        """Whether the last line was written in part, so that the next one begins with a line end."""
 
-    def met(self, error: BaseException, **fields: object) -> None:
-        """Take note of a failure; one that nobody foresaw is logged with its traceback."""
-        cause = error.__cause__ or error
-        self._count += 1
-        kind, self._kind = self._kind, type(cause).__name__
-        level = logging.DEBUG if kind == self._kind else logging.WARNING
-        foreseen = isinstance(error, Unavailable)
-        self._log.log(
-            level if foreseen or level == logging.DEBUG else logging.ERROR,
-            self._event,
-            extra={**fields, "error": reason(cause)},
-            exc_info=None if foreseen else error,
-        )
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, after the number of the lines that were dropped before it."""
+        try:
+            if not (self._dropped_are_logged() and self._write(self.format(record))):
+                self._dropped += 1
+        except Exception:  # noqa: BLE001 - as every handler of the standard library does
+            self.handleError(record)
 
-    def over(self) -> None:
-        """Take note of a success."""
-        if self._kind is not None:
-            self._log.warning(self._over, extra={"failures": self._count})
-            self._kind, self._count = None, 0
+    def _dropped_are_logged(self) -> bool:
+        """Return whether no line is missing, or the log says how many are."""
+        if self._dropped:
+            fields = {"name": __name__, "msg": "log.lines_dropped", "lines": self._dropped}
+            record = logging.makeLogRecord({**fields, "levelname": "WARNING"})
+            if self._write(self.format(record)):
+                self._dropped = 0
+        return not self._dropped
+
+    def _write(self, text: str) -> bool:
+        """Return whether the whole line was written. A pipe with room takes PIPE_BUF bytes at once."""
+        begin = b"\n" if self._is_cut else b""
+        line = begin + text.encode(errors="backslashreplace") + b"\n"
+        written = 0
+        with suppress(OSError):  # the reader has gone, or the disk is full
+            while written < len(line) and self._room.poll(REST_OF_LINE_MS if written else 0):
+                written += os.write(self._descriptor, line[written : written + select.PIPE_BUF])
+        self._is_cut = 0 < written < len(line) or (self._is_cut and not written)
+        return written == len(line)
 
 
-def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was given as `extra`."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+def _formatter(renderers: list[Processor]) -> logging.Formatter:
+    meta = ProcessorFormatter.remove_processors_meta
+    return ProcessorFormatter(processors=[ExtraAdder(), _head, _without_rows, meta, *renderers])
 
 
-def set_up(level: str) -> None:
-    """Send every log line of the program to standard error."""
-    hold_standard_streams()
-    handler = json_lines()
-    if sys.stderr is not None and sys.stderr.isatty():  # None: it was closed, as by `2>&-`
-        handler.setFormatter(TextFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+def _head(_: object, level: str, fields: EventDict) -> EventDict:
+    """Begin the line with what every line has."""
+    record: logging.LogRecord = fields["_record"]
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    fields.pop("color_message", None)  # uvicorn's message again, for a terminal
+    head = {"time": time.replace("+00:00", "Z"), "level": level, "event": fields.pop("event")}
+    return {**head, "logger": record.name, **fields}
+
+
+def _without_rows(_: object, __: str, fields: EventDict) -> EventDict:
+    """Remove DETAIL from errors of Postgres: it quotes rows, which hold what callers have sent."""
+    exc_info = fields.get("exc_info")
+    error = exc_info[1] if exc_info else None
+    while error is not None:
+        if isinstance(error, asyncpg.PostgresError):
+            error.detail = None
+        error = error.__cause__ or error.__context__
+    return fields
+
+
+_JSON: Final[list[Processor]] = [format_exc_info, JSONRenderer(default=str, ensure_ascii=False)]
+_TEXT: Final[list[Processor]] = [
+    ConsoleRenderer(timestamp_key="time", sort_keys=False, exception_formatter=plain_traceback)
+]
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null in place of each closed standard stream.
+
+    Otherwise the next socket gets the stream's number, and libuv aborts when it closes that socket.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest number that is free is the one that open() takes
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - its only form

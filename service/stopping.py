@@ -7,7 +7,6 @@ the requests in flight. A further signal ends the drain at once, one after that 
 """
 
 import asyncio
-import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Collection
@@ -15,12 +14,14 @@ from contextlib import asynccontextmanager
 from multiprocessing import parent_process
 from typing import Any, Final, Protocol
 
+from service.logs import get_logger
+
 FINISH_SIGNAL: Final = signal.SIGUSR2
 """From the supervisor to its workers: end the drain now."""
 ORPHAN_CHECK_S: Final = 1.0
 """Between two looks whether the supervisor is still there: without it nobody would stop the worker."""
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -87,7 +88,7 @@ class Stopping:
 
     def _begin(self) -> None:
         self.begun = True
-        log.info("service.draining", extra={"seconds": self._drain_s})
+        log.info("service.draining", seconds=self._drain_s)
         for connection in self.connections:
             connection.close_after_answer()
         self._loop.call_later(self._drain_s, self._end_drain)

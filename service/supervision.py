@@ -1,11 +1,14 @@
-"""Background tasks that the service depends on: one that ends is reported and started again."""
+"""What is reported while the service goes on: background tasks that end, and problems that last."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Final
 
-from service.logs import reason
+from structlog.stdlib import BoundLogger
+
+from service.core.errors import Unavailable
+from service.logs import get_logger, reason
 
 RESTART_S: Final = 0.1
 """Between the end of a task and its next start, in seconds."""
@@ -16,7 +19,7 @@ FAILURES: Final = 3
 
 Work = Callable[[], Coroutine[object, object, None]]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Supervisor:
@@ -76,18 +79,17 @@ class SupervisedTask:
         lasted = self._loop.time() - self._started >= LASTING_S
         self._failures = 1 if lasted else self._failures + 1
         cause = "cancelled" if task.cancelled() else reason(error) if error else "returned"
-        extra = {"task": self.name, "error": cause}
         if self._failures < FAILURES:
-            log.error("task.ended", extra=extra, exc_info=error)
+            log.error("task.ended", task=self.name, error=cause, exc_info=error)
         elif self._failures == FAILURES:
-            log.error("task.failing", extra=extra, exc_info=error)
+            log.error("task.failing", task=self.name, error=cause, exc_info=error)
         self._on_end()
         self._loop.call_later(RESTART_S, self._restart)
 
     def _recovered(self, task: asyncio.Task[None]) -> None:
         if task is self._task and not task.done():
             self._failures = 0
-            log.warning("task.recovered", extra={"task": self.name})
+            log.warning("task.recovered", task=self.name)
 
     def _restart(self) -> None:
         if not self._stopping:
@@ -100,3 +102,37 @@ class SupervisedTask:
             await asyncio.wait({self._task}, timeout=wait_s)
         self._task.cancel()
         await asyncio.wait({self._task})
+
+
+class LastingProblem:
+    """Logs a problem when it begins, when it changes, and when it is over; not each retry."""
+
+    def __init__(self, log: BoundLogger, event: str, over: str) -> None:
+        """Take the names of the two events."""
+        self._log = log
+        self._event = event
+        self._over = over
+        self._kind: str | None = None
+        self._count = 0
+
+    def met(self, error: Exception, **fields: object) -> None:
+        """Take note of a failure; an error that is not `Unavailable` is logged with its traceback."""
+        cause = error.__cause__ or error
+        kind = type(cause).__name__
+        foreseen = isinstance(error, Unavailable)
+        level = logging.WARNING if foreseen else logging.ERROR
+        self._log.log(
+            logging.DEBUG if kind == self._kind else level,
+            self._event,
+            **fields,
+            error=reason(cause),
+            exc_info=None if foreseen else error,
+        )
+        self._kind = kind
+        self._count += 1
+
+    def over(self) -> None:
+        """Take note of a success."""
+        if self._kind is not None:
+            self._log.warning(self._over, failures=self._count)
+            self._kind, self._count = None, 0

@@ -18,7 +18,7 @@ from aiokafka.producer import sender
 from aiokafka.producer.transaction_manager import TransactionResult
 from aiokafka.protocol.transaction import EndTxnRequest
 
-from outbox_worker.logs import retrieve
+from outbox_worker.backoff import retrieve
 from outbox_worker.settings import Settings
 
 RETRY_BACKOFF_MS = 5

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, Self
 
 from aiokafka.errors import KafkaError, LeaderNotAvailableError, ProducerFenced
 
+from outbox_worker.backoff import retrieve
 from outbox_worker.kafka import metadata, producers
 from outbox_worker.kafka.guard import TopicGuard
 from outbox_worker.kafka.records import Batch, Packer
-from outbox_worker.logs import retrieve
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.settings import Settings
 

@@ -28,6 +28,8 @@ USAGE = 2
 # Typer's own base class of usage errors; which module has it depends on Typer's version.
 UsageError: Any = typer.BadParameter.__base__
 JSON_OPTION = "--json"
+# aiokafka logs each retry, several times; the worker logs a line for each change of state.
+LOG_LEVELS = {"outbox_worker": "info", "aiokafka": "critical"}
 
 Json = Annotated[bool, typer.Option(JSON_OPTION, help="Print one JSON object instead of text.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -105,7 +107,7 @@ def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
 
     `unfinished` is added to that line: what an interruption leaves behind.
     """
-    logs.configure()
+    logs.set_up("warning", **LOG_LEVELS)
     after = f"; {unfinished}" if unfinished else ""
     try:
         return asyncio.run(work)

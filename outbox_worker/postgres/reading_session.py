@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from outbox_worker.logs import retrieve
+from outbox_worker.backoff import retrieve
 from outbox_worker.postgres.sessions import ERRORS, Connection, disconnect
 
 # A read takes milliseconds; the first event after a quiet spell is to be published within 3 s.

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from outbox_worker.kafka import metadata
 from outbox_worker.kafka.guard import WHAT_TO_DO
 from outbox_worker.kafka.topics import TopicLostError, Topics
+from outbox_worker.logs import first_line
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.postgres.sessions import ERRORS
 from outbox_worker.relay.health import Health
@@ -56,7 +57,7 @@ class Candidate:
             try:
                 await self._check_repeatedly()
             except (*ERRORS, KafkaError, TopicLostError) as error:
-                self._health.cannot_lead(type(error).__name__, detail=str(error))
+                self._health.cannot_lead(type(error).__name__, detail=first_line(error))
                 self.checked = True
             await asyncio.sleep(RETRY_S)
 

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from outbox_worker.logs import Log
+from outbox_worker.logs import get_logger
 
-log = Log("health")
+log = get_logger(__name__)
 
 NO_PROGRESS_S = 30
 # After a failure with the lock, a standby counts as healthy again only after this time. While Kafka
@@ -106,6 +106,18 @@ class Health:
         idle_s = round(self._clock() - self._progressed_at, 1)
         problem = self.problem or self.obstacle
         return {"status": self.state, "problem": problem, "seconds_since_progress": idle_s}
+
+
+class Told:
+    """What was found last of each thing: a line for each change, not for each time it is found."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, object] = {}
+
+    def anew(self, thing: str, found: object | None) -> bool:
+        """Whether there is something to tell, None being nothing, that was not told last."""
+        before, self._found[thing] = self._found.get(thing), found
+        return found is not None and found != before
 
 
 def pages(health: Health, registry: CollectorRegistry) -> Starlette:

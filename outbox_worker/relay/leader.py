@@ -13,10 +13,10 @@ from typing import Self
 import asyncpg
 
 from outbox_worker.backoff import pause
-from outbox_worker.logs import Log
+from outbox_worker.logs import get_logger
 from outbox_worker.postgres.sessions import ERRORS, connect, disconnect, is_read_only
 
-log = Log("leader")
+log = get_logger(__name__)
 
 SIGN_OF_LIFE_S = 2
 SIGN_TIMEOUT_S = 3

@@ -29,13 +29,13 @@ from outbox_worker.kafka.publisher import (
     TooSlowError,
 )
 from outbox_worker.kafka.topics import TopicLostError
-from outbox_worker.logs import Log, Told
+from outbox_worker.logs import first_line, get_logger
 from outbox_worker.postgres import sessions
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.postgres.window import Cursor, Page, Window
 from outbox_worker.relay import takeover
 from outbox_worker.relay.candidate import Candidate
-from outbox_worker.relay.health import Health
+from outbox_worker.relay.health import Health, Told
 from outbox_worker.relay.lag import Lag
 from outbox_worker.relay.leader import Leader, LeadershipLostError
 from outbox_worker.relay.ledger import Checkpoints, Ledger, newest_cursor
@@ -44,7 +44,7 @@ from outbox_worker.relay.retention import Retention
 from outbox_worker.relay.wakeup import HintsLostError, Wakeup
 from outbox_worker.settings import Settings
 
-log = Log("relay")
+log = get_logger(__name__)
 
 CHECKPOINT_EVERY_S = 10
 # A page of twice the events then still has half of the time that a publish may take.
@@ -204,7 +204,7 @@ class Relay:
         self.health.failing(
             type(error).__name__,
             with_lock=self._has_lock,
-            detail=str(error),
+            detail=first_line(error),
             during=_during(error),
         )
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import asyncpg
 
 from outbox_worker.backoff import pause
-from outbox_worker.logs import Log, Told
+from outbox_worker.logs import first_line, get_logger
 from outbox_worker.postgres.sessions import ERRORS, session
 from outbox_worker.postgres.window import BEGINNING, Cursor, Snapshot
+from outbox_worker.relay.health import Told
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.settings import Settings
 
-log = Log("retention")
+log = get_logger(__name__)
 
 SLOTS = 16
 DAY_S = 86_400
@@ -92,7 +93,7 @@ class Retention:
         except ERRORS as error:
             kind = type(error).__name__
             if self._told.anew("retention", kind):
-                log.warning("retention.failed", kind=kind, detail=str(error))
+                log.warning("retention.failed", kind=kind, detail=first_line(error))
         else:
             self._told.anew("retention", None)
 

@@ -6,7 +6,7 @@ from outbox_worker.kafka import reading, topics
 from outbox_worker.kafka.guard import WHAT_TO_DO
 from outbox_worker.kafka.progress import Held, Progress, Start, decide_start
 from outbox_worker.kafka.topics import TopicLostError
-from outbox_worker.logs import Log, Told
+from outbox_worker.logs import get_logger
 from outbox_worker.postgres.registration import (
     Registration,
     check_schema,
@@ -15,10 +15,11 @@ from outbox_worker.postgres.registration import (
     register,
     registered,
 )
+from outbox_worker.relay.health import Told
 from outbox_worker.relay.ledger import Checkpoints, Session
 from outbox_worker.settings import Settings
 
-log = Log("takeover")
+log = get_logger(__name__)
 
 STRAYS_SHOWN = 10
 

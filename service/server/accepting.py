@@ -8,7 +8,6 @@ not scheduled in its turn misses it.
 
 import asyncio
 import fcntl
-import logging
 import math
 import mmap
 import os
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
+
+from service.logs import get_logger
 
 LOOK_AGAIN_S: Final = 0.001
 """While another worker has fewer connections, and has not taken the one that waits."""
@@ -34,7 +35,7 @@ NOBODY: Final = 2**32 - 1
 SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """What names the folder that the workers share; prometheus-client gave it its name."""
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -194,7 +195,7 @@ class Acceptor:
             return False  # another worker was first, or the caller has gone
         except OSError as error:
             if self._loop.time() - self._failed_at > SAME_FAILURE_S:
-                log.warning("http.accept_failed", extra={"error": str(error)})
+                log.warning("http.accept_failed", error=str(error))
             self._failed_at = self._loop.time()
             self._step_back(FAILED_STEP_BACK_S)
             return False

@@ -1,6 +1,5 @@
 """Running the app under uvicorn, in one process or several."""
 
-import logging
 import os
 import resource
 import shutil
@@ -24,7 +23,7 @@ from service.server.protocol import LimitedProtocol, Limits
 from service.settings import Settings
 from service.stopping import FINISH_SIGNAL, stop_signals
 
-log = logging.getLogger(__name__)
+log = logs.get_logger(__name__)
 
 OTHER_FILES: Final = 100
 """Open files besides the connections of callers and of the pool: modules, Redis, refused callers."""
@@ -52,7 +51,7 @@ def serve(settings: Settings) -> None:
         say = (
             log.warning if settings.links_workers > 1 else log.info
         )  # another machine may be there
-        say("rate_limits.each_process_on_its_own", extra={"workers": settings.links_workers})
+        say("rate_limits.each_process_on_its_own", workers=settings.links_workers)
     connections = _allow_open_files(settings)
     os.environ.pop(accepting.SHARED_FOLDER, None)  # prometheus-client's, as another program had it
     signal.signal(signal.SIGTERM, _end)  # uvicorn sends it once more when it has finished
@@ -134,7 +133,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             f"cannot listen on {_url(host, port)}: {error.strerror}; set LINKS_HOST and LINKS_PORT"
         ) from error
     urls = [_url(*listener.getsockname()[:2]) for listener in listeners]
-    log.info("http.listening", extra={"urls": urls})
+    log.info("http.listening", urls=urls)
     return listeners
 
 
@@ -179,11 +178,9 @@ def _allow_open_files(settings: Settings) -> int:
     connections = max(hard - others, 1)
     log.warning(
         "http.fewer_connections",
-        extra={
-            "connections": connections,
-            "wanted": settings.links_max_connections,
-            "reason": f"a process may open {hard} files: raise `ulimit -n` to {wanted}",
-        },
+        connections=connections,
+        wanted=settings.links_max_connections,
+        reason=f"a process may open {hard} files: raise `ulimit -n` to {wanted}",
     )
     return connections
 

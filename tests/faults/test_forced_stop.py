@@ -60,7 +60,7 @@ async def test_stop_while_a_batch_is_held_back(
         await until(worker.ended)
         assert time.monotonic() - began < STOP_S
         assert worker.end() == 0
-        assert "traceback" not in worker.output()
+        assert '"exception"' not in worker.output()
         await until(lambda: topics.no_transaction_open(broker.inside, topic))
         watched.watch = None
         worker.start()

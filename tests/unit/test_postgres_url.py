@@ -49,13 +49,13 @@ REFUSALS = {
 @pytest.mark.parametrize(
     "copy",
     [
-        "standard_error.py",
+        "logs.py",
         *(f"postgres/{name}.py" for name in ("connection", "hosts", "tls", "url")),
     ],
 )
 def test_both_programs_hold_the_same_module(copy: str) -> None:
     """Neither may import the other, so that the copies are compared byte for byte."""
-    of_service = Path("service", copy if copy == "standard_error.py" else f"store/{copy}")
+    of_service = Path("service", copy if copy == "logs.py" else f"store/{copy}")
     assert Path("outbox_worker", copy).read_bytes() == of_service.read_bytes()
 
 

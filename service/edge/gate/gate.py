@@ -7,6 +7,7 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from service.core.errors import Refusal, Unavailable
 from service.core.requests import Reply
@@ -21,12 +22,13 @@ from service.edge.gate.deadlines import Deadlines
 from service.edge.gate.keys import KeyRing
 from service.edge.gate.metrics import Metrics
 from service.edge.gate.rates import Limiter, rate_headers
-from service.logs import LastingProblem
+from service.logs import get_logger
+from service.supervision import LastingProblem
 
 JSON_HEADER: Final = (b"content-type", b"application/json")
 REPLAYED_HEADER: Final = (b"idempotent-replayed", b"true")
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Gate:
@@ -58,8 +60,8 @@ class Gate:
             return
         started = time.perf_counter()
         fields = fields_of(scope["headers"])
-        call = Call(scope["method"], scope["path"], scope["query_string"], fields)
-        scope["call"] = call
+        call = scope["call"] = Call(scope["method"], scope["path"], scope["query_string"], fields)
+        bind_contextvars(request_id=call.request_id)  # for every log line of the request
         response = _Response(send, call.request_id)
         call.response_headers = response.headers
         try:
@@ -87,11 +89,10 @@ class Gate:
 
     def _log_failure(self, call: Call, error: Exception) -> None:
         """Log what an operator has to know; an unreachable database once, until a call succeeds."""
-        fields = {"request_id": call.request_id, "method": call.method, "path": call.path}
         if isinstance(error, Unavailable):
-            self._unavailable.met(error, **fields)
+            self._unavailable.met(error, method=call.method, path=call.path)
         elif not isinstance(error, Refusal | EdgeError | HTTPException):
-            log.error("http.failed", exc_info=error, extra=fields)
+            log.error("http.failed", exc_info=error, method=call.method, path=call.path)
 
     async def _admit(self, call: Call, response: "_Response") -> None:
         """Let the call in if its key is good and has calls left in this window."""
@@ -176,11 +177,8 @@ def _log_access(call: Call, status: int, started: float) -> None:
         return
     log.debug(
         "http.served",
-        extra={
-            "request_id": call.request_id,
-            "method": call.method,
-            "path": call.path,
-            "status": status,
-            "ms": round((time.perf_counter() - started) * 1000, 2),
-        },
+        method=call.method,
+        path=call.path,
+        status=status,
+        ms=round((time.perf_counter() - started) * 1000, 2),
     )

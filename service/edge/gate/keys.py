@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import logging
 import math
 import re
 import time
@@ -12,9 +11,10 @@ from typing import Final
 
 from service.core.errors import Unavailable
 from service.edge.calls.problems import EdgeError
-from service.logs import LastingProblem
+from service.logs import get_logger
 from service.store.database import Database
 from service.store.keys import Key, find_keys
+from service.supervision import LastingProblem
 
 REFRESH_INTERVAL_S: Final = 4.0
 FRESH_S: Final = 9.0
@@ -40,7 +40,7 @@ _in_authorization = re.compile(
 ).findall
 _in_x_api_key = re.compile(rb"(?:\A|,)[ \t]*(wbk_[A-Za-z0-9]{52})[ \t]*(?=,|\Z)").findall
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class _Entry:

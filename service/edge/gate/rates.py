@@ -1,7 +1,6 @@
 """Rate limits: a fixed window for each key, counted here or in a Redis that processes share."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,6 +8,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import limits
 from limits.aio.storage import RedisStorage
+
+from service.logs import get_logger
 
 MAX_WINDOWS: Final = 100_000
 """Counters kept in memory before those of past windows are thrown away."""
@@ -24,7 +25,7 @@ Counter = tuple[str, int, int]
 """A key's id, a window's length in seconds, and its number since 1970."""
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Quota(NamedTuple):
@@ -183,7 +184,7 @@ class SharedLimiter:
         self._is_away = is_away
         self._on_away(is_away)
         if is_away:
-            log.warning("rate_limits.storage_away", extra={"error": error})
+            log.warning("rate_limits.storage_away", error=error)
         else:
             log.warning("rate_limits.storage_back")
 

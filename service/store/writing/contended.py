@@ -11,7 +11,6 @@ not free in time gets a transaction of its own, so that the others do not wait f
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +22,7 @@ import asyncpg
 
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
+from service.logs import get_logger
 from service.store.database import Database
 from service.store.writing.execute import Member
 from service.store.writing.notify import Notifier
@@ -57,7 +57,7 @@ CROSS JOIN LATERAL (
 
 Execute = Callable[..., Awaitable[tuple[bool, Witness | None]]]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class ContendedWriter:
@@ -152,7 +152,7 @@ class ContendedWriter:
             return True
         except Exception:
             ids = [member.request.caller.request_id for member in members]
-            log.exception("write.group_failed", extra={"members": len(ids), "request_ids": ids})
+            log.exception("write.group_failed", members=len(ids), request_ids=ids)
             for member in members or self._take(documents):
                 self._write_alone(member)
             return True

@@ -7,7 +7,6 @@ their own. No caller pays for another's error: after one, the members are writte
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Final, Self
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.core.requests import Reply, Request
+from service.logs import get_logger
 from service.store.database import (
     Database,
     Session,
@@ -50,7 +50,7 @@ ANSWER_S: Final = 0.005
 """A durable answer waits no longer for the next transaction to be under way."""
 DRAIN_TIMEOUT_S: Final = 10.0
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class GroupWriter:
@@ -148,9 +148,7 @@ class GroupWriter:
             except Exception as error:
                 if not isinstance(error, NotCommitted):  # a broken connection is no mystery
                     ids = [member.request.caller.request_id for member in members]
-                    log.exception(
-                        "write.group_failed", extra={"members": len(ids), "request_ids": ids}
-                    )
+                    log.exception("write.group_failed", members=len(ids), request_ids=ids)
                 for member in members:
                     self._write_alone(member)
 

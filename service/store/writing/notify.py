@@ -5,18 +5,18 @@ lost costs the relay's poll interval, nothing else.
 """
 
 import asyncio
-import logging
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from service.logs import LastingProblem
+from service.logs import get_logger
 from service.store.database import Database, Session, noticing_loss, unavailable
+from service.supervision import LastingProblem
 
 NOTIFY: Final = "NOTIFY outbox"
 INTERVAL_S: Final = 0.010
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Notifier:

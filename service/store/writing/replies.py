@@ -1,11 +1,11 @@
 """Forgetting stored replies after their 24 hours."""
 
 import asyncio
-import logging
 from typing import Final
 
-from service.logs import LastingProblem
+from service.logs import get_logger
 from service.store.database import Database
+from service.supervision import LastingProblem
 
 INTERVAL_S: Final = 60.0
 BATCH: Final = 1000
@@ -24,7 +24,7 @@ WHERE (workspace_id, scope) IN (
 )
 """
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 async def forget_expired_forever(database: Database) -> None:

@@ -47,7 +47,7 @@ def test_standby_that_could_not_lead_is_healthy_and_not_ready(
 ) -> None:
     """Polling the lock makes it no readier; a check that succeeds does, and so does leading."""
     health = Health(Clock())
-    with caplog.at_level(logging.INFO, logger="outbox_worker.health"):
+    with caplog.at_level(logging.INFO, logger="outbox_worker"):
         for _ in range(2):
             health.cannot_lead("KafkaConnectionError")
             health.stands_by()
