@@ -19,7 +19,7 @@ from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.process import Relay
 from outbox_worker.settings import Settings
 
-log = logs.get_logger(__name__)
+log = logs.get_logger("outbox_worker")
 
 # Together with the pages' own second less than the 10 s that an orchestrator gives.
 FINISH_S = 4
