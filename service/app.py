@@ -114,21 +114,17 @@ def _collect_less_garbage() -> None:
 
 
 class LinkService(Starlette):
-    """Starlette with the gate in place of its two error middlewares.
-
-    The gate answers every error itself, so they would only wrap each request and message once more.
-    """
+    """Starlette's lifespan, with the gate in place of its middlewares and its router."""
 
     def __init__(
         self,
         routes: list[BaseRoute],
         lifespan: Lifespan["LinkService"],
-        gate: Callable[[ASGIApp], ASGIApp],
+        gate: Callable[[ASGIApp, list[BaseRoute]], ASGIApp],
     ) -> None:
         super().__init__(routes=routes, lifespan=lifespan)
-        self.router.redirect_slashes = False  # a path with a slash too many is another path: 404
         self._gate = gate
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what Starlette calls for each request."""
-        return self._gate(self.router.app)
+        return self._gate(self.router, self.routes)

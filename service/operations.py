@@ -9,8 +9,7 @@ from starlette.routing import Route
 from service.core.errors import Unavailable
 from service.core.requests import Reply
 from service.edge.calls.call import Call
-from service.edge.calls.endpoint import Path
-from service.edge.calls.public import JSON_HEADER, Page, PublicPath
+from service.edge.calls.endpoint import Endpoint, Path
 from service.edge.gate.metrics import CONTENT_TYPE, Metrics
 from service.edge.shapes.messages import encode
 from service.stopping import Stopping
@@ -19,7 +18,6 @@ from service.store.migrations import SchemaError, check_schema
 from service.supervision import Supervisor
 
 METRICS_HEADER: Final = (b"content-type", CONTENT_TYPE)
-
 
 READY_DEADLINE_S: Final = 5.0
 """For the database to answer: less than the 10 s that a read may take."""
@@ -39,28 +37,25 @@ def routes(
 
     async def healthz(_: Call) -> Reply:
         """Tell that the process is alive."""
-        return Reply(200, encode(Health("ok")), (JSON_HEADER,))
+        return Reply(200, encode(Health("ok")))
 
     async def readyz(_: Call) -> Reply:
         """Tell whether the database answers and has the right schema, and every task does its work."""
         problem = await _problem(database, stopping, supervisor)
         if problem is not None:
-            return Reply(503, encode(Health("unavailable", problem)), (JSON_HEADER,))
-        return Reply(200, encode(Health("ok")), (JSON_HEADER,))
+            return Reply(503, encode(Health("unavailable", problem)))
+        return Reply(200, encode(Health("ok")))
 
     async def metrics_text(_: Call) -> Reply:
         """Give Prometheus' text format, summed over the worker processes."""
         return Reply(200, metrics.render(), (METRICS_HEADER,))
 
-    pages = {
-        "/healthz": Page(healthz, replies={200: Health}),
-        "/readyz": Page(readyz, replies={200: Health, 503: Health}),
-        "/metrics": Page(metrics_text, replies={200: "text/plain"}),
-    }
-    everything = Route(
-        "/*", Path(), include_in_schema=False
-    )  # OPTIONS *: what the protocol makes of it
-    return [everything, *(Route(path, PublicPath(page)) for path, page in pages.items())]
+    return [
+        Route("/*", Path(), include_in_schema=False),  # OPTIONS *, as the protocol passes it on
+        Route("/healthz", Path(GET=Endpoint(healthz, replies={200: Health}))),
+        Route("/readyz", Path(GET=Endpoint(readyz, replies={200: Health, 503: Health}))),
+        Route("/metrics", Path(GET=Endpoint(metrics_text, replies={200: "text/plain"}))),
+    ]
 
 
 async def _problem(database: Database, stopping: Stopping, supervisor: Supervisor) -> str | None:

@@ -15,7 +15,7 @@ from service.core.events import (
 )
 from service.core.ids import LINK_PREFIX, to_text
 from service.documents import messages as documents
-from service.edge.calls.problems import EdgeError, FieldError, Problem, problem
+from service.edge.calls.problems import CODES, EdgeError, FieldError, Problem, problem
 from service.edge.shapes import lists
 from service.edge.shapes.messages import Pagination, Resource
 from service.entities.messages import EntityReply
@@ -165,23 +165,6 @@ EVENT: Final[dict[str, Any]] = msgspec.to_builtins(
     )
 )
 
-_DETAILS: Final = {
-    "validation_error": "role: expected `str` of length <= 64",
-    "invalid_key": "the key is unknown or revoked",
-    "insufficient_permissions": "the key lacks the scope write:documents",
-    "not_found": "document 'doc_01HY1' does not exist",
-    "method_not_allowed": "this path takes OPTIONS, POST",
-    "request_timeout": "the body did not end in time",
-    "conflict": "document 'doc_01HY1' exists: choose another id",
-    "precondition_failed": 'the document is at revision "7" now: read it again',
-    "payload_too_large": "the body is larger than 1048576 bytes",
-    "unsupported_media_type": "send the body as `Content-Type: application/json` in UTF-8",
-    "idempotency_mismatch": "the Idempotency-Key was used before, with another request",
-    "rate_limited": "the limit of 1000 calls in 60 s is used up: wait 42 s",
-    "headers_too_large": "request line and headers are larger than 65536 bytes",
-    "unavailable": "the database is not available",
-}
-
 
 def examples_of(shape: type[Struct]) -> dict[str, dict[str, Any]]:
     """Return the examples of a message, by name, in OpenAPI's form."""
@@ -194,9 +177,10 @@ def examples_of(shape: type[Struct]) -> dict[str, dict[str, Any]]:
 
 def problem_example(code: str) -> dict[str, Any]:
     """Return what a caller would get."""
-    error: Exception = ValueError() if code == "internal" else EdgeError(code, _DETAILS[code])
-    if code == "validation_error":
-        wrong = [FieldError("role", "expected `str` of length <= 64")]
-        error = EdgeError(code, _DETAILS[code], errors=wrong)
-    shown: dict[str, Any] = msgspec.to_builtins(problem(error, REQUEST_ID))
+    example = CODES[code].example
+    field, _, message = example.partition(": ")
+    errors = [FieldError(field, message)] if code == "validation_error" else []
+    shown: dict[str, Any] = msgspec.to_builtins(
+        problem(EdgeError(code, example, errors=errors), REQUEST_ID)
+    )
     return shown

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document, from the route table that serves the requests."""
 
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from inspect import cleandoc
 from typing import Any, Final
 
@@ -10,13 +11,7 @@ from starlette.routing import BaseRoute
 from service.core.errors import PreconditionFailed
 from service.described import relations, words
 from service.described.calls import DescribedCall, calls_of, room_words
-from service.described.errors import (
-    WITHOUT_KEY,
-    codes_of,
-    problem_references,
-    problem_responses,
-    public_codes_of,
-)
+from service.described.errors import problem_references, problem_responses
 from service.described.examples import examples_of
 from service.described.headers import (
     EVERY_CALL,
@@ -30,7 +25,6 @@ from service.described.headers import (
 from service.described.schemas import Schema, components, inlined, without_null
 from service.edge.calls.endpoint import READ, WRITE, Endpoint
 from service.edge.calls.problems import Problem, title_of
-from service.edge.calls.public import Page
 from service.edge.shapes.pages import PageQuery
 
 SECURITY_SCHEMES: Final = {
@@ -82,8 +76,7 @@ def _shapes(endpoint: Endpoint) -> Iterable[type[Struct]]:
     """Return the structs of a call's bodies."""
     if endpoint.body is not None:
         yield endpoint.body.shape
-    contents = endpoint.contents if isinstance(endpoint, Page) else endpoint.replies
-    yield from (content for content in contents.values() if isinstance(content, type))
+    yield from (content for content in endpoint.replies.values() if isinstance(content, type))
 
 
 def _operation(call: DescribedCall, refer: Reference) -> Schema:
@@ -94,16 +87,17 @@ def _operation(call: DescribedCall, refer: Reference) -> Schema:
         "description": call.words,
         "parameters": _parameters(call),
     }
-    if isinstance(call.endpoint, Page):
-        return operation | {"security": [], "responses": _page_responses(call.endpoint, refer)}
+    responses = _responses(call.endpoint, refer) | problem_references(call.endpoint)
+    scope = call.endpoint.scope
+    if scope is None:
+        return operation | {"security": [], "responses": responses}
     if call.endpoint.body is not None:
         content = _json(call.endpoint.body.shape, refer)
         operation["requestBody"] = {"required": True, "content": content}
-    scope = call.endpoint.scope
     return operation | {
         "description": f"{call.words}\n\nNeeds the scope `{scope}`.",
         "security": [{scheme: [scope]} for scheme in SECURITY_SCHEMES],
-        "responses": _responses(call.endpoint, refer),
+        "responses": responses,
     }
 
 
@@ -120,7 +114,7 @@ def _parameters(call: DescribedCall) -> list[Schema]:
         names.append("IdempotencyKey")
     if PreconditionFailed in call.endpoint.refusals:
         names += _conditions(call)
-    if isinstance(call.endpoint, Page) and call.endpoint.kept:
+    if _is_cached(call.endpoint):
         names.append("IfNoneMatch")
     return [
         *map(path_parameter, call.parameters),
@@ -146,41 +140,40 @@ def _query_parameters(endpoint: Endpoint) -> list[Schema]:
     ]
 
 
+def _is_cached(endpoint: Endpoint) -> bool:
+    """Whether readers may keep a text that needs no key, and ask whether it is unchanged."""
+    return endpoint.scope is None and HTTPStatus.NOT_MODIFIED in endpoint.replies
+
+
 def _responses(endpoint: Endpoint, refer: Reference) -> Schema:
-    headers = ["X-Request-ID", *OF_A_KEY]
+    """Return the successes of a call."""
+    headers = references(*_headers(endpoint)) | (KEPT if _is_cached(endpoint) else {})
+    responses: Schema = {}
+    for status, content in sorted(endpoint.replies.items()):
+        described: Schema = {}
+        says = f"{title_of(status)}."
+        if isinstance(content, type):
+            described = {"content": _json(content, refer)}
+            if endpoint.scope is not None:
+                says += f" {cleandoc(content.__doc__ or '')}"
+        elif content is not None:
+            schema = {"type": "object" if "json" in content else "string"}
+            described = {"content": {content: {"schema": schema}}}
+        responses[str(status)] = {"description": says, "headers": headers} | described
+    return responses
+
+
+def _headers(endpoint: Endpoint) -> list[str]:
+    headers = ["X-Request-ID"]
+    if endpoint.scope is not None:
+        headers += OF_A_KEY
     if endpoint.scope == WRITE:
         headers.append("Idempotent-Replayed")
     if endpoint.etag:
         headers.append("ETag")
     if endpoint.query is not None and issubclass(endpoint.query.shape, PageQuery):
         headers.append("Link")
-    successes = {
-        str(status): _response(status, {}, "", headers)
-        if shape is None
-        else _response(status, _json(shape, refer), cleandoc(shape.__doc__ or ""), headers)
-        for status, shape in sorted(endpoint.replies.items())
-    }
-    return successes | problem_references(codes_of(endpoint))
-
-
-def _page_responses(page: Page, refer: Reference) -> Schema:
-    responses: Schema = {}
-    for status, content in page.contents.items():
-        described: Schema = {}
-        if isinstance(content, type):
-            described = _json(content, refer)
-        elif content is not None:
-            described = {content: {"schema": {"type": "object" if "json" in content else "string"}}}
-        responses[str(status)] = _response(status, described, "", ["X-Request-ID"])
-        if page.kept:
-            responses[str(status)]["headers"] |= KEPT
-    return responses | problem_references(public_codes_of(page), WITHOUT_KEY)
-
-
-def _response(status: int, content: Schema, says: str, headers: list[str]) -> Schema:
-    description = f"{title_of(status)}. {says}".strip()
-    response = {"description": description, "headers": references(*headers)}
-    return response | ({"content": content} if content else {})
+    return headers
 
 
 def _json(shape: type[Struct], refer: Reference) -> Schema:

@@ -14,7 +14,7 @@ from service.described.openapi import openapi
 from service.described.schemas import Schema
 from service.described.snapshots import MARKER_TYPES, marker_schema
 from service.edge.calls.call import Call
-from service.edge.calls.public import Page, PublicPath
+from service.edge.calls.endpoint import Endpoint, Path
 
 
 class Described:
@@ -59,21 +59,18 @@ class Described:
 def routes(others: Sequence[BaseRoute]) -> list[Route]:
     """Return the routes of this room, which describe the others and themselves."""
     described = Described()
-    schema = Page(described.schema, replies={200: SCHEMA, 304: None}, refusals=(NotFound,))
+    schema = Endpoint(described.schema, replies={200: SCHEMA, 304: None}, refusals=(NotFound,))
+    file = Path(GET=Endpoint(described.file, replies={}))
     own = [
-        _route("/openapi.json", Page(described.openapi, replies={200: JSON, 304: None})),
-        _route("/asyncapi.json", Page(described.asyncapi, replies={200: JSON, 304: None})),
+        _route("/openapi.json", Endpoint(described.openapi, replies={200: JSON, 304: None})),
+        _route("/asyncapi.json", Endpoint(described.asyncapi, replies={200: JSON, 304: None})),
         _route("/schemas/{event_type}.json", schema),
-        _route("/docs", Page(described.docs, replies={200: "text/html", 304: None})),
-        Route(
-            "/docs/{name}",
-            PublicPath(Page(described.file, replies={})),
-            include_in_schema=False,
-        ),
+        _route("/docs", Endpoint(described.docs, replies={200: "text/html", 304: None})),
+        Route("/docs/{name}", file, include_in_schema=False),
     ]
     described.openapi_document = kept_json(openapi([*others, *own]))
     return own
 
 
-def _route(path: str, page: Page) -> Route:
-    return Route(path, PublicPath(page))
+def _route(path: str, read: Endpoint) -> Route:
+    return Route(path, Path(GET=read))

@@ -1,22 +1,36 @@
-"""One call: who makes it, under which request id, and what its headers ask for."""
+"""One call: who makes it, under which request id, and what its headers ask for.
+
+A header whose lines are repeated has one value, theirs joined by commas (RFC 9110, section 5.3).
+For a header that is a list, this is the list. A header that takes a single value becomes malformed
+by the comma, so no value is picked from several that a proxy may read in another order.
+"""
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Final
+
+from starlette.types import Receive
 
 from service.core.changes import Caller, Change
 from service.core.events import Cause
 from service.core.ids import request_id as new_request_id
 from service.core.preconditions import Preconditions
-from service.core.requests import Idempotency, Reply, Request, Respond
+from service.core.requests import Idempotency, Request, Respond
 from service.edge.calls.conditions import preconditions_of
-from service.edge.calls.headers import traceparent_of
 from service.edge.calls.problems import EdgeError, FieldError
-from service.edge.gate.deadlines import Deadlines
 from service.store.keys import Key
+
+Lines = Sequence[tuple[bytes, bytes]]
 
 _valid_request_id = re.compile(rb"[A-Za-z0-9_.\-]{1,128}\Z").match
 _valid_idempotency_key = re.compile(rb"[\x21-\x7e]{1,255}\Z").match
+
+# W3C Trace Context, section 3.2: a later version may go on after the flags.
+_traceparent = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32}-[0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z").match
+_NO_TRACE: Final = b"0" * 32
+_NO_PARENT: Final = b"0" * 16
+_SAMPLED: Final = 1
 
 
 class Call:
@@ -24,34 +38,36 @@ class Call:
 
     __slots__ = (
         "body",
-        "deadlines",
         "headers",
         "key",
         "method",
         "params",
         "path",
         "query",
-        "reply",
+        "receive",
         "request_id",
         "response_headers",
+        "route",
     )
 
     key: Key
-    deadlines: Deadlines
+    """Set once the caller's key has been checked; public paths have none."""
     params: dict[str, str]
-    reply: Reply | None
-    """The endpoint's; None until it has answered."""
-    response_headers: list[tuple[bytes, bytes]]
-    """What every response to the call carries, as far as is known: its id, then its key's quota."""
+    """Parameters of the path, by the name that the route gives them."""
+    receive: Receive
+    """ASGI's, for the body."""
 
-    def __init__(self, method: str, path: str, query: bytes, headers: dict[bytes, bytes]) -> None:
+    def __init__(self, method: str, path: str, query: bytes, lines: Lines) -> None:
         self.method = method
         self.path = path
         self.query = query
-        self.headers = headers
+        self.headers = headers_of(lines)
         self.body = b""
-        self.reply = None
-        self.request_id = request_id_of(headers)
+        self.route = "none"
+        """The route's template, as the metrics name it; `none` until one is found."""
+        self.request_id = request_id_of(self.headers)
+        self.response_headers = [(b"x-request-id", self.request_id.encode())]
+        """Headers of every response to the call: its id, then CORS, then the key's quota."""
 
     @property
     def caller(self) -> Caller:
@@ -82,6 +98,17 @@ class Call:
         says = self.query + b"\0" + self.body
         return Idempotency(hashlib.sha256(which).digest(), hashlib.sha256(says).digest())
 
+    @property
+    def preconditions(self) -> Preconditions | None:
+        """The state of the document that If-Match and If-None-Match require; None: any.
+
+        Raises:
+            EdgeError: one of them is malformed.
+        """
+        if b"if-match" in self.headers or b"if-none-match" in self.headers:
+            return preconditions_of(self.headers)
+        return None
+
     def request(self, cause: Cause, changes: Sequence[Change], respond: Respond) -> Request:
         """Make the write request of this call.
 
@@ -97,20 +124,38 @@ class Call:
             idempotency=self.idempotency,
         )
 
-    @property
-    def preconditions(self) -> Preconditions | None:
-        """The state of the document that If-Match and If-None-Match require; None: any.
 
-        Raises:
-            EdgeError: one of them is malformed.
-        """
-        return preconditions_of(self.headers)
+def headers_of(lines: Lines) -> dict[bytes, bytes]:
+    """Return the value of each header; repeated lines are joined in their order."""
+    headers = dict(lines)
+    if len(headers) == len(lines):
+        return headers
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in lines:
+        values.setdefault(name, []).append(value)
+    return {name: b", ".join(value) for name, value in values.items()}
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """Return the caller's own id of its request if it is a valid one, or else a new one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _valid_request_id(given) else new_request_id()
+
+
+def traceparent_of(value: bytes) -> str | None:
+    """Return a traceparent of version 00 (W3C Trace Context); None if the value is not valid.
+
+    A later version is read by its first four fields, and of its flags only "sampled" is known.
+    """
+    if (found := _traceparent(value)) is None:
+        return None
+    version, ids, flags, more = found.groups()
+    trace, _, parent = ids.partition(b"-")
+    if version == b"ff" or trace == _NO_TRACE or parent == _NO_PARENT:
+        return None
+    if version == b"00":
+        return None if more else value.decode()
+    return f"00-{ids.decode()}-{int(flags, 16) & _SAMPLED:02x}"
 
 
 def invalid_field(field: str, message: str) -> EdgeError:

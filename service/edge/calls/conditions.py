@@ -9,35 +9,34 @@ from service.edge.calls.problems import EdgeError, FieldError
 
 _element = re.compile(rb'[ \t,]*((?:W/)?"([\x21\x23-\x7e\x80-\xff]*)")[ \t]*(?=,|\Z)').match
 
-# Proxies that compress mark the tag: nginx makes it weak, Apache and Caddy append the coding. Our tags
-# are numbers, and name a revision of the data rather than the bytes of an answer.
+# Proxies that compress an answer change its tag: nginx makes it weak, Apache and Caddy append the
+# coding. The service's tags are numbers that name a revision of the data, not the bytes of an answer,
+# so both forms count as the tag.
 _revision = re.compile(rb"([0-9]{1,19})(?:(?:--?|;)(?:gzip|br|zstd|deflate))?\Z").match
 
 _MALFORMED: Final = 'has to be `*`, or a list of entity tags like "7" in double quotes'
 
 
-def preconditions_of(fields: Mapping[bytes, bytes]) -> Preconditions | None:
-    """Return what a call's fields require of the document; None if they require nothing.
+def preconditions_of(headers: Mapping[bytes, bytes]) -> Preconditions:
+    """Return what If-Match and If-None-Match require of the document.
 
-    Weak tags count as strong ones in If-Match too, so that a proxy that weakens the tags of what it
-    compresses does not make every conditional write fail.
+    Weak tags count as strong ones in If-Match too. Otherwise a proxy that weakens the tags of what it
+    compresses would make every conditional write fail.
 
     Raises:
-        EdgeError: `validation_error`, a field is malformed.
+        EdgeError: `validation_error`, a header is malformed.
     """
-    if b"if-match" not in fields and b"if-none-match" not in fields:
-        return None
-    return Preconditions(_tags(fields, "If-Match"), _tags(fields, "If-None-Match"))
+    return Preconditions(_tags(headers, "If-Match"), _tags(headers, "If-None-Match"))
 
 
-def _tags(fields: Mapping[bytes, bytes], name: str) -> Tags | None:
-    value = fields.get(name.lower().encode())
+def _tags(headers: Mapping[bytes, bytes], name: str) -> Tags | None:
+    value = headers.get(name.lower().encode())
     if value is None:
         return None
     value = value.strip(b" \t")
     if value == b"*":
         return Tags(star=True)
-    opaque = opaque_tags(value)
+    opaque = _opaque_tags(value)
     if not opaque:
         error = FieldError(name, _MALFORMED)
         raise EdgeError("validation_error", f"{name}: {_MALFORMED}", errors=[error])
@@ -45,8 +44,8 @@ def _tags(fields: Mapping[bytes, bytes], name: str) -> Tags | None:
     return Tags(frozenset(int(match[1]) for match in matches if match is not None))
 
 
-def opaque_tags(value: bytes) -> list[bytes]:
-    """Return what stands in the quotes of each tag of a list; nothing if the list is malformed."""
+def _opaque_tags(value: bytes) -> list[bytes]:
+    """Return the text in the quotes of each tag of a list; an empty list if it is malformed."""
     found = []
     position = 0
     while (element := _element(value, position)) is not None:

@@ -1,52 +1,115 @@
 """What stands behind a route: a path's methods, each with its scope, its body and its handler.
 
-Bare ASGI, since a request object and a response object would cost more than the work they wrap.
-The same objects describe the call in the OpenAPI document.
+Handlers get a Call and return a Reply. A request object and a response object of a framework would
+cost more time than the work that they wrap. The same endpoints describe the calls in the OpenAPI
+document.
 """
 
+import asyncio
+import math
+import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final, TypeVar, cast
 
 from msgspec import Struct
-from starlette.types import Receive, Scope, Send
 
-from service.core.errors import Refusal
+from service.core.errors import Refusal, Unavailable
 from service.core.requests import Reply
-from service.core.resources import is_valid_id
-from service.edge.calls.body import read_json
+from service.core.resources import ID_PATTERN
+from service.edge.calls.body import BodyReader, QueryReader, read_json
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.problems import EdgeError
-from service.edge.calls.validation import BodyReader, QueryReader
 
 READ: Final = "read:documents"
 WRITE: Final = "write:documents"
 
 READ_DEADLINE_S: Final = 6.0
-"""For a handler: with the look-up of the key, and what is ended late, less than 10 s."""
+"""Time for a handler that reads. With the look-up of the key and LOOK_EVERY_S, it is less than 10 s."""
 WRITE_DEADLINE_S: Final = 11.0
-"""For a handler: likewise less than 15 s."""
+"""Time for a handler that writes; in the same way less than 15 s."""
 READ_TOO_LONG: Final = "the database did not answer in time: try again"
 WRITE_TOO_LONG: Final = (
     "the database did not answer in time: whether it was written is not known yet"
 )
+LOOK_EVERY_S: Final = 0.25
+"""The longest time that a call runs past its deadline."""
+CANCELLED: Final = math.inf
+"""In place of the deadline of a call that has been cancelled for it."""
 
 Handler = Callable[..., Awaitable[Reply]]
+T = TypeVar("T")
+
+_valid_id = re.compile(ID_PATTERN.removesuffix("$") + r"\Z").match
+_INVALID_ID: Final = "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit"
+
+
+class Deadlines:
+    """Ends calls that take too long, so that each caller is answered in bounded time.
+
+    One look at all calls, four times a second, costs a twentieth of what a timer for each costs.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[asyncio.Task[Any], float] = {}
+        """When each call is to be ended, by the monotonic clock; CANCELLED once it is."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def within(self, seconds: float, work: Awaitable[T], detail: str) -> T:
+        """Return what the work returns, which this task awaits.
+
+        Raises:
+            Unavailable: it took longer, and was cancelled; `detail` says what is known of it.
+        """
+        if self._timer is None:
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
+        # Without the loop, this makes a system call before Python 3.12.
+        task = cast("asyncio.Task[Any]", asyncio.current_task(self._loop))
+        self._due[task] = time.monotonic() + seconds
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._due[task] != CANCELLED:
+                raise
+            task.uncancel()
+            raise Unavailable(detail) from TimeoutError(f"no answer within {seconds:g} s")
+        finally:
+            del self._due[task]
+
+    def _look(self) -> None:
+        """Cancel the tasks that are late; look again while there are others."""
+        now = time.monotonic()
+        for task in [task for task, due in self._due.items() if due < now]:
+            self._due[task] = CANCELLED
+            task.cancel()
+        self._timer = None
+        if self._due and self._loop is not None:
+            self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
 
 
 class Endpoint:
-    """One call of the API: the handler gets the Call, then the body and the query if it has them.
+    """One call of the API. The handler gets the Call.
 
-    `replies` says what the body of each success looks like (None: there is none), `refusals` what
-    the domain may answer instead, `etag` whether a success carries the document's revision,
-    `too_long` what the caller of a write is told that takes longer than its deadline.
+    A parameter of the handler named `body` or `query`, annotated with a struct type, receives the
+    decoded JSON body or query string.
+
+    Args:
+        handler: returns the reply. Its docstring describes the call in the OpenAPI document.
+        replies: what each success holds: a struct as JSON, a media type, or nothing (None).
+        scope: that the key needs; None: no key is needed, and there is no deadline.
+        refusals: the domain errors that the handler raises.
+        etag: whether a success carries the document's revision.
+        too_long: the `detail` for the caller of a write that takes longer than its deadline.
     """
 
     def __init__(  # noqa: PLR0913 - what there is to say of a call, each by its name
         self,
         handler: Handler,
         *,
-        scope: str,
-        replies: Mapping[int, type[Struct] | None],
+        replies: Mapping[int, type[Struct] | str | None],
+        scope: str | None = None,
         body: type[Struct] | None = None,
         query: type[Struct] | None = None,
         refusals: tuple[type[Refusal], ...] = (),
@@ -54,37 +117,37 @@ class Endpoint:
         too_long: str = WRITE_TOO_LONG,
     ) -> None:
         self.handler = handler
-        self.scope = scope
         self.replies = replies
+        self.scope = scope
         self.refusals = refusals
         self.etag = etag
-        self.too_long = too_long
+        self.too_long = READ_TOO_LONG if scope == READ else too_long
         self.body = None if body is None else BodyReader(body)
         self.query = None if query is None else QueryReader(query)
+        self._deadlines = Deadlines()
 
-    async def answer(self, call: Call, receive: Receive) -> Reply:
+    async def answer(self, call: Call) -> Reply:
         """Check scope, path and body, in the order of the contract; then let the handler answer."""
+        if self.scope is None:
+            return await self.handler(call)
         if self.scope not in call.key.scopes:
             raise EdgeError("insufficient_permissions", f"the key lacks the scope {self.scope}")
         for name, value in call.params.items():
-            if name in {"id", "entity_id"} and not is_valid_id(value):
-                raise invalid_field(
-                    name, "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit"
-                )
-        arguments = []
+            if name in {"id", "entity_id"} and not _valid_id(value):
+                raise invalid_field(name, _INVALID_ID)
+        arguments: dict[str, Struct] = {}
         if self.body is not None:
-            call.body = await read_json(call.headers, receive)
-            arguments.append(self.body.decode(call.body))
+            call.body = await read_json(call.headers, call.receive)
+            arguments["body"] = self.body.decode(call.body)
         if self.query is not None:
-            arguments.append(self.query.decode(call.query))
-        work = self.handler(call, *arguments)
-        if self.scope == READ:
-            return await call.deadlines.within(READ_DEADLINE_S, work, READ_TOO_LONG)
-        return await call.deadlines.within(WRITE_DEADLINE_S, work, self.too_long)
+            arguments["query"] = self.query.decode(call.query)
+        seconds = READ_DEADLINE_S if self.scope == READ else WRITE_DEADLINE_S
+        work = self.handler(call, **arguments)
+        return await self._deadlines.within(seconds, work, self.too_long)
 
 
 class Path:
-    """The calls of one path, by method; HEAD is GET without its body."""
+    """The calls of one path, by method. HEAD is answered like GET; the gate cuts its body."""
 
     def __init__(self, **endpoints: Endpoint) -> None:
         self.endpoints = endpoints
@@ -93,34 +156,16 @@ class Path:
         allowed = ", ".join(sorted({*self.endpoints, "OPTIONS"}))
         self._allow = (b"allow", allowed.encode())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Find the endpoint of the method, and leave its reply to the gate to be sent.
+    async def __call__(self, call: Call) -> Reply:
+        """Let the endpoint of the method answer.
 
         Raises:
             EdgeError: `method_not_allowed`.
         """
-        call: Call = scope["call"]
-        call.params = scope["path_params"]
         endpoint = self.endpoints.get(call.method)
         if endpoint is not None:
-            call.reply = await endpoint.answer(call, receive)
-        elif call.method == "OPTIONS":
-            await send_response(send, 204, [self._allow], b"")
-        else:
-            detail = f"this path takes {self._allow[1].decode()}"
-            raise EdgeError("method_not_allowed", detail, headers=[self._allow])
-
-
-async def send_response(
-    send: Send,
-    status: int,
-    headers: list[tuple[bytes, bytes]],
-    body: bytes,
-    *,
-    with_body: bool = True,
-) -> None:
-    """Send a response in the two messages of ASGI."""
-    if body:
-        headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body if with_body else b""})
+            return await endpoint.answer(call)
+        if call.method == "OPTIONS":
+            return Reply(204, b"", (self._allow,))
+        detail = f"this path takes {self._allow[1].decode()}"
+        raise EdgeError("method_not_allowed", detail, headers=(self._allow,))

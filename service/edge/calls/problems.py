@@ -1,35 +1,140 @@
-"""Errors as callers see them: RFC 9457 `application/problem+json`, from one table."""
+"""Errors as callers see them: RFC 9457 `application/problem+json`, from one table of codes."""
 
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from service.core.errors import Refusal
+from service.core.requests import Reply
 
-CONTENT_TYPE: Final = b"application/problem+json"
-RETRY_AFTER_S: Final = 1
-"""Seconds to wait when the database is unreachable: few, because an early retry costs little."""
+CONTENT_TYPE: Final = (b"content-type", b"application/problem+json")
+RETRY_AFTER: Final = b"1"
+"""Seconds until the next try when the database is unreachable: few, because a try costs little."""
 
-STATUS_OF: Final = {
-    "validation_error": 400,
-    "invalid_key": 401,
-    "insufficient_permissions": 403,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "request_timeout": 408,
-    "conflict": 409,
-    "precondition_failed": 412,
-    "payload_too_large": 413,
-    "unsupported_media_type": 415,
-    "idempotency_mismatch": 422,
-    "rate_limited": 429,
-    "headers_too_large": 431,
-    "internal": 500,
-    "unavailable": 503,
+
+class Code(Struct, frozen=True):
+    """Everything about one error code.
+
+    Attributes:
+        status: of the response.
+        meaning: for the OpenAPI document, and for readers of this table.
+        example: the `detail` of the example in the OpenAPI document.
+        when: the calls that can be answered with the code. "if declared": those whose endpoint has a
+            domain error with this code among its `refusals`.
+        headers: of the response, besides those of every response. None: the error has the value.
+        before_key: the error can occur before the key is known, so the response may lack the quota.
+    """
+
+    status: int
+    meaning: str
+    example: str
+    when: Literal["any call", "with a key", "with a body", "a write", "if declared"]
+    headers: dict[str, bytes | None] = {}
+    before_key: bool = False
+
+
+CODES: Final = {
+    "validation_error": Code(
+        400,
+        "Something in the request is malformed; `errors` names each field.",
+        "role: expected `str` of length <= 64",
+        "any call",
+    ),
+    "invalid_key": Code(
+        401,
+        "No key, or one that is unknown, revoked or expired.",
+        "the key is unknown or revoked",
+        "with a key",
+        {"WWW-Authenticate": b'Bearer realm="document-links"'},
+        before_key=True,
+    ),
+    "insufficient_permissions": Code(
+        403,
+        "The key lacks the scope that the call needs.",
+        "the key lacks the scope write:documents",
+        "with a key",
+    ),
+    "not_found": Code(
+        404,
+        "What the call is about does not exist in the key's workspace.",
+        "document 'doc_01HY1' does not exist",
+        "if declared",
+    ),
+    "method_not_allowed": Code(
+        405,
+        "The path takes other methods, as `Allow` says.",
+        "this path takes OPTIONS, POST",
+        "any call",
+        {"Allow": None},
+    ),
+    "request_timeout": Code(
+        408,
+        "The body did not end in time.",
+        "the body did not end in time",
+        "with a body",
+        {"Retry-After": RETRY_AFTER},
+    ),
+    "conflict": Code(
+        409,
+        "The id is taken, by a deleted document too; or the document has as many links as it can.",
+        "document 'doc_01HY1' exists: choose another id",
+        "if declared",
+    ),
+    "precondition_failed": Code(
+        412,
+        "The document is not in the state that If-Match or If-None-Match requires.",
+        'the document is at revision "7" now: read it again',
+        "if declared",
+    ),
+    "payload_too_large": Code(
+        413, "The body is over 1 MiB.", "the body is larger than 1048576 bytes", "with a body"
+    ),
+    "unsupported_media_type": Code(
+        415,
+        "The body is not declared as JSON in UTF-8, or has a content coding.",
+        "send the body as `Content-Type: application/json` in UTF-8",
+        "with a body",
+        {"Accept-Encoding": None},
+    ),
+    "idempotency_mismatch": Code(
+        422,
+        "The Idempotency-Key was used before, with another request.",
+        "the Idempotency-Key was used before, with another request",
+        "a write",
+    ),
+    "rate_limited": Code(
+        429,
+        "The key's calls are used up for now.",
+        "the limit of 1000 calls in 60 s is used up: wait 42 s",
+        "with a key",
+        {"Retry-After": None},
+    ),
+    "headers_too_large": Code(
+        431,
+        "Request line and headers are over 64 KiB.",
+        "request line and headers are larger than 65536 bytes",
+        "any call",
+        before_key=True,
+    ),
+    "internal": Code(
+        500,
+        "A fault of the service; it has been logged.",
+        "something went wrong here; it has been logged",
+        "any call",
+        before_key=True,
+    ),
+    "unavailable": Code(
+        503,
+        "The database is away, or a lock was held for long: try again.",
+        "the database is not available",
+        "with a key",
+        {"Retry-After": RETRY_AFTER},
+        before_key=True,
+    ),
 }
-"""Every code that a caller can meet, and its status."""
+"""Every code that a caller can meet, by status."""
 
 _PUBLISHED_TITLES: Final = {413: "Request Entity Too Large", 422: "Unprocessable Entity"}
 """Python 3.13 renamed them after RFC 9110; a title stays what it was, under every Python."""
@@ -70,13 +175,13 @@ class EdgeError(Exception):
         detail: str,
         *,
         errors: list[FieldError] | None = None,
-        headers: list[tuple[bytes, bytes]] | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.errors = errors or []
-        self.headers = headers or []
+        self.headers = headers
         self.index: int | None = None
         """Of the operation that is malformed, in an atomic batch."""
 
@@ -84,37 +189,27 @@ class EdgeError(Exception):
 def problem(error: Exception, request_id: str) -> Problem:
     """Describe an error to the caller; what is not meant for callers becomes `internal`."""
     if not isinstance(error, Refusal | EdgeError):
-        return _problem("internal", "something went wrong here; it has been logged", request_id)
-    errors = error.errors if isinstance(error, EdgeError) else []
-    return _problem(error.code, error.detail, request_id, errors, error.index)
-
-
-def _problem(
-    code: str,
-    detail: str,
-    request_id: str,
-    errors: list[FieldError] | None = None,
-    index: int | None = None,
-) -> Problem:
-    status = HTTPStatus(STATUS_OF[code])
+        error = EdgeError("internal", CODES["internal"].example)
+    status = CODES[error.code].status
     return Problem(
-        f"urn:document-links:problem:{code}",
+        f"urn:document-links:problem:{error.code}",
         title_of(status),
         status,
-        detail,
-        code,
+        error.detail,
+        error.code,
         request_id,
-        errors or [],
-        index,
+        error.errors if isinstance(error, EdgeError) else [],
+        error.index,
     )
 
 
-def headers_of(error: Exception) -> list[tuple[bytes, bytes]]:
-    """Return the headers that an error's response carries besides everybody's."""
-    headers = list(error.headers) if isinstance(error, EdgeError) else []
-    if isinstance(error, Refusal) and error.code == "unavailable":
-        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
-    return headers
+def problem_reply(error: Exception, request_id: str) -> Reply:
+    """Return the response to a call that failed."""
+    described = problem(error, request_id)
+    known = CODES[described.code].headers.items()
+    fixed = tuple((name.lower().encode(), value) for name, value in known if value is not None)
+    own = error.headers if isinstance(error, EdgeError) else ()
+    return Reply(described.status, encode(described), (CONTENT_TYPE, *fixed, *own))
 
 
 encode: Final = msgspec.json.Encoder().encode

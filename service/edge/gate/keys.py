@@ -32,8 +32,6 @@ MAX_TOGETHER: Final = 500
 LOOK_UP_TIMEOUT_S: Final = 3.0
 """For which a call waits until its key has been looked up, whether it carries one or several."""
 
-WWW_AUTHENTICATE: Final = (b"www-authenticate", b'Bearer realm="document-links"')
-
 # Some proxies fold repeated lines into one, so both headers may be lists.
 _in_authorization = re.compile(
     rb"(?:\A|,)[ \t]*(?i:bearer)[ \t]+(wbk_[A-Za-z0-9]{52})[ \t]*(?=,|\Z)"
@@ -197,4 +195,4 @@ def _presented(headers: Mapping[bytes, bytes]) -> list[bytes]:
 
 
 def _invalid(detail: str) -> EdgeError:
-    return EdgeError("invalid_key", detail, headers=[WWW_AUTHENTICATE])
+    return EdgeError("invalid_key", detail)

@@ -7,20 +7,23 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from starlette.types import Scope
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 """Those that have a label of their own; any other is `other`."""
 
 
-class Metrics:
-    """Requests by method, route and status. Routes are templates, never paths: labels are bounded."""
+class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
+    """Counter and duration of the responses, by method, route and status.
+
+    Routes are templates, never paths, so the number of series is bounded. The series are kept in this
+    dictionary, since finding one by its labels costs more than counting.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "links_http_requests_total",
@@ -41,23 +44,18 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=self._registry,
         )
-        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def storage_away(self, is_away: bool) -> None:  # noqa: FBT001 - its name says what it means
         """Note whether the rate limits' storage is unreachable."""
         self._storage_away.set(is_away)
 
-    def observe(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count one response."""
-        route = getattr(scope.get("route"), "path", "none")
-        key = (scope["method"], route, status)
-        series = self._series.get(key)
-        if series is None:  # finding a child by its labels costs more than counting
-            method = key[0] if key[0] in METHODS else "other"
-            series = (self._requests.labels(method, *key[1:]), self._seconds.labels(route))
-            self._series[key] = series
-        series[0].inc()
-        series[1].observe(seconds)
+    def __missing__(self, response: tuple[str, str, int]) -> tuple[Counter, Histogram]:
+        """Make the two series of a method, route and status."""
+        method, route, status = response
+        label = method if method in METHODS else "other"
+        series = (self._requests.labels(label, route, status), self._seconds.labels(route))
+        self[response] = series
+        return series
 
     def render(self) -> bytes:
         """Return the text format: of all worker processes, where there are several."""

@@ -18,6 +18,7 @@ from tests.support.service.api import GENEROUS, new_key, seed
 DEADLINE_S = 30.0
 JSON = b"Content-Type: application/json\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
+OFFER = b"Upgrade: h2c\r\nConnection: Upgrade, close\r\n"
 DOC = "/v1/documents/doc_1"
 FIND = "/v1/documents?"
 
@@ -134,6 +135,13 @@ TABLE = {
     "both lengths": chunked(400, b"2\r\n{}\r\n0\r\n\r\n", fields=b"Content-Length: 2\r\n"),
     "endless trailer": chunked(413, b"2\r\n{}\r\n0\r\nX: " + b"y" * (9 << 20), b"payload_too_large"),
     "endless extension": chunked(413, b"2;" + b"y" * (9 << 20), b"payload_too_large"),
+    "offer of HTTP/2": post(200, b"{}", fields=OFFER),
+    "offer of HTTP/2 with chunks": chunked(200, b"2\r\n{}\r\n0\r\n\r\n", fields=OFFER),
+    "offer of HTTP/2 twice": Sent(
+        200, "GET /healthz", OFFER.replace(b", close", b""),
+        after=b"GET /none HTTP/1.1\r\nHost: a\r\n" + OFFER + b"\r\n", says=b"HTTP/1.1 404 ",
+    ),
+    "offer without a Host": Sent(400, "GET / HTTP/1.1", OFFER + b"Host: b\r\n", says=b"Host: has to be"),
     "length with a sign": Sent(400, f"POST {DOC}", JSON + b"Content-Length: +2\r\n", after=b"{}"),
     "length with a zero": Sent(200, f"POST {DOC}", JSON + b"Content-Length: 02\r\n", after=b"{}"),
     "length beyond 64 bits": Sent(

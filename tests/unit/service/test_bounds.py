@@ -14,7 +14,8 @@ from service.edge.calls import body, stored_json, validation
 from service.edge.calls.problems import EdgeError
 from service.edge.shapes import pages
 from service.links.batch import MAX_OPERATIONS, BatchRequest
-from service.server.protocol import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from service.server.heads import MAX_HEAD_BYTES
+from service.server.refusals import MAX_BODY_BYTES
 from service.store.writing.deletion import CASCADE_CHUNK
 from service.store.writing.documents import MAX_METADATA_BYTES
 
@@ -26,13 +27,13 @@ ROWS = [
     f"| operations in a batch | {MAX_OPERATIONS} |",
     f"| body | {body.MAX_BYTES >> 20} MiB |",
     f"| body with the sizes of its chunks, extensions and trailers | {MAX_BODY_BYTES >> 20} MiB |",
-    f"| names and texts of a body outside `metadata` | {validation.MAX_TEXTS:,} |",
+    f"| names and texts of a body outside `metadata` | {body.MAX_TEXTS:,} |",
     f"| request line and headers | {MAX_HEAD_BYTES >> 10} KiB |",
     f"| levels of `metadata` | {stored_json.MAX_DEPTH} |",
     f"| objects and lists in `metadata` | {stored_json.MAX_CONTAINERS:,} |",
     f"| digits of a number in `metadata` | {stored_json.MAX_DIGITS:,} |",
     f"| bytes of `metadata` with its numbers written out | {MAX_METADATA_BYTES >> 20} MiB |",
-    f"| parameters in a query | {validation.MAX_PARAMETERS} |",
+    f"| parameters in a query | {body.MAX_PARAMETERS} |",
     f"| items on a page | {pages.MAX_LIMIT} |",
     f"| items before a page that is named by its number | {pages.MAX_OFFSET:,} |",
     f"| errors named in one answer | {validation.MAX_ERRORS} |",
@@ -75,7 +76,7 @@ def test_search_for_errors_ends() -> None:
     valid = '{"op":"link","document_id":"d","resource_id":"ship_1"}'
     operations = ",".join([*[valid] * (validation.MAX_SEARCHED + 1), "1"])
     with pytest.raises(EdgeError) as refused:
-        validation.BodyReader(BatchRequest).decode(b'{"operations":[%b]}' % operations.encode())
+        body.BodyReader(BatchRequest).decode(b'{"operations":[%b]}' % operations.encode())
     found = [error.field for error in refused.value.errors]
     assert found in (["operations"], [f"operations[{validation.MAX_SEARCHED + 1}]"])
 
@@ -87,16 +88,16 @@ def texts(count: int) -> str:
 
 def test_texts_are_counted_outside_of_metadata() -> None:
     """One text too many is refused by its field's name; those in metadata, escaped quotes, do not count."""
-    read = validation.BodyReader(PutDocument).decode
-    most = texts(validation.MAX_TEXTS - 4)
+    read = body.BodyReader(PutDocument).decode
+    most = texts(body.MAX_TEXTS - 4)
     metadata = f'{{"a":{texts(50_000)},"b":"{chr(92)}""}}'
     assert len(read(f'{{"resources":{most},"metadata":{metadata}}}'.encode()).resources) > 39_000
-    with pytest.raises(EdgeError, match=f"resources: has more than {validation.MAX_TEXTS} names"):
-        read(f'{{"resources":{texts(validation.MAX_TEXTS + 1)}}}'.encode())
+    with pytest.raises(EdgeError, match=f"resources: has more than {body.MAX_TEXTS} names"):
+        read(f'{{"resources":{texts(body.MAX_TEXTS + 1)}}}'.encode())
     several = ",".join([f'"resources":{texts(15_000)}'] * 3)
-    with pytest.raises(EdgeError, match=f"body: has more than {validation.MAX_TEXTS} names"):
+    with pytest.raises(EdgeError, match=f"body: has more than {body.MAX_TEXTS} names"):
         read(f"{{{several}}}".encode())
     with pytest.raises(EdgeError, match="operations: has to have at most 500 items"):
-        validation.BodyReader(BatchRequest).decode(
+        body.BodyReader(BatchRequest).decode(
             b'{"operations":[%b]}' % b",".join([b'{"op":"link","document_id":"d"}'] * 501)
         )

@@ -5,7 +5,7 @@ import pytest
 
 from service.core import errors
 from service.edge.calls import problems
-from service.edge.calls.problems import EdgeError, FieldError, headers_of, problem
+from service.edge.calls.problems import EdgeError, FieldError, problem, problem_reply
 
 CONTRACT = {
     "validation_error": 400,
@@ -35,7 +35,7 @@ def test_codes_have_their_statuses(code: str, status: int) -> None:
 @pytest.mark.parametrize("refusal", errors.Refusal.__subclasses__())
 def test_refusals_of_the_domain_have_a_status(refusal: type[errors.Refusal]) -> None:
     """Whatever the domain refuses has a place in the table."""
-    assert problem(refusal("why"), "req_1").status == problems.STATUS_OF[refusal.code]
+    assert problem(refusal("why"), "req_1").status == problems.CODES[refusal.code].status
 
 
 def test_fields_of_a_problem() -> None:
@@ -70,5 +70,7 @@ def test_index_of_a_refused_change_is_shown() -> None:
 
 def test_unavailable_says_when_to_come_back() -> None:
     """A database that is away is worth another try soon."""
-    assert headers_of(errors.Unavailable("away")) == [(b"retry-after", b"1")]
-    assert headers_of(errors.NotFound("no")) == []
+    type_only = problem_reply(errors.NotFound("no"), "req_1").headers
+    assert type_only == ((b"content-type", b"application/problem+json"),)
+    unreachable = problem_reply(errors.Unavailable("unreachable"), "req_1").headers
+    assert unreachable == (*type_only, (b"retry-after", b"1"))

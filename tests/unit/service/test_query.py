@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import pytest
 from msgspec import Meta, Struct
 
+from service.edge.calls.body import QueryReader
 from service.edge.calls.problems import EdgeError
-from service.edge.calls.validation import QueryReader
 
 
 class Query(Struct, forbid_unknown_fields=True):

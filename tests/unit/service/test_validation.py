@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from msgspec import Struct
 
+from service.edge.calls.body import BodyReader
 from service.edge.calls.problems import EdgeError
-from service.edge.calls.validation import BodyReader
 from service.edge.shapes.messages import Id, Role
 
 

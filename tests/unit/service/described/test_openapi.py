@@ -13,7 +13,7 @@ from service.described.calls import calls_of
 from service.described.errors import WITHOUT_KEY
 from service.described.examples import LINK_ID, SHORT_LINK_ID
 from service.edge.calls.endpoint import READ, WRITE, Path
-from service.edge.calls.problems import STATUS_OF
+from service.edge.calls.problems import CODES
 
 Document = dict[str, Any]
 
@@ -39,15 +39,15 @@ def test_every_call_is_described(app: Starlette, document: Document) -> None:
     served = {
         (route.path, method.lower())
         for route in app.routes
-        if isinstance(route, Route) and isinstance(route.app, Path) and route.include_in_schema
-        for method in route.app.endpoints
+        if isinstance(route, Route) and isinstance(route.endpoint, Path) and route.include_in_schema
+        for method in route.endpoint.endpoints
         if method != "HEAD"
     }
     assert served == {
         (path, method) for path, found in document["paths"].items() for method in found
     }
     assert [
-        route for route in app.routes if not isinstance(getattr(route, "app", None), Path)
+        route for route in app.routes if not isinstance(getattr(route, "endpoint", None), Path)
     ] == []
 
 
@@ -102,7 +102,7 @@ def test_vendors_examples_are_shown(document: Document) -> None:
     }
 
 
-@pytest.mark.parametrize(("code", "status"), STATUS_OF.items())
+@pytest.mark.parametrize(("code", "status"), [(name, code.status) for name, code in CODES.items()])
 def test_every_error_is_described(document: Document, code: str, status: int) -> None:
     """Each code of the table of problems is the answer of some call, under its status."""
     references = [

@@ -1,0 +1,46 @@
+"""What the head of a request has to be, beyond what the parser checks."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import httptools
+
+from service.edge.calls.call import invalid_field
+
+MAX_HEAD_BYTES: Final = 64 << 10
+"""Bytes of the request line and the headers together."""
+
+# RFC 3986, section 3.2.2, and a port; the host may be empty.
+_is_host = re.compile(
+    rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+,;=-]*)*"
+    rb"|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z"
+).match
+
+
+def check_host(headers: Sequence[tuple[bytes, bytes]], http_version: str) -> None:
+    """Require one Host with a valid value; HTTP/1.0 may do without (RFC 9112, section 3.2).
+
+    Raises:
+        EdgeError: `validation_error`.
+    """
+    hosts = [value for name, value in headers if name == b"host"]
+    if not hosts and http_version != "1.0":
+        raise invalid_field("Host", "is missing: HTTP/1.1 requires it")
+    if len(hosts) > 1 or not all(map(_is_host, hosts)):
+        words = "has to be one host name or address, with or without a port"
+        raise invalid_field("Host", words)
+
+
+def origin_form(target: bytes) -> bytes:
+    """Return a request target that does not begin with a slash as one that does (RFC 9112, section 3.2).
+
+    Raises:
+        HttpParserInvalidURLError: it is malformed.
+    """
+    if target == b"*":
+        return b"/*"
+    url = httptools.parse_url(target)
+    path: bytes | None = url.path  # its stub does not say that there may be none
+    query: bytes | None = url.query  # nor here
+    return (path or b"/") + (b"" if query is None else b"?" + query)
