@@ -1,4 +1,4 @@
-"""What faults happen to: a broker behind a line, and a Postgres of the test's own."""
+"""What faults happen to: a broker behind a proxy, and a Postgres of the test's own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from deploy.local.postgres import PostgresServer
-from tests.support.faults.tcp import Line
-from tests.support.parts.brokers import Broker, broker_behind_a_line
+from tests.support.faults.kafka import KafkaProxy
+from tests.support.parts.brokers import Broker, broker_behind_a_proxy
 from tests.support.parts.postgres import make_database
 
 
@@ -19,16 +19,16 @@ def delivery(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """Yield a broker whose clients go through a line; the tests that use it are one group of xdist's."""
-    with broker_behind_a_line() as broker:
+    """Yield a broker whose clients go through a proxy; the tests that use it are one group of xdist's."""
+    with broker_behind_a_proxy() as broker:
         yield broker
 
 
 @pytest.fixture
-async def line(broker: Broker) -> AsyncIterator[Line]:
-    """Yield the line to it."""
-    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
-        yield line
+async def proxy(broker: Broker) -> AsyncIterator[KafkaProxy]:
+    """Yield the proxy to it."""
+    async with KafkaProxy("127.0.0.1", broker.behind, broker.proxy_port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

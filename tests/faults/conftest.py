@@ -5,26 +5,26 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.acceptance.conftest import delivery as delivery
-from tests.acceptance.conftest import line as line
+from tests.acceptance.conftest import proxy as proxy
 from tests.faults import table
-from tests.support.faults.tcp import Line
-from tests.support.parts.brokers import Broker, broker_behind_a_line, tls_broker_behind_a_line
+from tests.support.faults.kafka import KafkaProxy
+from tests.support.parts.brokers import Broker, broker_behind_a_proxy, tls_broker_behind_a_proxy
 
-DOORS = {"plain": broker_behind_a_line, "TLS": tls_broker_behind_a_line}
+DOORS = {"plain": broker_behind_a_proxy, "TLS": tls_broker_behind_a_proxy}
 
 
 @pytest.fixture(scope="module", params=DOORS)
 def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """Yield a broker whose clients go through a line, in plain text or over TLS."""
+    """Yield a broker whose clients go through a proxy, in plain text or over TLS."""
     with DOORS[request.param]() as broker:
         yield broker
 
 
 @pytest.fixture
-async def watched(broker: Broker) -> AsyncIterator[Line]:
-    """Yield a line that sees requests, over TLS as well: it ends the worker's TLS."""
-    async with Line("127.0.0.1", broker.behind, broker.line_port, broker.tls) as line:
-        yield line
+async def watched(broker: Broker) -> AsyncIterator[KafkaProxy]:
+    """Yield a proxy that sees requests, over TLS as well: it ends the worker's TLS."""
+    async with KafkaProxy("127.0.0.1", broker.behind, broker.proxy_port, broker.tls) as proxy:
+        yield proxy
 
 
 ROWS = pytest.StashKey[list[table.Row]]()

@@ -21,7 +21,7 @@ from tests.faults.servers import (
     transaction_open,
 )
 from tests.faults.stage import Stage
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.waiting import FAULT_S, last
 
 # One thread that stays: a broker ends with the thread that started it.
@@ -33,28 +33,28 @@ async def nothing(_: Stage) -> None:
     await last(FAULT_S)
 
 
-async def _delayed(line: Line) -> None:
-    line.delay_s = 0.05
+async def _delayed(proxy: FaultyProxy) -> None:
+    proxy.delay_s = 0.05
     await last(FAULT_S)
-    line.delay_s = 0.0
+    proxy.delay_s = 0.0
 
 
-async def _silent(line: Line) -> None:
-    line.silence()
+async def _silent(proxy: FaultyProxy) -> None:
+    proxy.silence()
     await last(FAULT_S)
-    line.silence(silent=False)
+    proxy.silence(silent=False)
 
 
-async def _cut(line: Line) -> None:
+async def _cut(proxy: FaultyProxy) -> None:
     for _ in range(int(FAULT_S)):
-        line.cut()
+        proxy.cut()
         await last(1.0)
 
 
-async def _forgetful(line: Line) -> None:
+async def _forgetful(proxy: FaultyProxy) -> None:
     """Forget every open connection, again and again, as a balancer does that is replaced."""
     for _ in range(max(1, int(FAULT_S / 15))):
-        line.forget()
+        proxy.forget()
         await last(min(FAULT_S, 15.0))
 
 

@@ -1,4 +1,4 @@
-"""Both programs on real parts, with a line before each part, under load."""
+"""Both programs on real parts, with a proxy before each part, under load."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from deploy.local.postgres import PostgresServer
 from deploy.local.programs import Program
 from tests.faults.audience import Audience
 from tests.faults.callers import RESOURCES, Callers
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.brokers import Broker
 from tests.support.parts.pooler import Pooler, can_keep_statements
 from tests.support.parts.postgres import DATABASE
@@ -34,8 +34,8 @@ class Stage(NamedTuple):
 
     server: PostgresServer
     broker: Broker
-    to_postgres: Line
-    to_kafka: Line
+    to_postgres: FaultyProxy
+    to_kafka: FaultyProxy
     service: Program
     workers: tuple[Worker, Worker]
     callers: Callers
@@ -43,7 +43,7 @@ class Stage(NamedTuple):
 
     @property
     def dsn(self) -> str:
-        """The database as a test sees it: past the line, on whichever server the line leads to."""
+        """The database as a test sees it: past the proxy, on whichever server the proxy leads to."""
         return f"postgresql://postgres@127.0.0.1:{self.to_postgres.target[1]}/{DATABASE}"
 
     async def event_ids(self) -> set[str]:
@@ -79,9 +79,9 @@ async def stage(
     await seed(connection, CALLERS, len(RESOURCES))
     await connection.close()
     async with AsyncExitStack() as stack:
-        to_postgres = await stack.enter_async_context(Line("127.0.0.1", server.port))
+        to_postgres = await stack.enter_async_context(FaultyProxy("127.0.0.1", server.port))
         to_kafka = await stack.enter_async_context(
-            Line("127.0.0.1", broker.behind, broker.line_port)
+            FaultyProxy("127.0.0.1", broker.behind, broker.proxy_port)
         )
         through = f"postgresql://postgres@127.0.0.1:{to_postgres.port}/{DATABASE}"
         url = stack.enter_context(_pooler(through)).url if pooled else through

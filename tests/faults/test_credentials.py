@@ -15,15 +15,15 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.brokers import (
     PASSWORD,
     SCRAM,
     Broker,
-    broker_behind_a_line,
+    broker_behind_a_proxy,
     secured,
     set_password,
-    tls_broker_behind_a_line,
+    tls_broker_behind_a_proxy,
     tls_listener,
 )
 from tests.support.parts.certificates import Authority
@@ -53,18 +53,18 @@ def broker() -> Iterator[Broker]:
         "producer.id.expiration.ms": str(EXPIRED_AFTER_MS),
         "producer.id.expiration.check.interval.ms": str(LOOK_EVERY_MS),
     }
-    with tls_broker_behind_a_line(properties) as broker:
+    with tls_broker_behind_a_proxy(properties) as broker:
         yield broker
 
 
 async def test_sessions_end_under_load(
-    database: str, broker: Broker, line: Line, delivery: str
+    database: str, broker: Broker, proxy: FaultyProxy, delivery: str
 ) -> None:
     """Where the broker wants a connection authenticated anew every few seconds, no error is told."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
         await worker.leading()
         async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
@@ -75,13 +75,13 @@ async def test_sessions_end_under_load(
 
 
 async def test_producer_is_forgotten_while_it_is_idle(
-    database: str, broker: Broker, line: Line, delivery: str
+    database: str, broker: Broker, proxy: FaultyProxy, delivery: str
 ) -> None:
     """The first event after the transactional id has expired is there within 10 s, once."""
     topic = database.rpartition("/")[2]
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
     connection = await asyncpg.connect(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
         await worker.leading()
         for number in range(1, 4):
             await outbox.insert_event(connection, "key", str(number))
@@ -95,18 +95,18 @@ async def test_producer_is_forgotten_while_it_is_idle(
 
 
 async def test_password_is_changed_and_changed_back(
-    database: str, broker: Broker, line: Line, delivery: str
+    database: str, broker: Broker, proxy: FaultyProxy, delivery: str
 ) -> None:
     """The worker says that the broker refuses the password, and goes on once it is right."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
         await worker.leading()
         async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
             await asyncio.to_thread(set_password, broker, "another-one")
-            line.cut()
+            proxy.cut()
             said = await worker.wait_event("worker.failing")
             assert "refuses the SCRAM-SHA-512 user name or password" in said["detail"]
             await last(FAULT_S)
@@ -141,7 +141,7 @@ def mutual() -> Iterator[Mutual]:
             "KAFKA_SSL_CERTFILE": str(client.cert),
             "KAFKA_SSL_KEYFILE": str(client.key),
         }
-        with broker_behind_a_line(properties, SCRAM, settings) as broker:
+        with broker_behind_a_proxy(properties, SCRAM, settings) as broker:
             yield Mutual(broker, by.authority, folder)
 
 
@@ -150,8 +150,8 @@ async def test_certificates_of_both_sides_are_replaced(database: str, mutual: Mu
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
     broker, folder = mutual.broker, mutual.folder
-    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
-        with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
+    async with FaultyProxy("127.0.0.1", broker.behind, broker.proxy_port) as proxy:
+        with Worker(database, f"127.0.0.1:{proxy.port}", topic, **broker.settings) as worker:
             await worker.leading()
             async with writers.writing(lambda: database, 1):
                 await worker.wait_published(20)

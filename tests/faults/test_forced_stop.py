@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.faults.conftest import DOORS
-from tests.support.faults.tcp import END_TXN, PRODUCE, Line
+from tests.support.faults.kafka import END_TXN, PRODUCE, KafkaProxy
 from tests.support.parts.brokers import Broker
 from tests.support.relay import outbox
 from tests.support.relay.worker import Worker
@@ -33,7 +33,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     "held_back", [("request", PRODUCE), ("response", PRODUCE), ("request", END_TXN)]
 )
 async def test_stop_while_a_batch_is_held_back(
-    database: str, broker: Broker, watched: Line, delivery: str, held_back: tuple[str, int]
+    database: str, broker: Broker, watched: KafkaProxy, delivery: str, held_back: tuple[str, int]
 ) -> None:
     """It exits with 0 within 10 s, no errors left over; readers get on; each event is there at last."""
     topic = database.rpartition("/")[2]

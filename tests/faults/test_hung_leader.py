@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.conftest import delivery
 from tests.acceptance.relay.test_several_workers import leader_first
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.brokers import Broker
 from tests.support.relay import writers
 from tests.support.relay.worker import Worker
@@ -24,12 +24,12 @@ older = newer = delivery
 
 
 async def test_leader_wakes_up_after_another_one_took_over(
-    database: str, broker: Broker, line: Line, older: str, newer: str
+    database: str, broker: Broker, proxy: FaultyProxy, older: str, newer: str
 ) -> None:
     """From the takeover on each event comes once, whatever the first worker still has to send."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
-    kafka = f"127.0.0.1:{line.port}"
+    kafka = f"127.0.0.1:{proxy.port}"
     settings = [{**broker.settings, "OUTBOX_DELIVERY": delivery} for delivery in (older, newer)]
     with Worker(database, kafka, topic, **settings[0]) as leader:
         await leader.leading()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.brokers import Broker
 from tests.support.relay import writers
 from tests.support.relay.worker import Worker
@@ -20,50 +20,50 @@ BESIDE = ThreadPoolExecutor(max_workers=1)
 pytestmark = pytest.mark.xdist_group("Kafka comes back")
 
 
-async def killed(broker: Broker, _: Line) -> None:
+async def killed(broker: Broker, _: FaultyProxy) -> None:
     """Kill the broker; start it again after a while."""
     broker.cluster.kill()
     await last(FAULT_S)
     await asyncio.get_running_loop().run_in_executor(BESIDE, broker.cluster.start)
 
 
-async def paused(broker: Broker, _: Line) -> None:
+async def paused(broker: Broker, _: FaultyProxy) -> None:
     """Let the broker hang for a while."""
     broker.cluster.pause()
     await last(FAULT_S)
     broker.cluster.resume()
 
 
-async def silent(_: Broker, line: Line) -> None:
+async def silent(_: Broker, proxy: FaultyProxy) -> None:
     """Let the network drop everything for a while."""
-    line.silence()
+    proxy.silence()
     await last(FAULT_S)
-    line.silence(silent=False)
+    proxy.silence(silent=False)
 
 
-async def replaced(_: Broker, line: Line) -> None:
+async def replaced(_: Broker, proxy: FaultyProxy) -> None:
     """Let every connection that is open lead nowhere, as when an address moves to another host."""
-    line.forget()
+    proxy.forget()
 
 
-Fault = Callable[[Broker, Line], Awaitable[None]]
+Fault = Callable[[Broker, FaultyProxy], Awaitable[None]]
 FAULTS = {"killed": killed, "paused": paused, "silent": silent, "replaced": replaced}
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_events_flow_within_ten_seconds(
-    database: str, broker: Broker, line: Line, fault: Fault
+    database: str, broker: Broker, proxy: FaultyProxy, fault: Fault
 ) -> None:
     """From the moment at which Kafka works again; nothing is lost, and nothing comes twice."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **broker.settings) as worker:
         await worker.leading()
         async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
-            await fault(broker, line)
+            await fault(broker, proxy)
             began = time.monotonic()
             await worker.wait_working()
-            assert bool(line.forgotten) == (fault is replaced)
+            assert bool(proxy.forgotten) == (fault is replaced)
             assert time.monotonic() - began < RECOVERY_S
         await reckon(database, broker.inside, topic)

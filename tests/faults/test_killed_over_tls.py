@@ -6,12 +6,12 @@ from tests.acceptance.relay.test_recovery_kafka import connection as connection
 from tests.acceptance.relay.test_recovery_kafka import (
     test_killed_at_each_step as test_killed_at_each_step,
 )
-from tests.support.faults.tcp import Line
+from tests.support.faults.kafka import KafkaProxy
 
 pytestmark = pytest.mark.xdist_group("killed over TLS")
 
 
 @pytest.fixture
-async def line(watched: Line) -> Line:
-    """Return a line that sees requests also over TLS."""
+async def proxy(watched: KafkaProxy) -> KafkaProxy:
+    """Return a proxy that sees requests also over TLS."""
     return watched

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.relay import outbox
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
@@ -39,13 +39,13 @@ async def test_lost_sessions_are_replaced(
     names = [f"outbox_worker {name}" for name in CHOICES[chosen]]
     parts = urlsplit(database)
     connection, watching = await asyncpg.connect(database), await asyncpg.connect(database)
-    async with Line(parts.hostname or "", parts.port or 5432) as line:
-        url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{line.port}").geturl()
+    async with FaultyProxy(parts.hostname or "", parts.port or 5432) as proxy:
+        url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()
         with Worker(url, kafka, topic) as worker:
             await worker.leading()
             before = await until(lambda: sessions(watching, names))
             if way == "forgotten":
-                line.forget(*before.values())
+                proxy.forget(*before.values())
             else:
                 await watching.fetch(END, list(before))
 
@@ -60,7 +60,7 @@ async def test_lost_sessions_are_replaced(
                 await topics.wait_for_count(kafka, topic, number)
                 assert time.monotonic() - began < FIRST_EVENT_S, worker.output()
             await recovered
-            assert bool(line.forgotten) == (way == "forgotten")
+            assert bool(proxy.forgotten) == (way == "forgotten")
     await connection.close()
     await watching.close()
 

@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 
 from deploy.local.process import Process, free_port
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.service.api import new_key, seed
 from tests.support.waiting import last, until
 
@@ -35,13 +35,13 @@ async def test_a_name_is_tried_at_each_address_and_looked_up_anew(
     hosts, shared, port = tmp_path / "hosts", free_port(), free_port()
     hosts.write_text(f"{ONE} {NAME}\n{OTHER} {NAME}\n")
     async with AsyncExitStack() as stack:
-        lines = [
+        proxies = [
             await stack.enter_async_context(
-                Line(parts.hostname or "", parts.port or 5432, shared, own_host=host)
+                FaultyProxy(parts.hostname or "", parts.port or 5432, shared, own_host=host)
             )
             for host in (ONE, OTHER)
         ]
-        lines[0].silence()
+        proxies[0].silence()
         url = parts._replace(netloc=f"{parts.username}@{NAME}:{shared}").geturl()
         settings = {"DATABASE_URL": url, "LINKS_PORT": str(port), "LINKS_DRAIN_SECONDS": "0"}
         command = [*IN_A_NAMESPACE, sys.executable, "-m", "service", "serve"]
@@ -54,9 +54,9 @@ async def test_a_name_is_tried_at_each_address_and_looked_up_anew(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers={"X-API-KEY": key})
         )
         await until(lambda: linked(client, "ship_1"))
-        lines[0].silence(silent=False)
-        lines[1].silence()
-        lines[1].forget()
+        proxies[0].silence(silent=False)
+        proxies[1].silence()
+        proxies[1].forget()
         await last(QUIET_S)
         hosts.write_text(f"{ONE} {NAME}\n")
         began = time.monotonic()

@@ -5,7 +5,7 @@ import time
 import asyncpg
 import pytest
 
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.brokers import Broker
 from tests.support.relay import outbox
 from tests.support.relay.worker import Worker
@@ -21,23 +21,23 @@ pytestmark = pytest.mark.xdist_group("quiet Kafka")
 async def test_first_event_after_a_quiet_spell_is_there_within_three_seconds(
     database: str,
     broker: Broker,
-    line: Line,
+    proxy: FaultyProxy,
     delivery: str,
     after_s: float,
 ) -> None:
     """A NAT forgets the worker's idle connections; the next event replaces them, without an error."""
     topic = database.rpartition("/")[2]
-    line.forget_after_s = after_s
+    proxy.forget_after_s = after_s
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
     connection = await asyncpg.connect(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
         await worker.leading()
         for spell in (1, 2):
             await outbox.insert_events(connection, 1)
             began = time.monotonic()
             await topics.wait_for_count(broker.inside, topic, spell)
             assert time.monotonic() - began < FIRST_EVENT_S
-            assert bool(line.forgotten) == (spell == 2)
+            assert bool(proxy.forgotten) == (spell == 2)
             await last(after_s + 1)
         failing = [said for said in worker.log() if said["event"] == "worker.failing"]
     assert failing == []

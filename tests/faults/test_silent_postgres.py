@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 
 from deploy.local.programs import create_key, service
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.service.api import seed
 from tests.support.topic.subscriber import check_outbox
 from tests.support.waiting import last, until
@@ -59,13 +59,13 @@ class Callers:
                     assert answer.headers["retry-after"]
                     await asyncio.sleep(0.2)  # a caller that comes back as it was told
 
-    async def go_through_silence(self, line: Line) -> None:
+    async def go_through_silence(self, proxy: FaultyProxy) -> None:
         """Call before it, in it, and until calls succeed after it."""
         tasks = [asyncio.create_task(self.run(number)) for number in range(CALLERS)]
         await until(lambda: asyncio.sleep(0, self.statuses[200] > 200))
-        line.silence()
+        proxy.silence()
         await last(SILENT_S)
-        line.silence(silent=False)
+        proxy.silence(silent=False)
         answered = self.statuses[200]
         await until(lambda: asyncio.sleep(0, self.statuses[200] > answered), RECOVERY_S)
         self.stopping = True
@@ -79,13 +79,16 @@ async def test_every_call_is_answered_in_time(database: str, tmp_path: Path) -> 
     connection = await asyncpg.connect(database)
     await seed(connection, DOCUMENTS, DOCUMENTS, "demo")
     parts = urlsplit(database)
-    async with Line(parts.hostname or "", parts.port or 5432) as line, AsyncExitStack() as stack:
-        netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{line.port}"
+    async with (
+        FaultyProxy(parts.hostname or "", parts.port or 5432) as proxy,
+        AsyncExitStack() as stack,
+    ):
+        netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"
         running = service(parts._replace(netloc=netloc).geturl(), tmp_path)
-        program = await asyncio.to_thread(running.__enter__)  # the line is served meanwhile
+        program = await asyncio.to_thread(running.__enter__)  # the proxy is served meanwhile
         stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
         callers = Callers(program.url, key)
-        await callers.go_through_silence(line)
+        await callers.go_through_silence(proxy)
         lines = [json.loads(each) for each in program.log.read_text().splitlines()]
     figures = {"longest_s": callers.longest, "answers": callers.statuses, "log": len(lines)}
     sys.stdout.write(json.dumps(figures) + "\n")

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.brokers import Broker
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
@@ -19,20 +19,20 @@ FROM generate_series(1, $1) AS n
 
 
 async def test_page_that_is_too_slow_is_made_smaller(
-    database: str, broker: Broker, line: Line, delivery: str
+    database: str, broker: Broker, proxy: FaultyProxy, delivery: str
 ) -> None:
-    """Small batches one after the other over a slow line: the events get through, in order."""
+    """Small batches one after the other over a slow network: the events get through, in order."""
     topic = database.rpartition("/")[2]
     await topics.make(broker.inside, topic, 1, {"max.message.bytes": "20000"})
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery, "OUTBOX_BATCH_SIZE": "20000"}
     connection = await asyncpg.connect(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
         await worker.leading()
-        line.delay_s = 0.2
+        proxy.delay_s = 0.2
         await connection.execute(HOT_KEY, EVENTS)
         await worker.wait_event("worker.failing", problem="TooSlowError")
         await worker.wait_published(1, timeout_s=120)
-        line.delay_s = 0.0
+        proxy.delay_s = 0.0
         await worker.wait_published(EVENTS, timeout_s=120)
     await connection.close()
     values = [int(record.value) for record in await topics.read_all(broker.inside, topic)]
@@ -42,20 +42,20 @@ async def test_page_that_is_too_slow_is_made_smaller(
 
 
 async def test_round_trip_of_half_a_second(
-    database: str, broker: Broker, line: Line, delivery: str
+    database: str, broker: Broker, proxy: FaultyProxy, delivery: str
 ) -> None:
     """The worker starts and publishes, in order, and takes no slow answer for a lost connection."""
     topic = database.rpartition("/")[2]
-    line.delay_s = 0.3 if broker.tls is None else 0.2  # one way; a TLS handshake has more of them
+    proxy.delay_s = 0.3 if broker.tls is None else 0.2  # one way; a TLS handshake has more of them
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
     connection = await asyncpg.connect(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
         await worker.leading(START_S)
         for number in range(1, 4):
-            made = line.made
+            made = proxy.made
             await connection.execute(HOT_KEY, EVENTS)
             await worker.wait_published(number * EVENTS, timeout_s=120)
-            assert line.made == made or number == 1
+            assert proxy.made == made or number == 1
             await last(QUIET_S)
         assert "worker.failing" not in worker.output()
     await connection.close()

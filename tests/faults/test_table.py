@@ -15,7 +15,7 @@ from tests.faults.numbers import wrong_numbers
 from tests.faults.observer import Observer
 from tests.faults.stage import Stage, stage
 from tests.faults.table import Row
-from tests.support.parts.brokers import Broker, broker_behind_a_line
+from tests.support.parts.brokers import Broker, broker_behind_a_proxy
 from tests.support.parts.postgres import make_database
 from tests.support.waiting import last, until
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
     """Yield a broker whose clients go through a line."""
-    with broker_behind_a_line() as broker:
+    with broker_behind_a_proxy() as broker:
         yield broker
 
 

@@ -19,7 +19,7 @@ from deploy.local.postgres import PostgresServer
 from deploy.local.process import free_port
 from outbox_worker.kafka.connections import LIMITS
 from outbox_worker.kafka.reading import ReadStalledError, end_offsets
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts import parts
 from tests.support.parts.brokers import Broker
 from tests.support.parts.postgres import DATABASE, END_SESSIONS, make_database
@@ -37,46 +37,46 @@ BESIDE = ThreadPoolExecutor(max_workers=1)
 pytestmark = pytest.mark.timeout(900)
 
 
-async def delayed(line: Line) -> None:
+async def delayed(proxy: FaultyProxy) -> None:
     """Hold everything up for a while."""
-    line.delay_s = 0.05
+    proxy.delay_s = 0.05
     await last(FAULT_S)
-    line.delay_s = 0.0
+    proxy.delay_s = 0.0
 
 
-async def reset(line: Line) -> None:
+async def reset(proxy: FaultyProxy) -> None:
     """Reset all connections again and again."""
     choice = random.Random(1)
     for _ in range(int(FAULT_S * 2)):
-        line.cut()
+        proxy.cut()
         await last(choice.uniform(0.2, 0.8))
 
 
-async def silent(line: Line) -> None:
+async def silent(proxy: FaultyProxy) -> None:
     """Let nothing through: connections stay open, half of them dead."""
-    line.silence()
+    proxy.silence()
     await last(FAULT_S + 10)  # longer than a sign of life and a transaction may take
-    line.silence(silent=False)
+    proxy.silence(silent=False)
 
 
 FAULTS = {"delay": delayed, "resets": reset, "silence": silent}
-Fault = Callable[[Line], Awaitable[None]]
+Fault = Callable[[FaultyProxy], Awaitable[None]]
 
 
-@pytest.mark.xdist_group("a line to Kafka")
+@pytest.mark.xdist_group("a proxy to Kafka")
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_line_to_kafka(
-    database: str, broker: Broker, line: Line, fault: Fault, delivery: str
+async def test_network_to_kafka(
+    database: str, broker: Broker, proxy: FaultyProxy, fault: Fault, delivery: str
 ) -> None:
     """Whatever the network to Kafka does, nothing is lost, and exactly once nothing is repeated."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
-    kafka = f"127.0.0.1:{line.port}"
+    kafka = f"127.0.0.1:{proxy.port}"
     with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         async with writers.writing(lambda: database, WRITERS):
             await worker.wait_published(50)
-            await fault(line)
+            await fault(proxy)
             try:
                 await worker.wait_working(MARGIN_S)
             except TimeoutError:
@@ -84,19 +84,19 @@ async def test_line_to_kafka(
         await reckon(database, broker.inside, topic, delivery, timeout_s=MARGIN_S)
 
 
-@pytest.mark.xdist_group("a line to Kafka")
+@pytest.mark.xdist_group("a proxy to Kafka")
 async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
-    database: str, broker: Broker, line: Line
+    database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
     """With work and a silent Kafka /healthz of all turns 503; SIGTERM still ends it within 10 s."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
-    kafka = f"127.0.0.1:{line.port}"
+    kafka = f"127.0.0.1:{proxy.port}"
     with Worker(database, kafka, topic) as worker:
         await worker.leading()
         with Worker(database, kafka, topic) as second:
             await second.wait_event("worker.state", state="standby")
-            line.silence()
+            proxy.silence()
             async with writers.writing(lambda: database, 1):
 
                 async def unhealthy() -> bool:
@@ -109,28 +109,28 @@ async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
             began = time.monotonic()
             assert worker.end(signal.SIGTERM, timeout_s=12) == 0
             assert time.monotonic() - began < 10
-            line.silence(silent=False)
+            proxy.silence(silent=False)
             worker.start()
             await reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
 
 
-@pytest.mark.xdist_group("a line to Kafka")
+@pytest.mark.xdist_group("a proxy to Kafka")
 async def test_standby_is_ready_only_while_it_reaches_kafka(
-    database: str, broker: Broker, line: Line
+    database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
     """Silence makes a standby unready, not unhealthy; 10 s after its end the standby is ready."""
     topic = database.rpartition("/")[2]
     with Worker(database, broker.inside, topic) as leader:
         await leader.leading()
-        with Worker(database, f"127.0.0.1:{line.port}", topic) as standby:
+        with Worker(database, f"127.0.0.1:{proxy.port}", topic) as standby:
             await standby.wait_event("worker.state", state="standby")
             assert (await standby.get("/readyz")).status_code == 200
-            line.silence()
+            proxy.silence()
             await standby.wait_event("worker.standby_cannot_lead")
             pages = [await standby.get(path) for path in ("/readyz", "/healthz")]
             assert [page.status_code for page in pages] == [503, 200]
             await last(FAULT_S)
-            line.silence(silent=False)
+            proxy.silence(silent=False)
             await standby.wait_event("worker.standby_can_lead", timeout_s=10)
             assert (await standby.get("/readyz")).status_code == 200
             leader.end(signal.SIGKILL)
@@ -158,15 +158,15 @@ async def lag_beyond(worker: Worker, seconds: float) -> bool:
     return await worker.metric("outbox_lag_seconds") > seconds
 
 
-@pytest.mark.xdist_group("a line to Kafka")
+@pytest.mark.xdist_group("a proxy to Kafka")
 async def test_lag_grows_while_kafka_is_silent_and_is_nobodys_after_a_demotion(
-    database: str, broker: Broker, line: Line
+    database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
     """Terms end or never begin, the lag goes on growing; once another one leads, it shows none."""
     topic = database.rpartition("/")[2]
-    with Worker(database, f"127.0.0.1:{line.port}", topic) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic) as worker:
         await worker.leading()
-        line.silence()
+        proxy.silence()
         await parts.execute(database, ONE_EVENT)
         await worker.wait_event("worker.failing")
         seen = await worker.metric("outbox_lag_seconds")
@@ -179,7 +179,7 @@ async def test_lag_grows_while_kafka_is_silent_and_is_nobodys_after_a_demotion(
             await other.leading(MARGIN_S)
             await worker.wait_event("worker.state", state="standby")
             assert await shown(worker) == set()
-        line.silence(silent=False)
+        proxy.silence(silent=False)
 
 
 async def test_lag_is_unknown_while_postgres_refuses_connections(
@@ -192,25 +192,25 @@ async def test_lag_is_unknown_while_postgres_refuses_connections(
         leader = await worker.metric("outbox_leader")
         return (await shown(worker), leader) == ((set(GAUGES), 1) if known else (set(), 0))
 
-    async with Line(host, int(port)) as line:
-        through = database.replace(f"{host}:{port}", f"127.0.0.1:{line.port}")
+    async with FaultyProxy(host, int(port)) as proxy:
+        through = database.replace(f"{host}:{port}", f"127.0.0.1:{proxy.port}")
         with Worker(through, kafka, topic) as worker:
             await worker.leading()
             await until(lambda: counted(known=True))
-            line.target = (host, free_port())  # where nobody listens
-            line.cut()
+            proxy.target = (host, free_port())  # where nobody listens
+            proxy.cut()
             await until(lambda: counted(known=False), MARGIN_S)
             assert (await worker.get("/readyz")).status_code == 503
-            line.target = (host, int(port))
+            proxy.target = (host, int(port))
             await until(lambda: counted(known=True), MARGIN_S)
 
 
-@pytest.mark.xdist_group("a line to Kafka")
+@pytest.mark.xdist_group("a proxy to Kafka")
 async def test_lag_grows_while_kafka_refuses_connections(database: str, broker: Broker) -> None:
     """Terms end at once, the lag goes on; state, readiness and the gauge of the leader agree."""
     topic = database.rpartition("/")[2]
-    async with Line("127.0.0.1", broker.behind, broker.line_port) as line:
-        kafka = f"127.0.0.1:{line.port}"
+    async with FaultyProxy("127.0.0.1", broker.behind, broker.proxy_port) as proxy:
+        kafka = f"127.0.0.1:{proxy.port}"
         stack = ExitStack()
         worker = stack.enter_context(Worker(database, kafka, topic))
         await worker.leading()
@@ -230,19 +230,19 @@ async def test_lag_grows_while_kafka_refuses_connections(database: str, broker: 
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_line_to_postgres(
+async def test_network_to_postgres(
     database: str, kafka: str, topic: str, fault: Fault, delivery: str
 ) -> None:
-    """The same for the worker's line to Postgres."""
+    """The same for the network between the worker and Postgres."""
     host, port = database.rpartition("@")[2].partition("/")[0].split(":")
     await writers.prepare(database)
-    async with Line(host, int(port)) as line:
-        through = database.replace(f"{host}:{port}", f"127.0.0.1:{line.port}")
+    async with FaultyProxy(host, int(port)) as proxy:
+        through = database.replace(f"{host}:{port}", f"127.0.0.1:{proxy.port}")
         with Worker(through, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
             await worker.leading()
             async with writers.writing(lambda: database, WRITERS):
                 await worker.wait_published(50)
-                await fault(line)
+                await fault(proxy)
                 await worker.wait_working(MARGIN_S)
             await reckon(database, kafka, topic, delivery, timeout_s=MARGIN_S)
 

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from aiokafka.protocol.admin import CreateAclsRequest
 
-from tests.support.faults.tcp import Line
-from tests.support.parts.brokers import Broker, broker_behind_a_line
+from tests.support.faults.tcp import FaultyProxy
+from tests.support.parts.brokers import Broker, broker_behind_a_proxy
 from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
@@ -44,7 +44,7 @@ def broker() -> Iterator[Broker]:
         "authorizer.class.name": AUTHORIZER,
         "super.users": "User:ANONYMOUS",
     }
-    with broker_behind_a_line(properties) as broker:
+    with broker_behind_a_proxy(properties) as broker:
         yield broker
 
 
@@ -56,12 +56,12 @@ async def allow(kafka: str, kind: int, name: str) -> None:
 
 
 async def test_missing_rights_are_told_and_nothing_is_lost(
-    database: str, broker: Broker, line: Line
+    database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
     """Without rights it is unhealthy and says which; with them it leads, each event once."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **SASL) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **SASL) as worker:
         async with writers.writing(lambda: database, 2):
             await worker.wait_event("worker.failing", problem="TopicAuthorizationFailedError")
             assert (await worker.get("/readyz")).status_code == 503
@@ -74,7 +74,7 @@ async def test_missing_rights_are_told_and_nothing_is_lost(
         assert PASSWORD not in worker.output()
 
 
-async def test_wrong_password_is_told(database: str, line: Line) -> None:
+async def test_wrong_password_is_told(database: str, proxy: FaultyProxy) -> None:
     """A password that the broker refuses is a problem that is named, and never shown."""
     settings = {
         "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
@@ -82,7 +82,7 @@ async def test_wrong_password_is_told(database: str, line: Line) -> None:
         "KAFKA_SASL_PASSWORD": "wrong-one",
     }
     topic = database.rpartition("/")[2]
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
         failing = await worker.wait_event("worker.failing")
         assert "KAFKA_SASL_PASSWORD" in failing["detail"]
         assert "wrong-one" not in worker.output()
@@ -97,13 +97,13 @@ BROKEN = {
 
 @pytest.mark.parametrize(("settings", "why"), BROKEN.values(), ids=BROKEN)
 async def test_standby_with_broken_settings_is_never_ready_and_says_why(
-    database: str, broker: Broker, line: Line, settings: dict[str, str], why: str
+    database: str, broker: Broker, proxy: FaultyProxy, settings: dict[str, str], why: str
 ) -> None:
     """Behind a leader that works, from its first answer on; it stays healthy all the time."""
     topic = database.rpartition("/")[2]
     with Worker(database, broker.inside, topic) as leader:
         await leader.leading()
-        with Worker(database, f"127.0.0.1:{line.port}", topic, **settings) as standby:
+        with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as standby:
             seen: list[httpx.Response] = []
 
             async def stands_by() -> bool:
@@ -122,13 +122,13 @@ async def test_standby_with_broken_settings_is_never_ready_and_says_why(
 
 
 async def test_standby_is_ready_once_it_is_granted_its_rights(
-    database: str, broker: Broker, line: Line
+    database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
     """Rights to the topics are what a standby lacked; no restart is needed."""
     topic = database.rpartition("/")[2]
     with Worker(database, broker.inside, topic) as leader:
         await leader.leading()
-        with Worker(database, f"127.0.0.1:{line.port}", topic, **SASL) as standby:
+        with Worker(database, f"127.0.0.1:{proxy.port}", topic, **SASL) as standby:
             await standby.wait_event("worker.standby_cannot_lead")
             await allow(broker.inside, TOPIC, topic)
             await standby.wait_event("worker.standby_can_lead")

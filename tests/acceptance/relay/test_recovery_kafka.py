@@ -7,7 +7,7 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from tests.support.faults.tcp import ADD_PARTITIONS_TO_TXN, END_TXN, PRODUCE, Line
+from tests.support.faults.kafka import ADD_PARTITIONS_TO_TXN, END_TXN, PRODUCE, KafkaProxy
 from tests.support.parts.brokers import Broker
 from tests.support.parts.postgres import until_published
 from tests.support.relay import outbox
@@ -54,14 +54,14 @@ STEPS = {
 }
 
 
-@pytest.mark.xdist_group("a line to Kafka")
+@pytest.mark.xdist_group("a proxy to Kafka")
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 async def test_killed_at_each_step(
-    database: str, connection: asyncpg.Connection, broker: Broker, line: Line, step: Step
+    database: str, connection: asyncpg.Connection, broker: Broker, proxy: KafkaProxy, step: Step
 ) -> None:
     """Whatever the transaction had come to, each event is there once when the worker goes on."""
     topic = database.rpartition("/")[2]
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **broker.settings) as worker:
         await worker.leading()
         await outbox.insert_events(connection, EVENTS)
         await topics.wait_for_count(broker.inside, topic, EVENTS)
@@ -69,12 +69,12 @@ async def test_killed_at_each_step(
         async def kill(seen: str, api: int) -> bool:
             if (seen, api) != (step.way, step.key):
                 return True
-            line.watch = None
+            proxy.watch = None
             worker.end(signal.SIGKILL)
             return step.passed_on
 
-        line.watch = kill
-        line.cut()  # what was being read without the watch
+        proxy.watch = kill
+        proxy.cut()  # what was being read without the watch
         await outbox.insert_events(connection, EVENTS)
         await until(worker.ended)
         worker.start()

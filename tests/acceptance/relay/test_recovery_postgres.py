@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import PostgresServer
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts import parts
 from tests.support.parts.postgres import (
     DATABASE,
@@ -26,15 +26,15 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-async def line(server: PostgresServer) -> AsyncIterator[Line]:
-    """Yield the line through which the worker reaches whichever server is the primary."""
-    async with Line("127.0.0.1", server.port) as line:
-        yield line
+async def proxy(server: PostgresServer) -> AsyncIterator[FaultyProxy]:
+    """Yield the proxy through which the worker reaches whichever server is the primary."""
+    async with FaultyProxy("127.0.0.1", server.port) as proxy:
+        yield proxy
 
 
-def through(line: Line) -> str:
+def through(proxy: FaultyProxy) -> str:
     """Return the worker's URL of the database."""
-    return f"postgresql://postgres@127.0.0.1:{line.port}/{DATABASE}"
+    return f"postgresql://postgres@127.0.0.1:{proxy.port}/{DATABASE}"
 
 
 async def next_xid(server: PostgresServer) -> int:
@@ -149,10 +149,10 @@ def restore(volume: Path, server: PostgresServer) -> None:
 
 
 async def test_failover_to_a_standby_that_lost_commits(
-    server: PostgresServer, kafka: str, topic: str, line: Line, delivery: str
+    server: PostgresServer, kafka: str, topic: str, proxy: FaultyProxy, delivery: str
 ) -> None:
     """On the standby the worker starts from the checkpoint; what was lost there stays published."""
-    with Worker(through(line), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+    with Worker(through(proxy), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         await write(server, "kept 1")
         await published(kafka, topic, 1)
@@ -167,7 +167,7 @@ async def test_failover_to_a_standby_that_lost_commits(
         await published(kafka, topic, 4)
         server.crash()
         standby.promote()
-        line.target = ("127.0.0.1", standby.port)
+        proxy.target = ("127.0.0.1", standby.port)
         started = await worker.wait_event("relay.started", source="checkpoint", level="warning")
         assert "timeline" in started["reason"]
         await write(standby, "kept 3")

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import asyncpg
 import pytest
 
-from tests.support.faults.tcp import Line
-from tests.support.parts.brokers import Broker, tls_broker_behind_a_line
+from tests.support.faults.tcp import FaultyProxy
+from tests.support.parts.brokers import Broker, tls_broker_behind_a_proxy
 from tests.support.relay import outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
@@ -40,17 +40,17 @@ pytestmark = pytest.mark.xdist_group("TLS")
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
     """Yield a broker whose outer listener wants TLS and a password."""
-    with tls_broker_behind_a_line() as broker:
+    with tls_broker_behind_a_proxy() as broker:
         yield broker
 
 
 async def test_starts_is_taken_over_from_and_stops_in_time(
-    database: str, broker: Broker, line: Line
+    database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
     """Over TLS a first worker leads, a second one takes over after a kill, and then stops."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
-    settings, kafka = broker.settings, f"127.0.0.1:{line.port}"
+    settings, kafka = broker.settings, f"127.0.0.1:{proxy.port}"
     with Worker(database, kafka, topic, **settings) as first:
         await first.wait_event("worker.started")
         began = time.monotonic()
@@ -71,11 +71,11 @@ async def test_starts_is_taken_over_from_and_stops_in_time(
             assert time.monotonic() - began < STOP_S
 
 
-async def test_killed_broker_comes_back(database: str, broker: Broker, line: Line) -> None:
+async def test_killed_broker_comes_back(database: str, broker: Broker, proxy: FaultyProxy) -> None:
     """Soon after the broker's start events flow again; nothing is lost or comes twice."""
     topic = database.rpartition("/")[2]
     await writers.prepare(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **broker.settings) as worker:
         await worker.leading()
         async with writers.writing(lambda: database, 1):
             await worker.wait_published(20)
@@ -89,13 +89,13 @@ async def test_killed_broker_comes_back(database: str, broker: Broker, line: Lin
 
 
 async def test_idle_connections_are_forgotten_on_the_way(
-    database: str, broker: Broker, line: Line
+    database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
     """The first event after a quiet spell is there within 3 s, and no error is told."""
     topic = database.rpartition("/")[2]
-    line.forget_after_s = FORGOTTEN_AFTER_S
+    proxy.forget_after_s = FORGOTTEN_AFTER_S
     connection = await asyncpg.connect(database)
-    with Worker(database, f"127.0.0.1:{line.port}", topic, **broker.settings) as worker:
+    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **broker.settings) as worker:
         await worker.leading()
         await last(FORGOTTEN_AFTER_S + 1)
         async with topics.following(broker.inside, topic) as subscriber:
@@ -103,6 +103,6 @@ async def test_idle_connections_are_forgotten_on_the_way(
             began = time.monotonic()
             assert await subscriber.getone()
             assert time.monotonic() - began < FIRST_EVENT_S
-        assert line.forgotten
+        assert proxy.forgotten
         assert "worker.failing" not in worker.output()
     await connection.close()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.support.faults.commit import Fault, Proxy
+from tests.support.faults.commit import CommitProxy, Fault
 from tests.support.service.api import Api, Link, new_key, seed, serving
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import until
@@ -25,15 +25,17 @@ WHERE application_name = 'document-links' AND datname = current_database()
 
 
 @pytest.fixture
-async def proxy(database: str) -> AsyncIterator[Proxy]:
-    """Yield a line that can break."""
-    async with Proxy(database) as proxy:
+async def proxy(database: str) -> AsyncIterator[CommitProxy]:
+    """Yield a proxy that breaks connections."""
+    async with CommitProxy(database) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def api(proxy: Proxy, database: str, connection: asyncpg.Connection) -> AsyncIterator[Api]:
-    """Yield a client of a service on that line."""
+async def api(
+    proxy: CommitProxy, database: str, connection: asyncpg.Connection
+) -> AsyncIterator[Api]:
+    """Yield a client of a service behind that proxy."""
     key = await new_key(database)
     await seed(connection, 20, 20)
     async with serving(proxy.dsn) as api:
@@ -44,7 +46,7 @@ async def api(proxy: Proxy, database: str, connection: asyncpg.Connection) -> As
 
 @pytest.mark.parametrize("fault", CERTAIN)
 async def test_a_new_link_is_answered_as_new(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection, fault: Fault
 ) -> None:
     """Whether COMMIT took effect or not: 201, one row, one event."""
     proxy.break_next(fault)
@@ -59,7 +61,7 @@ async def test_a_new_link_is_answered_as_new(
 
 @pytest.mark.parametrize("fault", CERTAIN)
 async def test_a_removed_link_is_answered_as_removed(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection, fault: Fault
 ) -> None:
     """An unlink that was done is not done again, which would answer 404."""
     link_id = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
@@ -73,7 +75,7 @@ async def test_a_removed_link_is_answered_as_removed(
 
 @pytest.mark.parametrize("fault", CERTAIN)
 async def test_company_is_answered_each_for_itself(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection, fault: Fault
 ) -> None:
     """Of requests in one transaction each gets its own answer, also the refused one."""
     await api.add("doc_1", "ship_1")
@@ -88,7 +90,7 @@ async def test_company_is_answered_each_for_itself(
 
 @pytest.mark.parametrize("fault", CERTAIN)
 async def test_a_document_is_made_once(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection, fault: Fault
 ) -> None:
     """PUT answers 201, as it would have, though no event bears witness to it."""
     proxy.break_next(fault)
@@ -100,7 +102,7 @@ async def test_a_document_is_made_once(
 
 @pytest.mark.parametrize("fault", CERTAIN)
 async def test_an_entity_is_registered_once(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection, fault: Fault
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection, fault: Fault
 ) -> None:
     """PUT of an entity answers 201, as it would have."""
     proxy.break_next(fault)
@@ -112,7 +114,7 @@ async def test_an_entity_is_registered_once(
 
 @pytest.mark.parametrize("fault", CERTAIN)
 async def test_a_key_makes_no_replay_of_the_first_answer(
-    api: Api, proxy: Proxy, fault: Fault
+    api: Api, proxy: CommitProxy, fault: Fault
 ) -> None:
     """The first caller under an Idempotency-Key is answered as the first; the second replays."""
     proxy.break_next(fault)
@@ -126,7 +128,7 @@ async def test_a_key_makes_no_replay_of_the_first_answer(
 
 
 async def test_a_commit_that_comes_late_is_waited_for(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection
 ) -> None:
     """While the transaction may still commit, nothing is answered and nothing is tried again."""
     proxy.break_next("command late")
@@ -145,7 +147,7 @@ async def test_a_commit_that_comes_late_is_waited_for(
 
 
 async def test_what_cannot_be_known_is_said_to_be_unknown(
-    api: Api, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    api: Api, proxy: CommitProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the outcome does not show in time the answer is 503, and says that it is not known."""
     monkeypatch.setattr("service.store.writing.transaction.LOOK_UP_DEADLINE_S", 0.2)
@@ -158,20 +160,20 @@ async def test_what_cannot_be_known_is_said_to_be_unknown(
 
 @pytest.mark.parametrize("lingering", [False, True])
 async def test_an_ended_session_is_replaced(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection, *, lingering: bool
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection, *, lingering: bool
 ) -> None:
-    """After an administrator ended every session the next write succeeds, also if the lines linger."""
+    """After an administrator ended every session the next write succeeds, also if connections stay open."""
     await api.add("doc_1", "ship_1")
     if lingering:
-        proxy.lines_end.clear()
+        proxy.passes_ends_on.clear()
     sessions = await connection.fetchval(END_SESSIONS)
 
     async def told() -> bool:
-        return bool(proxy.farewells >= sessions > 0)
+        return bool(proxy.ended >= sessions > 0)
 
     await until(told)
     await check_outbox(connection)  # a round trip, in which the service's end hears it too
     assert (await api.add("doc_2", "ship_1")).status_code == 201
-    proxy.lines_end.set()
+    proxy.passes_ends_on.set()
     await check_outbox(connection)
     assert len(await read_outbox(connection)) == 2

@@ -10,7 +10,7 @@ import pytest
 from deploy.local.postgres import PostgresServer
 from service.store.database import Database
 from service.store.migrations import migrate
-from tests.support.faults.commit import Proxy
+from tests.support.faults.commit import CommitProxy
 from tests.support.service.api import Api, new_key, seed, serving
 from tests.support.waiting import until
 
@@ -38,9 +38,9 @@ async def standby(primary: PostgresServer) -> PostgresServer:
 
 
 @pytest.fixture
-async def proxy(primary: PostgresServer) -> AsyncIterator[Proxy]:
-    """Yield a line to the primary that can break."""
-    async with Proxy(primary.dsn()) as proxy:
+async def proxy(primary: PostgresServer) -> AsyncIterator[CommitProxy]:
+    """Yield a proxy before the primary."""
+    async with CommitProxy(primary.dsn()) as proxy:
         yield proxy
 
 
@@ -57,8 +57,8 @@ async def linked_once(api: Api, primary: PostgresServer, standby: PostgresServer
     return link_id
 
 
-def both(proxy: Proxy, standby: PostgresServer) -> str:
-    """Return a URL with the line to the primary first, and then the standby."""
+def both(proxy: CommitProxy, standby: PostgresServer) -> str:
+    """Return a URL with the proxy before the primary first, and then the standby."""
     second = urlsplit(standby.dsn())
     first = urlsplit(proxy.dsn)
     netloc = f"{first.netloc},{second.hostname}:{second.port}"
@@ -69,7 +69,7 @@ def both(proxy: Proxy, standby: PostgresServer) -> str:
 async def test_what_another_server_does_not_have_is_not_done_again(
     primary: PostgresServer,
     standby: PostgresServer,
-    proxy: Proxy,
+    proxy: CommitProxy,
     monkeypatch: pytest.MonkeyPatch,
     *,
     promoted: bool,

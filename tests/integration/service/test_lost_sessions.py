@@ -12,7 +12,7 @@ import pytest
 
 from outbox_worker.postgres import sessions
 from service.store.database import Database
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.pooler import Pooler
 from tests.support.service.api import Api, Service, new_key, seed
 from tests.support.waiting import until
@@ -50,14 +50,14 @@ async def test_a_transaction_pooler_that_appears_later_is_named(
     key = await new_key(database)
     await seed(connection, 1, 40)
     parts = urlsplit(database)
-    async with Line(parts.hostname or "", parts.port or 5432) as line:
-        url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{line.port}").geturl()
+    async with FaultyProxy(parts.hostname or "", parts.port or 5432) as proxy:
+        url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()
         with Pooler(database, "transaction") as pooler:
             async with Service(url) as service:
                 api = await service.api(key)
                 assert (await api.client.get("/readyz")).status_code == 200
-                line.target = ("127.0.0.1", urlsplit(pooler.url).port or 0)
-                line.cut()
+                proxy.target = ("127.0.0.1", urlsplit(pooler.url).port or 0)
+                proxy.cut()
                 statuses: set[int] = set()
 
                 async def named() -> bool:

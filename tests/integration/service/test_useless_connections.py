@@ -12,7 +12,7 @@ import pytest
 from deploy.local.postgres import PostgresServer
 from outbox_worker.postgres import sessions
 from service.store.database import Database
-from tests.support.faults.tcp import Line
+from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.parts import execute
 from tests.support.parts.pooler import Pooler
 from tests.support.parts.postgres import SCHEMA
@@ -23,16 +23,16 @@ QUIET_S = 2.1  # longer than a connection is trusted without a check
 FIRST_ANSWER_S = 3
 
 
-def through(line: Line, database: str) -> str:
-    """Return a database's URL by way of a line."""
+def through(proxy: FaultyProxy, database: str) -> str:
+    """Return a database's URL by way of a proxy."""
     parts = urlsplit(database)
-    return parts._replace(netloc=f"{parts.username}@127.0.0.1:{line.port}").geturl()
+    return parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()
 
 
-def line_to(database: str) -> Line:
-    """Return a line to a database's server."""
+def proxy_to(database: str) -> FaultyProxy:
+    """Return a proxy to a database's server."""
     parts = urlsplit(database)
-    return Line(parts.hostname or "", parts.port or 5432)
+    return FaultyProxy(parts.hostname or "", parts.port or 5432)
 
 
 async def test_connections_that_a_balancer_forgot_are_replaced(
@@ -41,17 +41,17 @@ async def test_connections_that_a_balancer_forgot_are_replaced(
     """After a quiet spell, reads and writes on dead connections are each right within 3 s."""
     key = await new_key(database)
     await seed(connection, 2, 10)
-    async with line_to(database) as line, Service(through(line, database)) as service:
+    async with proxy_to(database) as proxy, Service(through(proxy, database)) as service:
         api = await service.api(key)
         await asyncio.gather(*(api.links("doc_1") for _ in range(5)))
         assert (await api.add("doc_1", "ship_1")).status_code == 201
-        line.forget()
+        proxy.forget()
         await asyncio.sleep(QUIET_S)  # the quiet spell itself is the condition
         for call in (api.add("doc_1", "ship_2"), api.client.get("/v1/documents/doc_1")):
             began = time.monotonic()
             assert (await call).is_success
             assert time.monotonic() - began < FIRST_ANSWER_S
-        assert line.forgotten >= 2
+        assert proxy.forgotten >= 2
 
 
 @pytest.fixture
@@ -70,14 +70,14 @@ async def test_a_server_that_became_read_only_is_left(server: PostgresServer) ->
     await seed(oldest, 1, 5)
     standby = server.make_standby()
     async with (
-        line_to(server.dsn("moved")) as line,
-        Service(through(line, server.dsn("moved"))) as service,
+        proxy_to(server.dsn("moved")) as proxy,
+        Service(through(proxy, server.dsn("moved"))) as service,
     ):
         api = await service.api(key)
         assert (await api.add("doc_1", "ship_1")).status_code == 201
         await until(lambda: replayed(standby))
         standby.promote()
-        line.target = ("127.0.0.1", standby.port)  # of new connections
+        proxy.target = ("127.0.0.1", standby.port)  # of new connections
         await execute(
             server.dsn("moved"),
             "ALTER SYSTEM SET default_transaction_read_only = on",

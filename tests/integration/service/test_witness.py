@@ -9,7 +9,7 @@ import pytest
 
 from service.store.database import Database
 from service.store.writing.replies import forget_expired
-from tests.support.faults.commit import Fault, Proxy
+from tests.support.faults.commit import CommitProxy, Fault
 from tests.support.service.api import Api, new_key, seed, serving
 from tests.support.topic.subscriber import check_outbox
 
@@ -62,15 +62,15 @@ NOTHING_TO_WRITE = {"restore what is there", "link again", "an empty batch", "re
 
 
 @pytest.fixture
-async def proxy(database: str) -> AsyncIterator[Proxy]:
-    """Yield a line that can break."""
-    async with Proxy(database) as proxy:
+async def proxy(database: str) -> AsyncIterator[CommitProxy]:
+    """Yield a proxy that breaks connections."""
+    async with CommitProxy(database) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def api(proxy: Proxy, connection: asyncpg.Connection) -> AsyncIterator[Api]:
-    """Yield a client of a service on that line."""
+async def api(proxy: CommitProxy, connection: asyncpg.Connection) -> AsyncIterator[Api]:
+    """Yield a client of a service behind that proxy."""
     async with serving(proxy.dsn) as api:
         await seed(connection, 2, 2)
         yield api
@@ -105,7 +105,7 @@ async def written(connection: asyncpg.Connection, name: str, workspace: str) -> 
 @pytest.mark.parametrize("keyed", [False, True], ids=["without a key", "with a key"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_lost_commit_is_answered_as_one_that_was_not(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection, *, fault: Fault, keyed: bool
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection, *, fault: Fault, keyed: bool
 ) -> None:
     """Whichever call writes: the status, the answer and the rows are those of its undisturbed twin."""
     headers = KEYED if keyed else {}
@@ -131,7 +131,7 @@ async def test_a_lost_commit_is_answered_as_one_that_was_not(
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 async def test_an_expired_reply_proves_nothing(
-    api: Api, proxy: Proxy, connection: asyncpg.Connection, method: str, fault: Fault
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection, method: str, fault: Fault
 ) -> None:
     """A key that comes again after its 24 hours, before its reply was forgotten, writes once more."""
     old = Write(method, DOCUMENT, {"display_name": "A"})

@@ -1,4 +1,4 @@
-"""A line to Postgres that breaks at COMMIT, in each of the ways in which a line can break."""
+"""A proxy before Postgres that breaks a connection at COMMIT, before or after the server has it."""
 
 import asyncio
 import re
@@ -14,15 +14,16 @@ COMMAND_COMPLETE = b"C"
 Fault = Literal["command lost", "answer lost", "command late"]
 
 
-class Proxy:
+class CommitProxy:
     """A TCP proxy to one server; `break_next` arms it for one COMMIT.
 
-    The client's line breaks at that COMMIT, which then
-    - command lost: never reaches the server, whose own line breaks too;
+    The client's connection is closed at that COMMIT, which then
+    - command lost: does not reach the server, whose connection is closed too;
     - answer lost: has been carried out by the server;
-    - command late: is carried out only when `let_go` is set, the session being idle until then.
+    - command late: reaches the server only when `let_go` is set; the session is idle until then.
 
-    While `lines_end` is not set, a client gets the server's farewell but not the end of the line.
+    While `passes_ends_on` is not set, a client gets the server's last message, but its connection
+    stays open.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -30,10 +31,11 @@ class Proxy:
         self._armed: Fault | None = None
         self.broken = 0
         self.carried_out = 0
-        """How many of the COMMITs whose line broke the server has answered with success."""
-        self.lines_end = asyncio.Event()
-        self.lines_end.set()
-        self.farewells = 0
+        """How many of the COMMITs at which a connection broke the server has answered with success."""
+        self.passes_ends_on = asyncio.Event()
+        self.passes_ends_on.set()
+        self.ended = 0
+        """How many sessions the server has ended."""
         self.let_go = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -60,7 +62,7 @@ class Proxy:
         self._server.close()
 
     def break_next(self, fault: Fault | None) -> None:
-        """Break the line at the next COMMIT; None: let it pass after all."""
+        """Break the connection at the next COMMIT; None: let it pass after all."""
         self._armed = fault
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,25 +70,29 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        up_reader, up_writer = await asyncio.open_connection(
-            self._parts.hostname, self._parts.port or 5432
-        )
+        try:
+            with suppress(OSError):  # the server is down, or a side has ended the connection
+                await self._pass_on(reader, writer)
+        finally:
+            await _close(writer)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = self._parts.hostname, self._parts.port or 5432
+        up_reader, up_writer = await asyncio.open_connection(host, port)
         answers = asyncio.create_task(self._answer(up_reader, writer))
         try:
-            with suppress(ConnectionError):
-                await self._relay(reader, writer, up_reader, up_writer, answers)
+            await self._relay(reader, writer, up_reader, up_writer, answers)
         finally:
             answers.cancel()
-            writer.close()
-            up_writer.close()
+            await _close(up_writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on what the server says."""
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 writer.write(data)
-        self.farewells += 1
-        await self.lines_end.wait()
+        self.ended += 1
+        await self.passes_ends_on.wait()
         writer.close()
 
     async def _relay(
@@ -97,7 +103,7 @@ class Proxy:
         up_writer: asyncio.StreamWriter,
         answers: asyncio.Task[None],
     ) -> None:
-        """Pass on what the client says, up to its end or to the COMMIT at which the line breaks."""
+        """Pass on what the client says, up to its end or to the COMMIT at which the connection breaks."""
         while data := await reader.read(65536):
             if self._armed is None or not COMMIT(data):
                 up_writer.write(data)
@@ -113,3 +119,10 @@ class Proxy:
                 up_writer.write(data)
                 self.carried_out += (await up_reader.read(65536)).startswith(COMMAND_COMPLETE)
             return
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Send what is left; return when the connection is closed."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()

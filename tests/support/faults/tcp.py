@@ -1,53 +1,43 @@
-"""A TCP line with the faults of a network: delay, resets, silence; and a look at Kafka's requests."""
+"""A TCP proxy with the faults of a network: delay, resets, silence, connections that are forgotten."""
 
 import asyncio
 import ssl
-import struct
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
-PRODUCE = 0
-ADD_PARTITIONS_TO_TXN = 24
-END_TXN = 26
 _CHUNK = 1 << 16
-_LENGTH = struct.Struct(">i")
-_HEADER = struct.Struct(">hhi")  # api key, its version, correlation id
 
-Watch = Callable[[str, int], Awaitable[bool]]
+Way = Literal["request", "response"]
 
 
 class Tls(NamedTuple):
-    """How a line speaks TLS: to the client as a server, and to the server as a client."""
+    """How a proxy speaks TLS: to the client as a server, and to the server as a client."""
 
     server: ssl.SSLContext
     client: ssl.SSLContext
 
 
-@dataclass
-class _Connection:
-    """What the line knows of one connection."""
+@dataclass(eq=False)
+class Connection:
+    """What the proxy knows of one connection; the port is its own end's, as the server sees it."""
 
-    port: int = 0  # of the line's own end, as the server sees its client
-    keys: dict[int, int] = field(default_factory=dict)  # of requests, by their correlation id
+    port: int
     made_at: float = field(default_factory=time.monotonic)
     used_at: float = field(default_factory=time.monotonic)
     forgotten: bool = False
 
 
-class Line:
+class FaultyProxy:
     """A proxy on a port of its own, to a server that may change.
 
-    delay_s holds everything up; `silent` lets nothing through and keeps connections open, as a
-    network does that drops packets; `cut` resets every connection; `watch` sees each Kafka
-    request and response ("request" or "response", API key) before it is passed on, and says
-    whether it is. `forget_after_s` is what a NAT or a balancer does: a connection that was idle for
-    longer stays open and passes nothing on any more, and so does each one that is open when
-    `forget` is called; `forgotten` counts those on which something was sent afterwards, `made` all
-    connections.
-    With `tls` the line ends the client's TLS and begins its own, so that `watch` sees requests.
+    `delay_s` holds everything up. `silence` lets nothing through and keeps connections open, as a
+    network does that drops packets. `cut` resets every connection. `forget_after_s` is what a NAT
+    or a load balancer does: a connection that was idle for longer stays open and passes nothing on
+    any more, and so does each connection that is open when `forget` is called. `forgotten` counts
+    the forgotten connections on which something was sent afterwards, `made` all connections.
+    With `tls` the proxy ends the client's TLS and begins its own, so that a subclass sees messages.
     """
 
     def __init__(
@@ -63,7 +53,6 @@ class Line:
         self._own_host = own_host
         self._tls = tls
         self.delay_s = 0.0
-        self.watch: Watch | None = None
         self.forget_after_s: float | None = None
         self.forgotten = 0
         self.made = 0
@@ -138,7 +127,7 @@ class Line:
         up_writer: asyncio.StreamWriter,
     ) -> None:
         """Pass on both ways, until either side ends."""
-        connection = _Connection(up_writer.get_extra_info("sockname")[1])
+        connection = Connection(up_writer.get_extra_info("sockname")[1])
         ways = [
             asyncio.create_task(self._pump("request", reader, up_writer, connection)),
             asyncio.create_task(self._pump("response", up_reader, writer, connection)),
@@ -154,16 +143,13 @@ class Line:
 
     async def _pump(
         self,
-        way: str,
+        way: Way,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        connection: _Connection,
+        connection: Connection,
     ) -> None:
         while True:
-            if self.watch is None:
-                data = await reader.read(_CHUNK)
-            else:
-                data = await self._frame(way, reader, connection.keys)
+            data = await self._read(way, reader, connection)
             if not data:
                 return
             if self.delay_s:
@@ -173,7 +159,7 @@ class Line:
                 writer.write(data)
                 await writer.drain()
 
-    def _forgets(self, connection: _Connection) -> bool:
+    def _forgets(self, connection: Connection) -> bool:
         """Whether the connection is one that passes nothing on."""
         now = time.monotonic()
         idle_s, connection.used_at = now - connection.used_at, now
@@ -184,19 +170,9 @@ class Line:
             connection.forgotten = True
         return connection.forgotten
 
-    async def _frame(self, way: str, reader: asyncio.StreamReader, keys: dict[int, int]) -> bytes:
-        """Return one Kafka request or response, unless the watch keeps it back."""
-        assert self.watch
-        while True:
-            length = await reader.readexactly(_LENGTH.size)
-            body = await reader.readexactly(_LENGTH.unpack(length)[0])
-            if way == "request":
-                key, _, number = _HEADER.unpack_from(body)
-                keys[number] = key
-            else:
-                key = keys.pop(_LENGTH.unpack_from(body)[0], -1)
-            if await self.watch(way, key):
-                return length + body
+    async def _read(self, _: Way, reader: asyncio.StreamReader, __: Connection) -> bytes:
+        """Return what is passed on next; nothing: the end of the stream."""
+        return await reader.read(_CHUNK)
 
 
 async def _abort(writer: asyncio.StreamWriter) -> None:

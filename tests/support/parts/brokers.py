@@ -1,4 +1,4 @@
-"""Kafka brokers for tests: behind a line, and with TLS, passwords and client certificates.
+"""Kafka brokers for tests: behind a proxy, and with TLS, passwords and client certificates.
 
 Programs under test use an outer listener; tests use an inner one, which is plain text.
 """
@@ -34,27 +34,27 @@ class Broker(NamedTuple):
 
     cluster: KafkaCluster
     inside: str  # where tests talk to it
-    behind: int  # the port that a line passes on to
-    line_port: int  # the port that the line must listen on: the broker names it to its clients
+    behind: int  # the port that a proxy passes on to
+    proxy_port: int  # the port that the proxy must listen on: the broker names it to its clients
     settings: Mapping[str, str] = NOTHING  # what a worker needs to connect, beside the address
-    tls: Tls | None = None  # how a line speaks TLS that looks at requests
+    tls: Tls | None = None  # how a proxy speaks TLS that looks at requests
 
 
 @contextmanager
-def broker_behind_a_line(
+def broker_behind_a_proxy(
     properties: Mapping[str, str] = NOTHING,
     storage: Sequence[str] = (),
     settings: Mapping[str, str] = NOTHING,
 ) -> Iterator[Broker]:
-    """Yield a broker that sends clients of its outer listener to the line's port.
+    """Yield a broker that sends clients of its outer listener to the proxy's port.
 
     The broker talks to itself (transactions' markers) through the inner listener.
     """
-    inner, outer, controller, line_port = (free_port() for _ in range(4))
+    inner, outer, controller, proxy_port = (free_port() for _ in range(4))
     ours = {
         "listeners": f"PLAINTEXT://127.0.0.1:{inner},OUTER://127.0.0.1:{outer},"
         f"CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{inner},OUTER://127.0.0.1:{line_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{inner},OUTER://127.0.0.1:{proxy_port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,OUTER:PLAINTEXT,"
         "CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
@@ -62,7 +62,7 @@ def broker_behind_a_line(
         **properties,
     }
     with KafkaCluster(properties=ours, storage=storage) as cluster:
-        yield Broker(cluster, f"127.0.0.1:{inner}", outer, line_port, settings)
+        yield Broker(cluster, f"127.0.0.1:{inner}", outer, proxy_port, settings)
 
 
 class Secured(NamedTuple):
@@ -92,18 +92,18 @@ def secured() -> Iterator[Secured]:
 
 
 @contextmanager
-def tls_broker_behind_a_line(properties: Mapping[str, str] = NOTHING) -> Iterator[Broker]:
+def tls_broker_behind_a_proxy(properties: Mapping[str, str] = NOTHING) -> Iterator[Broker]:
     """Yield a broker whose outer listener wants TLS and a password."""
     with (
         secured() as by,
-        broker_behind_a_line(by.properties | dict(properties), SCRAM, by.settings) as broker,
+        broker_behind_a_proxy(by.properties | dict(properties), SCRAM, by.settings) as broker,
     ):
         yield broker._replace(tls=_tls(by.authority))
 
 
 def _tls(authority: Authority) -> Tls:
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(*authority.issue("line"))
+    server.load_cert_chain(*authority.issue("proxy"))
     return Tls(server, ssl.create_default_context(cafile=authority.cert))
 
 
