@@ -221,7 +221,7 @@ CREATE TABLE outbox_checkpoints (
     system_identifier text NOT NULL,
     database_oid oid NOT NULL,
     timeline text COLLATE "C" NOT NULL,
-    -- The same fields as the progress record's (outbox_worker/kafka/progress.py).
+    -- The same fields as the progress record's (outbox_worker/relay/start.py).
     cursor jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT outbox_checkpoints_pkey PRIMARY KEY (id)

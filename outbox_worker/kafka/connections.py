@@ -154,7 +154,7 @@ class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
             addresses = sorted((host, port) for host, port, _ in self.hosts)
             raise KafkaConnectionError(await self._explain(addresses)) from error
 
-    async def obstacle(self) -> KafkaConnectionError | None:
+    async def unreachable_brokers(self) -> KafkaConnectionError | None:
         """Return which brokers cannot be reached now, and why; None if each could be, lately."""
         recent = time.monotonic() - FAILURE_AGE_S
         addresses = [(broker.host, broker.port) for broker in self.cluster.brokers()]
@@ -185,7 +185,7 @@ class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
         try:
             return await super()._wait_on_metadata(topic)
         except UnknownTopicOrPartitionError as error:
-            raise await self.obstacle() or UnknownTopicOrPartitionError(topic) from error
+            raise await self.unreachable_brokers() or UnknownTopicOrPartitionError(topic) from error
 
     async def _get_conn(self, node_id: Any, **options: Any) -> Any:  # noqa: ANN401 - as aiokafka's
         group = options.get("group", client.ConnectionGroup.DEFAULT)

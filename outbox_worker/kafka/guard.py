@@ -14,10 +14,13 @@ from collections.abc import Mapping
 
 from outbox_worker.kafka import metadata
 from outbox_worker.kafka.connections import Client
-from outbox_worker.kafka.topics import TopicLostError
 
 MARKER = 1  # the offset that the end of a transaction takes in each of its partitions
 WHAT_TO_DO = "fill it (outbox_worker snapshot), then start once with --accept-topic"
+
+
+class TopicLostError(Exception):
+    """The event topic is not the one that was written to: an operator has to decide what to do."""
 
 
 class TopicGuard:

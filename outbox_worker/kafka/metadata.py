@@ -192,7 +192,7 @@ async def topics(client: Client, names: Sequence[str]) -> list[Topic]:
             return await _topics_of(client, names, node)
         except (KafkaError, OSError, TimeoutError) as error:
             failed = error
-    raise await client.obstacle() or failed from failed
+    raise await client.unreachable_brokers() or failed from failed
 
 
 async def _topics_of(client: Client, names: Sequence[str], node: int) -> list[Topic]:

@@ -18,8 +18,8 @@ from aiokafka.producer import sender
 from aiokafka.producer.transaction_manager import TransactionResult
 from aiokafka.protocol.transaction import EndTxnRequest
 
-from outbox_worker.backoff import retrieve
 from outbox_worker.settings import Settings
+from outbox_worker.tasks import retrieve_error
 
 RETRY_BACKOFF_MS = 5
 # A relay that died holds back every read_committed reader of the topic for this long.
@@ -29,9 +29,9 @@ CLOSE_TIMEOUT_S = 1
 # Two round trips, as the connection may have been idle.
 ABORT_TIMEOUT_S = 2
 
-# After a commit the broker is still writing its markers and answers "concurrent transactions";
-# 20 ms, aiokafka's own value, is twice as long as a small transaction takes.
-sender.BACKOFF_OVERRIDE = 0.002
+MARKERS_BACKOFF_S = 0.002
+"""The wait for the markers of the last transaction. aiokafka's own value, 20 ms, is twice as long as a
+small transaction takes."""
 
 
 def new(settings: Settings, name: str, **options: Any) -> AIOKafkaProducer:  # noqa: ANN401 - aiokafka's own
@@ -47,7 +47,33 @@ def new(settings: Settings, name: str, **options: Any) -> AIOKafkaProducer:  # n
         **options,
     )
     producer._message_accumulator._pending_batches = _Batches()  # noqa: SLF001 - see the class
+    _shorten_backoff(producer)
     return producer
+
+
+class _AddPartitions(sender.AddPartitionsToTxnHandler):  # type: ignore[misc] # aiokafka has no types
+    """Adds partitions to a transaction.
+
+    The coordinator answers "concurrent transactions" while the markers of the last transaction are
+    being written.
+    """
+
+    def handle_response(self, response: Any) -> float | None:  # noqa: ANN401 - aiokafka's own
+        """Return how long to wait before the request is sent again, None if it has succeeded."""
+        backoff_s: float | None = super().handle_response(response)
+        return MARKERS_BACKOFF_S if backoff_s == sender.BACKOFF_OVERRIDE else backoff_s
+
+
+def _shorten_backoff(producer: AIOKafkaProducer) -> None:
+    """Let this producer wait for markers as _AddPartitions does: aiokafka has no parameter for it."""
+    own = producer._sender  # noqa: SLF001 - as above
+
+    async def add_partitions(partitions: set[TopicPartition]) -> Any:  # noqa: ANN401 - aiokafka's own
+        name = own._txn_manager.transactional_id  # noqa: SLF001 - as above
+        node = await own._find_coordinator(CoordinationType.TRANSACTION, name)  # noqa: SLF001 - as above
+        return await _AddPartitions(own, partitions).do(node)
+
+    own._do_add_partitions_to_txn = add_partitions  # noqa: SLF001 - as above
 
 
 class _Batches(set[Any]):
@@ -60,7 +86,7 @@ class _Batches(set[Any]):
     def add(self, batch: Any) -> None:  # noqa: ANN401 - aiokafka's own
         """Add a batch, and look at the error with which it may fail."""
         super().add(batch)
-        batch.future.add_done_callback(retrieve)
+        batch.future.add_done_callback(retrieve_error)
 
     def remove(self, batch: Any) -> None:  # noqa: ANN401 - aiokafka's own
         """Remove a batch, if it is among them."""
@@ -92,7 +118,7 @@ async def _time_limit(producer: AIOKafkaProducer) -> AsyncIterator[None]:
             f"the transaction coordinator has not answered within {START_TIMEOUT_S} s; "
             "look at the brokers"
         )
-        raise await producer.client.obstacle() or TimeoutError(message) from error
+        raise await producer.client.unreachable_brokers() or TimeoutError(message) from error
 
 
 async def fence(settings: Settings, name: str, partitions_of: dict[str, int]) -> None:
@@ -196,4 +222,4 @@ def _look_at_failures(producer: AIOKafkaProducer) -> None:
         futures += [batch.future, batch._drain_waiter]  # noqa: SLF001 - as above
     for future in futures:
         if future is not None and future.done():
-            retrieve(future)
+            retrieve_error(future)

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, Self
 
 from aiokafka.errors import KafkaError, LeaderNotAvailableError, ProducerFenced
 
-from outbox_worker.backoff import retrieve
 from outbox_worker.kafka import metadata, producers
 from outbox_worker.kafka.guard import TopicGuard
 from outbox_worker.kafka.records import Batch, Packer
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.settings import Settings
+from outbox_worker.tasks import retrieve_error
 
 # Less than the transaction's time-out, so that the relay ends a slow transaction before the broker
 # does. The broker would raise the epoch, and a producer whose transaction has expired gets the same
@@ -107,7 +107,7 @@ class Publisher:
         self._guard = guard
 
     @property
-    def worn_out(self) -> bool:
+    def must_be_replaced(self) -> bool:
         """Whether a partition's sequence number or the coordinator's memory comes near its end."""
         aged = time.monotonic() - self._made_at >= PRODUCER_AGE_S
         return aged or max(self._sent.values(), default=0) >= RECORDS_A_PRODUCER
@@ -155,8 +155,8 @@ class Publisher:
                 f"Kafka did not answer within {PUBLISH_TIMEOUT_S + LOOK_TIMEOUT_S} s; "
                 "look at the brokers"
             )
-            raise await client.obstacle() or TimeoutError(message) from error
-        if obstacle := await client.obstacle():
+            raise await client.unreachable_brokers() or TimeoutError(message) from error
+        if obstacle := await client.unreachable_brokers():
             raise obstacle from cause
 
     async def _publish_transaction(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
@@ -195,7 +195,7 @@ class Publisher:
             count = batch.record_count()
             self._sent[partition] += count
             future = await self._producer.send_batch(batch, self._topic, partition=partition)
-            future.add_done_callback(retrieve)
+            future.add_done_callback(retrieve_error)
             sent.append(Sent(partition, count, future))
         return sent
 
@@ -218,7 +218,7 @@ class Publisher:
         future: asyncio.Future[Any] = await self._producer.send_batch(
             batch, self._progress_topic, partition=0
         )
-        future.add_done_callback(retrieve)
+        future.add_done_callback(retrieve_error)
         return future
 
     async def close(self) -> None:

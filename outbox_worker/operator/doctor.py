@@ -16,7 +16,7 @@ from outbox_worker.postgres.registration import (
     RefusedError,
     Registration,
     check_schema,
-    read_place,
+    read_cluster_identity,
     registered,
 )
 from outbox_worker.postgres.sessions import (
@@ -28,7 +28,7 @@ from outbox_worker.postgres.sessions import (
     pooled,
     session,
 )
-from outbox_worker.relay.retention import FIRST_ROW, SLOTS
+from outbox_worker.relay.retention import DAY_S, SLOTS, first_created_at, table_of
 from outbox_worker.settings import Settings, SettingsError, read
 
 TIMEOUT_S = 30
@@ -176,7 +176,7 @@ async def _clock(connection: asyncpg.Connection) -> Check:
 
 
 async def _relay(connection: asyncpg.Connection) -> Check:
-    registration, place = await registered(connection), await read_place(connection)
+    registration, place = await registered(connection), await read_cluster_identity(connection)
     undetected = "".join(f"; not detected here: {what}" for what in place.undetected())
     if registration is None:
         return Check("relay", passed=True, found=f"never started{undetected}")
@@ -190,8 +190,8 @@ async def _relay(connection: asyncpg.Connection) -> Check:
 async def _ring(connection: asyncpg.Connection, settings: Settings) -> Check:
     oldest = 0.0
     for slot in range(SLOTS):
-        first = await connection.fetchval(FIRST_ROW.format(slot=f"outbox_{slot:02}"))
-        oldest = max(oldest, 0.0 if first is None else (time.time() - first.timestamp()) / 86_400)
+        first = await first_created_at(connection, table_of(slot))
+        oldest = max(oldest, 0.0 if first is None else (time.time() - first.timestamp()) / DAY_S)
     fine = oldest <= settings.retention_days + DAYS_OF_GRACE
     mend = "start the worker: it clears what is published; python -m outbox_worker status"
     return Check("ring", fine, f"oldest row {oldest:.1f} days", mend)

@@ -4,7 +4,7 @@ import shlex
 
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from outbox_worker.kafka import metadata, reading, topics
+from outbox_worker.kafka import administration, metadata, progress_topic
 from outbox_worker.operator import terminal
 from outbox_worker.operator.checks import Check
 from outbox_worker.postgres.registration import Registration
@@ -19,14 +19,14 @@ OFFSETS_SHOWN = 10
 async def examine(settings: Settings, registration: Registration | None) -> list[Check]:
     """Return what was found; the registration is None if the worker has never started."""
     try:
-        async with topics.administration(settings.kafka_client()) as admin:
+        async with administration.connect(settings.kafka_client()) as admin:
             brokers = await admin.brokers()
             checks = [Check("kafka", passed=True, found=f"{brokers} brokers; {UNCHECKED}")]
             if await admin.exists(settings.topic):
                 described = await admin.described(settings.topic)
                 configs = await admin.configs(settings.topic)
                 replicas = max(
-                    min(topics.REPLICATION, brokers), await admin.configured_replication()
+                    min(administration.REPLICATION, brokers), await admin.configured_replication()
                 )
                 checks += _topic(settings, described, configs, replicas)
             else:
@@ -48,7 +48,7 @@ def _topic(
     leaderless = [each.number for each in described.partitions if each.leader < 0]
     least = int(configs.get("min.insync.replicas", 0))
     size = int(configs.get("max.message.bytes", LEAST_MESSAGE_BYTES))
-    kept, policy = topics.kept(configs), configs.get("cleanup.policy", "delete")
+    kept, policy = administration.retention(configs), configs.get("cleanup.policy", "delete")
     at = f"--bootstrap-server {shlex.quote(settings.bootstrap_servers)} --topic {settings.topic}"
     alter = f"kafka-configs.sh {at} --alter --add-config "
     looks: list[tuple[str, bool, str, str]] = [
@@ -59,12 +59,12 @@ def _topic(
          "to read and to write", "grant Read and Write on the topic: see the runbook"),
         ("replication", fewest >= replicas, f"{fewest} replicas",
          f"kafka-reassign-partitions.sh: give it {replicas} replicas"),
-        ("in sync", replicas < topics.REPLICATION or least > 1, f"min.insync.replicas={least}",
+        ("in sync", replicas < administration.REPLICATION or least > 1, f"min.insync.replicas={least}",
          f"{alter}min.insync.replicas=2"),
         ("message size", size >= LEAST_MESSAGE_BYTES, f"max.message.bytes={size}",
          f"{alter}max.message.bytes=1048588"),
-        ("retention", kept == topics.FOR_EVER, _assigned(kept),
-         f"{alter}{_assigned(topics.FOR_EVER)}"),
+        ("retention", kept == administration.UNLIMITED, _assigned(kept),
+         f"{alter}{_assigned(administration.UNLIMITED)}"),
         ("compaction", "compact" not in policy, f"cleanup.policy={policy}",
          f"{alter}cleanup.policy=delete"),
     ]  # fmt: skip
@@ -74,7 +74,7 @@ def _topic(
 async def _progress(settings: Settings, topic: str) -> Check:
     """Read the progress topic as a start does."""
     try:
-        found = await reading.last_progress(settings.kafka_client(), topic, patience_s=1)
+        found = await progress_topic.last(settings.kafka_client(), topic, wait_s=1)
     except UnknownTopicOrPartitionError:
         mend = "start the worker: it makes the topic, and starts from its checkpoint"
         return Check("progress", passed=False, found=f"topic {topic} is not there", mend=mend)

@@ -11,29 +11,26 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from outbox_worker.kafka import reading, topics
-from outbox_worker.kafka.progress import Progress
+from outbox_worker.kafka import progress_topic
 from outbox_worker.operator import terminal
+from outbox_worker.postgres import checkpoints
+from outbox_worker.postgres.cursor import COVERED, Snapshot
+from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.registration import (
-    Place,
+    ClusterIdentity,
     RefusedError,
     Registration,
     check_schema,
-    read_place,
-    registered,
+    read_cluster_identity,
+    required,
 )
 from outbox_worker.postgres.sessions import session
-from outbox_worker.postgres.window import COVERED, Snapshot
-from outbox_worker.relay.ledger import NEWEST_CHECKPOINT, WRITE_CHECKPOINT
+from outbox_worker.relay.leader import TRY_LOCK
 from outbox_worker.relay.retention import SLOTS
 from outbox_worker.settings import Settings
 
 SAFETY_S = 900
 QUIET_S = 10
-
-TRY_LOCK = """
-SELECT pg_try_advisory_lock(hashtextextended($1, 0))
-"""
 
 # Writers wait, readers do not. If a transaction is writing now, this fails at once.
 LOCK_OUTBOX = """
@@ -97,8 +94,8 @@ async def rebase(settings: Settings, *, for_good: bool, shown: bool = False) -> 
     # Every row is rewritten: that takes as long as it takes, and somebody looks on.
     async with session(settings.session_database_url, "rebase", timeout_s=None) as connection:
         await check_schema(connection)
-        place = await read_place(connection)
-        registration = await _foreign(connection, place)
+        cluster = await read_cluster_identity(connection)
+        registration = await _foreign(connection, cluster)
         old = await _progress(settings, connection, registration)
         async with connection.transaction():
             await _alone(connection, registration)
@@ -106,17 +103,14 @@ async def rebase(settings: Settings, *, for_good: bool, shown: bool = False) -> 
             if for_good:
                 with terminal.progress_bar("rebase", report.events, shown=shown) as step:
                     await _stamp(connection, old, step)
-                await _rename(connection, place, old, report)
+                await _rename(connection, cluster, old, report)
             return report
 
 
-async def _foreign(connection: asyncpg.Connection, place: Place) -> Registration:
-    registration = await registered(connection)
-    if registration is None:
-        message = "this database has no relay yet: start the worker, there is nothing to rebase"
-        raise RefusedError(message)
+async def _foreign(connection: asyncpg.Connection, cluster: ClusterIdentity) -> Registration:
+    registration = await required(connection)
     try:
-        registration.check(place)
+        registration.check(cluster)
     except RefusedError:
         return registration
     message = "the relay is this database's own: there is nothing to rebase"
@@ -128,16 +122,12 @@ async def _progress(
 ) -> Progress:
     """Return how far the other database's relay had come; its checkpoint where Kafka has no record."""
     topic = registration.progress_topic(settings.topic)
-    async with topics.administration(settings.kafka_client()) as admin:
-        there = await admin.exists(topic)
-    record = await reading.progress(settings.kafka_client(), topic) if there else None
-    if record is not None:
-        return record
-    row = await connection.fetchrow(NEWEST_CHECKPOINT, registration.name)
-    if row is None:
+    progress = await progress_topic.read(settings.kafka_client(), topic)
+    progress = progress or await checkpoints.newest(connection, registration.name)
+    if progress is None:
         message = "neither Kafka nor the database tells how far the other relay had come"
         raise RefusedError(message)
-    return msgspec.json.decode(row["cursor"], type=Progress)
+    return progress
 
 
 async def _alone(connection: asyncpg.Connection, registration: Registration) -> None:
@@ -169,33 +159,28 @@ async def _stamp(connection: asyncpg.Connection, old: Progress, step: terminal.S
 
 
 async def _rename(
-    connection: asyncpg.Connection, place: Place, old: Progress, report: Report
+    connection: asyncpg.Connection, cluster: ClusterIdentity, old: Progress, report: Report
 ) -> None:
     """Give the relay its name, and the checkpoint from just before."""
     report.new_relay = secrets.token_hex(8)
-    await connection.execute(RENAME, report.new_relay, place.system_identifier, place.database_oid)
-    xid = await connection.fetchval(CURRENT_XID)
-    cursor = _own(old, place, Snapshot(xid, xid), report.events - report.events_to_publish)
-    await connection.fetchval(
-        WRITE_CHECKPOINT,
-        report.new_relay,
-        place.system_identifier,
-        place.database_oid,
-        place.timeline,
-        msgspec.json.encode(cursor).decode(),
+    await connection.execute(
+        RENAME, report.new_relay, cluster.system_identifier, cluster.database_oid
     )
+    xid = await connection.fetchval(CURRENT_XID)
+    progress = _own(old, cluster, Snapshot(xid, xid), report.events - report.events_to_publish)
+    await checkpoints.write(connection, report.new_relay, cluster, progress)
 
 
 def _arguments(old: Progress) -> tuple[Any, ...]:
     return *old.cursor.covered(), old.at - SAFETY_S
 
 
-def _own(old: Progress, place: Place, before: Snapshot, events: int) -> Progress:
+def _own(old: Progress, cluster: ClusterIdentity, before: Snapshot, events: int) -> Progress:
     """Return the first checkpoint of the new relay. The topic stays: its offsets are the old ones."""
     return Progress(
-        system_identifier=place.system_identifier,
-        database_oid=place.database_oid,
-        timeline=place.timeline,
+        system_identifier=cluster.system_identifier,
+        database_oid=cluster.database_oid,
+        timeline=cluster.timeline,
         checkpoint=secrets.token_hex(8),
         s0=str(before),
         s1=None,

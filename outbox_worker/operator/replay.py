@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 import typer
 
-from outbox_worker.kafka.courier import Courier, problem_of
+from outbox_worker.kafka.republisher import Republisher, problem_of
 from outbox_worker.operator import terminal
 from outbox_worker.postgres.registration import registered
 from outbox_worker.postgres.sessions import session
@@ -120,19 +120,22 @@ async def replay(
     """Publish them, page by page; return how many there were."""
     async with session(settings.session_database_url, "replay", timeout_s=TIMEOUT_S) as connection:
         relay = await registered(connection)
-        async with await Courier.to(settings, report.topic, HEADERS, relay) as courier:
+        async with await Republisher.to(settings, report.topic, HEADERS, relay) as republisher:
             with terminal.progress_bar("replay", report.events, shown=shown) as step:
-                return await _send(connection, selection, courier, step)
+                return await _send(connection, selection, republisher, step)
 
 
 async def _send(
-    connection: asyncpg.Connection, selection: Selection, courier: Courier, step: terminal.Step
+    connection: asyncpg.Connection,
+    selection: Selection,
+    republisher: Republisher,
+    step: terminal.Step,
 ) -> int:
     sent = 0
     async with connection.transaction(readonly=True):
         cursor = await connection.cursor(ROWS, *_arguments(selection))
         while rows := await cursor.fetch(PAGE_ROWS):
-            await courier.send(rows)
+            await republisher.send(rows)
             sent += len(rows)
             step(len(rows))
     return sent

@@ -18,11 +18,11 @@ import msgspec
 import typer
 from aiokafka.errors import PolicyViolationError, TopicAuthorizationFailedError
 
-from outbox_worker.kafka import reading, topics
-from outbox_worker.kafka.courier import Courier, problem_of
+from outbox_worker.kafka import administration, reading
+from outbox_worker.kafka.republisher import Republisher, problem_of
 from outbox_worker.operator import terminal
 from outbox_worker.operator.snapshot_events import MARK, Identity
-from outbox_worker.postgres.registration import RefusedError, Registration, registered
+from outbox_worker.postgres.registration import RefusedError, Registration, required
 from outbox_worker.postgres.sessions import session
 from outbox_worker.settings import Settings
 
@@ -107,7 +107,7 @@ async def count(settings: Settings) -> int:
     async with session(
         settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
     ) as connection:
-        await _registration(connection)
+        await required(connection)
         links: int = await connection.fetchval(COUNT)
     return links
 
@@ -119,39 +119,31 @@ async def snapshot(
     async with session(
         settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
     ) as connection:
-        registration = await _registration(connection)
+        registration = await required(connection)
         if not await connection.fetchval(TRY_LOCK, topic):
             message = f"another snapshot into {topic} is being published: wait until it has ended"
             raise RefusedError(message)
-        courier = await Courier.to(settings, topic, identity.headers, registration)
+        republisher = await Republisher.to(settings, topic, identity.headers, registration)
         if topic != settings.topic:
-            await _delete_earlier(settings, topic, courier.target.all_partitions)
+            await _delete_earlier(settings, topic, republisher.target.all_partitions)
         # Offsets first: every event before them is in the snapshot that is taken after.
         offsets = await _offsets(settings, registration)
-        async with courier:
-            places = range(courier.target.all_partitions)
+        async with republisher:
+            places = range(republisher.target.all_partitions)
             key = identity.id.encode()
-            await courier.send_to_each(
+            await republisher.send_to_each(
                 key, {place: identity.began(place, settings.topic, offsets) for place in places}
             )
             with terminal.progress_bar(MARK, total, shown=shown) as step:
-                links = await _send(connection, courier, identity, step)
-            await courier.send_to_each(
-                key, {place: identity.ended(place, courier.sent[place]) for place in places}
+                links = await _send(connection, republisher, identity, step)
+            await republisher.send_to_each(
+                key, {place: identity.ended(place, republisher.sent[place]) for place in places}
             )
         return Report(topic, identity.id, links, offsets)
 
 
-async def _registration(connection: asyncpg.Connection) -> Registration:
-    registration = await registered(connection)
-    if registration is None:
-        message = "this outbox has never been relayed: start the worker first"
-        raise RefusedError(message)
-    return registration
-
-
 async def _offsets(settings: Settings, registration: Registration) -> dict[int, int]:
-    async with topics.administration(settings.kafka_client()) as admin:
+    async with administration.connect(settings.kafka_client()) as admin:
         if not await admin.exists(settings.topic):
             return {}
         partitions = min(registration.partitions, await admin.partitions(settings.topic))
@@ -178,7 +170,7 @@ async def _delete_earlier(settings: Settings, topic: str, partitions: int) -> No
         if len(found) < 2 * len(filled) or not all(MARK in dict(each.headers) for each in found):
             message = f"topic {topic} holds records of no snapshot: name another one with --topic"
             raise RefusedError(message)
-        async with topics.administration(client) as admin:
+        async with administration.connect(client) as admin:
             await admin.delete_records(topic, filled)
     except (TopicAuthorizationFailedError, PolicyViolationError):
         message = (
@@ -189,13 +181,16 @@ async def _delete_earlier(settings: Settings, topic: str, partitions: int) -> No
 
 
 async def _send(
-    connection: asyncpg.Connection, courier: Courier, identity: Identity, step: terminal.Step
+    connection: asyncpg.Connection,
+    republisher: Republisher,
+    identity: Identity,
+    step: terminal.Step,
 ) -> int:
     sent = 0
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         cursor = await connection.cursor(LINKS)
         while rows := await cursor.fetch(PAGE_ROWS):
-            await courier.send([identity.link(row) for row in rows])
+            await republisher.send([identity.link(row) for row in rows])
             sent += len(rows)
             step(len(rows))
     return sent

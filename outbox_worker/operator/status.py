@@ -12,14 +12,15 @@ from aiokafka.errors import KafkaError
 from rich.markup import escape
 from rich.table import Table
 
-from outbox_worker.kafka import reading, topics
-from outbox_worker.kafka.progress import Progress
+from outbox_worker.kafka import administration, progress_topic, reading
 from outbox_worker.operator import terminal
+from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.registration import Registration, check_session, registered
 from outbox_worker.postgres.sessions import ERRORS, configure, connect, disconnect
 from outbox_worker.postgres.window import PLANNER_SETTINGS
 from outbox_worker.relay import lag
 from outbox_worker.relay.leader import OF_THE_HOLDER
+from outbox_worker.relay.retention import DAY_S, first_created_at
 from outbox_worker.settings import Settings
 
 WATCH_EVERY_S = 2
@@ -27,7 +28,7 @@ TIMEOUT_S = 30
 LEAST_S = 0.001  # the clock may be set back between two looks
 
 T = TypeVar("T")
-Part = Literal["postgres", "kafka"]
+System = Literal["postgres", "kafka"]
 
 HOLDER = f"""
 SELECT a.pid, a.client_addr::text AS address, a.backend_start::text AS since,
@@ -44,14 +45,8 @@ WHERE i.inhparent = 'outbox'::regclass
 ORDER BY c.relname
 """
 
-FIRST_ROW = """
-SELECT extract(EPOCH FROM now() - created_at)::float8 / 86400
-FROM ONLY {slot}
-LIMIT 1
-"""
 
-
-class Leader(msgspec.Struct):
+class LockHolder(msgspec.Struct):
     """Who holds the lock."""
 
     backend: int
@@ -60,7 +55,7 @@ class Leader(msgspec.Struct):
     silent_s: float | None  # None: the role's track_activities is off
 
 
-class Slot(msgspec.Struct):
+class SlotStatus(msgspec.Struct):
     """One day of the ring; rows as the statistics have them."""
 
     name: str
@@ -69,7 +64,7 @@ class Slot(msgspec.Struct):
     age_days: float | None
 
 
-class Topic(msgspec.Struct):
+class TopicStatus(msgspec.Struct):
     """The event topic, as its brokers have it."""
 
     name: str
@@ -86,11 +81,11 @@ class Status(msgspec.Struct):
     """
 
     configured_delivery: str
-    problems: dict[Part, str] = {}
-    slots: list[Slot] | None = None
-    topic: Topic | None = None
+    problems: dict[System, str] = {}
+    slots: list[SlotStatus] | None = None
+    topic: TopicStatus | None = None
     relay: str | None = None
-    leader: Leader | None = None
+    leader: LockHolder | None = None
     lag_events: int | None = None
     lag_seconds: float | None = None
     last_batch_age_s: float | None = None
@@ -108,7 +103,7 @@ def command(
     settings = terminal.settings()
     before: Status | None = None
     while True:
-        status = terminal.carry_out(look(settings, before))
+        status = terminal.carry_out(collect(settings, before))
         if watch and not as_json:
             terminal.console.clear()
         terminal.show(status, _print, as_json=as_json)
@@ -120,7 +115,7 @@ def command(
         asyncio.run(asyncio.sleep(WATCH_EVERY_S))
 
 
-async def look(settings: Settings, before: Status | None = None) -> Status:
+async def collect(settings: Settings, before: Status | None = None) -> Status:
     """Return the state of all that can be reached; the rate since an earlier look."""
     status = Status(configured_delivery=settings.delivery)
     connection = await _tried(status, "postgres", _connect(settings))
@@ -137,12 +132,12 @@ async def look(settings: Settings, before: Status | None = None) -> Status:
         await disconnect(connection)
 
 
-async def _tried(status: Status, part: Part, work: Awaitable[T]) -> T | None:
+async def _tried(status: Status, system: System, work: Awaitable[T]) -> T | None:
     """Return what the work returns; None where it fails, which the status then says."""
     try:
         return await work
     except (*ERRORS, KafkaError) as error:
-        status.problems[part] = terminal.said(error)
+        status.problems[system] = terminal.said(error)
         return None
 
 
@@ -176,10 +171,7 @@ async def _add_kafka(
 
 async def _progress(settings: Settings, registration: Registration) -> Progress | None:
     topic = registration.progress_topic(settings.topic)
-    async with topics.administration(settings.kafka_client()) as admin:
-        if not await admin.exists(topic):
-            return None
-    return await reading.progress(settings.kafka_client(), topic)
+    return await progress_topic.read(settings.kafka_client(), topic)
 
 
 async def _add_progress(
@@ -195,27 +187,28 @@ async def _add_progress(
     status.last_batch_age_s = round(time.time() - progress.at, 1)
 
 
-async def _leader(connection: asyncpg.Connection, relay: str) -> Leader | None:
+async def _leader(connection: asyncpg.Connection, relay: str) -> LockHolder | None:
     row = await connection.fetchrow(HOLDER, relay)
-    return None if row is None else Leader(*row)
+    return None if row is None else LockHolder(*row)
 
 
-async def _slots(connection: asyncpg.Connection) -> list[Slot]:
+async def _slots(connection: asyncpg.Connection) -> list[SlotStatus]:
     slots = []
     for row in await connection.fetch(SLOTS):
-        age = await connection.fetchval(FIRST_ROW.format(slot=row["slot"]))
-        slots.append(Slot(row["slot"], row["bytes"], row["rows"], age and round(age, 1)))
+        first = await first_created_at(connection, row["slot"])
+        age = None if first is None else round((time.time() - first.timestamp()) / DAY_S, 1)
+        slots.append(SlotStatus(row["slot"], row["bytes"], row["rows"], age))
     return slots
 
 
-async def _topic(settings: Settings) -> Topic:
-    async with topics.administration(settings.kafka_client()) as admin:
+async def _topic(settings: Settings) -> TopicStatus:
+    async with administration.connect(settings.kafka_client()) as admin:
         brokers = await admin.brokers()
         if not await admin.exists(settings.topic):
-            return Topic(settings.topic, exists=False, brokers=brokers)
+            return TopicStatus(settings.topic, exists=False, brokers=brokers)
         partitions = await admin.partitions(settings.topic)
     ends = await reading.end_offsets(settings.kafka_client(), settings.topic, partitions)
-    return Topic(
+    return TopicStatus(
         settings.topic,
         exists=True,
         brokers=brokers,
@@ -226,7 +219,7 @@ async def _topic(settings: Settings) -> Topic:
 
 def _print(status: Status) -> None:
     leader = status.leader
-    facts: list[tuple[str, Part, Any]] = [
+    facts: list[tuple[str, System, Any]] = [
         ("relay", "postgres", status.relay),
         (
             "leader",
@@ -239,12 +232,12 @@ def _print(status: Status) -> None:
         ("topic", "kafka", status.topic and _describe(status.topic)),
     ]
     table = Table(show_header=False, box=None)
-    for name, part, fact in facts:
-        known = part not in status.problems and "postgres" not in status.problems
+    for name, system, fact in facts:
+        known = system not in status.problems and "postgres" not in status.problems
         table.add_row(name, str(fact or ("none" if known else "unknown")))
     table.add_row("delivery", f"{status.configured_delivery}, as configured here")
-    for part, problem in status.problems.items():
-        table.add_row(part, f"[red]cannot be read:[/] {escape(problem)}")
+    for system, problem in status.problems.items():
+        table.add_row(system, f"[red]cannot be read:[/] {escape(problem)}")
     terminal.console.print(table)
     ring = Table("slot", "MiB", "rows", "days old", box=None)
     for slot in status.slots or []:
@@ -259,7 +252,7 @@ def _text(*parts: object) -> str:
     return ", ".join(f"{number} {unit}" for number, unit in pairs if number is not None)
 
 
-def _describe(topic: Topic) -> str:
+def _describe(topic: TopicStatus) -> str:
     if not topic.exists:
         return f"{topic.name}: not there ({topic.brokers} brokers)"
     return f"{topic.name}: {topic.partitions} partitions, {topic.brokers} brokers"

@@ -12,12 +12,13 @@ from typing import Annotated, NamedTuple
 import asyncpg
 import typer
 
-from outbox_worker.kafka import reading, topics
+from outbox_worker.kafka import administration, progress_topic, reading
 from outbox_worker.operator import terminal
 from outbox_worker.operator.comparison import Checker, Known, Report, Share, digest
-from outbox_worker.postgres.registration import RefusedError, registered
+from outbox_worker.postgres import checkpoints
+from outbox_worker.postgres.cursor import COVERED, Cursor
+from outbox_worker.postgres.registration import required
 from outbox_worker.postgres.sessions import session
-from outbox_worker.postgres.window import COVERED, Cursor
 from outbox_worker.settings import Settings
 
 MAX_EVENTS = 500_000
@@ -77,7 +78,7 @@ async def verify(settings: Settings, *, whole: bool = False, shown: bool = False
     since = None if whole else published.oldest - MARGIN
     report = Report(since, outbox_events=published.events)
     client, topic = settings.kafka_client(), settings.topic
-    async with topics.administration(client) as admin:
+    async with administration.connect(client) as admin:
         partitions = await admin.partitions(topic)
     # The ends after the cursor: what it covers is before them.
     ends = await reading.end_offsets(client, topic, partitions)
@@ -100,13 +101,10 @@ async def verify(settings: Settings, *, whole: bool = False, shown: bool = False
 
 async def _published(connection: asyncpg.Connection, settings: Settings) -> Published:
     """Return what the relay has published of what the outbox still holds."""
-    registration = await registered(connection)
-    if registration is None:
-        message = "this outbox has never been relayed: start the worker first"
-        raise RefusedError(message)
-    progress = await reading.progress(
-        settings.kafka_client(), registration.progress_topic(settings.topic)
-    )
+    registration = await required(connection)
+    topic = registration.progress_topic(settings.topic)
+    progress = await progress_topic.read(settings.kafka_client(), topic)
+    progress = progress or await checkpoints.newest(connection, registration.name)
     if progress is None:
         return Published(registration.partitions, None, 0, datetime.now(UTC))
     row = await connection.fetchrow(COUNT, *progress.cursor.covered())

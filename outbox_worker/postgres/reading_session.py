@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from outbox_worker.backoff import retrieve
 from outbox_worker.postgres.sessions import ERRORS, Connection, disconnect
+from outbox_worker.tasks import retrieve_error
 
 # A read takes milliseconds; the first event after a quiet spell is to be published within 3 s.
 SILENT_S = 1
@@ -40,7 +40,7 @@ class ReadingSession:
             return rows
 
         first = asyncio.create_task(read(self._connection))
-        first.add_done_callback(retrieve)
+        first.add_done_callback(retrieve_error)
         try:
             await asyncio.wait({first}, timeout=SILENT_S)
             return await first if first.done() else await self._repeat(first, read)
@@ -58,7 +58,7 @@ class ReadingSession:
         except ERRORS:
             return await first
         second = asyncio.ensure_future(read(other))
-        second.add_done_callback(retrieve)
+        second.add_done_callback(retrieve_error)
         try:
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
             if second.done() and not first.done():

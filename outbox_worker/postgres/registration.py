@@ -67,7 +67,7 @@ class RefusedError(Exception):
     """The worker must not start: this is not the database, or the way to it, that it can work on."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class ClusterIdentity(msgspec.Struct, frozen=True):
     """Where data lives: xids can be compared within one timeline of one cluster only."""
 
     system_identifier: str
@@ -94,9 +94,9 @@ class Registration(msgspec.Struct, frozen=True):
         """Return the name of the topic that holds the relay's progress."""
         return f"{topic}.progress.{self.name}"
 
-    def check(self, place: Place) -> None:
+    def check(self, cluster: ClusterIdentity) -> None:
         """Refuse to relay a copy under the original's name: it would fence the original."""
-        ours = (place.system_identifier, place.database_oid)
+        ours = (cluster.system_identifier, cluster.database_oid)
         if (self.system_identifier, self.database_oid) != ours:
             message = (
                 f"relay {self.name} belongs to another database, of which this one is a copy, a "
@@ -135,22 +135,29 @@ async def registered(connection: asyncpg.Connection) -> Registration | None:
     return None if row is None else Registration(*row)
 
 
-async def register(connection: asyncpg.Connection, place: Place, partitions: int) -> Registration:
-    """Give the relay a name, unless it has one; return what the database then holds."""
-    name = secrets.token_hex(8)
-    await connection.execute(
-        REGISTER, name, place.system_identifier, place.database_oid, partitions
-    )
+async def required(connection: asyncpg.Connection) -> Registration:
+    """Return the registration; RefusedError before the first start."""
     registration = await registered(connection)
     if registration is None:
-        message = "the row of outbox_relay vanished as it was made"
+        message = "this outbox has never been relayed: start the worker first"
         raise RefusedError(message)
     return registration
 
 
-async def read_place(connection: asyncpg.Connection) -> Place:
+async def register(
+    connection: asyncpg.Connection, cluster: ClusterIdentity, partitions: int
+) -> Registration:
+    """Give the relay a name, unless it has one; return what the database then holds."""
+    name = secrets.token_hex(8)
+    await connection.execute(
+        REGISTER, name, cluster.system_identifier, cluster.database_oid, partitions
+    )
+    return await required(connection)
+
+
+async def read_cluster_identity(connection: asyncpg.Connection) -> ClusterIdentity:
     """Return where this database lives; what a managed Postgres does not tell is `unreadable`."""
-    return Place(
+    return ClusterIdentity(
         await _first_offered(connection, SYSTEM_IDENTIFIER),
         await connection.fetchval(DATABASE_OID),
         await _first_offered(connection, TIMELINE, LAST_CHECKPOINTS_TIMELINE),

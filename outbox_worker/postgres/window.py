@@ -8,11 +8,19 @@ Within a window rows come by position, and windows follow one another, so that t
 one document stay in commit order.
 """
 
-import hashlib
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
+from outbox_worker.postgres.cursor import (
+    Anchor,
+    Cursor,
+    Snapshot,
+    after_all,
+    after_page,
+    before,
+    window_end,
+)
 from outbox_worker.postgres.reading_session import ReadingSession
 from outbox_worker.postgres.sessions import Connection, connect
 
@@ -27,14 +35,6 @@ PLANNER_SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "work_mem": "64MB",
 }
-
-# The rows that a cursor covers, with the arguments of `Cursor.covered`: $1 s0; $2 s1 and, of its window, what
-# stands up to $3 (late rows) and $4 (new rows); $5 and $6 tell the two apart.
-COVERED = """
-pg_visible_in_snapshot(xid, $1::pg_snapshot)
-OR (pg_visible_in_snapshot(xid, $2::pg_snapshot)
-    AND ((xid = ANY ($5::xid8[]) AND position <= $3) OR (xid >= $6::xid8 AND position <= $4)))
-"""
 
 # One statement, so that its own snapshot is s1: the first row. $1 in-progress xids of s0,
 # $2 xmax(s0), $3 the most rows to return. Each branch comes in its index' order; the order
@@ -106,72 +106,8 @@ ORDER BY position
 LIMIT $6
 """
 
-NO_ROWS_AFTER = 2**63 - 1
 READ_TIMEOUT_S = 30
 STARTS_TIMEOUT_S = 600
-
-
-class Snapshot(NamedTuple):
-    """A pg_snapshot, as PostgreSQL's manual has it (functions-info-snapshot)."""
-
-    xmin: int
-    xmax: int
-    in_progress: tuple[int, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the snapshot that PostgreSQL writes as `xmin:xmax:xid,xid`."""
-        xmin, xmax, xids = text.split(":")
-        return cls(int(xmin), int(xmax), tuple(int(xid) for xid in xids.split(",") if xid))
-
-    def __str__(self) -> str:
-        return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.in_progress))}"
-
-    def clipped(self, xmax: int) -> "Snapshot":
-        """Return the same snapshot with a smaller xmax, and without what lies above it.
-
-        After a crash PostgreSQL hands out again the xids of transactions that aborted unflushed.
-        A committed row's xid is durable, so one more than the greatest is a bound below which
-        no xid ever comes back.
-        """
-        xmax = min(xmax, self.xmax)
-        below = tuple(xid for xid in self.in_progress if xid < xmax)
-        return Snapshot(min(below, default=xmax), xmax, below)
-
-
-class Cursor(NamedTuple):
-    """How far we are: all up to s0, and of the window up to s1 what stands at or before `after`.
-
-    s1 is None between windows. `after` has a position for late rows and one for new rows.
-    """
-
-    s0: Snapshot
-    s1: Snapshot | None = None
-    after: tuple[int, int] = (0, 0)
-
-    def covered(self) -> tuple[Any, ...]:
-        """Return the arguments of COVERED."""
-        return self.s0, self.s1 or self.s0, *self.after, self.s0.in_progress, self.s0.xmax
-
-
-BEGINNING = Cursor(Snapshot(1, 1))
-
-
-class Anchor(NamedTuple):
-    """The row of the greatest xid that a cursor has seen: its position, a digest of its payload.
-
-    A database that holds this row never hands out an xid below the cursor's xmax again. One that
-    does not hold it has gone back in time, to before the row: the cursor would hide the rows of
-    transactions that get the same xids.
-    """
-
-    position: int
-    digest: str
-
-    @classmethod
-    def of(cls, row: Any) -> Self:  # noqa: ANN401 - a record of asyncpg's, which has no type of its own
-        """Return the anchor that a row is. The payload has the event's id, which is unique."""
-        return cls(row["position"], hashlib.sha256(row["payload"]).hexdigest()[:16])
 
 
 class Page(NamedTuple):
@@ -193,18 +129,18 @@ class Page(NamedTuple):
 class Window:
     """Reads pages over a session of its own, with the planner's switches set on it."""
 
-    def __init__(self, session: ReadingSession, batch_size: int) -> None:
+    def __init__(self, session: ReadingSession, page_events: int) -> None:
         self._session = session
-        self.batch_size = batch_size  # may be changed between two pages
+        self.page_events = page_events  # may be changed between two pages
 
     @classmethod
-    async def open(cls, url: str, batch_size: int) -> Self:
+    async def open(cls, url: str, page_events: int) -> Self:
         """Connect, with the planner's switches set."""
 
         async def open_session() -> Connection:
             return await connect(url, "window", timeout_s=READ_TIMEOUT_S, **PLANNER_SETTINGS)
 
-        return cls(ReadingSession(await open_session(), open_session), batch_size)
+        return cls(ReadingSession(await open_session(), open_session), page_events)
 
     async def close(self) -> None:
         """End the session."""
@@ -217,7 +153,7 @@ class Window:
         return await self._page(cursor)
 
     async def _following(self, s0: Snapshot) -> Page:
-        limit = self.batch_size
+        limit = self.page_events
         first, *rows = await self._session.fetch(FOLLOWING, s0.in_progress, s0.xmax, limit + 1)
         if not rows:
             return Page((), Cursor(s0))
@@ -239,37 +175,6 @@ class Window:
 
     async def _page(self, cursor: Cursor) -> Page:
         s0, s1, after = cursor
-        limit = self.batch_size
+        limit = self.page_events
         rows = await self._session.fetch(PAGE, s0.in_progress, s0.xmax, s1, *after, limit)
         return Page(rows, after_page(cursor, [row["position"] for row in rows], limit))
-
-
-def window_end(s0: Snapshot, s1: Snapshot, greatest_xid: int | None) -> Snapshot:
-    """Return s1, clipped to the rows of its window.
-
-    `greatest_xid` is the greatest xid of a row at or above xmax(s0), None if there is no such row:
-    the window then has late rows only, and its end must not lie below s0.
-    """
-    return s1.clipped(s0.xmax if greatest_xid is None else max(s0.xmax, greatest_xid + 1))
-
-
-def after_all(s0: Snapshot, s1: Snapshot, greatest_xid: int) -> Cursor:
-    """Return the cursor after a window that fits into one page, from its rows' greatest xid."""
-    return Cursor(window_end(s0, s1, greatest_xid))
-
-
-def after_page(cursor: Cursor, positions: Sequence[int], batch_size: int) -> Cursor:
-    """Return the cursor after one page of a window, from the positions of the page's rows.
-
-    A page that is not full is the window's last: its s1 becomes the next window's s0.
-    """
-    s0, s1, after = cursor
-    if s1 is not None and len(positions) < batch_size:
-        return Cursor(s1)
-    last = positions[-1]
-    return Cursor(s0, s1, (max(after[0], last), max(after[1], last)))
-
-
-def before(start: int | None) -> int:
-    """Return the position after which a branch begins; None: the branch has no rows."""
-    return NO_ROWS_AFTER if start is None else start - 1

@@ -108,18 +108,6 @@ class Health:
         return {"status": self.state, "problem": problem, "seconds_since_progress": idle_s}
 
 
-class Told:
-    """What was found last of each thing: a line for each change, not for each time it is found."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, object] = {}
-
-    def anew(self, thing: str, found: object | None) -> bool:
-        """Whether there is something to tell, None being nothing, that was not told last."""
-        before, self._found[thing] = self._found.get(thing), found
-        return found is not None and found != before
-
-
 def pages(health: Health, registry: CollectorRegistry) -> Starlette:
     """Return the three pages."""
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import asyncpg
 
-from outbox_worker.backoff import pause
+from outbox_worker.postgres.cursor import Cursor, Snapshot
 from outbox_worker.postgres.sessions import ERRORS, Connection, session
-from outbox_worker.postgres.window import PLANNER_SETTINGS, Cursor, Snapshot
+from outbox_worker.postgres.window import PLANNER_SETTINGS
 from outbox_worker.relay.metrics import Backlog, Metrics
+from outbox_worker.tasks import pause
 
 EVERY_S = 5
 BEGIN_EVERY_S = 1

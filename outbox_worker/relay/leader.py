@@ -12,9 +12,9 @@ from typing import Self
 
 import asyncpg
 
-from outbox_worker.backoff import pause
 from outbox_worker.logs import get_logger
 from outbox_worker.postgres.sessions import ERRORS, connect, disconnect, is_read_only
+from outbox_worker.tasks import pause
 
 log = get_logger(__name__)
 
@@ -68,7 +68,7 @@ class LeadershipLostError(Exception):
     """The session that held the lock is gone."""
 
 
-class Leader:
+class LeaderLock:
     """The session that holds the lock, or waits for it; the leader writes checkpoints over it."""
 
     def __init__(self, connection: asyncpg.Connection, former_backend: int) -> None:

@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import asyncpg
 
-from outbox_worker.backoff import pause
 from outbox_worker.logs import first_line, get_logger
+from outbox_worker.postgres.cursor import BEGINNING, Cursor, Snapshot
 from outbox_worker.postgres.sessions import ERRORS, session
-from outbox_worker.postgres.window import BEGINNING, Cursor, Snapshot
-from outbox_worker.relay.health import Told
 from outbox_worker.relay.metrics import Metrics
+from outbox_worker.relay.on_change import OnChange
 from outbox_worker.settings import Settings
+from outbox_worker.tasks import pause
 
 log = get_logger(__name__)
 
@@ -73,7 +74,7 @@ class Retention:
         self._stop = stop
         self._metrics = metrics
         self._clock = clock
-        self._told = Told()
+        self._on_change = OnChange()
         self._published: Callable[[], Cursor] = lambda: BEGINNING
 
     def follow(self, published: Callable[[], Cursor]) -> None:
@@ -87,15 +88,15 @@ class Retention:
             await pause(self._stop, EVERY_S)
 
     async def attempt(self) -> None:
-        """Clear what is due; an error is told, and next time it is tried again."""
+        """Clear what is due; an error is logged once, and the next attempt comes ten minutes later."""
         try:
             await self.run_once()
         except ERRORS as error:
             kind = type(error).__name__
-            if self._told.anew("retention", kind):
+            if self._on_change.is_new("retention", kind):
                 log.warning("retention.failed", kind=kind, detail=first_line(error))
         else:
-            self._told.anew("retention", None)
+            self._on_change.is_new("retention", None)
 
     async def run_once(self) -> list[int]:
         """Clear every slot that is due; return their numbers."""
@@ -106,9 +107,9 @@ class Retention:
 
     async def _clear_if_due(self, connection: asyncpg.Connection, slot: int) -> bool:
         """Clear a slot if all that is in it is old and published; False if not, or not now."""
-        table = f"outbox_{slot:02}"
+        table = table_of(slot)
         keep_from = self._clock() - self._keep_s
-        first = await connection.fetchval(FIRST_ROW.format(slot=table))
+        first = await first_created_at(connection, table)
         if first is None or first.timestamp() >= keep_from:
             return False
         look = await connection.fetchrow(LOOK.format(slot=table), keep_from, self._published().s0)
@@ -117,14 +118,25 @@ class Retention:
         try:
             cleared = await clear_unless_changed(connection, table, Snapshot.parse(look["looked"]))
         except asyncpg.LockNotAvailableError:
-            if self._told.anew(table, "held"):
+            if self._on_change.is_new(table, "held"):
                 log.info("retention.slot_held", slot=slot)
             return False
-        self._told.anew(table, None)
+        self._on_change.is_new(table, None)
         if cleared:
             self._metrics.slots_cleared.inc()
             log.info("retention.slot_cleared", slot=slot)
         return cleared
+
+
+def table_of(slot: int) -> str:
+    """Return the name of a slot's table."""
+    return f"outbox_{slot:02}"
+
+
+async def first_created_at(connection: asyncpg.Connection, table: str) -> datetime | None:
+    """Return the time of a slot's first row, None if the slot is empty."""
+    first: datetime | None = await connection.fetchval(FIRST_ROW.format(slot=table))
+    return first
 
 
 async def clear_unless_changed(

@@ -1,22 +1,40 @@
-"""The steps of taking over: who we are, whether the topics are as they were, where to start."""
+"""Taking over: from the registration of the relay to a term that can publish.
+
+The order of the steps is the protocol: the predecessor is fenced before its last progress record is
+read, because from then on it cannot commit another one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import msgspec
 
-from outbox_worker.kafka import reading, topics
-from outbox_worker.kafka.guard import WHAT_TO_DO
-from outbox_worker.kafka.progress import Held, Progress, Start, decide_start
-from outbox_worker.kafka.topics import TopicLostError
+from outbox_worker.kafka import administration, progress_topic
+from outbox_worker.kafka.guard import TopicGuard
+from outbox_worker.kafka.publisher import Publisher
 from outbox_worker.logs import get_logger
+from outbox_worker.postgres.checkpoints import Checkpoints, Session
+from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.registration import (
     Registration,
     check_schema,
     check_session,
-    read_place,
+    read_cluster_identity,
     register,
     registered,
 )
-from outbox_worker.relay.health import Told
-from outbox_worker.relay.ledger import Checkpoints, Session
+from outbox_worker.postgres.window import Window
+from outbox_worker.relay import event_topic
+from outbox_worker.relay.event_topic import EventTopic
+from outbox_worker.relay.health import Health
+from outbox_worker.relay.ledger import Ledger
+from outbox_worker.relay.metrics import Metrics
+from outbox_worker.relay.on_change import OnChange
+from outbox_worker.relay.start import Evidence, Start, decide_start
+from outbox_worker.relay.term import Sizes, Term
+from outbox_worker.relay.wakeup import Wakeup
 from outbox_worker.settings import Settings
 
 log = get_logger(__name__)
@@ -24,154 +42,126 @@ log = get_logger(__name__)
 STRAYS_SHOWN = 10
 
 
-async def identify(session: Session, settings: Settings, told: Told) -> Registration:
-    """Return who we are, after a look that this is our database; made at the first start."""
+async def identify(session: Session, settings: Settings, on_change: OnChange) -> Registration:
+    """Return the relay's registration; the first start makes the event topic and the registration.
+
+    Raises:
+        RefusedError: the schema, the way to the database or the database itself is the wrong one.
+    """
     async with session() as connection:
         await check_session(connection, settings.session_database_url)
         await check_schema(connection)
-        place = await read_place(connection)
-        undetected = place.undetected()
-        if told.anew("relay.place_unreadable", undetected or None):
+        cluster = await read_cluster_identity(connection)
+        undetected = cluster.undetected()
+        if on_change.is_new("relay.place_unreadable", undetected or None):
             log.warning("relay.place_unreadable", undetected=undetected)
         registration = await registered(connection)
     if registration is None:
-        async with topics.administration(settings.kafka_client()) as admin:
-            await _make(admin, settings.topic, settings.partitions, topics.EVENT_TOPIC)
-            partitions = await admin.partitions(settings.topic)
+        topic = EventTopic(settings.kafka_client(), settings.topic, on_change)
+        partitions = await topic.make(settings.partitions)
         async with session() as connection:
-            registration = await register(connection, place, partitions)
-    registration.check(place)
+            registration = await register(connection, cluster, partitions)
+    registration.check(cluster)
     return registration
 
 
-async def prepare_topics(settings: Settings, registration: Registration, told: Told) -> int:
-    """Make the progress topic unless it is there; return the event topic's largest batch, bytes."""
-    async with topics.administration(settings.kafka_client()) as admin:
-        progress_topic = registration.progress_topic(settings.topic)
-        await _make(admin, progress_topic, 1, topics.PROGRESS_TOPIC)
-        if not await admin.exists(settings.topic):
-            return topics.DEFAULT_BATCH_BYTES
-        configs = await admin.configs(settings.topic)
-    _check_memory(settings.topic, configs, told)
-    return topics.largest_batch(configs)
+@dataclass(kw_only=True)
+class TakeOver:
+    """One take-over, by the worker that holds the lock."""
 
+    settings: Settings
+    registration: Registration
+    checkpoints: Checkpoints
+    on_change: OnChange
+    sizes: Sizes
+    stop: asyncio.Event
+    health: Health
+    metrics: Metrics
+    accept_topic: bool
+    """Whether the operator accepts that the event topic was made again."""
 
-async def refuse_foreign(
-    settings: Settings, registration: Registration, checkpoints: Checkpoints
-) -> None:
-    """Raise RefusedError if the progress is another database's: its relay must not be fenced.
+    def __post_init__(self) -> None:
+        self._client = self.settings.kafka_client()
+        self._progress_topic = self.registration.progress_topic(self.settings.topic)
+        self._event_topic = EventTopic(self._client, self.settings.topic, self.on_change)
 
-    The record may change until that relay is fenced, and its open transaction is not waited for.
-    """
-    await _start(settings, registration, checkpoints, patience_s=0)
+    @asynccontextmanager
+    async def term(self) -> AsyncIterator[Term]:
+        """Fence the predecessor and yield a term that continues where it ended."""
+        settings, registration = self.settings, self.registration
+        async with AsyncExitStack() as stack:
+            max_batch_bytes = await self._prepare_topics()
+            # Another database's relay must not be fenced. Its record may still change, so an open
+            # transaction is not waited for.
+            await self._find_start(wait_s=0)
+            batch_bytes = min(max_batch_bytes, self.sizes.batch_bytes)
+            publisher = Publisher(settings, registration, batch_bytes)
+            stack.push_async_callback(publisher.close)
+            await publisher.start()
+            start = await self._start()
+            publisher.watch(TopicGuard(settings.topic, start.topic_id, start.offsets))
+            ledger = Ledger(self.checkpoints, start)
+            await ledger.write_checkpoint()
+            # From here on a progress topic without a record is one that was lost.
+            await publisher.publish([], msgspec.json.encode(ledger.progress()))
+            window = await Window.open(settings.session_database_url, self.sizes.page_events)
+            stack.push_async_callback(window.close)
+            wakeup = await Wakeup.open(settings.session_database_url)
+            stack.push_async_callback(wakeup.close)
+            self._announce(start)
+            yield Term(
+                window=window,
+                wakeup=wakeup,
+                publisher=publisher,
+                ledger=ledger,
+                sizes=self.sizes,
+                stop=self.stop,
+                health=self.health,
+                metrics=self.metrics,
+            )
 
+    async def _prepare_topics(self) -> int:
+        """Make the progress topic unless it exists; return the size of the largest batch, in bytes."""
+        async with administration.connect(self._client) as admin:
+            await event_topic.make(admin, self._progress_topic, 1, administration.PROGRESS_TOPIC)
+            return await self._event_topic.max_batch_bytes(admin)
 
-async def find_start(
-    settings: Settings, registration: Registration, checkpoints: Checkpoints, told: Told
-) -> Start:
-    """Decide where to start from, once the relay before this one is fenced."""
-    start, found = await _start(settings, registration, checkpoints, patience_s=reading.PATIENCE_S)
-    if told.anew("progress.stray_records", found.strays or None):
-        log.warning(
-            "progress.stray_records",
-            topic=registration.progress_topic(settings.topic),
-            offsets=found.strays[:STRAYS_SHOWN],
-            records=len(found.strays),
+    async def _start(self) -> Start:
+        """Return where to start from; the predecessor is fenced, so its record cannot change."""
+        start, found = await self._find_start(wait_s=progress_topic.OPEN_TRANSACTION_WAIT_S)
+        if self.on_change.is_new("progress.stray_records", found.strays or None):
+            log.warning(
+                "progress.stray_records",
+                topic=self._progress_topic,
+                offsets=found.strays[:STRAYS_SHOWN],
+                records=len(found.strays),
+            )
+        return await self._event_topic.check(
+            start, self.registration.partitions, accept=self.accept_topic
         )
-    return start
 
-
-async def _start(
-    settings: Settings, registration: Registration, checkpoints: Checkpoints, *, patience_s: float
-) -> tuple[Start, reading.LastProgress]:
-    """Read the last committed record and the newest checkpoint; RefusedError if foreign."""
-    topic = registration.progress_topic(settings.topic)
-    found = await reading.last_progress(settings.kafka_client(), topic, patience_s=patience_s)
-    record = found.record
-    start = decide_start(
-        record,
-        await checkpoints.newest(),
-        checkpoints.place,
-        held=await _held(record, checkpoints),
-        read_to_end=found.hidden_from is None,
-    )
-    return start, found
-
-
-async def _held(record: Progress | None, checkpoints: Checkpoints) -> Held:
-    if record is None:
-        return Held(checkpoint=False, anchor=False)
-    return Held(
-        checkpoint=await checkpoints.known(record.checkpoint),
-        anchor=record.anchor is None or await checkpoints.holds(record.anchor),
-    )
-
-
-async def check_topic(
-    settings: Settings, registration: Registration, start: Start, told: Told, *, accept: bool
-) -> Start:
-    """Raise TopicLostError where the event topic was made anew, unless the operator accepts that.
-
-    Such a topic has another id. If the id is not known, it ends at or below an offset that was
-    acknowledged before.
-    """
-    topic = settings.topic
-    # The offsets in a record are those before its own batch.
-    published = bool(start.offsets or start.events)
-    async with topics.administration(settings.kafka_client()) as admin:
-        if not await admin.exists(topic):
-            if published and not accept:
-                message = f"topic {topic} is gone; {WHAT_TO_DO}"
-                raise TopicLostError(message)
-            await _make(admin, topic, registration.partitions, topics.EVENT_TOPIC)
-        described = await admin.described(topic)
-    _check_partitions(topic, len(described.partitions), registration, told)
-    if accept or not published:
-        return msgspec.structs.replace(start, offsets={}, topic_id=described.id)
-    if described.id and start.topic_id and described.id != start.topic_id:
-        message = f"topic {topic} was made anew: its id was {start.topic_id}; {WHAT_TO_DO}"
-        raise TopicLostError(message)
-    await _check_ends(settings, registration, start)
-    return msgspec.structs.replace(start, topic_id=described.id or start.topic_id)
-
-
-async def _check_ends(settings: Settings, registration: Registration, start: Start) -> None:
-    ends = await reading.end_offsets(
-        settings.kafka_client(), settings.topic, registration.partitions
-    )
-    short = [p for p, offset in start.offsets.items() if ends.get(p, 0) <= offset]
-    if short:
-        message = (
-            f"topic {settings.topic} was made anew or has lost records: its partitions {short} end "
-            f"below what they held; {WHAT_TO_DO}"
+    async def _find_start(self, *, wait_s: float) -> tuple[Start, progress_topic.LastProgress]:
+        """Decide where to start from; RefusedError if the progress is another database's."""
+        found = await progress_topic.last(self._client, self._progress_topic, wait_s=wait_s)
+        start = decide_start(
+            found.record,
+            await self.checkpoints.newest(),
+            self.checkpoints.cluster,
+            evidence=await self._evidence(found.record),
+            read_to_end=found.hidden_from is None,
         )
-        raise TopicLostError(message)
+        return start, found
 
+    async def _evidence(self, record: Progress | None) -> Evidence:
+        if record is None:
+            return Evidence(checkpoint=False, anchor=False)
+        return Evidence(
+            checkpoint=await self.checkpoints.exists(record.checkpoint),
+            anchor=record.anchor is None or await self.checkpoints.has_row(record.anchor),
+        )
 
-async def _make(admin: topics.Topics, topic: str, partitions: int, configs: dict[str, str]) -> None:
-    """Make a topic unless it is there; warn if it has fewer replicas than brokers are told to give."""
-    replicas = await admin.ensure(topic, partitions, configs)
-    if replicas is not None:
-        configured = await admin.configured_replication()
-        fields = {"topic": topic, "partitions": partitions, "replicas": replicas}
-        log.info("topic.made", **fields)
-        if replicas < configured:
-            log.warning("topic.few_replicas", **fields, configured=configured)
-
-
-def _check_memory(topic: str, configs: dict[str, str], told: Told) -> None:
-    """Warn of a topic that forgets: it cannot rebuild the database. Not ours to change."""
-    policy, kept = configs.get("cleanup.policy", "delete"), topics.kept(configs)
-    fields = {name.replace(".", "_"): value for name, value in kept.items()}
-    forgets = "compact" in policy or kept != topics.FOR_EVER
-    if told.anew("topic.forgets", (policy, fields) if forgets else None):
-        log.warning("topic.forgets", topic=topic, cleanup_policy=policy, **fields)
-
-
-def _check_partitions(topic: str, partitions: int, registration: Registration, told: Told) -> None:
-    if partitions < registration.partitions:
-        message = f"topic {topic} has {partitions} partitions, it had {registration.partitions}"
-        raise TopicLostError(message)
-    grown = partitions > registration.partitions
-    if told.anew("topic.grown", partitions if grown else None):
-        log.warning("topic.grown", partitions=partitions, hashed_by=registration.partitions)
+    def _announce(self, start: Start) -> None:
+        self.health.enter("leading")
+        self.metrics.starts.labels(source=start.source).inc()
+        say = log.warning if start.source == "checkpoint" else log.info
+        say("relay.started", source=start.source, reason=start.reason, s0=str(start.cursor.s0))

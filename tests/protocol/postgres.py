@@ -12,7 +12,7 @@ What is modelled of Postgres, and where it is documented:
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from outbox_worker.postgres.window import Snapshot
+from outbox_worker.postgres.cursor import Snapshot
 
 IDLE: Final = "idle"
 OPEN: Final = "open"

@@ -9,9 +9,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from outbox_worker.kafka.progress import Held, Progress, Start, decide_start
-from outbox_worker.postgres.registration import Place
-from outbox_worker.postgres.window import (
+from outbox_worker.postgres.cursor import (
     BEGINNING,
     Anchor,
     Cursor,
@@ -21,6 +19,9 @@ from outbox_worker.postgres.window import (
     before,
     window_end,
 )
+from outbox_worker.postgres.progress import Progress
+from outbox_worker.postgres.registration import ClusterIdentity
+from outbox_worker.relay.start import Evidence, Start, decide_start
 from tests.protocol.postgres import Event, Postgres, Row
 
 STANDBY: Final = "standby"
@@ -104,7 +105,7 @@ class Rules(NamedTuple):
         """Return where the relay starts from, with what it can read of the progress topic."""
         record = kafka.readable if kafka.hidden else kafka.record
         read_to_end = self.reads_below_open_transactions or not kafka.hidden
-        held = Held(
+        held = Evidence(
             checkpoint=record is not None and record.token in postgres.tokens,
             anchor=record is not None and self.holds(postgres, record.anchor),
         )
@@ -156,7 +157,7 @@ def decide(
     record: Record | None,
     checkpoint: Record | None,
     timeline: int,
-    held: Held,
+    held: Evidence,
     *,
     read_to_end: bool,
 ) -> Start:
@@ -164,8 +165,8 @@ def decide(
     return decide_start(
         None if record is None else _progress(record),
         None if checkpoint is None else _progress(checkpoint),
-        Place("1", 1, str(timeline)),
-        held=held,
+        ClusterIdentity("1", 1, str(timeline)),
+        evidence=held,
         read_to_end=read_to_end,
     )
 

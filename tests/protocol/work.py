@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from outbox_worker.postgres.cursor import BEGINNING
 from outbox_worker.postgres.registration import RefusedError
-from outbox_worker.postgres.window import BEGINNING
 from tests.protocol.postgres import Event
 from tests.protocol.relay import (
     CHECKED,

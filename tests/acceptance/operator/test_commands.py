@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from outbox_worker.kafka.records import partition_of
-from outbox_worker.operator.status import look
+from outbox_worker.operator.status import collect
 from outbox_worker.settings import read
 from tests.support.programs.command import Operator
 from tests.support.relay import links
@@ -160,12 +160,12 @@ async def test_status_counts_the_rate_over_the_time_that_passed(
     """Events a second are those between two looks, by the clock; the delivery is the command's."""
     await publish(connection, kafka, topic)
     settings = read({**worker.env, "OUTBOX_DELIVERY": "at-least-once"})
-    before = await look(settings)
+    before = await collect(settings)
     assert before.published is not None
     assert before.published_at is not None
     before.published -= 10
     before.published_at -= 100
-    after = await look(settings, before)
+    after = await collect(settings, before)
     assert after.rate == pytest.approx(0.1, abs=0.01)
     assert after.configured_delivery == "at-least-once"
 

@@ -6,12 +6,11 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from outbox_worker.kafka import administration as admin
 from outbox_worker.kafka import metadata
-from outbox_worker.kafka import topics as admin
 from outbox_worker.kafka.connections import Client
-from outbox_worker.kafka.guard import TopicGuard
+from outbox_worker.kafka.guard import TopicGuard, TopicLostError
 from outbox_worker.kafka.publisher import Publisher
-from outbox_worker.kafka.topics import TopicLostError
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.settings import Settings, read
 from tests.support.topic import topics
@@ -31,7 +30,7 @@ async def settings(kafka: str, topic: str) -> Settings:
         "OUTBOX_TOPIC": topic,
     }
     settings = read(environ)
-    async with admin.administration(settings.kafka_client()) as topics_:
+    async with admin.connect(settings.kafka_client()) as topics_:
         await topics_.ensure(topic, PARTITIONS, admin.EVENT_TOPIC)
         await topics_.ensure(RELAY.progress_topic(topic), 1, admin.PROGRESS_TOPIC)
     return settings

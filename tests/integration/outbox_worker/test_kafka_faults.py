@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from deploy.local.kafka import KafkaCluster
 from deploy.local.process import free_port
-from outbox_worker.kafka import topics
+from outbox_worker.kafka import administration
 from outbox_worker.settings import read
 from tests.support.parts.brokers import PASSWORD, SCRAM, USER, secured, tls_listener
 from tests.support.parts.certificates import Authority, Certificate
@@ -61,7 +61,7 @@ async def complaint(port: int, settings: Mapping[str, str], host: str = "127.0.0
     given = {"DATABASE_URL": "postgresql://x", "KAFKA_BOOTSTRAP_SERVERS": f"{host}:{port}"}
     client = read({**given, **settings}).kafka_client()
     with pytest.raises(KafkaConnectionError) as raised:
-        async with topics.administration(client) as admin:
+        async with administration.connect(client) as admin:
             await admin.brokers()
     said = str(raised.value)
     assert PASSWORD not in said

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from outbox_worker.postgres.window import BEGINNING, Cursor, Window
+from outbox_worker.postgres.cursor import BEGINNING, Cursor
+from outbox_worker.postgres.window import Window
 from outbox_worker.relay import lag
 from outbox_worker.relay.metrics import Metrics
 from tests.support.relay import outbox

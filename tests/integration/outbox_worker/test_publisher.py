@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
+from outbox_worker.kafka import administration as admin
 from outbox_worker.kafka import producers
 from outbox_worker.kafka import publisher as module
-from outbox_worker.kafka import topics as admin
 from outbox_worker.kafka.publisher import FencedError, Publisher
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.settings import Settings, read
@@ -39,7 +39,7 @@ async def settings(kafka: str, topic: str) -> Settings:
             "OUTBOX_TOPIC": topic,
         }
     )
-    async with admin.administration(settings.kafka_client()) as topics_:
+    async with admin.connect(settings.kafka_client()) as topics_:
         await topics_.ensure(topic, RELAY.partitions, admin.EVENT_TOPIC)
         await topics_.ensure(RELAY.progress_topic(topic), 1, admin.PROGRESS_TOPIC)
     return settings
@@ -149,9 +149,9 @@ async def test_publisher_is_replaced_long_before_its_id_expires(
 ) -> None:
     """After a day the publisher asks to be replaced, however little it has sent."""
     publisher = await start()
-    assert not publisher.worn_out
+    assert not publisher.must_be_replaced
     monkeypatch.setattr(module, "PRODUCER_AGE_S", 0)
-    assert publisher.worn_out
+    assert publisher.must_be_replaced
 
 
 async def test_open_transaction_of_the_older_is_ended(
@@ -211,16 +211,16 @@ async def test_traceparent_becomes_a_header(settings: Settings, start: Start, ka
     assert "traceparent" not in headers[b"without"]
 
 
-async def test_producer_is_worn_out_long_before_sequence_numbers_wrap(
+async def test_producer_is_must_be_replaced_long_before_sequence_numbers_wrap(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once a partition has had its share of records, the publisher asks to be replaced."""
     monkeypatch.setattr(module, "RECORDS_A_PRODUCER", 10)
     publisher = await start()
     await publish(publisher, ["a"] * 9, b"1")
-    assert not publisher.worn_out
+    assert not publisher.must_be_replaced
     await publisher.publish(publisher.pack([(1, "k", b"v", None)] * 10), b"2")
-    assert publisher.worn_out
+    assert publisher.must_be_replaced
 
 
 async def test_progress_is_found_behind_aborted_records(settings: Settings, start: Start) -> None:
@@ -236,7 +236,7 @@ async def test_progress_is_found_behind_aborted_records(settings: Settings, star
 
 async def test_missing_topic_is_not_made_by_looking(kafka: str, topic: str) -> None:
     """Whether a topic exists can be asked without making it."""
-    async with admin.administration({"bootstrap_servers": kafka}) as client:
+    async with admin.connect({"bootstrap_servers": kafka}) as client:
         assert not await client.exists(topic)
         assert not await client.exists(topic)
         assert await client.ensure(topic, 2, admin.EVENT_TOPIC)

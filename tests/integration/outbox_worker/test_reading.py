@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from outbox_worker.kafka import reading
-from outbox_worker.kafka.progress import KEY, Progress
+from outbox_worker.kafka import progress_topic, reading
+from outbox_worker.kafka.progress_topic import KEY
+from outbox_worker.postgres.progress import Progress
 from tests.support.topic import topics
 
 STRAYS: list[tuple[bytes | None, bytes | None]] = [
@@ -74,7 +75,7 @@ async def test_strays_are_skipped(
     await write(producer, topic, RECORD)
     for key, value in STRAYS * count:
         await producer.send_and_wait(topic, key=key, value=value)
-    found = await reading.last_progress(client, topic, patience_s=0)
+    found = await progress_topic.last(client, topic, wait_s=0)
     assert (found.record, found.hidden_from) == (RECORD, None)
     assert sorted(found.strays) == [*range(1, 1 + len(STRAYS) * count)]
 
@@ -85,7 +86,7 @@ async def test_topic_of_strays_has_no_record(
     """Where all is stray, there is no progress record."""
     for key, value in STRAYS:
         await producer.send_and_wait(topic, key=key, value=value)
-    found = await reading.last_progress(client, topic, patience_s=0)
+    found = await progress_topic.last(client, topic, wait_s=0)
     assert (found.record, found.hidden_from) == (None, None)
 
 
@@ -97,9 +98,9 @@ async def test_open_transaction_hides_later_records(
     await write(producer, topic, RECORD)
     async with open_transaction(client, topic):
         await write(producer, topic, later)
-        found = await reading.last_progress(client, topic, patience_s=0.5)
+        found = await progress_topic.last(client, topic, wait_s=0.5)
         assert found == (RECORD, 1, [])
-    found = await reading.last_progress(client, topic, patience_s=10)
+    found = await progress_topic.last(client, topic, wait_s=10)
     assert found.record == later
     assert found.hidden_from is None
 
@@ -112,7 +113,7 @@ async def test_transaction_that_ends_in_time_is_waited_for(
     await write(producer, topic, RECORD)
     async with open_transaction(client, topic):
         await write(producer, topic, later)
-        reader = asyncio.create_task(reading.last_progress(client, topic, patience_s=60))
+        reader = asyncio.create_task(progress_topic.last(client, topic, wait_s=60))
     found = await reader
     assert (found.record, found.hidden_from) == (later, None)
 
@@ -143,8 +144,8 @@ async def test_progress_behind_an_open_transaction_is_not_guessed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Commands end with the partition and the offset, in place of an old record."""
-    monkeypatch.setattr(reading, "PATIENCE_S", 1)
+    monkeypatch.setattr(progress_topic, "OPEN_TRANSACTION_WAIT_S", 1)
     await write(producer, topic, RECORD)
     async with open_transaction(client, topic):
         with pytest.raises(reading.ReadStalledError, match=f"partition 0 of {topic} .* offset 1"):
-            await reading.progress(client, topic)
+            await progress_topic.read(client, topic)

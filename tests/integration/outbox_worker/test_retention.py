@@ -10,7 +10,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from outbox_worker.postgres.window import BEGINNING, Cursor, Snapshot, Window
+from outbox_worker.postgres.cursor import BEGINNING, Cursor, Snapshot
+from outbox_worker.postgres.window import Window
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.retention import DAY_S, SESSION, SLOTS, Retention, clear_unless_changed
 from outbox_worker.settings import read

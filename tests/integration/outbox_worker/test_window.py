@@ -8,16 +8,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from outbox_worker.postgres.window import (
-    BEGINNING,
-    FOLLOWING,
-    NEWEST,
-    PAGE,
-    STARTS,
-    Cursor,
-    Snapshot,
-    Window,
-)
+from outbox_worker.postgres.cursor import BEGINNING, Cursor, Snapshot
+from outbox_worker.postgres.window import FOLLOWING, NEWEST, PAGE, STARTS, Window
 from tests.support.relay import outbox
 from tests.support.seeds import seeds
 
@@ -37,7 +29,7 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def window(database: str) -> AsyncIterator[Window]:
     """Yield a window with pages of ten rows."""
-    window = await Window.open(database, batch_size=10)
+    window = await Window.open(database, page_events=10)
     yield window
     await window.close()
 
@@ -124,7 +116,7 @@ async def test_plans_use_indexes_only(
 ) -> None:
     """No statement of the window reads a table from end to end or sorts it, empty or full."""
     await outbox.insert_events(connection, rows)
-    window = await Window.open(database, batch_size=10)
+    window = await Window.open(database, page_events=10)
     statements: list[tuple[str, list[str]]] = [
         (FOLLOWING, ["'{5}'", "'7'", "11"]),
         (NEWEST, ["'7'"]),
@@ -254,7 +246,7 @@ async def test_every_committed_row_comes_once_and_in_order(database: str, seed: 
         Writer(await asyncpg.connect(database), f"{database[-20:]}_{n}", numbers)
         for n in range(WRITERS)
     ]
-    window = await Window.open(database, batch_size=choice.choice([1, 2, 3, 20]))
+    window = await Window.open(database, page_events=choice.choice([1, 2, 3, 20]))
     seen: list[tuple[str, str]] = []
     cursor = BEGINNING
 

@@ -149,7 +149,7 @@ async def relay(database: str, kafka: str, topic: str, writer: asyncpg.Connectio
         await outbox.insert_events(writer, EVENTS)
         records = await topics.wait_for_count(kafka, topic, before + EVENTS)
         values = [VARIABLE.sub("…", record.value.decode()) for record in records]
-        shown = await status.look(settings, None)
+        shown = await status.collect(settings)
         report = await doctor.examine(settings)
         errors = [sample.labels for each in metrics.errors.collect() for sample in each.samples]
         checkpoints = await writer.fetchval("SELECT count(*) > 0 FROM outbox_checkpoints")

@@ -3,11 +3,13 @@
 import msgspec
 import pytest
 
-from outbox_worker.kafka.progress import KEY, Held, Progress, decide_start, parse
-from outbox_worker.postgres.registration import Place, RefusedError
-from outbox_worker.postgres.window import BEGINNING, Snapshot
+from outbox_worker.kafka.progress_topic import KEY, parse
+from outbox_worker.postgres.cursor import BEGINNING, Snapshot
+from outbox_worker.postgres.progress import Progress
+from outbox_worker.postgres.registration import ClusterIdentity, RefusedError
+from outbox_worker.relay.start import Evidence, decide_start
 
-HERE = Place("7001", 16_384, "00000001")
+HERE = ClusterIdentity("7001", 16_384, "00000001")
 RECORD = Progress(
     system_identifier="7001",
     database_oid=16_384,
@@ -21,13 +23,13 @@ RECORD = Progress(
     at=0.0,
 )
 CHECKPOINT = msgspec.structs.replace(RECORD, s0="90:90:", events=900)
-HELD = Held(checkpoint=True, anchor=True)
+HELD = Evidence(checkpoint=True, anchor=True)
 FOREIGN = msgspec.structs.replace(RECORD, system_identifier="7002")
 
 
 def test_trusted_record_is_where_to_go_on() -> None:
     """A record of this cluster, database and timeline, whose checkpoint is there, is exact."""
-    start = decide_start(RECORD, CHECKPOINT, HERE, held=HELD)
+    start = decide_start(RECORD, CHECKPOINT, HERE, evidence=HELD)
     assert (start.source, start.cursor.s0) == ("progress", Snapshot(100, 105, (100, 103)))
     assert (start.offsets, start.events) == ({0: 41}, 1_000)
 
@@ -45,7 +47,7 @@ def test_checkpoint_is_the_second_choice(
     record: Progress | None, reason: str, *, known: bool
 ) -> None:
     """Without a record to trust, the newest checkpoint of this database is where to start."""
-    start = decide_start(record, CHECKPOINT, HERE, held=Held(known, anchor=True))
+    start = decide_start(record, CHECKPOINT, HERE, evidence=Evidence(known, anchor=True))
     assert (start.source, start.cursor) == ("checkpoint", CHECKPOINT.cursor)
     assert reason in start.reason
 
@@ -53,7 +55,7 @@ def test_checkpoint_is_the_second_choice(
 def test_stale_record_gives_way_to_the_checkpoint() -> None:
     """A record from before the newest checkpoint would publish again what came between them."""
     later = msgspec.structs.replace(RECORD, checkpoint="def", s0="120:120:", events=1_001)
-    start = decide_start(RECORD, later, HERE, held=HELD)
+    start = decide_start(RECORD, later, HERE, evidence=HELD)
     assert (start.source, start.cursor, start.events) == ("checkpoint", later.cursor, 1_001)
     assert "older than the checkpoint" in start.reason
 
@@ -61,7 +63,7 @@ def test_stale_record_gives_way_to_the_checkpoint() -> None:
 def test_record_newer_than_the_checkpoint_is_not_stale() -> None:
     """The record counts more events than the newest checkpoint: it is where to go on."""
     newest = msgspec.structs.replace(CHECKPOINT, checkpoint="def", events=990)
-    start = decide_start(RECORD, newest, HERE, held=HELD)
+    start = decide_start(RECORD, newest, HERE, evidence=HELD)
     assert (start.source, start.cursor) == ("progress", RECORD.cursor)
 
 
@@ -69,14 +71,14 @@ def test_record_newer_than_the_checkpoint_is_not_stale() -> None:
 def test_checkpoint_of_the_same_event_is_preferred(*, anchor: bool) -> None:
     """Nothing was published after it: it is exact, and retention may have removed the anchor."""
     newest = msgspec.structs.replace(CHECKPOINT, checkpoint="def", events=1_000)
-    start = decide_start(RECORD, newest, HERE, held=Held(checkpoint=True, anchor=anchor))
+    start = decide_start(RECORD, newest, HERE, evidence=Evidence(checkpoint=True, anchor=anchor))
     assert (start.source, start.cursor) == ("progress", newest.cursor)
 
 
 @pytest.mark.parametrize("checkpoint", [CHECKPOINT, None])
 def test_record_ahead_of_the_database_is_not_trusted(checkpoint: Progress | None) -> None:
     """A volume that lost its last second has the record's checkpoint, and lacks its last event."""
-    start = decide_start(RECORD, checkpoint, HERE, held=Held(checkpoint=True, anchor=False))
+    start = decide_start(RECORD, checkpoint, HERE, evidence=Evidence(checkpoint=True, anchor=False))
     expected = BEGINNING if checkpoint is None else checkpoint.cursor
     assert (start.source, start.cursor) == ("checkpoint", expected)
     assert "before the last published event" in start.reason
@@ -85,21 +87,21 @@ def test_record_ahead_of_the_database_is_not_trusted(checkpoint: Progress | None
 def test_progress_topic_that_was_lost_at_once_is_said() -> None:
     """A start leaves a record: without one, events may come twice, also after the first checkpoint."""
     first = msgspec.structs.replace(CHECKPOINT, events=0)
-    start = decide_start(None, first, HERE, held=Held(checkpoint=False, anchor=False))
+    start = decide_start(None, first, HERE, evidence=Evidence(checkpoint=False, anchor=False))
     assert (start.source, start.cursor) == ("checkpoint", first.cursor)
 
 
 @pytest.mark.parametrize("record", [RECORD, None, FOREIGN])
 def test_hidden_end_of_the_topic_is_not_trusted(record: Progress | None) -> None:
     """If an open transaction may hide newer records, the checkpoint is where to start."""
-    start = decide_start(record, CHECKPOINT, HERE, held=HELD, read_to_end=False)
+    start = decide_start(record, CHECKPOINT, HERE, evidence=HELD, read_to_end=False)
     assert (start.source, start.cursor) == ("checkpoint", CHECKPOINT.cursor)
     assert "transaction" in start.reason
 
 
 def test_beginning_where_neither_has_ever_been() -> None:
     """A relay that never published begins with the first row."""
-    start = decide_start(None, None, HERE, held=Held(checkpoint=False, anchor=False))
+    start = decide_start(None, None, HERE, evidence=Evidence(checkpoint=False, anchor=False))
     assert (start.source, start.cursor) == ("beginning", BEGINNING)
 
 
@@ -112,7 +114,7 @@ def test_another_databases_progress_is_refused(
     record = msgspec.structs.replace(RECORD, **change)
     checkpoint = msgspec.structs.replace(CHECKPOINT, **change) if with_checkpoint else None
     with pytest.raises(RefusedError, match="rebase"):
-        decide_start(record, checkpoint, HERE, held=HELD)
+        decide_start(record, checkpoint, HERE, evidence=HELD)
 
 
 def test_record_survives_its_own_json() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from outbox_worker.postgres.window import Cursor, Snapshot
+from outbox_worker.postgres.cursor import Cursor, Snapshot
 from tests.protocol.explore import explore
 from tests.protocol.postgres import Postgres
 from tests.protocol.relay import Page, Rules

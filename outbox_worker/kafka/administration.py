@@ -1,4 +1,4 @@
-"""The topics: made where they are missing, and described where they are not."""
+"""Kafka's administration: topics are made if they are missing, described and configured."""
 
 import asyncio
 import time
@@ -57,34 +57,30 @@ DEFAULT_REPLICATION = "default.replication.factor"
 LEAST_IN_SYNC = "2"
 # A topic from its beginning rebuilds the database, so nothing is ever dropped from it:
 # compaction by the document's key would drop links.
-FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1"}
-EVENT_TOPIC = {"cleanup.policy": "delete", **FOR_EVER}
+UNLIMITED = {"retention.ms": "-1", "retention.bytes": "-1"}
+EVENT_TOPIC = {"cleanup.policy": "delete", **UNLIMITED}
 DEFAULT_BATCH_BYTES = 1_000_000  # Kafka's own default for max.message.bytes is 1,048,588
 PROGRESS_TOPIC = {"cleanup.policy": "compact"}
 
 
-def largest_batch(configs: Mapping[str, str]) -> int:
-    """Return how many bytes a batch may have in a topic with these settings."""
+def max_batch_bytes(configs: Mapping[str, str]) -> int:
+    """Return the size of the largest batch that a topic with this configuration accepts."""
     return int(configs.get("max.message.bytes", DEFAULT_BATCH_BYTES))
 
 
-class TopicLostError(Exception):
-    """The event topic is not the one that was written to: an operator must say what to do."""
+def retention(configs: Mapping[str, str]) -> dict[str, str]:
+    """Return a topic's limits of retention; unlimited if the worker may not read them."""
+    return {name: configs.get(name, unlimited) for name, unlimited in UNLIMITED.items()}
 
 
-def kept(configs: Mapping[str, str]) -> dict[str, str]:
-    """Return how long and how much a topic keeps; unlimited if the worker may not read it."""
-    return {name: configs.get(name, ours) for name, ours in FOR_EVER.items()}
-
-
-def said_to_exist(error: type[KafkaError]) -> bool | None:
-    """Return what an answer to a request to make a topic says: it exists, or not; None: nothing."""
+def existence_from(error: type[KafkaError]) -> bool | None:
+    """Return whether a topic exists, given the answer to a request to make it; None: it does not tell."""
     if error is TopicAlreadyExistsError:
         return True
     return False if error is NoError or error in REFUSED else None
 
 
-class Topics:
+class Administration:
     """Kafka's administration, over one connection."""
 
     def __init__(self, client: dict[str, Any]) -> None:
@@ -101,10 +97,10 @@ class Topics:
 
         A broker's own list may be behind. Raise the broker's error if nobody can tell now.
         """
-        there = said_to_exist(await self._create(topic, 1, 1, {}, validate_only=True))
-        if there is not None:
-            return there
-        described = await self._heard_of(topic)
+        exists = existence_from(await self._create(topic, 1, 1, {}, validate_only=True))
+        if exists is not None:
+            return exists
+        described = await self._described_by_broker(topic)
         if described.error not in {NoError, UnknownTopicOrPartitionError}:
             raise described.error(topic)
         return described.exists
@@ -124,13 +120,13 @@ class Topics:
                 return replicas
             if error is not InvalidReplicationFactorError:
                 break
-        if error is TopicAlreadyExistsError or (await self._heard_of(topic)).exists:
+        if error is TopicAlreadyExistsError or (await self._described_by_broker(topic)).exists:
             return None  # in the second case made beforehand, for want of a right to make it
         raise error(topic)
 
     async def described(self, topic: str) -> metadata.Topic:
         """Return how a topic is laid out; raise the broker's error if it knows none."""
-        described = await self._heard_of(topic)
+        described = await self._described_by_broker(topic)
         if not described.exists:
             raise described.error(topic)
         return described
@@ -139,7 +135,7 @@ class Topics:
         """Return how many partitions a topic has."""
         return len((await self.described(topic)).partitions)
 
-    async def look(self, topics: Sequence[str]) -> list[metadata.Topic]:
+    async def describe(self, topics: Sequence[str]) -> list[metadata.Topic]:
         """Return the topics as one broker knows them now."""
         return await metadata.topics(self.client, topics)
 
@@ -174,19 +170,21 @@ class Topics:
             ((code, message, _, _, entries),) = response.resources
             return for_code(code), (message, entries)
 
-        error, (message, entries) = await _asked(ask, lambda error: error not in UNTOLD, BEHIND_S)
+        error, (message, entries) = await _ask_until(
+            ask, lambda error: error not in UNTOLD, BEHIND_S
+        )
         if error not in UNTOLD:
             raise error(f"{resource.name}: {message}")
         return {name: value for name, value, *_ in entries}
 
-    async def _heard_of(self, topic: str) -> metadata.Topic:
+    async def _described_by_broker(self, topic: str) -> metadata.Topic:
         """Return what a broker knows of a topic, after some time if that is nothing yet."""
 
         async def ask() -> tuple[type[KafkaError], metadata.Topic]:
-            (described,) = await self.look([topic])
+            (described,) = await self.describe([topic])
             return described.error, described
 
-        return (await _asked(ask, _is_unknown, BEHIND_S))[1]
+        return (await _ask_until(ask, _is_unknown, BEHIND_S))[1]
 
     async def _create(
         self,
@@ -200,6 +198,7 @@ class Topics:
         """Return the controller's answer, one of FINAL; raise what is none of these."""
 
         async def ask() -> tuple[type[KafkaError], str]:
+            await self._see_controller()
             new = NewTopic(topic, partitions, replicas, topic_configs=configs)
             response = await self._admin.create_topics([new], validate_only=validate_only)
             ((_, code, message, *_),) = response.topic_errors
@@ -208,10 +207,18 @@ class Topics:
                 await self.client.force_metadata_update()
             return error, message
 
-        error, message = await _asked(ask, lambda error: error not in FINAL, BUSY_S)
+        error, message = await _ask_until(ask, lambda error: error not in FINAL, BUSY_S)
         if error not in FINAL:
             raise error(f"{topic}: {message}")
         return error
+
+    async def _see_controller(self) -> None:
+        """Raise KafkaError if no controller is known; aiokafka would raise AttributeError."""
+        if self.client.cluster.controller is None:
+            await self.client.force_metadata_update()
+        if self.client.cluster.controller is None:
+            message = "no controller is known; check the brokers"
+            raise KafkaError(message)
 
     async def __aenter__(self) -> Self:
         await self._admin.start()
@@ -226,7 +233,7 @@ def _is_unknown(error: type[KafkaError]) -> bool:
     return error is UnknownTopicOrPartitionError
 
 
-async def _asked(
+async def _ask_until(
     ask: Callable[[], Awaitable[tuple[type[KafkaError], T]]],
     again: Callable[[type[KafkaError]], bool],
     seconds: float,
@@ -241,14 +248,11 @@ async def _asked(
 
 
 @asynccontextmanager
-async def administration(client: dict[str, Any]) -> AsyncIterator[Topics]:
+async def connect(client: dict[str, Any]) -> AsyncIterator[Administration]:
     """Yield the administration; TimeoutError where all of it takes too long."""
-    topics = Topics(client)
+    admin = Administration(client)
     try:
-        async with asyncio.timeout(ADMIN_TIMEOUT_S), topics:
-            yield topics
-    except AttributeError as error:  # aiokafka asks nobody where no controller is known
-        message = "no controller is known"
-        raise KafkaError(message) from error
+        async with asyncio.timeout(ADMIN_TIMEOUT_S), admin:
+            yield admin
     except (NodeNotReadyError, RequestTimedOutError, TimeoutError) as error:
-        raise await topics.client.obstacle() or error from error
+        raise await admin.client.unreachable_brokers() or error from error

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from outbox_worker.postgres.registration import UNREADABLE, read_place
+from outbox_worker.postgres.registration import UNREADABLE, read_cluster_identity
 from outbox_worker.postgres.sessions import connect, disconnect
 from tests.support.parts.parts import execute
 
@@ -30,7 +30,7 @@ async def test_what_is_not_permitted_is_unreadable(
     as_role = await connect(database.replace("postgres@", f"{role}@"), "test", timeout_s=5)
     as_owner = await connect(database, "test", timeout_s=5)
     try:
-        place, truth = await read_place(as_role), await read_place(as_owner)
+        place, truth = await read_cluster_identity(as_role), await read_cluster_identity(as_owner)
     finally:
         await disconnect(as_role)
         await disconnect(as_owner)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from outbox_worker.kafka import topics
+from outbox_worker.kafka import administration
 from outbox_worker.kafka.publisher import BATCH_BYTES
 from outbox_worker.kafka.records import CONTENT_TYPE, Packer
 from outbox_worker.postgres.registration import RefusedError, Registration
@@ -52,7 +52,7 @@ def problem_of(topic: str) -> str | None:
     return None
 
 
-class Courier:
+class Republisher:
     """A producer without transactions, as a context manager; every record has the same headers."""
 
     def __init__(self, settings: Settings, target: Target, headers: Sequence[Header]) -> None:
@@ -83,8 +83,8 @@ class Courier:
         there are fewer, or where the topic is compacted: one event of each document would remain.
         """
         relayed = registration.partitions if registration and topic == settings.topic else None
-        async with topics.administration(settings.kafka_client()) as admin:
-            await admin.ensure(topic, relayed or settings.partitions, topics.EVENT_TOPIC)
+        async with administration.connect(settings.kafka_client()) as admin:
+            await admin.ensure(topic, relayed or settings.partitions, administration.EVENT_TOPIC)
             partitions = await admin.partitions(topic)
             configs = await admin.configs(topic)
         if relayed and partitions < relayed:
@@ -96,7 +96,7 @@ class Courier:
                 "set its cleanup.policy to delete, or name another topic with --topic"
             )
             raise RefusedError(message)
-        limit = min(topics.largest_batch(configs), BATCH_BYTES)
+        limit = min(administration.max_batch_bytes(configs), BATCH_BYTES)
         return cls(settings, Target(topic, relayed or partitions, partitions, limit), headers)
 
     async def send(self, rows: Sequence[Any]) -> None:

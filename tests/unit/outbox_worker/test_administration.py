@@ -3,7 +3,7 @@
 import pytest
 from aiokafka.errors import KafkaError, for_code
 
-from outbox_worker.kafka.topics import FINAL, said_to_exist
+from outbox_worker.kafka.administration import FINAL, existence_from
 
 # Beyond the last one in Errors.java of Kafka 4.3, which is below 140.
 CODES = range(-1, 200)
@@ -18,5 +18,5 @@ FORBIDDEN = {29, 31}  # TOPIC_, CLUSTER_AUTHORIZATION_FAILED: a broker may know 
 def test_topic_is_gone_only_if_the_controller_says_so(code: int) -> None:
     """Throttled, not controller, timed out and every error of a later Kafka say nothing."""
     error: type[KafkaError] = for_code(code)
-    assert said_to_exist(error) == (True if code in EXISTS else False if code in ABSENT else None)
+    assert existence_from(error) == (True if code in EXISTS else False if code in ABSENT else None)
     assert (error in FINAL) == (code in EXISTS | ABSENT | FORBIDDEN)

@@ -1,0 +1,133 @@
+"""A leader's work: it reads page after page of the outbox and publishes each with the cursor after it."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+from aiokafka.errors import MessageSizeTooLargeError
+
+from outbox_worker.kafka.publisher import (
+    BATCH_BYTES,
+    LEAST_BATCH_BYTES,
+    PUBLISH_TIMEOUT_S,
+    Publisher,
+    Round,
+    TooSlowError,
+)
+from outbox_worker.postgres.cursor import Cursor
+from outbox_worker.postgres.window import Page, Window
+from outbox_worker.relay.health import Health
+from outbox_worker.relay.ledger import Ledger
+from outbox_worker.relay.metrics import Metrics
+from outbox_worker.relay.wakeup import Wakeup
+
+CHECKPOINT_EVERY_S = 10
+GROW_BELOW_S = PUBLISH_TIMEOUT_S / 4
+"""A page that was published in less may be followed by one of twice the size: that one then takes
+half of the time limit."""
+
+
+class Sizes:
+    """The largest page and the largest batch that have a chance; they outlive a term."""
+
+    def __init__(self, max_page_events: int) -> None:
+        self._max_page_events = max_page_events
+        self.page_events = max_page_events
+        self.batch_bytes = BATCH_BYTES
+
+    def shrink_after(self, error: Exception) -> None:
+        """Halve what was too large for Kafka."""
+        if isinstance(error, MessageSizeTooLargeError):
+            self.batch_bytes = max(self.batch_bytes // 2, LEAST_BATCH_BYTES)
+        if isinstance(error, TooSlowError):
+            # Half of what brokers acknowledged within the time limit: the commit needs time too.
+            self.page_events = max((error.acknowledged or self.page_events) // 2, 1)
+
+    def grow_after(self, seconds: float) -> int:
+        """Return the size of the next page: twice the present one if that was published quickly."""
+        if seconds < GROW_BELOW_S:
+            self.page_events = min(2 * self.page_events, self._max_page_events)
+        return self.page_events
+
+
+class Packed(NamedTuple):
+    """A page and its record batches, ready to be sent."""
+
+    page: Page
+    rounds: list[Round]
+
+
+@dataclass(kw_only=True)
+class Term:
+    """Publishes until the worker is told to stop, or an error ends it."""
+
+    window: Window
+    wakeup: Wakeup
+    publisher: Publisher
+    ledger: Ledger
+    sizes: Sizes
+    stop: asyncio.Event
+    health: Health
+    metrics: Metrics
+    _checkpoint_due: float = field(default=0, init=False)
+    _next_page: asyncio.Task[Packed] | None = field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Publish all pages, then wait for more; return early if the producer has to be replaced."""
+        self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY_S
+        try:
+            while not (self.stop.is_set() or self.publisher.must_be_replaced):
+                if await self.run_once():
+                    self.wakeup.reset()
+                else:
+                    await self.wakeup.wait()
+                if time.monotonic() >= self._checkpoint_due:
+                    await self._checkpoint()
+            await self._checkpoint()
+        finally:
+            if self._next_page is not None:
+                self._next_page.cancel()
+
+    def published(self) -> Cursor:
+        """Return the cursor after all that is published."""
+        return self.ledger.cursor
+
+    async def run_once(self) -> bool:
+        """Publish one page with the cursor after it; return whether there may be more at once."""
+        page, rounds = await self._take_next()
+        if page.in_backlog:  # without a backlog, rows read ahead would wait for a whole page
+            self._next_page = asyncio.create_task(self._read(page.cursor))
+        offsets: dict[int, int] = {}
+        if page.rows:
+            began = time.monotonic()
+            progress = msgspec.json.encode(self.ledger.progress_after(page))
+            offsets = await self.publisher.publish(rounds, progress)
+            self._count(len(page.rows), time.monotonic() - began)
+        self.ledger.advance(page, offsets)
+        self.health.progressed()
+        return bool(page.rows) or page.in_backlog
+
+    async def _take_next(self) -> Packed:
+        """Return the page that was read ahead, or read one."""
+        ahead, self._next_page = self._next_page, None
+        return await (ahead or self._read(self.ledger.cursor))
+
+    async def _read(self, cursor: Cursor) -> Packed:
+        """Read the page after a cursor and pack it."""
+        page = await self.window.read(cursor)
+        return Packed(page, self.publisher.pack(page.rows))
+
+    async def _checkpoint(self) -> None:
+        """Write the cursor to the database, if events were published since the last time."""
+        if self.ledger.events_since_checkpoint:
+            await self.ledger.write_checkpoint()
+        self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY_S
+
+    def _count(self, events: int, seconds: float) -> None:
+        self.window.page_events = self.sizes.grow_after(seconds)
+        self.metrics.published.inc(events)
+        self.metrics.batch_events.observe(events)
+        self.metrics.batch_seconds.observe(seconds)
+        self.metrics.last_publish.set_to_current_time()
