@@ -6,8 +6,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from outbox_worker.kafka import administration as admin
-from outbox_worker.kafka import metadata
+from outbox_worker.kafka import administration, metadata
 from outbox_worker.kafka.connections import Client
 from outbox_worker.kafka.guard import TopicGuard, TopicLostError
 from outbox_worker.kafka.publisher import Publisher
@@ -30,9 +29,8 @@ async def settings(kafka: str, topic: str) -> Settings:
         "OUTBOX_TOPIC": topic,
     }
     settings = read(environ)
-    async with admin.connect(settings.kafka_client()) as topics_:
-        await topics_.ensure(topic, PARTITIONS, admin.EVENT_TOPIC)
-        await topics_.ensure(RELAY.progress_topic(topic), 1, admin.PROGRESS_TOPIC)
+    await topics.make(kafka, topic, PARTITIONS, {})
+    await topics.make(kafka, RELAY.progress_topic(topic), 1, administration.PROGRESS_TOPIC)
     return settings
 
 

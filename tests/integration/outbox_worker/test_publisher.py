@@ -9,8 +9,7 @@ import msgspec
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
-from outbox_worker.kafka import administration as admin
-from outbox_worker.kafka import producers
+from outbox_worker.kafka import administration, producers
 from outbox_worker.kafka import publisher as module
 from outbox_worker.kafka.publisher import FencedError, Publisher
 from outbox_worker.postgres.registration import Registration
@@ -39,9 +38,8 @@ async def settings(kafka: str, topic: str) -> Settings:
             "OUTBOX_TOPIC": topic,
         }
     )
-    async with admin.connect(settings.kafka_client()) as topics_:
-        await topics_.ensure(topic, RELAY.partitions, admin.EVENT_TOPIC)
-        await topics_.ensure(RELAY.progress_topic(topic), 1, admin.PROGRESS_TOPIC)
+    await topics.make(kafka, topic, RELAY.partitions, {})
+    await topics.make(kafka, RELAY.progress_topic(topic), 1, administration.PROGRESS_TOPIC)
     return settings
 
 
@@ -211,7 +209,7 @@ async def test_traceparent_becomes_a_header(settings: Settings, start: Start, ka
     assert "traceparent" not in headers[b"without"]
 
 
-async def test_producer_is_must_be_replaced_long_before_sequence_numbers_wrap(
+async def test_publisher_is_replaced_long_before_sequence_numbers_wrap(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once a partition has had its share of records, the publisher asks to be replaced."""
@@ -236,11 +234,11 @@ async def test_progress_is_found_behind_aborted_records(settings: Settings, star
 
 async def test_missing_topic_is_not_made_by_looking(kafka: str, topic: str) -> None:
     """Whether a topic exists can be asked without making it."""
-    async with admin.connect({"bootstrap_servers": kafka}) as client:
+    async with administration.connect({"bootstrap_servers": kafka}) as client:
         assert not await client.exists(topic)
         assert not await client.exists(topic)
-        assert await client.ensure(topic, 2, admin.EVENT_TOPIC)
+        assert await client.ensure(topic, 2, administration.EVENT_TOPIC)
         assert await client.exists(topic)
-        assert not await client.ensure(topic, 2, admin.EVENT_TOPIC)
+        assert not await client.ensure(topic, 2, administration.EVENT_TOPIC)
         assert await client.partitions(topic) == 2
         assert (await client.configs(topic))["retention.ms"] == "-1"

@@ -85,7 +85,7 @@ async def _until_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: 
 
 
 async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str]) -> None:
-    """Make a topic, as an operator does; return when it is there.
+    """Make a topic, as an operator does; return when each of its partitions has a leader.
 
     Brokers refuse the name until an earlier topic is gone everywhere.
     """
@@ -93,7 +93,8 @@ async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str])
 
         async def there() -> bool:
             await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
-            return len(await _partitions(admin, topic)) == partitions
+            leaders = [partition["leader"] for partition in await _partitions(admin, topic)]
+            return len(leaders) == partitions and -1 not in leaders
 
         await until(there)
 
