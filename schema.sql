@@ -228,10 +228,37 @@ CREATE TABLE outbox_checkpoints (
 );
 
 ------------------------------------------------------------------------------------------------------------------------
--- The write path (service/store/writing/statements.py): three functions, so that one round trip can hold several statements, each
--- with a snapshot of its own. The planner's switches are fixed on them: a plan made while the tables are empty would
--- otherwise be a sequential scan, or an index read from end to end and materialized, and stay so.
+-- The write path (service/store/writing): one function to lock scopes, two to lock and read, one to write, so that one
+-- round trip can hold several statements, each with a snapshot of its own. The planner's settings are fixed on the
+-- functions: a plan made while the tables are empty would be a sequential scan, or a whole index read and materialized,
+-- and a session keeps it.
 ------------------------------------------------------------------------------------------------------------------------
+
+CREATE TYPE link_key AS (workspace_id uuid, document_id text, entity_type text, entity_id text);
+
+CREATE TYPE new_link AS (
+    workspace_id uuid, document_id text, id uuid, entity_type text, entity_id text, role text
+);
+
+CREATE TYPE changed_link AS (
+    workspace_id uuid, document_id text, id uuid, role text, deleted_at timestamptz, deleted_cause text, deletion_id uuid
+);
+
+CREATE TYPE read_link AS (
+    id uuid, entity_type text, entity_id text, role text,
+    created_at timestamptz, deleted_at timestamptz, deleted_cause text, deletion_id uuid
+);
+
+CREATE TYPE document_counters AS (workspace_id uuid, id text, version bigint, revision bigint);
+
+CREATE TYPE changed_document AS (
+    workspace_id uuid, id text, version bigint, revision bigint,
+    display_name text, category text, metadata jsonb, deleted_at timestamptz, deletion_id uuid
+);
+
+CREATE TYPE new_event AS (event_id uuid, event_type text, key text, payload bytea, traceparent text);
+
+CREATE TYPE stored_reply AS (workspace_id uuid, scope bytea, fingerprint bytea, status smallint, body bytea);
 
 -- Locks idempotency scopes and returns the replies stored under them, one row for each scope that could be locked.
 -- patient: wait for the locks (at most lock_timeout) rather than leave out what somebody else holds.
@@ -268,6 +295,252 @@ BEGIN
     WHERE u.ordinal = ANY (locked);
 END
 $$;
+
+-- Locks whole documents and reads them with their active links, and with those that the document's present deletion
+-- removed. One row for each document that is there; none for one that another transaction has locked, unless wait.
+--   most_links  where a document may have more links than this, links is NULL
+CREATE FUNCTION lock_documents(workspaces uuid [], ids text [], wait boolean, most_links bigint)
+RETURNS TABLE (
+    locked_at timestamptz, workspace_id uuid, id text, version bigint, revision bigint,
+    display_name text, category text, metadata jsonb, created_at timestamptz, updated_at timestamptz,
+    deleted_at timestamptz, deletion_id uuid, links read_link []
+)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_material = off
+SET enable_sort = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    locked documents[];
+BEGIN
+    SELECT array_agg(coalesce(waited, skipped))
+    INTO locked
+    FROM (SELECT * FROM unnest(workspaces, ids) AS k (workspace_id, id) ORDER BY 1, 2) AS k
+    LEFT JOIN LATERAL (
+        SELECT d.* FROM documents AS d
+        WHERE wait AND d.workspace_id = k.workspace_id AND d.id = k.id FOR NO KEY UPDATE
+    ) AS waited ON true
+    LEFT JOIN LATERAL (
+        SELECT d.* FROM documents AS d
+        WHERE NOT wait AND d.workspace_id = k.workspace_id AND d.id = k.id FOR NO KEY UPDATE SKIP LOCKED
+    ) AS skipped ON true;
+    RETURN QUERY
+    SELECT
+        clock_timestamp(), d.workspace_id, d.id, d.version, d.revision,
+        d.display_name, d.category, d.metadata, d.created_at, d.updated_at, d.deleted_at, d.deletion_id,
+        CASE WHEN d.version <= most_links THEN (
+            SELECT coalesce(
+                array_agg(
+                    (
+                        l.id, l.entity_type, l.entity_id, l.role,
+                        l.created_at, l.deleted_at, l.deleted_cause, l.deletion_id
+                    )::read_link
+                    ORDER BY l.id
+                ),
+                '{}'
+            )
+            FROM document_links AS l
+            WHERE l.workspace_id = d.workspace_id AND l.document_id = d.id
+                AND (l.deleted_at IS NULL OR l.deletion_id = d.deletion_id)
+        ) END
+    FROM unnest(locked) AS d
+    WHERE d.id IS NOT NULL;
+END
+$$;
+
+-- Locks the links' documents, then their entities, then reads the links: one row for each, in order. A lock returns its
+-- row as the transaction that we waited for has committed it. The links are read by a later statement, whose snapshot
+-- includes what that transaction wrote. A deleted entity is not locked: its deletion marks it first and then waits for
+-- the locks on it, and new locks would make that wait endless.
+--   wait          wait for locks, at most lock_timeout; otherwise rows that another transaction has locked are skipped
+--   locked_at     the clock after the locks: the time of everything that is written
+--   is_locked     document and entity are locked, or do not exist; if not, the rest of the row is not to be relied on
+--   entity_known  the entity exists, is not deleted, and is locked
+CREATE FUNCTION lock_links(wanted link_key [], wait boolean)
+RETURNS TABLE (
+    locked_at timestamptz, is_locked boolean,
+    version bigint, revision bigint, document_deleted_at timestamptz, entity_known boolean,
+    link_id uuid, role text, created_at timestamptz, deleted_at timestamptz
+)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_material = off
+SET enable_sort = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- One element for each link, in order; NULL: not there, or skipped.
+    versions bigint[];
+    revisions bigint[];
+    document_deletions timestamptz[];
+    entities_locked boolean[];
+BEGIN
+    SELECT
+        array_agg(coalesce(waited.version, skipped.version) ORDER BY k.n),
+        array_agg(coalesce(waited.revision, skipped.revision) ORDER BY k.n),
+        array_agg(coalesce(waited.deleted_at, skipped.deleted_at) ORDER BY k.n)
+    INTO versions, revisions, document_deletions
+    FROM (
+        SELECT k.workspace_id, k.document_id, k.ordinality AS n
+        FROM unnest(wanted) WITH ORDINALITY AS k
+        ORDER BY 1, 2
+    ) AS k
+    LEFT JOIN LATERAL (
+        SELECT d.version, d.revision, d.deleted_at
+        FROM documents AS d
+        WHERE wait AND d.workspace_id = k.workspace_id AND d.id = k.document_id FOR NO KEY UPDATE
+    ) AS waited ON true
+    LEFT JOIN LATERAL (
+        SELECT d.version, d.revision, d.deleted_at
+        FROM documents AS d
+        WHERE NOT wait AND d.workspace_id = k.workspace_id AND d.id = k.document_id FOR NO KEY UPDATE SKIP LOCKED
+    ) AS skipped ON true;
+    SELECT array_agg(coalesce(waited.locked, skipped.locked) ORDER BY k.n)
+    INTO entities_locked
+    FROM (
+        SELECT k.workspace_id, k.entity_type, k.entity_id, k.ordinality AS n
+        FROM unnest(wanted) WITH ORDINALITY AS k
+        ORDER BY 1, 2, 3
+    ) AS k
+    LEFT JOIN LATERAL (
+        SELECT true AS locked
+        FROM entities AS e
+        WHERE wait AND e.workspace_id = k.workspace_id AND e.type = k.entity_type AND e.id = k.entity_id
+            AND e.deleted_at IS NULL
+        FOR KEY SHARE
+    ) AS waited ON true
+    LEFT JOIN LATERAL (
+        SELECT true AS locked
+        FROM entities AS e
+        WHERE NOT wait AND e.workspace_id = k.workspace_id AND e.type = k.entity_type AND e.id = k.entity_id
+            AND e.deleted_at IS NULL
+        FOR KEY SHARE SKIP LOCKED
+    ) AS skipped ON true;
+    RETURN QUERY
+    SELECT
+        clock_timestamp(),
+        -- (The planner may make NOT EXISTS a hash of all documents.)
+        (
+            k.version IS NOT NULL
+            OR (SELECT true FROM documents AS d WHERE d.workspace_id = k.workspace_id AND d.id = k.document_id) IS NULL
+        )
+        AND (
+            k.entity_locked IS NOT NULL
+            OR (
+                SELECT true FROM entities AS e
+                WHERE e.workspace_id = k.workspace_id AND e.type = k.entity_type AND e.id = k.entity_id
+                    AND e.deleted_at IS NULL
+            ) IS NULL
+        ),
+        k.version, k.revision, k.document_deleted_at, k.entity_locked IS NOT NULL,
+        l.id, l.role, l.created_at, l.deleted_at
+    FROM unnest(wanted, versions, revisions, document_deletions, entities_locked) WITH ORDINALITY AS k (
+        workspace_id, document_id, entity_type, entity_id, version, revision, document_deleted_at, entity_locked, n
+    )
+    -- Found in the order of the triples' index, and so by no other one. The planner takes the primary key for as good
+    -- while its statistics say that a document has few links, and would read all of them for each triple.
+    LEFT JOIN LATERAL (
+        SELECT l.id, l.entity_id, l.role, l.created_at, l.deleted_at
+        FROM document_links AS l
+        WHERE l.workspace_id = k.workspace_id AND l.document_id = k.document_id
+            AND l.entity_type = k.entity_type AND l.entity_id >= k.entity_id
+        ORDER BY l.entity_id
+        LIMIT 1
+    ) AS l ON l.entity_id = k.entity_id
+    ORDER BY k.n;
+END
+$$;
+
+-- Writes one transaction's changes: each link and each document once, in its final state; events in list order, which
+-- becomes the order of their positions; the replies kept for idempotency. Returns the transaction's id, by which a
+-- lost answer to COMMIT is looked up. A NULL list is an empty one, and costs less.
+CREATE FUNCTION save_changes(
+    written_at timestamptz,
+    new_links new_link [], documents document_counters [], events new_event [],
+    changed_links changed_link [] DEFAULT NULL,
+    changed_documents changed_document [] DEFAULT NULL,
+    replies stored_reply [] DEFAULT NULL
+)
+RETURNS xid8
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_material = off
+SET enable_sort = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+BEGIN
+    -- An event must not be visible to the relay before its row is durable.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    IF cardinality(new_links) > 0 THEN
+        INSERT INTO document_links (workspace_id, document_id, id, entity_type, entity_id, role, created_at)
+        SELECT n.workspace_id, n.document_id, n.id, n.entity_type, n.entity_id, n.role, written_at
+        FROM unnest(new_links) AS n;
+    END IF;
+    IF cardinality(changed_links) > 0 THEN
+        -- Found in the order of the primary key, and so by no other index. The planner takes that of the triples for as
+        -- good while its statistics say that a document has few links, and would read all of them for each row.
+        UPDATE document_links AS l
+        SET role = c.role, deleted_at = c.deleted_at, deleted_cause = c.deleted_cause, deletion_id = c.deletion_id
+        FROM unnest(changed_links) AS c
+        CROSS JOIN LATERAL (
+            SELECT s.ctid AS place -- stays: the document is locked
+            FROM document_links AS s
+            WHERE s.workspace_id = c.workspace_id AND s.document_id = c.document_id AND s.id >= c.id
+            ORDER BY s.id
+            LIMIT 1
+        ) AS s
+        WHERE l.ctid = s.place AND l.id = c.id;
+    END IF;
+    IF cardinality(save_changes.documents) > 0 THEN
+        UPDATE documents AS d
+        SET version = c.version, revision = c.revision, updated_at = written_at
+        FROM unnest(save_changes.documents) AS c
+        WHERE d.workspace_id = c.workspace_id AND d.id = c.id;
+    END IF;
+    IF cardinality(changed_documents) > 0 THEN
+        UPDATE documents AS d
+        SET version = c.version, revision = c.revision, updated_at = written_at,
+            display_name = c.display_name, category = c.category, metadata = c.metadata,
+            deleted_at = c.deleted_at, deletion_id = c.deletion_id
+        FROM unnest(changed_documents) AS c
+        WHERE d.workspace_id = c.workspace_id AND d.id = c.id;
+    END IF;
+    IF cardinality(replies) > 0 THEN
+        INSERT INTO idempotency_keys (workspace_id, scope, fingerprint, status, body, created_at)
+        SELECT r.workspace_id, r.scope, r.fingerprint, r.status, r.body, written_at
+        FROM unnest(replies) AS r
+        ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE -- only one past its 24 hours can be in the way
+        SET fingerprint = excluded.fingerprint, status = excluded.status, body = excluded.body,
+            created_at = excluded.created_at;
+    END IF;
+    INSERT INTO outbox (event_id, event_type, key, payload, traceparent)
+    SELECT e.event_id, e.event_type, e.key, e.payload, e.traceparent
+    FROM unnest(events) WITH ORDINALITY AS e
+    ORDER BY e.ordinality;
+    RETURN pg_current_xact_id();
+END
+$$;
+
+------------------------------------------------------------------------------------------------------------------------
+-- Functions that release 0.1 calls. They stay while its programs may run beside this release, or be rolled back to.
+------------------------------------------------------------------------------------------------------------------------
 
 -- Locks documents, then entities, then reads the links between them: one row for each triple, in order. A lock returns
 -- its row as the transaction that we waited for has committed it, and the links are read by a later statement, that sees

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan
 
 from service import logs
+from service.core.ids import IdSource
 from service.described.routes import routes as described_routes
 from service.documents.routes import Documents
 from service.documents.routes import routes as document_routes
@@ -30,9 +31,7 @@ from service.operations import routes as operator_routes
 from service.settings import Settings, read_settings
 from service.stopping import Stopping
 from service.store.database import Database
-from service.store.writing.counts import LinkCounter
 from service.store.writing.deletion import EntityWriter
-from service.store.writing.documents import DocumentWriter
 from service.store.writing.group import GroupWriter
 from service.store.writing.notify import Notifier
 from service.store.writing.replies import forget_expired_forever
@@ -62,12 +61,9 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
     database = Database(settings.database_url, pool_size=settings.links_pool_size)
     notifier = Notifier(database)
     register_unknown = settings.links_entity_policy == "any"
-    counter = LinkCounter()
+    ids = IdSource()
     supervisor = Supervisor()
-    writer = GroupWriter(database, notifier, counter, supervisor, register_unknown=register_unknown)
-    document_writer = DocumentWriter(
-        database, notifier, writer, counter, register_unknown=register_unknown
-    )
+    writer = GroupWriter(database, notifier, supervisor, register_unknown=register_unknown, ids=ids)
     lists = DocumentLists(database)
     keys = KeyRing(database)
     metrics = Metrics()
@@ -90,7 +86,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
 
     routes: list[BaseRoute] = [
         *link_routes(Links(database, writer)),
-        *document_routes(Documents(database, document_writer, lists)),
+        *document_routes(Documents(database, writer, ids, lists)),
         *batch_routes(Batch(writer)),
         *entity_routes(Entities(EntityWriter(database, writer), lists)),
         *operator_routes(database, metrics, stopping, supervisor),
@@ -98,6 +94,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
     routes += described_routes(routes)
     gate = partial(
         Gate,
+        ids=ids,
         keys=keys,
         limiter=limiter,
         default_rate=settings.links_rate_limit,

@@ -7,7 +7,7 @@ from msgspec import Struct
 from starlette.routing import Route
 
 from service.core.errors import Unavailable
-from service.core.requests import Reply
+from service.core.writes import Reply
 from service.edge.calls.call import Call
 from service.edge.calls.endpoint import Endpoint, Path
 from service.edge.gate.metrics import CONTENT_TYPE, Metrics

@@ -8,35 +8,33 @@ from msgspec import Struct
 
 from service.core.events import Cause
 
-DocumentKey = tuple[str, str]
-"""Workspace, document."""
-EntityKey = tuple[str, str, str]
-"""Workspace, entity type, entity id."""
 
-
-class Triple(NamedTuple):
-    """What makes a link one link."""
+class DocumentKey(NamedTuple):
+    """A document of a workspace."""
 
     workspace_id: str
-    document_id: str
-    entity_type: str
-    entity_id: str
+    id: str
 
-    @property
-    def document(self) -> DocumentKey:
-        """The key of the document's end."""
-        return self[:2]
 
-    @property
-    def entity(self) -> EntityKey:
-        """The key of the entity's end."""
-        return (self[0], self[2], self[3])
+class EntityKey(NamedTuple):
+    """An entity of a workspace."""
+
+    workspace_id: str
+    type: str
+    id: str
+
+
+class LinkKey(NamedTuple):
+    """A link's two ends, which are in the same workspace. There is at most one link between them."""
+
+    document: DocumentKey
+    entity: EntityKey
 
 
 class Link(Struct, frozen=True):
     """Link the two ends; a role of None leaves the role of a restored link as it was."""
 
-    triple: Triple
+    key: LinkKey
     role: str | None = None
 
 
@@ -47,7 +45,7 @@ class Unlink(Struct, frozen=True):
     entity that has come back meanwhile.
     """
 
-    triple: Triple
+    key: LinkKey
     missing_ok: bool = False
     orphaned: bool = False
 
@@ -55,7 +53,7 @@ class Unlink(Struct, frozen=True):
 class SetRole(Struct, frozen=True):
     """Change the role of an active link, or clear it."""
 
-    triple: Triple
+    key: LinkKey
     role: str | None
 
 
@@ -74,7 +72,7 @@ class Caller(Struct, frozen=True):
 class LinkRow(Struct, frozen=True):
     """A link as stored."""
 
-    triple: Triple
+    key: LinkKey
     id: UUID
     role: str | None
     created_at: datetime
@@ -102,6 +100,42 @@ class DocumentState(Struct, frozen=True):
     revision: int
     deleted: bool = False
     active: int | None = None
+
+
+class DocumentRow(Struct, frozen=True):
+    """A document as stored; `metadata` is its JSON in the form that Postgres gives it (jsonb)."""
+
+    id: str
+    version: int
+    revision: int
+    display_name: str | None
+    category: str | None
+    metadata: str | None
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None = None
+    deletion_id: UUID | None = None
+
+    def same_fields(self, other: "DocumentRow") -> bool:
+        """Whether both agree in all that a write can set."""
+        return (
+            self.display_name == other.display_name
+            and self.category == other.category
+            and self.deletion_id == other.deletion_id
+            and self.metadata == other.metadata
+        )
+
+
+class EntityState(Struct, frozen=True):
+    """What deciding about an entity's own row needs.
+
+    `registered` says that this transaction made it known; `may_be_linked` that it has active links,
+    or that another transaction may be making one.
+    """
+
+    deleted: bool
+    registered: bool = False
+    may_be_linked: bool = False
 
 
 OutcomeKind = Literal["created", "existing", "restored", "updated", "unlinked", "unchanged"]

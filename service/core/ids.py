@@ -4,6 +4,7 @@ import os
 import re
 import struct
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -18,7 +19,7 @@ LINK_ID_PATTERN: Final = (
 )
 """What `from_text` reads as a link's id: either form."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -28,30 +29,13 @@ _UPPER_PAIRS: Final = tuple(map(str.upper, _PAIRS))
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 
 _BLOCK: Final = struct.Struct("=256Q")
-_random_words: Final[list[int]] = []
-os.register_at_fork(after_in_child=_random_words.clear)
 
 _canonical_uuid = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z").match
 
 
 def microseconds(moment: datetime) -> int:
     """Microseconds since 1970 of an aware datetime, exactly (a float of seconds would round)."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def uuid7(moment_us: int) -> UUID:
-    """Return a UUIDv7 of the moment, in microseconds since 1970.
-
-    The 12 bits after the milliseconds hold the fraction of the millisecond (RFC 9562, section 6.2,
-    method 3), so ids of different microseconds sort as their moments do.
-    """
-    return UUID(int=_uuid7(moment_us))
-
-
-def uuid7_text(moment_us: int) -> str:
-    """Return the text of a new `uuid7`, for less than by way of the UUID."""
-    text = f"{_uuid7(moment_us):032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def to_text(prefix: str, uuid: UUID) -> str:
@@ -75,15 +59,44 @@ def from_text(prefix: str, text: str) -> UUID | None:
     return UUID(int=value)
 
 
-def request_id() -> str:
-    """Return a new request id: `req_` and a ULID (a millisecond and 80 random bits)."""
-    prefix = _request_prefix(time.time_ns() // 1_000_000)
-    return prefix + _random_characters() + _random_characters()
+class IdSource:
+    """Makes ids of random bytes, read in blocks: a system call for each id costs more than the id."""
+
+    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
+        self._random = random
+        self._words: list[int] = []
+
+    def uuid7(self, moment_us: int) -> UUID:
+        """Return a UUIDv7 of the moment, in microseconds since 1970.
+
+        The 12 bits after the milliseconds hold the fraction of the millisecond (RFC 9562, section 6.2,
+        method 3), so ids of different microseconds sort as their moments do.
+        """
+        return UUID(int=self._uuid7(moment_us))
+
+    def uuid7_text(self, moment_us: int) -> str:
+        """Return the text of a new `uuid7`, for less than by way of the UUID."""
+        text = f"{self._uuid7(moment_us):032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def request_id(self) -> str:
+        """Return a new request id: `req_` and a ULID (a millisecond and 80 random bits)."""
+        prefix = _request_prefix(time.time_ns() // 1_000_000)
+        return prefix + _eight_characters(self._random64()) + _eight_characters(self._random64())
+
+    def _uuid7(self, moment_us: int) -> int:
+        milliseconds, fraction = divmod(moment_us, 1000)
+        high = milliseconds << 16 | 0x7000 | fraction * 4096 // 1000
+        return high << 64 | 0x8000_0000_0000_0000 | self._random64() >> 2
+
+    def _random64(self) -> int:
+        if not self._words:
+            self._words.extend(_BLOCK.unpack(self._random(_BLOCK.size)))
+        return self._words.pop()
 
 
-def _random_characters(pairs: tuple[str, ...] = _UPPER_PAIRS) -> str:
-    """Return eight random characters, which are 40 bits: cheaper to shift than a number of 80 bits."""
-    value = _random64()
+def _eight_characters(value: int, pairs: tuple[str, ...] = _UPPER_PAIRS) -> str:
+    """Return 40 bits as eight characters: cheaper to shift than a number of 80 bits."""
     return (
         f"{pairs[value >> 30 & 1023]}{pairs[value >> 20 & 1023]}"
         f"{pairs[value >> 10 & 1023]}{pairs[value & 1023]}"
@@ -93,19 +106,6 @@ def _random_characters(pairs: tuple[str, ...] = _UPPER_PAIRS) -> str:
 @lru_cache(maxsize=1)
 def _request_prefix(milliseconds: int) -> str:
     return "req_" + _base32(milliseconds)[-10:].upper()
-
-
-def _uuid7(moment_us: int) -> int:
-    milliseconds, fraction = divmod(moment_us, 1000)
-    high = milliseconds << 16 | 0x7000 | fraction * 4096 // 1000
-    return high << 64 | 0x8000_0000_0000_0000 | _random64() >> 2
-
-
-def _random64() -> int:
-    """64 bits from the system's generator: asked for in blocks, a call of its own costs more than an id."""
-    if not _random_words:
-        _random_words.extend(_BLOCK.unpack(os.urandom(_BLOCK.size)))
-    return _random_words.pop()
 
 
 def _base32(value: int, pairs: tuple[str, ...] = _PAIRS) -> str:

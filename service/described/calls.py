@@ -52,7 +52,11 @@ class DescribedCall(NamedTuple):
 def calls_of(routes: Iterable[BaseRoute]) -> Iterator[DescribedCall]:
     """Yield the calls, in the table's order; HEAD and OPTIONS are the same at every path."""
     for route in routes:
-        if isinstance(route, Route) and route.include_in_schema and isinstance(route.endpoint, Path):
+        if (
+            isinstance(route, Route)
+            and route.include_in_schema
+            and isinstance(route.endpoint, Path)
+        ):
             for method, endpoint in route.endpoint.endpoints.items():
                 if method != "HEAD":
                     yield DescribedCall(route.path, method, endpoint)

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from service.core.requests import Reply
+from service.core.writes import Reply
 from service.edge.calls.call import Call
 
 JSON: Final = "application/json"

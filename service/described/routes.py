@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from starlette.routing import BaseRoute, Route
 
 from service.core.errors import NotFound
-from service.core.requests import Reply
+from service.core.writes import Reply
 from service.described import page
 from service.described.asyncapi import asyncapi
 from service.described.events import EVENT_TYPES, event_schema

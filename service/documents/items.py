@@ -1,6 +1,6 @@
 """From the items in a body's `resources` to links of the document."""
 
-from service.core.changes import MAX_LINKS, DocumentKey, Triple
+from service.core.changes import MAX_LINKS, DocumentKey, EntityKey, LinkKey
 from service.core.documents import Item as WantedLink
 from service.core.documents import LinkEdits
 from service.core.resources import type_of
@@ -33,30 +33,31 @@ def edits(key: DocumentKey, resources: messages.Edits) -> LinkEdits:
         return LinkEdits(set=_wanted(key, whole, "resources.set"))
     to_add = _wanted(key, add if isinstance(add, list) else [], "resources.add")
     to_remove = _wanted(key, remove if isinstance(remove, list) else [], "resources.remove")
-    removed = {item.triple for item in to_remove}
-    both = [item.triple.entity_id for item in to_add if item.triple in removed]
+    removed = {item.key for item in to_remove}
+    both = [item.key.entity.id for item in to_add if item.key in removed]
     if both:
         message = f"{', '.join(both[:5])}: cannot be added and removed at once"
         raise wrong_fields([FieldError("resources.remove", message)])
-    return LinkEdits(to_add, [item.triple for item in to_remove])
+    return LinkEdits(to_add, [item.key for item in to_remove])
 
 
-def _wanted(key: DocumentKey, items: list[messages.Item], field: str) -> list[WantedLink]:
+def _wanted(document: DocumentKey, items: list[messages.Item], field: str) -> list[WantedLink]:
     """Return the links that the items name, each once."""
     if len(items) > MAX_LINKS:
         message = f"has {len(items)} items, and {MAX_LINKS} is the most: send them in several calls"
         raise wrong_fields([FieldError(field, message)])
-    wanted: dict[Triple, WantedLink] = {}
+    wanted: dict[LinkKey, WantedLink] = {}
     errors = []
     for index, item in enumerate(items):
         if isinstance(item, messages.EntityItem):
-            triple, role = Triple(*key, item.entity_type, item.entity_id), item.role
+            entity_type, entity_id, role = item.entity_type, item.entity_id, item.role
         elif (entity_type := type_of(item)) is not None:
-            triple, role = Triple(*key, entity_type, item), None
+            entity_id, role = item, None
         else:
             errors.append(FieldError(f"{field}[{index}]", NO_PREFIX))
             continue
-        wanted.setdefault(triple, WantedLink(triple, role))
+        key = LinkKey(document, EntityKey(document.workspace_id, entity_type, entity_id))
+        wanted.setdefault(key, WantedLink(key, role))
     if errors:
         raise wrong_fields(errors)
     return list(wanted.values())

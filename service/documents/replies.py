@@ -1,27 +1,28 @@
 """Documents as callers see them; their links are encoded a page at a time."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from uuid import UUID
 
 from msgspec import Raw
 from msgspec.json import format as format_json
 
-from service.core.changes import LinkRow
-from service.core.documents import DocumentOutcome, DocumentRow, LinkPages
+from service.core.changes import DocumentRow, LinkRow
+from service.core.documents import DocumentOutcome
 from service.core.events import timestamp
-from service.core.requests import Reply
+from service.core.writes import Reply, Slices
 from service.documents import messages
 from service.edge.shapes.messages import encode, etag
+from service.store.reading import PAGE, LinkPages
 
 
 def changed(
     *, created: str, otherwise: str
-) -> Callable[[DocumentOutcome, LinkPages], Awaitable[Reply]]:
+) -> Callable[[DocumentOutcome, Sequence[LinkRow]], Slices]:
     """Return what answers a write: the document and the links that changed, under a message."""
 
-    async def respond(outcome: DocumentOutcome, links: LinkPages) -> Reply:
+    def respond(outcome: DocumentOutcome, links: Sequence[LinkRow]) -> Slices:
         changes = messages.LinkChanges(
             linked=_texts(outcome.linked),
             restored=_texts(outcome.restored),
@@ -29,28 +30,37 @@ def changed(
             updated=_texts(outcome.updated),
         )
         message = created if outcome.created else otherwise
-        shown = await _shown(outcome.row, links)
+        view = DocumentView(outcome.row)
+        for start in range(0, len(links), PAGE):
+            if start:
+                yield
+            view.add(links[start : start + PAGE])
+        shown = view.message()
         body = encode(messages.ChangedDocumentReply(shown, changes, message))
         return Reply(201 if outcome.created else 200, body, (etag(outcome.row.revision),))
 
     return respond
 
 
-async def restored(outcome: DocumentOutcome, links: LinkPages) -> Reply:
+def restored(outcome: DocumentOutcome, links: Sequence[LinkRow]) -> Slices:
     """Answer a restore, which does nothing to a document that is there."""
     message = "Document restored" if outcome.changed else "Document is not deleted"
-    return await changed(created=message, otherwise=message)(outcome, links)
+    return changed(created=message, otherwise=message)(outcome, links)
 
 
-async def deleted(outcome: DocumentOutcome, _: LinkPages) -> Reply:
+def deleted(outcome: DocumentOutcome, _: Sequence[LinkRow]) -> Slices:
     """Answer a deletion."""
+    yield from ()
     removed = messages.RemovedDocument(outcome.row.id)
     return Reply(200, encode(messages.DeleteDocumentReply(removed, "Document deleted")))
 
 
 async def retrieved(row: DocumentRow, links: LinkPages) -> Reply:
     """Answer a read."""
-    body = encode(messages.DocumentReply(await _shown(row, links), "Document retrieved"))
+    view = DocumentView(row)
+    async for page in links:
+        view.add(page)
+    body = encode(messages.DocumentReply(view.message(), "Document retrieved"))
     return Reply(200, body, (etag(row.revision),))
 
 
@@ -63,22 +73,32 @@ def _texts(ids: list[UUID]) -> list[str]:
     return [str(link_id) for link_id in ids]
 
 
-async def _shown(row: DocumentRow, links: LinkPages) -> messages.Document:
-    entities: list[bytes] = []
-    linkages: Counter[str] = Counter()
-    async for page in links:
-        entities.append(encode([_entity(link) for link in page])[1:-1])
-        linkages.update(link.triple.entity_type for link in page)
-    return messages.Document(
-        row.id,
-        row.display_name,
-        row.category,
-        None if row.metadata is None else _compact(row.metadata),
-        timestamp(row.created_at),
-        timestamp(row.updated_at),
-        cast("list[messages.LinkedEntity]", Raw(b"[%b]" % b",".join(entities))),  # encoded already
-        dict(linkages),
-    )
+class DocumentView:
+    """A document as callers see it; its links are encoded a page at a time."""
+
+    def __init__(self, row: DocumentRow) -> None:
+        self._row = row
+        self._entities: list[bytes] = []
+        self._linkages: Counter[str] = Counter()
+
+    def add(self, links: Sequence[LinkRow]) -> None:
+        """Add a page of links."""
+        self._entities.append(encode([_entity(link) for link in links])[1:-1])
+        self._linkages.update(link.key.entity.type for link in links)
+
+    def message(self) -> messages.Document:
+        """Return the document with the links so far."""
+        row, entities = self._row, b",".join(self._entities)
+        return messages.Document(
+            row.id,
+            row.display_name,
+            row.category,
+            None if row.metadata is None else _compact(row.metadata),
+            timestamp(row.created_at),
+            timestamp(row.updated_at),
+            cast("list[messages.LinkedEntity]", Raw(b"[%b]" % entities)),  # encoded already
+            dict(self._linkages),
+        )
 
 
 def _compact(metadata: str) -> dict[str, Any]:
@@ -89,8 +109,8 @@ def _compact(metadata: str) -> dict[str, Any]:
 def _entity(link: LinkRow) -> messages.LinkedEntity:
     return messages.LinkedEntity(
         str(link.id),
-        link.triple.entity_type,
-        link.triple.entity_id,
+        link.key.entity.type,
+        link.key.entity.id,
         link.role,
         timestamp(link.created_at),
     )

@@ -2,23 +2,15 @@
 
 import time
 from functools import partial
-from typing import Any
 
 from msgspec import UNSET, Raw, UnsetType, structs
 from starlette.routing import Route
 
-from service.core.changes import DocumentState
-from service.core.documents import (
-    DocumentRequest,
-    DocumentRow,
-    Fields,
-    LinkEdits,
-    LinkPages,
-    Operation,
-)
+from service.core.changes import DocumentKey, DocumentRow, DocumentState
+from service.core.documents import DocumentWrite, Fields, LinkEdits, Operation, Respond
 from service.core.errors import Conflict, NotFound, PreconditionFailed
-from service.core.ids import DOCUMENT_PREFIX, to_text, uuid7
-from service.core.requests import Reply
+from service.core.ids import DOCUMENT_PREFIX, IdSource, to_text
+from service.core.writes import Reply
 from service.documents import messages, replies
 from service.documents.items import edits, whole_set
 from service.edge.calls.call import Call, invalid_field
@@ -26,22 +18,28 @@ from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.calls.stored_json import stored_json
 from service.edge.shapes.lists import DocumentList, DocumentLists, DocumentsQuery
 from service.store.database import Database
-from service.store.reading import read_document
-from service.store.writing.documents import DocumentWriter
+from service.store.reading import LinkPages, read_document, stored_metadata
+from service.store.writing.group import GroupWriter
+
+NO_FIELDS = Fields()
+NO_EDITS = LinkEdits()
 
 
 class Documents:
     """Handlers of the document calls."""
 
-    def __init__(self, database: Database, writer: DocumentWriter, lists: DocumentLists) -> None:
+    def __init__(
+        self, database: Database, writer: GroupWriter, ids: IdSource, lists: DocumentLists
+    ) -> None:
         self._database = database
         self._writer = writer
+        self._ids = ids
         self._lists = lists
 
     async def create(self, call: Call, body: messages.PutDocument) -> Reply:
         """Make a document, with links if `resources` names any; the id is made up unless given."""
         if isinstance(body.id, UnsetType):
-            document_id = to_text(DOCUMENT_PREFIX, uuid7(time.time_ns() // 1000))
+            document_id = to_text(DOCUMENT_PREFIX, self._ids.uuid7(time.time_ns() // 1000))
         else:
             document_id = body.id
         return await self._put(call, "create", document_id, body)
@@ -59,32 +57,23 @@ class Documents:
 
     async def update(self, call: Call, body: messages.UpdateDocument) -> Reply:
         """Change a document and its links in one transaction."""
-        key = (call.key.workspace_id, call.params["id"])
+        key = _key(call)
         wanted = edits(key, body.resources) if body.resources is not UNSET else LinkEdits()
-        return await self._writer.write(
-            _request(
-                call,
-                "update",
-                call.params["id"],
-                respond=replies.changed(created="Document updated", otherwise="Document updated"),
-                fields=await _fields(body.display_name, body.category, body.metadata),
-                edits=wanted,
-            )
-        )
+        fields = await self._fields(body.display_name, body.category, body.metadata)
+        respond = replies.changed(created="Document updated", otherwise="Document updated")
+        return await self._write(call, "update", key, respond, fields, wanted)
 
     async def delete(self, call: Call) -> Reply:
         """Delete a document and its links; a restore brings both back."""
-        request = _request(call, "delete", call.params["id"], respond=replies.deleted)
-        return await self._writer.write(request)
+        return await self._write(call, "delete", _key(call), replies.deleted)
 
     async def restore(self, call: Call) -> Reply:
         """Restore a document with the links that its deletion removed, if their entity is there."""
-        request = _request(call, "restore", call.params["id"], respond=replies.restored)
-        return await self._writer.write(request)
+        return await self._write(call, "restore", _key(call), replies.restored)
 
     async def read(self, call: Call) -> Reply:
         """Read a document with its active links."""
-        key, preconditions = (call.key.workspace_id, call.params["id"]), call.preconditions
+        preconditions = call.preconditions
 
         async def respond(row: DocumentRow, links: LinkPages) -> Reply:
             if preconditions is not None:
@@ -94,7 +83,7 @@ class Documents:
                     return replies.unchanged(row)
             return await replies.retrieved(row, links)
 
-        return await read_document(self._database, key, respond)
+        return await read_document(self._database, _key(call), respond)
 
     async def find(self, call: Call, query: DocumentsQuery) -> Reply:
         """List the documents that are linked to a resource, oldest link first."""
@@ -103,21 +92,47 @@ class Documents:
     async def _put(
         self, call: Call, operation: Operation, document_id: str, body: messages.PutDocument
     ) -> Reply:
-        key = (call.key.workspace_id, document_id)
+        key = DocumentKey(call.key.workspace_id, document_id)
         wanted = whole_set(key, body.resources) if isinstance(body.resources, list) else LinkEdits()
-        fields = await _fields(body.display_name, body.category, body.metadata)
+        fields = await self._fields(body.display_name, body.category, body.metadata)
         if fields.metadata is UNSET:
             fields = structs.replace(fields, metadata=None)
-        return await self._writer.write(
-            _request(
-                call,
-                operation,
-                document_id,
-                respond=replies.changed(created="Document created", otherwise="Document updated"),
-                fields=fields,
-                edits=wanted,
-            )
+        respond = replies.changed(created="Document created", otherwise="Document updated")
+        return await self._write(call, operation, key, respond, fields, wanted)
+
+    async def _fields(
+        self,
+        display_name: str | UnsetType | None,
+        category: str | UnsetType | None,
+        metadata: Raw | UnsetType,
+    ) -> Fields:
+        if isinstance(metadata, UnsetType):
+            return Fields(display_name, category)
+        json = await stored_json("metadata", metadata)
+        if json is not None:
+            json = await stored_metadata(self._database, json)
+        return Fields(display_name, category, json)
+
+    async def _write(  # noqa: PLR0913, PLR0917 - the parts of a write, each by its name there
+        self,
+        call: Call,
+        operation: Operation,
+        key: DocumentKey,
+        respond: Respond,
+        fields: Fields = NO_FIELDS,
+        wanted: LinkEdits = NO_EDITS,
+    ) -> Reply:
+        write = DocumentWrite(
+            caller=call.caller,
+            idempotency=call.idempotency,
+            preconditions=call.preconditions,
+            operation=operation,
+            key=key,
+            respond=respond,
+            fields=fields,
+            edits=wanted,
         )
+        return await self._writer.write(write)
 
 
 def routes(documents: Documents) -> list[Route]:
@@ -157,22 +172,5 @@ def routes(documents: Documents) -> list[Route]:
     ]
 
 
-async def _fields(
-    display_name: str | UnsetType | None,
-    category: str | UnsetType | None,
-    metadata: Raw | UnsetType,
-) -> Fields:
-    if isinstance(metadata, UnsetType):
-        return Fields(display_name, category)
-    return Fields(display_name, category, await stored_json("metadata", metadata))
-
-
-def _request(call: Call, operation: Operation, document_id: str, **rest: Any) -> DocumentRequest:  # noqa: ANN401 - the struct's own fields
-    return DocumentRequest(
-        caller=call.caller,
-        operation=operation,
-        document_id=document_id,
-        preconditions=call.preconditions,
-        idempotency=call.idempotency,
-        **rest,
-    )
+def _key(call: Call) -> DocumentKey:
+    return DocumentKey(call.key.workspace_id, call.params["id"])

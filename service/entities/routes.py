@@ -1,17 +1,20 @@
 """The calls under `/v1/entities`."""
 
+from typing import Literal
+
 from starlette.routing import Route
 
 from service.core.changes import EntityKey
+from service.core.entities import EntityWrite
 from service.core.errors import NotFound, PreconditionFailed
-from service.core.requests import Reply
 from service.core.resources import ENTITY_TYPES
+from service.core.writes import Reply
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.shapes.lists import DocumentList, DocumentLists, EntityDocumentsQuery
 from service.edge.shapes.messages import Resource, encode
 from service.entities import messages
-from service.store.writing.deletion import EntityWriter, Guards
+from service.store.writing.deletion import EntityWriter
 
 NOT_COMPLETE = (
     "not complete in time: links to the entity are still being removed, or the database does not answer; "
@@ -30,11 +33,13 @@ class Entities:
         """Register an entity, so that documents can be linked to it; or bring a deleted one back."""
         key = _key(call)
 
-        def respond(registered: bool) -> Reply:  # noqa: FBT001 - its one caller says what it means
-            message = "Entity registered" if registered else "Entity already registered"
-            return _reply(201 if registered else 200, key, message)
-
-        return await self._writer.register(key, call.caller, respond, _guards(call))
+        return await self._write(
+            call,
+            "register",
+            key,
+            reply=_reply(200, key, "Entity already registered"),
+            reply_if_new=_reply(201, key, "Entity registered"),
+        )
 
     async def delete(self, call: Call) -> Reply:
         """Delete an entity and unlink it from every document.
@@ -43,8 +48,27 @@ class Entities:
         nothing was left to do.
         """
         key = _key(call)
-        reply = _reply(200, key, "Entity deleted")
-        return await self._writer.delete(key, call.caller, reply, _guards(call))
+        return await self._write(call, "delete", key, reply=_reply(200, key, "Entity deleted"))
+
+    async def _write(
+        self,
+        call: Call,
+        operation: Literal["register", "delete"],
+        key: EntityKey,
+        *,
+        reply: Reply,
+        reply_if_new: Reply | None = None,
+    ) -> Reply:
+        write = EntityWrite(
+            caller=call.caller,
+            idempotency=call.idempotency,
+            preconditions=call.preconditions,
+            key=key,
+            operation=operation,
+            reply=reply,
+            reply_if_new=reply_if_new,
+        )
+        return await self._writer.write(write)
 
     async def documents(self, call: Call, query: EntityDocumentsQuery) -> Reply:
         """List the documents that are linked to an entity, oldest link first."""
@@ -93,12 +117,8 @@ def _key(call: Call) -> EntityKey:
     entity_type = call.params["type"]
     if entity_type not in ENTITY_TYPES:
         raise invalid_field("type", f"has to be one of {', '.join(ENTITY_TYPES)}")
-    return (call.key.workspace_id, entity_type, call.params["entity_id"])
-
-
-def _guards(call: Call) -> Guards:
-    return Guards(call.idempotency, call.preconditions)
+    return EntityKey(call.key.workspace_id, entity_type, call.params["entity_id"])
 
 
 def _reply(status: int, key: EntityKey, message: str) -> Reply:
-    return Reply(status, encode(messages.EntityReply(Resource(key[2], key[1]), message)))
+    return Reply(status, encode(messages.EntityReply(Resource(key.id, key.type), message)))

@@ -5,11 +5,21 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from starlette.routing import Route
 
-from service.core.changes import Change, Link, LinkRow, Outcome, Triple, Unlink
+from service.core.changes import (
+    Change,
+    DocumentKey,
+    EntityKey,
+    Link,
+    LinkKey,
+    LinkRow,
+    Outcome,
+    Unlink,
+)
 from service.core.errors import Conflict, NotFound, Refusal
 from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
-from service.core.requests import Documents, Reply
+from service.core.links import Documents
 from service.core.resources import type_of
+from service.core.writes import Reply
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import WRITE, Endpoint, Path
 from service.edge.calls.problems import EdgeError, Problem, problem
@@ -91,11 +101,11 @@ class Batch:
             merged = [refused.get(n) or next(rest) for n in range(len(body.operations))]
             return _reply(merged, call.request_id)
 
-        request = call.request("batch", changes, respond)
-        if not changes and request.idempotency is None:
+        write = call.links_write("batch", changes, respond)
+        if not changes and write.idempotency is None:
             return respond([])  # nothing to write, not even the answer
         return await self._writer.write(
-            structs.replace(request, atomic=body.atomic, preconditions=None)  # no single document
+            structs.replace(write, atomic=body.atomic, preconditions=None)  # no single document
         )
 
 
@@ -129,8 +139,11 @@ def _change(workspace_id: str, operation: Operation, index: int) -> Change:
             raise invalid_field(f"{where}.resource_id", NO_PREFIX)
     if entity_type is None or entity_id is None:
         raise invalid_field(where, "needs resource_id, or entity_type and entity_id")
-    triple = Triple(workspace_id, operation.document_id, entity_type, entity_id)
-    return Link(triple, operation.role) if operation.op == "link" else Unlink(triple)
+    key = LinkKey(
+        DocumentKey(workspace_id, operation.document_id),
+        EntityKey(workspace_id, entity_type, entity_id),
+    )
+    return Link(key, operation.role) if operation.op == "link" else Unlink(key)
 
 
 def _reply(outcomes: list[Outcome | Refusal | EdgeError], request_id: str) -> Reply:
@@ -153,7 +166,7 @@ def _shown(link: LinkRow) -> EventLink:
     """Show the link as events do."""
     return EventLink(
         str(link.id),
-        EventResource(link.triple.entity_id, link.triple.entity_type),
+        EventResource(link.key.entity.id, link.key.entity.type),
         link.role,
         timestamp(link.created_at),
         optional_timestamp(link.deleted_at),

@@ -5,12 +5,22 @@ from functools import partial
 from msgspec import Struct
 from starlette.routing import Route
 
-from service.core.changes import Link, LinkRow, Outcome, SetRole, Triple, Unlink
+from service.core.changes import (
+    DocumentKey,
+    EntityKey,
+    Link,
+    LinkKey,
+    LinkRow,
+    Outcome,
+    SetRole,
+    Unlink,
+)
 from service.core.errors import Conflict, NotFound, PreconditionFailed, Refusal
 from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
-from service.core.requests import Documents, Reply
+from service.core.links import Documents
 from service.core.resources import ENTITY_TYPES, type_of
+from service.core.writes import Reply
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.shapes.messages import NO_PREFIX, encode, etag
@@ -18,7 +28,7 @@ from service.edge.shapes.messages import Resource as ResourceName
 from service.edge.shapes.pages import counted, next_link, pagination_of, window_of
 from service.links import messages
 from service.store.database import Database
-from service.store.links import LinkFilter, find_triple, list_links
+from service.store.links import LinkFilter, find_key, list_links
 from service.store.writing.group import GroupWriter
 
 NO_TYPE = f"is required, since the id's prefix tells none: one of {', '.join(ENTITY_TYPES)}"
@@ -39,9 +49,9 @@ class Links:
 
     async def link(self, call: Call, body: messages.LinkRequest) -> Reply:
         """Link a document to an entity: 201 for a new link, 200 for one that exists or is restored."""
-        triple = Triple(call.key.workspace_id, call.params["id"], body.entity_type, body.entity_id)
+        key = _key(call, body.entity_type, body.entity_id)
         return await self._writer.write(
-            call.request("link", [Link(triple, body.role)], _link_reply)
+            call.links_write("link", [Link(key, body.role)], _link_reply)
         )
 
     async def link_resource(self, call: Call, body: messages.ResourceLinkRequest) -> Reply:
@@ -49,34 +59,34 @@ class Links:
         entity_type = type_of(body.resource_id)
         if entity_type is None:
             raise invalid_field("resource_id", NO_PREFIX)
-        triple = Triple(call.key.workspace_id, call.params["id"], entity_type, body.resource_id)
-        return await self._writer.write(call.request("link", [Link(triple)], _resource_link_reply))
+        key = _key(call, entity_type, body.resource_id)
+        return await self._writer.write(call.links_write("link", [Link(key)], _resource_link_reply))
 
     async def unlink(self, call: Call) -> Reply:
         """Remove an active link by its id, in either form."""
-        triple = await self._triple(call)
-        return await self._writer.write(call.request("unlink", [Unlink(triple)], _unlink_reply))
+        key = await self._key_of_id(call)
+        return await self._writer.write(call.links_write("unlink", [Unlink(key)], _unlink_reply))
 
     async def unlink_resource(self, call: Call, query: messages.UnlinkQuery) -> Reply:
         """Remove an active link by what it links."""
         entity_type = query.resource_type or type_of(query.resource_id)
         if entity_type is None:
             raise invalid_field("resource_type", NO_TYPE)
-        triple = Triple(call.key.workspace_id, call.params["id"], entity_type, query.resource_id)
-        return await self._writer.write(call.request("unlink", [Unlink(triple)], _unlink_reply))
+        key = _key(call, entity_type, query.resource_id)
+        return await self._writer.write(call.links_write("unlink", [Unlink(key)], _unlink_reply))
 
     async def set_role(self, call: Call, body: messages.RoleRequest) -> Reply:
         """Change the role of an active link, or clear it with null."""
-        triple = await self._triple(call)
+        key = await self._key_of_id(call)
         return await self._writer.write(
-            call.request("update", [SetRole(triple, body.role)], _role_reply)
+            call.links_write("update", [SetRole(key, body.role)], _role_reply)
         )
 
     async def list_links(self, call: Call, query: messages.LinksQuery) -> Reply:
         """List a document's active links, oldest first."""
         total, links = await list_links(
             self._database,
-            (call.key.workspace_id, call.params["id"]),
+            _document(call),
             LinkFilter(query.resource_type, query.resource_id),
             window_of(query),
         )
@@ -92,15 +102,14 @@ class Links:
         body = encode(messages.ResourceLinkList(data, pagination_of(query, total), message))
         return Reply(200, body, next_link(query, [link.id for link in links]))
 
-    async def _triple(self, call: Call) -> Triple:
-        """Return what the link in the path links."""
+    async def _key_of_id(self, call: Call) -> LinkKey:
+        """Return the key of the link whose id is in the path."""
         link_id = from_text(LINK_PREFIX, call.params["link_id"])
         if link_id is None:
             words = f"has to be a UUID, or {LINK_PREFIX}_ and 26 base32 characters"
             raise invalid_field("link_id", words)
         _ = call.idempotency, call.preconditions  # malformed ones are 400, before a 404
-        workspace_id, document_id = call.key.workspace_id, call.params["id"]
-        return await find_triple(self._database, workspace_id, document_id, link_id)
+        return await find_key(self._database, _document(call), link_id)
 
 
 def routes(links: Links) -> list[Route]:
@@ -136,6 +145,14 @@ def routes(links: Links) -> list[Route]:
     ]
 
 
+def _document(call: Call) -> DocumentKey:
+    return DocumentKey(call.key.workspace_id, call.params["id"])
+
+
+def _key(call: Call, entity_type: str, entity_id: str) -> LinkKey:
+    return LinkKey(_document(call), EntityKey(call.key.workspace_id, entity_type, entity_id))
+
+
 def done(outcomes: list[Outcome | Refusal]) -> tuple[Outcome, LinkRow]:
     """Return the outcome of a request with one change, which has a link."""
     outcome = outcomes[0]
@@ -146,15 +163,15 @@ def done(outcomes: list[Outcome | Refusal]) -> tuple[Outcome, LinkRow]:
 
 def _reply(outcome: Outcome, link: LinkRow, documents: Documents, message: Struct) -> Reply:
     status = 201 if outcome.kind == "created" else 200
-    tag = etag(documents[link.triple.document].revision)
+    tag = etag(documents[link.key.document].revision)
     return Reply(status, encode(message), (tag,))
 
 
 def _shown(link: LinkRow) -> messages.Link:
-    _, document_id, entity_type, entity_id = link.triple
+    document, entity = link.key
     link_id = to_text(LINK_PREFIX, link.id)
     created_at = timestamp(link.created_at)
-    return messages.Link(link_id, document_id, entity_type, entity_id, link.role, created_at)
+    return messages.Link(link_id, document.id, entity.type, entity.id, link.role, created_at)
 
 
 def _link_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
@@ -169,12 +186,12 @@ def _role_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Repl
 
 def _resource_link_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
     outcome, link = done(outcomes)
-    _, document_id, entity_type, entity_id = link.triple
+    document, entity = link.key
     shown = messages.LinkedResource(
         str(link.id),
-        ResourceName(entity_id, entity_type),
+        ResourceName(entity.id, entity.type),
         microseconds(link.created_at) // 1_000_000,
-        messages.DocumentName(document_id),
+        messages.DocumentName(document.id),
         outcome.kind == "restored",
     )
     return _reply(

@@ -19,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from service.core.ids import IdSource
 from service.edge.calls.call import headers_of, request_id_of
 from service.edge.calls.problems import EdgeError
 from service.edge.gate.cors import Cors
@@ -302,6 +303,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._state is State.BODY and "call" in scope and self._answering is not None:
             return scope["call"].request_id, scope["call"].response_headers
         headers = headers_of([] if self._state is State.IDLE else scope["headers"])
-        request_id = request_id_of(headers)
+        request_id = request_id_of(headers) or IdSource().request_id()
         cors = [] if self._cors is None else self._cors.headers(headers)
         return request_id, [(b"x-request-id", request_id.encode()), *cors]

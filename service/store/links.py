@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
-from service.core.changes import DocumentKey, EntityKey, Triple
+from service.core.changes import DocumentKey, EntityKey, LinkKey
 from service.core.errors import NotFound
 from service.store.database import Database
-from service.store.writing.registration import is_active
 
-TRIPLE: Final = """
+KEY: Final = """
 SELECT entity_type, entity_id
 FROM document_links
 WHERE workspace_id = $1 AND document_id = $2 AND id = $3
@@ -80,6 +79,14 @@ ORDER BY l.id
 """
 
 
+IS_ACTIVE: Final = """
+SELECT EXISTS (
+    SELECT FROM entities
+    WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NULL
+)
+"""
+
+
 class LinkFilter(NamedTuple):
     """Which of a document's links are wanted; None: any."""
 
@@ -122,19 +129,17 @@ class ListedDocument(NamedTuple):
     created_at: datetime
 
 
-async def find_triple(
-    database: Database, workspace_id: str, document_id: str, link_id: UUID
-) -> Triple:
-    """Return what the link with that id links, active or not; that never changes: no lock needed.
+async def find_key(database: Database, document: DocumentKey, link_id: UUID) -> LinkKey:
+    """Return the key of a link, active or not. The key of an id never changes: no lock is needed.
 
     Raises:
         NotFound: the document has no such link.
     """
     async with database.acquire() as connection:
-        row = await connection.fetchrow(TRIPLE, workspace_id, document_id, link_id)
+        row = await connection.fetchrow(KEY, *document, link_id)
     if row is None:
-        raise NotFound(f"document {document_id!r} has no link {str(link_id)!r}")
-    return Triple(workspace_id, document_id, row[0], row[1])
+        raise NotFound(f"document {document.id!r} has no link {str(link_id)!r}")
+    return LinkKey(document, EntityKey(document.workspace_id, *row))
 
 
 async def list_links(
@@ -162,7 +167,7 @@ async def require_entity(database: Database, key: EntityKey) -> None:
         NotFound: it is unknown or deleted.
     """
     async with database.reading() as connection:
-        if not await is_active(connection, key):
+        if not await connection.fetchval(IS_ACTIVE, *key):
             raise NotFound(f"{key[1]} {key[2]!r} does not exist")
 
 

@@ -10,10 +10,11 @@ from uuid import uuid4
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from outbox_worker.kafka.records import CONTENT_TYPE, partition_of
-from service.core.changes import Caller, DocumentState, Link, Triple
-from service.core.decide import Draft, State, decide
+from service.core.changes import Caller, DocumentKey, DocumentState, EntityKey, Link, LinkKey
 from service.core.events import OutboxRow
-from service.core.ids import request_id
+from service.core.ids import IdSource
+from service.core.links import Draft, decide
+from service.core.writes import State
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.parts import Round
@@ -65,12 +66,15 @@ def _new_batch(codec: int) -> DefaultRecordBatchBuilder:
 def _events() -> list[OutboxRow]:
     """Return events as the service makes them, each of a request of its own."""
     workspace, choice = str(uuid4()), random.Random(1)
-    state = State(datetime.now(UTC))
+    state = State(IdSource(), datetime.now(UTC))
     for _ in range(BATCH):
         document, entity = choice.randint(1, DOCUMENTS), choice.randint(1, ENTITIES)
-        triple = Triple(workspace, f"doc_{document}", "deal", f"deal_{entity}")
-        state.documents.setdefault(triple.document, DocumentState(1, 1))
-        state.entities.add(triple.entity)
-        draft = Draft(state, Caller(workspace, "key_0123456789", request_id()), "link")
-        decide(draft, [Link(triple, "signed")])
+        key = LinkKey(
+            DocumentKey(workspace, f"doc_{document}"),
+            EntityKey(workspace, "deal", f"deal_{entity}"),
+        )
+        state.documents.setdefault(key.document, DocumentState(1, 1))
+        state.entities.add(key.entity)
+        draft = Draft(state, Caller(workspace, "key_0123456789", state.ids.request_id()), "link")
+        decide(draft, [Link(key, "signed")])
     return state.outbox

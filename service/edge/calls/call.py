@@ -14,9 +14,10 @@ from starlette.types import Receive
 
 from service.core.changes import Caller, Change
 from service.core.events import Cause
-from service.core.ids import request_id as new_request_id
+from service.core.ids import IdSource
+from service.core.links import LinksWrite, Respond
 from service.core.preconditions import Preconditions
-from service.core.requests import Idempotency, Request, Respond
+from service.core.writes import Idempotency
 from service.edge.calls.conditions import preconditions_of
 from service.edge.calls.problems import EdgeError, FieldError
 from service.store.keys import Key
@@ -57,7 +58,7 @@ class Call:
     receive: Receive
     """ASGI's, for the body."""
 
-    def __init__(self, method: str, path: str, query: bytes, lines: Lines) -> None:
+    def __init__(self, method: str, path: str, query: bytes, lines: Lines, ids: IdSource) -> None:
         self.method = method
         self.path = path
         self.query = query
@@ -65,7 +66,7 @@ class Call:
         self.body = b""
         self.route = "none"
         """The route's template, as the metrics name it; `none` until one is found."""
-        self.request_id = request_id_of(self.headers)
+        self.request_id = request_id_of(self.headers) or ids.request_id()
         self.response_headers = [(b"x-request-id", self.request_id.encode())]
         """Headers of every response to the call: its id, then CORS, then the key's quota."""
 
@@ -109,13 +110,13 @@ class Call:
             return preconditions_of(self.headers)
         return None
 
-    def request(self, cause: Cause, changes: Sequence[Change], respond: Respond) -> Request:
-        """Make the write request of this call.
+    def links_write(self, cause: Cause, changes: Sequence[Change], respond: Respond) -> LinksWrite:
+        """Return the write of this call.
 
         Raises:
             EdgeError: a header that it depends on is malformed.
         """
-        return Request(
+        return LinksWrite(
             caller=self.caller,
             cause=cause,
             changes=changes,
@@ -136,10 +137,10 @@ def headers_of(lines: Lines) -> dict[bytes, bytes]:
     return {name: b", ".join(value) for name, value in values.items()}
 
 
-def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """Return the caller's own id of its request if it is a valid one, or else a new one."""
+def request_id_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the caller's own id of its request; None if it sent none, or an invalid one."""
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _valid_request_id(given) else new_request_id()
+    return given.decode() if _valid_request_id(given) else None
 
 
 def traceparent_of(value: bytes) -> str | None:

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar, cast
 from msgspec import Struct
 
 from service.core.errors import Refusal, Unavailable
-from service.core.requests import Reply
 from service.core.resources import ID_PATTERN
+from service.core.writes import Reply
 from service.edge.calls.body import BodyReader, QueryReader, read_json
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.problems import EdgeError

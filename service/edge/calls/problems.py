@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from service.core.errors import Refusal
-from service.core.requests import Reply
+from service.core.writes import Reply
 
 CONTENT_TYPE: Final = (b"content-type", b"application/problem+json")
 RETRY_AFTER: Final = b"1"

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from service.core.errors import Refusal, Unavailable
-from service.core.requests import Reply
+from service.core.ids import IdSource
+from service.core.writes import Reply
 from service.edge.calls.body import Disconnected
 from service.edge.calls.call import Call
 from service.edge.calls.problems import EdgeError, problem_reply
@@ -35,6 +36,7 @@ class Gate:
         lifespan: ASGIApp,
         routes: Sequence[BaseRoute],
         *,
+        ids: IdSource,
         keys: KeyRing,
         limiter: Limiter,
         default_rate: str,
@@ -43,6 +45,7 @@ class Gate:
     ) -> None:
         self._lifespan = lifespan
         self._routes = [route for route in routes if isinstance(route, Route)]
+        self._ids = ids
         self._keys = keys
         self._limiter = limiter
         self._default_rate = default_rate
@@ -56,7 +59,9 @@ class Gate:
             await self._lifespan(scope, receive, send)
             return
         started = time.perf_counter()
-        call = Call(scope["method"], scope["path"], scope["query_string"], scope["headers"])
+        call = Call(
+            scope["method"], scope["path"], scope["query_string"], scope["headers"], self._ids
+        )
         call.receive = receive
         scope["call"] = call
         bind_contextvars(request_id=call.request_id)  # for every log line of the request

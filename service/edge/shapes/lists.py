@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from service.core.changes import EntityKey
 from service.core.events import timestamp
-from service.core.requests import Reply
+from service.core.writes import Reply
 from service.edge.calls.call import Call
 from service.edge.shapes.messages import AnyEntityType, Id, IsoTime, Pagination, Role, Uuid, encode
 from service.edge.shapes.pages import PageQuery, counted, next_link, pagination_of, window_of

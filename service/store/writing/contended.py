@@ -27,7 +27,7 @@ from service.store.database import Database
 from service.store.writing.execute import Member
 from service.store.writing.notify import Notifier
 from service.store.writing.queue import MAX_CHANGES, take_group
-from service.store.writing.transaction import BEGIN_PATIENT, Witness, transact_alone
+from service.store.writing.transaction import LOCK_TIMEOUT_MS, Witness, transact_alone
 from service.supervision import Supervisor
 
 if TYPE_CHECKING:
@@ -37,16 +37,11 @@ SHARED_LOCK_TIMEOUT_MS: Final = 250
 """Of the transaction that waits for several documents. The processes that write to a document hold its
 lock for some 10 ms each; what takes longer is a large write, or a session that stands still."""
 
-LOCK_TIMEOUT_S: Final = 2.0
-"""Of a document's own transaction (BEGIN_PATIENT); then its callers are answered 503."""
-
 CONTENDED_S: Final = 0.2
 """How long requests for a document come here at once after its lock was not free, in seconds. Then the
 joint transaction tries again, since most documents are contended for a moment only."""
 
-BEGIN_SHARED: Final = f"{BEGIN_PATIENT}; SET LOCAL lock_timeout = {SHARED_LOCK_TIMEOUT_MS}"
-
-# In the order in which lock_and_read locks documents.
+# In the order in which lock_links locks documents.
 LOCK: Final = """
 SELECT count(*)
 FROM (SELECT * FROM unnest($1::uuid[], $2::text[]) AS u (w, d) ORDER BY w, d) AS u
@@ -55,7 +50,7 @@ CROSS JOIN LATERAL (
 ) AS l
 """
 
-Execute = Callable[..., Awaitable[tuple[bool, Witness | None]]]
+Execute = Callable[..., Awaitable[Witness | None]]
 
 log = get_logger(__name__)
 
@@ -114,7 +109,7 @@ class ContendedWriter:
             if not documents:
                 self._arrival.clear()
                 await self._arrival.wait()
-            elif not await self._write(documents, BEGIN_SHARED):
+            elif not await self._write(documents, SHARED_LOCK_TIMEOUT_MS):
                 for document in documents:
                     task = self._loop.create_task(self._write_apart(document), name="write-apart")
                     self._apart[document] = task
@@ -122,7 +117,7 @@ class ContendedWriter:
     async def _write_apart(self, document: DocumentKey) -> None:
         """Write one document's requests, until its lock is had or none is left."""
         try:
-            while document in self._waiting and not await self._write([document], BEGIN_PATIENT):
+            while document in self._waiting and not await self._write([document], LOCK_TIMEOUT_MS):
                 self._refuse(document)
         finally:
             del self._apart[document]
@@ -130,7 +125,7 @@ class ContendedWriter:
 
     def _refuse(self, document: DocumentKey) -> None:
         """Answer those that waited for the lock as long as anybody has to."""
-        oldest = time.monotonic() - LOCK_TIMEOUT_S
+        oldest = time.monotonic() - LOCK_TIMEOUT_MS / 1000
         waiting = self._waiting.pop(document, deque())
         while waiting and waiting[0].arrived <= oldest:
             detail = "somebody else is writing to it for too long; nothing was written"
@@ -138,12 +133,12 @@ class ContendedWriter:
         if waiting:
             self._waiting[document] = waiting
 
-    async def _write(self, documents: Sequence[DocumentKey], begin: str) -> bool:
+    async def _write(self, documents: Sequence[DocumentKey], lock_timeout_ms: int) -> bool:
         """Wait for the documents' locks, write what waits for them; False: a lock was not free in time."""
         members: list[Member] = []
         step = partial(self._step, documents=documents, members=members)
         try:
-            wrote_events = await transact_alone(self._database, step, begin=begin)
+            witness = await transact_alone(self._database, step, lock_timeout_ms=lock_timeout_ms)
         except Unavailable as refusal:
             if not members and isinstance(refusal.__cause__, asyncpg.LockNotAvailableError):
                 return False
@@ -151,7 +146,7 @@ class ContendedWriter:
                 member.fail(refusal)
             return True
         except Exception:
-            ids = [member.request.caller.request_id for member in members]
+            ids = [member.write.caller.request_id for member in members]
             log.exception("write.group_failed", members=len(ids), request_ids=ids)
             for member in members or self._take(documents):
                 self._write_alone(member)
@@ -161,19 +156,20 @@ class ContendedWriter:
             for member in members:
                 member.fail(Unavailable(detail))
             raise
-        self._settle(members, wrote_events=wrote_events)
+        self._notifier.notify_of(witness)
+        self._settle(members)
         return True
 
     async def _step(
         self, connection: "Connection", documents: Sequence[DocumentKey], members: list[Member]
-    ) -> tuple[bool, Witness | None]:
+    ) -> Witness | None:
         """Lock the documents; then write whatever waits for them by now, in the transaction."""
         await connection.fetchval(LOCK, *zip(*documents, strict=True))
         if not members:  # otherwise an attempt before this one failed
             members += self._take(documents)
         for member in members:
             member.answer = None
-        return await self._execute(connection, members, patient=False)
+        return await self._execute(connection, members, wait=False)
 
     def _take(self, documents: Sequence[DocumentKey]) -> list[Member]:
         members: list[Member] = []
@@ -185,13 +181,11 @@ class ContendedWriter:
             if not self._waiting[document]:
                 del self._waiting[document]
             members += group
-            room -= sum(len(member.request.changes) for member in group)
+            room -= sum(member.size for member in group)
         return members
 
-    def _settle(self, members: Sequence[Member], *, wrote_events: bool) -> None:
+    def _settle(self, members: Sequence[Member]) -> None:
         """Answer what is durable; what lacks another lock or a row is written alone."""
-        if wrote_events:
-            self._notifier.notify()
         for member in members:
             if member.answer is None:
                 self._write_alone(member)

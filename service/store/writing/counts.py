@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec.structs import replace
 
 from service.core.changes import MAX_LINKS, DocumentKey, DocumentState
-from service.core.decide import State
+from service.core.writes import State
 from service.store.database import INDEXES_ONLY
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class LinkCounter:
         unsure = [
             key
             for key, document in state.documents.items()
-            if document.version + more > MAX_LINKS
+            if document.active is None
+            and document.version + more > MAX_LINKS
             and self._at_most(key, document) + more > MAX_LINKS
         ]
         if not unsure:

@@ -1,41 +1,50 @@
-"""What happens inside a transaction of the write path, for one request or for many."""
+"""Everything between BEGIN and COMMIT: lock and read, decide, save; for one write or for many."""
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from service.core.changes import DocumentKey, Triple
-from service.core.decide import Draft, State, decide, missing_entities
+from msgspec import Struct
+
+from service.core.changes import LinkKey
+from service.core.documents import DocumentWrite
+from service.core.entities import EntityWrite
 from service.core.errors import IdempotencyMismatch, Refusal
-from service.core.requests import Idempotency, Reply, Request
+from service.core.ids import EPOCH, IdSource
+from service.core.writes import Reply, Slices, State, Write
+from service.store.writing import statements
 from service.store.writing.counts import LinkCounter
-from service.store.writing.registration import register_entities
-from service.store.writing.statements import StoredReply, lock_and_read, lock_scopes, write_changes
+from service.store.writing.statements import StoredReply
 from service.store.writing.transaction import Appeared, Witness
 
 if TYPE_CHECKING:
     from service.store.database import Connection
 
+FEW_LINKS: Final = 100
+"""A document that may have more links is written in a transaction of its own, for which nobody waits."""
+
+MISMATCH: Final = "this Idempotency-Key was used with another query string or body: take a new one"
+
 
 class Member:
-    """A request on its way, and the future on which its caller waits."""
+    """A write on its way, and the future on which its caller waits."""
 
-    __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "request", "scope")
+    __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "scope", "size", "write")
 
-    def __init__(self, request: Request, future: asyncio.Future[Reply], arrived: float) -> None:
-        self.request = request
+    def __init__(self, write: Write, future: asyncio.Future[Reply], arrived: float) -> None:
+        self.write = write
+        self.size = write.size
         self.arrived = arrived
         self.future = future
         self.answer: Reply | Refusal | None = None
-        """Set before COMMIT, given after it. None: this transaction could not write the request."""
+        """Set before COMMIT, sent after it. None: this transaction could not write it."""
         self.locked_elsewhere = False
-        """Whether that was because of a lock that another transaction has."""
-        self.scope = scope_of(request.caller.workspace_id, request.idempotency)
-
-    @property
-    def documents(self) -> set[DocumentKey]:
-        """Those that the request is about."""
-        return {change.triple.document for change in self.request.changes}
+        """Whether that was because another transaction has locked its rows."""
+        self.scope = (
+            None
+            if write.idempotency is None
+            else (write.caller.workspace_id, write.idempotency.scope)
+        )
 
     def settle(self) -> None:
         """Give the caller the prepared answer, now that it is durable."""
@@ -52,151 +61,174 @@ class Member:
             self.future.set_exception(error)
 
 
+class Context(Struct, frozen=True):
+    """What deciding depends on besides the database: the entity policy, counts, and the source of ids."""
+
+    register_unknown: bool
+    counter: LinkCounter
+    ids: IdSource
+
+
+async def execute(
+    connection: "Connection",
+    members: Sequence[Member],
+    context: Context,
+    *,
+    wait: bool,
+    on_read: Callable[[], None] = lambda: None,
+) -> Witness | None:
+    """Lock, read, decide and save the members' writes; each `answer` is valid after COMMIT.
+
+    Args:
+        connection: in a transaction.
+        members: one, if `wait`.
+        context: what deciding depends on.
+        wait: wait for locks, and insert rows that are needed; otherwise members whose rows another
+            transaction has locked are left without an answer.
+        on_read: called before deciding; what it wakes up runs while Postgres saves.
+
+    Returns:
+        A row that only this transaction wrote; None if it wrote nothing.
+
+    Raises:
+        Appeared: (wait) a row was inserted between lock and read; do it again.
+    """
+    members = await _without_replayed(connection, members, wait=wait)
+    if not members:
+        return None
+    state = State(context.ids)
+    if wait:
+        await _lock_all(connection, state, members, context)
+    else:
+        members = await _lock_what_is_free(connection, state, members, context)
+    await context.counter.count(connection, state, sum(member.size for member in members))
+    on_read()
+    witness: Witness | None = None
+    replies: list[StoredReply] = []
+    for member in members:
+        write = member.write
+        try:
+            reply = write.decide(state)
+            if not isinstance(reply, Reply):
+                reply, saved = await _in_slices(connection, state, reply)
+                witness = witness or saved
+        except Refusal as refusal:
+            member.answer = refusal
+            continue
+        member.answer = reply
+        if write.idempotency is not None and reply.status:
+            replies.append(StoredReply(write.caller.workspace_id, write.idempotency, reply))
+    saved = await statements.save(connection, state, replies)
+    return witness or saved
+
+
+async def _in_slices(
+    connection: "Connection", state: State, slices: Slices
+) -> tuple[Reply, Witness | None]:
+    """Decide a slice at a time, and save what is decided in between."""
+    witness = None
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            return end.value, witness
+        saved = await statements.save(connection, state)
+        witness = witness or saved
+        if saved is None:
+            await asyncio.sleep(0)  # others have a turn
+
+
+async def _lock_all(
+    connection: "Connection", state: State, members: Sequence[Member], context: Context
+) -> None:
+    """Lock and read all that the writes need, and insert the rows that they need.
+
+    Raises:
+        Appeared: a row was inserted between lock and read.
+    """
+    writes = [member.write for member in members]
+    documents = [write for write in writes if isinstance(write, DocumentWrite)]
+    for document in documents:
+        if document.makes_document:
+            await statements.make_document(connection, state, document.key)
+    if documents:
+        whole = sorted({document.key for document in documents})
+        await statements.lock_documents(connection, state, whole, wait=True)
+    for write in writes:
+        if isinstance(write, EntityWrite):
+            await statements.lock_entity(connection, state, write)
+    keys = sorted({key for write in writes for key in write.links(state)})
+    locked_elsewhere = await statements.lock_links(connection, state, keys, wait=True)
+    if context.register_unknown:
+        unknown = set().union(*(write.unknown_entities(state) for write in writes))
+        if unknown:
+            await statements.register(connection, sorted(unknown))
+            locked_elsewhere = await statements.lock_links(connection, state, keys, wait=True)
+    if locked_elsewhere:
+        raise Appeared
+    if state.moment is EPOCH:  # nothing was locked: the reply to a batch without sense is stored
+        state.at(await statements.now(connection))
+
+
+async def _lock_what_is_free(
+    connection: "Connection", state: State, members: Sequence[Member], context: Context
+) -> list[Member]:
+    """Lock and read without waiting; return the members that have all that they need."""
+    whole = {member.write.key for member in members if isinstance(member.write, DocumentWrite)}
+    if whole:
+        await statements.lock_documents(
+            connection, state, sorted(whole), wait=False, most_links=FEW_LINKS
+        )
+    wanted = [(member, member.write.links(state)) for member in members]
+    keys = [key for _, keys in wanted for key in keys]
+    locked_elsewhere = await statements.lock_links(connection, state, keys, wait=False)
+    if state.moment is EPOCH:
+        state.at(await statements.now(connection))
+    return [
+        member
+        for member, keys in wanted
+        if not _needs_more(member, keys, state, locked_elsewhere)
+        and not (context.register_unknown and member.write.unknown_entities(state))
+    ]
+
+
+def _needs_more(
+    member: Member, keys: Sequence[LinkKey], state: State, locked_elsewhere: set[LinkKey]
+) -> bool:
+    """Whether rows are locked by another transaction, or a document has to be made or is large."""
+    write = member.write
+    member.locked_elsewhere = bool(locked_elsewhere) and not locked_elsewhere.isdisjoint(keys)
+    return member.locked_elsewhere or (
+        isinstance(write, DocumentWrite) and write.key not in state.rows
+    )
+
+
+async def _without_replayed(
+    connection: "Connection", members: Sequence[Member], *, wait: bool
+) -> Sequence[Member]:
+    """Answer those whose reply is stored already; leave out those that have to wait for one."""
+    keyed = [member for member in members if member.write.idempotency is not None]
+    if not keyed:
+        return members
+    scopes = [
+        (member.write.caller.workspace_id, member.write.idempotency)
+        for member in keyed
+        if member.write.idempotency is not None
+    ]
+    left_out = set()
+    found = await statements.lock_scopes(connection, scopes, wait=wait)
+    for member, (_, idempotency), stored in zip(keyed, scopes, found, strict=True):
+        if stored is True:
+            continue
+        left_out.add(member)
+        if stored is not False:
+            fingerprint, reply = stored
+            same = fingerprint == idempotency.fingerprint
+            member.answer = reply if same else IdempotencyMismatch(MISMATCH)
+    return [member for member in members if member not in left_out]
+
+
 def settle(members: Sequence[Member]) -> None:
     """Give each caller its answer, unless it has it already."""
     for member in members:
         member.settle()
-
-
-def scope_of(workspace_id: str, idempotency: Idempotency | None) -> tuple[str, bytes] | None:
-    """Return what two calls with the same Idempotency-Key have in common."""
-    return None if idempotency is None else (workspace_id, idempotency.scope)
-
-
-async def execute(  # noqa: PLR0913 - how a group and a lone request differ, each by its name
-    connection: "Connection",
-    members: Sequence[Member],
-    *,
-    counter: LinkCounter,
-    patient: bool,
-    register_unknown: bool,
-    on_read: Callable[[], None] = lambda: None,
-) -> tuple[bool, Witness | None]:
-    """Lock, read, decide and write the members' requests; each `answer` is valid after COMMIT.
-
-    Returns whether there are events, and the transaction's witness. `on_read` is called before
-    deciding: what it lets run, runs while Postgres writes.
-
-    Raises:
-        Appeared: (patient) a row was made between lock and read; do it again.
-    """
-    members = await _without_replayed(connection, members, patient=patient)
-    if not members:
-        return False, None
-    state, unheld = await _read(
-        connection, members, patient=patient, register_unknown=register_unknown
-    )
-    if patient and unheld:
-        raise Appeared
-    await counter.count(connection, state, sum(len(m.request.changes) for m in members))
-    on_read()
-    replies = []
-    for member in members:
-        request = member.request
-        if not patient and _needs_more(member, state, unheld, register_unknown=register_unknown):
-            continue
-        try:
-            member.answer = reply = _decide(request, state)
-        except Refusal as refusal:
-            member.answer = refusal
-            continue
-        if request.idempotency is not None:
-            replies.append(StoredReply(request.caller.workspace_id, request.idempotency, reply))
-    return bool(state.outbox), await write_changes(connection, state, replies)
-
-
-async def replay(
-    connection: "Connection", scopes: Sequence[tuple[str, Idempotency]], *, patient: bool
-) -> list[Reply | Refusal | bool]:
-    """Lock the scopes and look for replies stored under them.
-
-    For each: the reply, a refusal if it was to another request, True if there is none, and False if
-    somebody else has the lock.
-    """
-    answers: list[Reply | Refusal | bool] = []
-    found = await lock_scopes(connection, scopes, patient=patient)
-    for (_, idempotency), stored in zip(scopes, found, strict=True):
-        if isinstance(stored, bool):
-            answers.append(stored)
-        elif stored[0] == idempotency.fingerprint:
-            answers.append(stored[1])
-        else:
-            detail = (
-                "this Idempotency-Key was used with another query string or body: take a new one"
-            )
-            answers.append(IdempotencyMismatch(detail))
-    return answers
-
-
-async def replay_one(
-    connection: "Connection", workspace_id: str, idempotency: Idempotency | None
-) -> Reply | None:
-    """Wait for the scope's lock; return the reply that is stored under it, if any.
-
-    Raises:
-        IdempotencyMismatch: it was to another request.
-    """
-    if idempotency is None:
-        return None
-    (found,) = await replay(connection, [(workspace_id, idempotency)], patient=True)
-    if isinstance(found, Refusal):
-        raise found
-    return found if isinstance(found, Reply) else None
-
-
-async def _without_replayed(
-    connection: "Connection", members: Sequence[Member], *, patient: bool
-) -> list[Member]:
-    """Answer those whose reply is stored already; leave out those that have to wait for one."""
-    keyed = [member for member in members if member.request.idempotency is not None]
-    if not keyed:
-        return list(members)
-    scopes = [
-        (member.request.caller.workspace_id, member.request.idempotency)
-        for member in keyed
-        if member.request.idempotency is not None
-    ]
-    out = set()
-    for member, found in zip(keyed, await replay(connection, scopes, patient=patient), strict=True):
-        if not isinstance(found, bool):
-            member.answer = found
-        if found is not True:
-            out.add(member)
-    return [member for member in members if member not in out]
-
-
-async def _read(
-    connection: "Connection", members: Sequence[Member], *, patient: bool, register_unknown: bool
-) -> tuple[State, set[Triple]]:
-    """Lock and read what the requests are about; where it may wait, register unknown entities too."""
-    triples = [change.triple for member in members for change in member.request.changes]
-    if patient:
-        triples.sort()
-    state, unheld = await lock_and_read(connection, triples, patient=patient)
-    if patient and register_unknown:
-        missing = set().union(*(missing_entities(state, m.request.changes) for m in members))
-        if missing:
-            await register_entities(connection, sorted(missing))
-            return await lock_and_read(connection, triples, patient=True)
-    return state, unheld
-
-
-def _needs_more(
-    member: Member, state: State, unheld: set[Triple], *, register_unknown: bool
-) -> bool:
-    """Whether the joint transaction cannot serve the request: locks held elsewhere, rows to be made."""
-    request = member.request
-    member.locked_elsewhere = bool(unheld) and any(
-        change.triple in unheld for change in request.changes
-    )
-    if member.locked_elsewhere:
-        return True
-    return register_unknown and bool(missing_entities(state, request.changes))
-
-
-def _decide(request: Request, state: State) -> Reply:
-    draft = Draft(state, request.caller, request.cause)
-    outcomes = decide(
-        draft, request.changes, atomic=request.atomic, preconditions=request.preconditions
-    )
-    return request.respond(outcomes, state.documents)

@@ -1,7 +1,7 @@
 """Group commit: requests that arrive while a transaction is in flight are written together in the next.
 
 No timer: a lone request starts at once. The joint transaction never waits for a lock: requests whose
-document is locked by another transaction wait for it together (service/store/writing/contended.py). Requests
+document is locked by another transaction wait for it together (contended.py). Requests
 that are large, concern several locked documents or need a row to be inserted get a transaction of
 their own. No caller pays for another's error: after one, the members are written one by one.
 """
@@ -16,8 +16,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from service.core.changes import DocumentKey
+from service.core.entities import EntityWrite
 from service.core.errors import Unavailable
-from service.core.requests import Reply, Request
+from service.core.ids import IdSource
+from service.core.writes import Reply, Write
 from service.logs import get_logger
 from service.store.database import (
     Database,
@@ -29,16 +31,10 @@ from service.store.database import (
 )
 from service.store.writing.contended import ContendedWriter
 from service.store.writing.counts import LinkCounter
-from service.store.writing.execute import Member, execute, settle
+from service.store.writing.execute import Context, Member, execute, settle
 from service.store.writing.notify import Notifier
 from service.store.writing.queue import take_group
-from service.store.writing.transaction import (
-    AND_BEGIN,
-    BEGIN,
-    NotCommitted,
-    transact,
-    transact_alone,
-)
+from service.store.writing.transaction import NotCommitted, transact, transact_alone
 from service.store.writing.turns import Turns
 from service.supervision import Supervisor
 
@@ -64,15 +60,16 @@ class GroupWriter:
         self,
         database: Database,
         notifier: Notifier,
-        counter: LinkCounter,
         supervisor: Supervisor,
         *,
         register_unknown: bool,
+        ids: IdSource,
     ) -> None:
-        self._execute = partial(execute, counter=counter, register_unknown=register_unknown)
+        context = Context(register_unknown, LinkCounter(), ids)
+        self._execute = partial(execute, context=context)
         self._database = database
         self._notifier = notifier
-        self.turns = Turns()
+        self._turns = Turns()
         self._supervisor = supervisor
         self._contended = ContendedWriter(database, notifier, self._execute, self._write_alone)
         self._queue: deque[Member] = deque()
@@ -101,14 +98,14 @@ class GroupWriter:
             await asyncio.wait(self._alone, timeout=DRAIN_TIMEOUT_S)
         self._drop_connection()
 
-    async def write(self, request: Request) -> Reply:
-        """Write the request, in whatever company, and return its answer once that is durable.
+    async def write(self, write: Write) -> Reply:
+        """Write, in a transaction with others if possible, and return the reply once that is durable.
 
         Raises:
             Refusal: nothing was written, except where Unavailable says that this is not known.
         """
-        member = Member(request, self._loop.create_future(), arrived=time.monotonic())
-        if len(request.changes) > LARGE_CHANGES:
+        member = Member(write, self._loop.create_future(), arrived=time.monotonic())
+        if member.size > LARGE_CHANGES or isinstance(write, EntityWrite):
             self._write_alone(member)
         else:
             self._queue.append(member)
@@ -147,7 +144,7 @@ class GroupWriter:
                     member.fail(refusal)
             except Exception as error:
                 if not isinstance(error, NotCommitted):  # a broken connection is no mystery
-                    ids = [member.request.caller.request_id for member in members]
+                    ids = [member.write.caller.request_id for member in members]
                     log.exception("write.group_failed", members=len(ids), request_ids=ids)
                 for member in members:
                     self._write_alone(member)
@@ -166,7 +163,7 @@ class GroupWriter:
         """Take from the queue what fits into one transaction and has no lock to wait for."""
         group: list[Member] = []
         for member in take_group(self._queue):
-            documents = member.documents
+            documents = member.write.documents
             if not any(map(self._is_contended, documents)):
                 group.append(member)
             elif len(documents) == 1:
@@ -181,17 +178,13 @@ class GroupWriter:
         The joint transaction would overtake it again and again, since it takes a lock in the moment
         that it is free.
         """
-        return document in self._contended or self.turns.wanted(document)
+        return document in self._contended or self._turns.wanted(document)
 
     async def _write_together(self, members: Sequence[Member]) -> None:
         self._connection = await self._database.refreshed(self._connection)
-        step = partial(self._execute, members=members, patient=False, on_read=self._answer)
-        begin = "" if is_in_transaction(self._connection) else BEGIN
-        wrote_events = await transact(
-            self._database, self._connection, step, begin=begin, then=AND_BEGIN
-        )
-        if wrote_events:
-            self._notifier.notify()
+        step = partial(self._execute, members=members, wait=False, on_read=self._answer)
+        witness = await transact(self._database, self._connection, step)
+        self._notifier.notify_of(witness)
         for member in members:
             if member.answer is None:
                 self._write_later(member)
@@ -216,7 +209,7 @@ class GroupWriter:
 
     def _write_later(self, member: Member) -> None:
         """Write what the joint transaction could not: a lock was not free, or a row is to be made."""
-        documents = member.documents
+        documents = member.write.documents
         if member.locked_elsewhere and len(documents) == 1:
             self._contended.add_locked(member, documents.pop())
         else:
@@ -228,12 +221,13 @@ class GroupWriter:
         task.add_done_callback(self._alone.discard)
 
     async def _alone_to_its_end(self, member: Member) -> None:
-        step = partial(self._execute, members=[member], patient=True)
+        step = partial(self._execute, members=[member], wait=True)
         try:
-            async with self.turns.take(member.documents):
+            async with self._turns.take(member.write.documents):
                 if member.future.done():
                     return  # its caller has gone, and it has not begun
-                wrote_events = await transact_alone(self._database, step)
+                timeout_ms = member.write.lock_timeout_ms
+                witness = await transact_alone(self._database, step, lock_timeout_ms=timeout_ms)
         except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
             member.fail(error)
             return
@@ -242,6 +236,5 @@ class GroupWriter:
                 Unavailable("the write was interrupted: whether it was written is not known")
             )
             raise
-        if wrote_events:
-            self._notifier.notify()
+        self._notifier.notify_of(witness)
         member.settle()

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from service.logs import get_logger
 from service.store.database import Database, Session, noticing_loss, unavailable
+from service.store.writing.transaction import Witness
 from service.supervision import LastingProblem
 
 NOTIFY: Final = "NOTIFY outbox"
@@ -47,6 +48,11 @@ class Notifier:
         self._wanted = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send_all(), name="notify")
+
+    def notify_of(self, witness: Witness | None) -> None:
+        """Send a hint soon if a transaction wrote events."""
+        if witness is not None and witness.event_id is not None:
+            self.notify()
 
     async def _send_all(self) -> None:
         while self._wanted:

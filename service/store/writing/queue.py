@@ -23,7 +23,7 @@ def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
     put_off: list[Member] = []
     scopes = set()
     oldest = time.monotonic() - MAX_WAIT_S
-    while queue and room >= len(queue[0].request.changes):
+    while queue and room >= queue[0].size:
         member = queue.popleft()
         if member.future.done():
             continue
@@ -34,6 +34,6 @@ def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
         else:
             scopes.add(member.scope)
             group.append(member)
-            room -= len(member.request.changes)
+            room -= member.size
     queue.extendleft(reversed(put_off))
     return group

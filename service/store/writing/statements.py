@@ -1,19 +1,23 @@
-"""The write path: every change of a link, from whichever endpoint, is locked and written here.
+"""The statements of a writing transaction: what locks and reads, and what saves.
 
-Lock and read in one round trip, decide in Python, write links, documents, events and stored replies
-in a second one. The two functions are in schema.sql, with the reasons for their shape.
+The functions that they call are in schema.sql, with the reasons for their shape.
 """
 
-import secrets
 from collections.abc import Sequence
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from msgspec.structs import replace
-
-from service.core.changes import DocumentState, LinkRow, Triple
-from service.core.decide import State
-from service.core.requests import Idempotency, Reply
+from service.core.changes import (
+    DocumentKey,
+    DocumentRow,
+    DocumentState,
+    EntityKey,
+    EntityState,
+    LinkKey,
+    LinkRow,
+)
+from service.core.entities import EntityWrite
+from service.core.writes import Idempotency, Reply, State
 from service.store.writing.transaction import Witness
 
 if TYPE_CHECKING:
@@ -21,31 +25,86 @@ if TYPE_CHECKING:
 
     from service.store.database import Connection
 
+NOW: Final = "SELECT clock_timestamp()"
+
 LOCK_SCOPES: Final = "SELECT ordinal, fingerprint, status, body FROM lock_scopes($1, $2, $3)"
 
-LOCK_AND_READ: Final = """
-SELECT moment, held, version, revision, document_deleted_at, entity_known,
-    link_id, role, created_at, deleted_at
-FROM lock_and_read($1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5)
+MAKE_DOCUMENT: Final = """
+INSERT INTO documents (workspace_id, id)
+VALUES ($1, $2)
+ON CONFLICT DO NOTHING
+RETURNING true
 """
-"""Arrays of ids are sent as text: see `_array_of_ids`."""
 
-MOMENT: Final = "SELECT clock_timestamp()"
+LOCK_DOCUMENTS: Final = """
+SELECT locked_at, workspace_id::text, links, id, version, revision, display_name, category, metadata,
+    created_at, updated_at, deleted_at, deletion_id
+FROM lock_documents($1, $2, $3, $4)
+"""
 
-_NEW: Final = (
-    "$1, $2::text::uuid[], $3::text::text[], $4, $5::text::text[], $6::text::text[], $7, "
-    "$8::text::uuid[], $9::text::text[], $10, $11, "
-    "$12::text::uuid[], $13::text::text[], $14::text::text[], $15, $16"
-)
-WRITE_NEW: Final = f"SELECT write_changes({_NEW})"
-WRITE_ALL: Final = f"SELECT write_changes({_NEW}, {', '.join(f'${n}' for n in range(17, 29))})"
-"""With changed links and replies too. Where there are none, 12 empty arrays would cost more than a link."""
+LOCK_LINKS: Final = """
+SELECT locked_at, is_locked, version, revision, document_deleted_at, entity_known,
+    link_id, role, created_at, deleted_at
+FROM lock_links($1, $2)
+"""
 
-NO_REPLY: Final = Reply(200, b"")
-"""Of a transaction's mark, and of a step whose caller is answered later."""
+# An entity whose deletion has not reached all its links yet stays deleted: its links are to stay unlinked.
+# (NOT EXISTS might be made a hash of all links.)
+REGISTER: Final = """
+INSERT INTO entities AS e (workspace_id, type, id, created_at)
+SELECT w, t, i, clock_timestamp()
+FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS u (w, t, i, n)
+ORDER BY n
+ON CONFLICT (workspace_id, type, id) DO UPDATE
+SET deleted_at = NULL, created_at = excluded.created_at
+WHERE e.deleted_at IS NOT NULL
+    AND (
+        SELECT true FROM document_links AS l
+        WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
+            AND l.deleted_at IS NULL
+        LIMIT 1
+    ) IS NULL
+RETURNING e.created_at
+"""
+
+READ_ENTITY: Final = """
+SELECT clock_timestamp(), deleted_at IS NOT NULL,
+    EXISTS (
+        SELECT FROM document_links AS l
+        WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
+            AND l.deleted_at IS NULL
+    )
+FROM entities AS e
+WHERE workspace_id = $1 AND type = $2 AND id = $3
+"""
+
+# FOR UPDATE conflicts with the FOR KEY SHARE of every transaction that is linking to the entity; FOR NO KEY
+# UPDATE, which marking needs, with none of them.
+TRY_ENTITY: Final = f"{READ_ENTITY} FOR UPDATE SKIP LOCKED"
+MARK_ENTITY: Final = f"{READ_ENTITY} FOR NO KEY UPDATE"
+SETTLE_ENTITY: Final = """
+SELECT true
+FROM entities
+WHERE workspace_id = $1 AND type = $2 AND id = $3 AND deleted_at IS NOT NULL
+FOR UPDATE
+"""
+
+DELETE_ENTITIES: Final = """
+UPDATE entities AS e
+SET deleted_at = $4
+FROM unnest($1::uuid[], $2::text[], $3::text[]) AS u (w, t, i)
+WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.i
+"""
+
+SAVE_NEW: Final = "SELECT save_changes($1, $2, $3, $4)"
+SAVE_ALL: Final = "SELECT save_changes($1, $2, $3, $4, $5, $6, $7)"
+"""With changed links, changed documents and replies: arrays cost time even if they are empty."""
 
 READ_CHUNK: Final = 500
-"""Triples a call of lock_and_read: its cost grows with their square."""
+"""Links a call of lock_links: its cost grows with their square."""
+
+ANY_NUMBER: Final = 2**62
+"""Of links of a document that are read."""
 
 
 class StoredReply(NamedTuple):
@@ -57,18 +116,18 @@ class StoredReply(NamedTuple):
 
 
 async def lock_scopes(
-    connection: "Connection", scopes: Sequence[tuple[str, Idempotency]], *, patient: bool
+    connection: "Connection", scopes: Sequence[tuple[str, Idempotency]], *, wait: bool
 ) -> "list[tuple[bytes, Reply] | bool]":
-    """Lock each scope; return for each the reply stored under it with its fingerprint.
+    """Lock each scope; return for each the reply stored under it, with its fingerprint.
 
-    Where there is none: True if the scope is locked now, False if somebody else has it.
+    Where there is none: True if the scope is locked now, False if another transaction has locked it.
     """
     answers: list[tuple[bytes, Reply] | bool] = [False] * len(scopes)
     rows = await connection.fetch(
         LOCK_SCOPES,
         [workspace for workspace, _ in scopes],
         [idempotency.scope for _, idempotency in scopes],
-        patient,
+        wait,
     )
     for ordinal, fingerprint, status, body in rows:
         stored = fingerprint is not None
@@ -76,168 +135,191 @@ async def lock_scopes(
     return answers
 
 
-async def lock_and_read(
-    connection: "Connection", triples: Sequence[Triple], *, patient: bool
-) -> tuple[State, set[Triple]]:
-    """Lock the triples' documents and entities, and read them with their links.
-
-    Without triples (of a batch in which no operation makes sense) the state is empty.
-
-    Returns the state, and the triples whose locks were not to be had: of those nothing is known.
-    Callers that wait for locks (patient) pass the triples sorted, so that nothing deadlocks.
-    """
-    state: State | None = None
-    unheld: set[Triple] = set()
-    for start in range(0, len(triples), READ_CHUNK):
-        chunk = triples[start : start + READ_CHUNK]
-        columns = map(_array_of_ids, zip(*chunk, strict=True))
-        rows = await connection.fetch(LOCK_AND_READ, *columns, patient)
-        moment = rows[-1][0]  # after the last lock
-        state = State(moment) if state is None else replace(state, moment=moment)
-        for triple, row in zip(chunk, rows, strict=True):
-            if row[1]:
-                _take(state, triple, row)
-            else:
-                unheld.add(triple)
-    return state or await empty_state(connection), unheld
+async def now(connection: "Connection") -> datetime:
+    """Return the database's clock."""
+    moment: datetime = await connection.fetchval(NOW)
+    return moment
 
 
-async def empty_state(connection: "Connection") -> State:
-    """Return the state of a transaction that has read no links, as of now."""
-    return State(await connection.fetchval(MOMENT))
+async def make_document(connection: "Connection", state: State, key: DocumentKey) -> None:
+    """Insert the document unless it exists."""
+    if await connection.fetchval(MAKE_DOCUMENT, *key):
+        state.made.add(key)
 
 
-def _take(state: State, triple: Triple, row: "asyncpg.Record") -> None:
-    """Put one row of lock_and_read into the state."""
-    _, _, version, revision, document_deleted, entity_active, *link = row
-    link_id, role, created, deleted = link
-    if version is not None:
-        state.documents[triple.document] = DocumentState(
-            version, revision, document_deleted is not None
-        )
-    if entity_active:
-        state.entities.add(triple.entity)
-    if link_id is not None:
-        state.links[triple] = LinkRow(triple, link_id, role, created, deleted)
-        state.stored_links.add(triple)
-
-
-async def write_changes(
+async def lock_documents(
     connection: "Connection",
     state: State,
-    replies: Sequence[StoredReply],
+    keys: Sequence[DocumentKey],
     *,
-    also_wrote_in: str | None = None,
-    witness: Witness | None = None,
-) -> Witness | None:
-    """Write what was decided, and the replies to be stored; return the transaction's witness.
+    wait: bool,
+    most_links: int = ANY_NUMBER,
+) -> None:
+    """Lock whole documents and read them with their links.
 
-    Args:
-        connection: in the transaction.
-        state: links, documents and events as decided.
-        replies: to be stored.
-        also_wrote_in: the workspace of rows that the caller wrote in this transaction by itself;
-            None if there are none.
-        witness: what an earlier call in this transaction returned.
-
-    Returns:
-        A row that only this transaction wrote: its first event, or a row made for the purpose.
-        None if nothing was written, so that the transaction may be rolled back.
+    Documents that do not exist are left out of the state; so are, unless `wait`, those that another
+    transaction has locked, and those whose version says that they may have more than `most_links`.
     """
-    workspace_id = also_wrote_in or _written_in(state, replies)
-    if workspace_id is None:
-        return witness
-    mark = None if state.outbox or witness is not None else _mark(workspace_id)
-    if mark is not None:
-        replies = [*replies, mark]
-    written = [state.links[triple] for triple in state.written_links]
-    new = [link for link in written if link.triple not in state.stored_links]
-    # A link that is made and removed in one transaction is inserted, and then updated like others.
-    old = [link for link in written if link.triple in state.stored_links or link.deleted_at]
-    columns = [*_new_links(new), *_documents(state), *_events(state)]
-    if old or replies:
-        columns += _old_links(old)
-        columns += _columns([(r.workspace_id, *r.idempotency, *r.reply[:2]) for r in replies], 5)
-    statement = WRITE_ALL if old or replies else WRITE_NEW
-    xid = await connection.fetchval(statement, state.moment, *columns)
-    if witness is not None:
-        return witness
-    if mark is not None:
-        return Witness(xid, workspace_id=workspace_id, scope=mark.idempotency.scope)
-    return Witness(xid, event_id=state.outbox[0].event_id)
-
-
-def _written_in(state: State, replies: Sequence[StoredReply]) -> str | None:
-    """Return a workspace that something is to be written in; every event has a link."""
-    for triple in state.written_links:
-        return triple.workspace_id
-    for workspace_id, _ in state.written_documents:
-        return workspace_id
-    return replies[0].workspace_id if replies else None
-
-
-def _mark(workspace_id: str) -> StoredReply:
-    """Return a row that proves a transaction without events, under a random scope that nobody asks for.
-
-    A stored reply proves nothing: an expired one of the same key may still be there.
-    """
-    return StoredReply(workspace_id, Idempotency(secrets.token_bytes(32), bytes(32)), NO_REPLY)
-
-
-Columns = Sequence[Sequence[Any]]
-
-
-def _new_links(links: Sequence[LinkRow]) -> Columns:
-    workspaces, documents, link_ids, types, entities, roles = _columns(
-        [(t[0], t[1], link.id, t[2], t[3], link.role) for link in links for t in (link.triple,)], 6
-    )
-    return [
-        *map(_array_of_ids, (workspaces, documents)),
-        link_ids,
-        *map(_array_of_ids, (types, entities)),
-        roles,
-    ]
-
-
-def _old_links(links: Sequence[LinkRow]) -> Columns:
-    rows = [
-        (
-            *link.triple[:2],
-            link.id,
-            link.role,
-            link.deleted_at,
-            link.deleted_cause,
-            link.deletion_id,
+    rows = await connection.fetch(LOCK_DOCUMENTS, *zip(*keys, strict=True), wait, most_links)
+    for locked_at, workspace_id, links, *values in rows:
+        state.at(locked_at)
+        if links is None:
+            continue
+        row = DocumentRow(*values)
+        key = DocumentKey(workspace_id, row.id)
+        state.rows[key] = row
+        active = 0
+        for link_id, entity_type, entity_id, role, created, deleted, cause, deletion in links:
+            link = LinkKey(key, EntityKey(workspace_id, entity_type, entity_id))
+            state.links[link] = LinkRow(link, link_id, role, created, deleted, cause, deletion)
+            state.stored_links.add(link)
+            active += deleted is None
+        state.documents[key] = DocumentState(
+            row.version, row.revision, row.deleted_at is not None, active
         )
-        for link in links
-    ]
-    return _columns(rows, 7)
 
 
-def _documents(state: State) -> Columns:
-    rows = [
-        (*key, document.version, document.revision)
-        for key in state.written_documents
-        for document in (state.documents[key],)
-    ]
-    workspaces, document_ids, *numbers = _columns(rows, 4)
-    return [*map(_array_of_ids, (workspaces, document_ids)), *numbers]
+async def lock_links(
+    connection: "Connection", state: State, keys: Sequence[LinkKey], *, wait: bool
+) -> set[LinkKey]:
+    """Lock the keys' documents and entities, and read the links into the state.
 
-
-def _events(state: State) -> Columns:
-    event_ids, types, keys, *rest = _columns(state.outbox, 5)
-    return [*map(_array_of_ids, (event_ids, types, keys)), *rest]
-
-
-def _array_of_ids(values: Sequence[str]) -> str:
-    """Return an array in the text form of Postgres. No id has a character that is escaped in it.
-
-    asyncpg compares each element of an array with two abstract base classes, to find nested arrays.
-    That took a tenth of the instructions of a link. To parse the text costs Postgres a tenth of that.
+    Returns the keys that another transaction has locked; their rows were not read. Callers that
+    wait pass the keys sorted, so that nothing deadlocks.
     """
-    return '{"' + '","'.join(values) + '"}' if values else "{}"
+    locked_elsewhere: set[LinkKey] = set()
+    for start in range(0, len(keys), READ_CHUNK):
+        chunk = keys[start : start + READ_CHUNK]
+        wanted = [(*document, entity.type, entity.id) for document, entity in chunk]
+        rows = await connection.fetch(LOCK_LINKS, wanted, wait)
+        for key, row in zip(chunk, rows, strict=True):
+            if row["is_locked"]:
+                _take(state, key, row)
+            else:
+                locked_elsewhere.add(key)
+        state.at(rows[-1]["locked_at"])
+    return locked_elsewhere
 
 
-def _columns(rows: Sequence[Sequence[object]], width: int) -> Columns:
-    """Turn rows into one array for each column."""
-    return list(zip(*rows, strict=True)) if rows else list(repeat((), width))
+def _take(state: State, key: LinkKey, row: "asyncpg.Record") -> None:
+    """Put one row of lock_links into the state; what was read with its whole document is there."""
+    _, _, version, revision, document_deleted, entity_known, *link = row
+    link_id, role, created, deleted = link
+    if version is not None and (document := key.document) not in state.documents:
+        state.documents[document] = DocumentState(version, revision, document_deleted is not None)
+    if entity_known:
+        state.entities.add(key.entity)
+    if link_id is not None and key not in state.links:
+        state.links[key] = LinkRow(key, link_id, role, created, deleted)
+        state.stored_links.add(key)
+
+
+async def register(connection: "Connection", keys: Sequence[EntityKey]) -> Sequence[datetime]:
+    """Make the entities known, or bring them back from deletion; their links stay unlinked.
+
+    Takes the keys sorted, so that nothing deadlocks. Returns when, of each that was not known before.
+    """
+    rows = await connection.fetch(REGISTER, *zip(*keys, strict=True))
+    return [row[0] for row in rows]
+
+
+async def lock_entity(connection: "Connection", state: State, write: EntityWrite) -> None:
+    """Lock the entity of a write as its operation needs it, and read it into the state."""
+    registered: Sequence[datetime] = ()
+    row = None
+    if write.operation == "settle":
+        await connection.execute(SETTLE_ENTITY, *write.key)
+    elif write.operation == "register":
+        registered = await register(connection, [write.key])
+        row = await connection.fetchrow(READ_ENTITY, *write.key)
+    else:
+        row = await connection.fetchrow(TRY_ENTITY, *write.key)
+    exclusive = row is not None
+    if write.operation == "delete" and row is None:
+        row = await connection.fetchrow(MARK_ENTITY, *write.key)
+    if row is not None:
+        locked_at, deleted, linked = row
+        if registered:
+            state.registered_entities.add(write.key)
+        state.at(registered[0] if registered else locked_at)
+        state.entity_rows[write.key] = EntityState(
+            deleted, bool(registered), linked or not exclusive
+        )
+
+
+async def save(
+    connection: "Connection", state: State, replies: Sequence[StoredReply] = ()
+) -> Witness | None:
+    """Write what was decided, and the replies to be stored.
+
+    Returns a row that only this transaction wrote; None if there was nothing to write.
+    """
+    witness = _witness(state, replies)
+    if witness is None:
+        return None
+    if state.deleted_entities:
+        keys = zip(*sorted(state.deleted_entities), strict=True)
+        await connection.execute(DELETE_ENTITIES, *keys, state.moment)
+    written = [state.links[key] for key in state.written_links]
+    new = [_new(link) for link in written if link.key not in state.stored_links]
+    # A link that is made and removed in one transaction is inserted, and then updated like others.
+    changed = [
+        _changed(link)
+        for link in written
+        if link.key in state.stored_links or link.deleted_at is not None
+    ]
+    counters = [
+        _counters(state, key) for key in state.written_documents - state.written_rows.keys()
+    ]
+    arguments: list[object] = [state.moment, new, counters, state.outbox]
+    if changed or state.written_rows or replies:
+        rows = [_fields(state, key) for key in state.written_rows]
+        stored = [(r.workspace_id, *r.idempotency, r.reply.status, r.reply.body) for r in replies]
+        xid = await connection.fetchval(SAVE_ALL, *arguments, changed, rows, stored)
+    else:
+        xid = await connection.fetchval(SAVE_NEW, *arguments)
+    state.forget_written()
+    return witness._replace(xid=xid)
+
+
+def _witness(state: State, replies: Sequence[StoredReply]) -> Witness | None:
+    """Return what proves the transaction, without its xid; an event is looked up at the least cost."""
+    if state.outbox:
+        return Witness(event_id=state.outbox[0].event_id)
+    moment = state.moment
+    if replies:
+        first = replies[0]
+        return Witness(
+            moment=moment, workspace_id=first.workspace_id, scope=first.idempotency.scope
+        )
+    for workspace_id, document_id in state.written_documents:
+        return Witness(moment=moment, workspace_id=workspace_id, document_id=document_id)
+    for workspace_id, entity_type, entity_id in state.deleted_entities | state.registered_entities:
+        return Witness(
+            moment=moment,
+            workspace_id=workspace_id,
+            entity_type=entity_type,
+            entity_id=entity_id,
+        )
+    return None
+
+
+def _new(link: LinkRow) -> tuple[object, ...]:
+    document, entity = link.key
+    return *document, link.id, entity.type, entity.id, link.role
+
+
+def _changed(link: LinkRow) -> tuple[object, ...]:
+    deleted = (link.deleted_at, link.deleted_cause, link.deletion_id)
+    return *link.key.document, link.id, link.role, *deleted
+
+
+def _counters(state: State, key: DocumentKey) -> tuple[object, ...]:
+    document = state.documents[key]
+    return *key, document.version, document.revision
+
+
+def _fields(state: State, key: DocumentKey) -> tuple[object, ...]:
+    row = state.written_rows[key]
+    fields = (row.display_name, row.category, row.metadata, row.deleted_at, row.deletion_id)
+    return *_counters(state, key), *fields

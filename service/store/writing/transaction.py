@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
@@ -16,6 +17,7 @@ from service.store.database import (
     USE_A_POOLER_THAT_KEEPS_THEM,
     Database,
     Server,
+    is_in_transaction,
     noticing_loss,
     roll_back,
     server_of,
@@ -37,16 +39,21 @@ the primary alone, and say so in a warning only (manual, runtime-config-replicat
 hangs must not keep documents locked.
 """
 
-AND_BEGIN: Final = f";{BEGIN}"
-"""After the end of one transaction, in the same message: the beginning of the next."""
+BEGIN_WAITING: Final = f"{BEGIN}; SET LOCAL lock_timeout = {{}}; {INDEXES_ONLY}"
 
-BEGIN_PATIENT: Final = f"{BEGIN}; SET LOCAL lock_timeout = '2s'; {INDEXES_ONLY}"
+LOCK_TIMEOUT_MS: Final = 2_000
+"""The longest wait for a lock; then the caller is answered 503."""
 
 STATUS: Final = "SELECT pg_xact_status($1::xid8)"
 
 FOUND: Final = """
 SELECT EXISTS (SELECT FROM outbox WHERE xid = $1::xid8 AND event_id = $2)
-    OR EXISTS (SELECT FROM idempotency_keys WHERE workspace_id = $3 AND scope = $4)
+    OR EXISTS (SELECT FROM idempotency_keys WHERE workspace_id = $4 AND scope = $5 AND created_at = $3)
+    OR EXISTS (SELECT FROM documents WHERE workspace_id = $4 AND id = $6 AND updated_at = $3)
+    OR EXISTS (
+        SELECT FROM entities
+        WHERE workspace_id = $4 AND type = $7 AND id = $8 AND $3 IN (created_at, deleted_at)
+    )
 """
 
 ATTEMPTS: Final = 3
@@ -55,20 +62,27 @@ DEADLINE_S: Final = 10.5
 LOOK_UP_DEADLINE_S: Final = 5.0
 LOOK_UP_INTERVAL_S: Final = 0.05
 
-T = TypeVar("T")
-
 
 class Witness(NamedTuple):
     """A row that only this transaction wrote: if the row is there, the transaction was committed.
 
-    The row is an event, or a row of idempotency_keys under a random scope. The xid alone is no
-    proof: after a crash Postgres assigns the xids again whose WAL was not flushed.
+    The row is an event; or a stored reply, a document or an entity with the time of this transaction.
+    The xid alone is no proof: after a crash Postgres assigns the xids again whose WAL was not flushed.
     """
 
-    xid: int
+    xid: int = 0
     event_id: str | None = None
+    moment: datetime | None = None
     workspace_id: str | None = None
     scope: bytes | None = None
+    document_id: str | None = None
+    entity_type: str | None = None
+    entity_id: str | None = None
+
+    @property
+    def may_be_overwritten(self) -> bool:
+        """Whether a later transaction may have replaced the row's time."""
+        return self.event_id is None and self.scope is None
 
 
 class NotCommitted(Exception):  # noqa: N818 - a fact, on which the caller retries
@@ -79,16 +93,20 @@ class Appeared(Exception):  # noqa: N818 - likewise
     """A row that was not there to be locked was there to be read: do it again."""
 
 
-Step = Callable[["Connection"], Awaitable[tuple[T, Witness | None]]]
+Execute = Callable[["Connection"], Awaitable[Witness | None]]
 
 
 async def transact(
-    database: Database, connection: "Connection", step: Step[T], *, begin: str = "", then: str = ""
-) -> T:
-    """Run the step in a transaction and return its result once that is durable.
+    database: Database,
+    connection: "Connection",
+    execute: Execute,
+    *,
+    lock_timeout_ms: int | None = None,
+) -> Witness | None:
+    """Execute in a transaction, and return its witness once that is durable; None: nothing was written.
 
-    Without `begin` the connection is in one already; `then` goes with its end. A step that returns
-    no witness has written nothing and is rolled back: nothing to flush.
+    With `lock_timeout_ms` the transaction waits for locks. Without, it waits for none: the next one is
+    begun in the same message that ends this one, and this one may have been begun so.
 
     Raises:
         NotCommitted: the connection broke, and nothing was written.
@@ -96,10 +114,13 @@ async def transact(
             became of it could not be found out in time.
     """
     server = server_of(connection)
-    result, witness = await _run(connection, step, begin)
+    waits = lock_timeout_ms is not None
+    begin = BEGIN_WAITING.format(lock_timeout_ms) if waits else BEGIN
+    then = "" if waits else f";{BEGIN}"
+    witness = await _run(connection, execute, begin)
     if witness is None:
-        await roll_back(connection, then=then)
-        return result
+        await roll_back(connection, then=then)  # nothing to flush
+        return None
     try:
         with noticing_loss(connection):
             await connection.execute(f"COMMIT{then}")
@@ -109,16 +130,16 @@ async def transact(
             raise NotCommitted from error
     except RETRY_ERRORS as error:
         raise NotCommitted from error
-    return result
+    return witness
 
 
-async def _run(connection: "Connection", step: Step[T], begin: str) -> tuple[T, Witness | None]:
-    """Run the step up to its COMMIT; if it fails, the transaction or its connection is ended."""
+async def _run(connection: "Connection", execute: Execute, begin: str) -> Witness | None:
+    """Execute up to the COMMIT; if that fails, the transaction or its connection is ended."""
     try:
         with noticing_loss(connection):
-            if begin:
+            if not is_in_transaction(connection):
                 await connection.execute(begin)
-            return await step(connection)
+            return await execute(connection)
     except TimeoutError as error:
         terminate(connection)
         raise Unavailable("the database does not answer; nothing was written") from error
@@ -139,28 +160,34 @@ async def _run(connection: "Connection", step: Step[T], begin: str) -> tuple[T, 
         raise
 
 
-async def transact_alone(database: Database, step: Step[T], *, begin: str | None = None) -> T:
-    """Run the step in a transaction of its own that waits for locks; again if nothing was written.
+async def transact_alone(
+    database: Database, execute: Execute, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+) -> Witness | None:
+    """Execute in a transaction that waits for locks; again if nothing was written.
 
-    `begin` begins the transaction; None: as BEGIN_PATIENT does.
+    `lock_timeout_ms` is the longest wait for each lock.
 
     Raises:
         Unavailable: the database is away, or somebody held a lock for too long.
     """
     try:
         async with asyncio.timeout(DEADLINE_S):
-            return await _transact_alone(database, step, begin or BEGIN_PATIENT)
+            return await _transact_alone(database, execute, lock_timeout_ms)
     except TimeoutError as error:
         detail = "the database does not answer: whether it was written is not known yet"
         raise Unavailable(detail) from error
 
 
-async def _transact_alone(database: Database, step: Step[T], begin: str) -> T:
+async def _transact_alone(
+    database: Database, execute: Execute, lock_timeout_ms: int
+) -> Witness | None:
     last: Exception | None = None
     for _ in range(ATTEMPTS):
         try:
             async with database.acquire_to_wait() as connection:
-                return await transact(database, connection, step, begin=begin)
+                return await transact(
+                    database, connection, execute, lock_timeout_ms=lock_timeout_ms
+                )
         except (NotCommitted, Appeared) as error:
             last = error
     if last is not None and isinstance(last.__cause__, asyncpg.ReadOnlySQLTransactionError):
@@ -199,7 +226,7 @@ async def _look(database: Database, witness: Witness, server: Server | None) -> 
             return None
         # In this order: what was no longer in progress before the look is seen by the look.
         with noticing_loss(connection):
-            running = await _is_running(connection, witness.xid)
+            status = await _status(connection, witness.xid)
             found = await connection.fetchval(FOUND, *witness)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError):
         return None
@@ -207,11 +234,16 @@ async def _look(database: Database, witness: Witness, server: Server | None) -> 
         connection.terminate()
     if found:
         return True
-    return None if running or connection.server != server else False
+    if status == "in progress" or connection.server != server:
+        return None
+    # A transaction of that xid was committed, and has overwritten the row, or was overwritten: not known.
+    return None if status == "committed" and witness.may_be_overwritten else False
 
 
-async def _is_running(connection: "Connection", xid: int) -> bool:
+async def _status(connection: "Connection", xid: int) -> str | None:
+    """Return whether a transaction is in progress, was committed or aborted; None: it has not begun yet."""
     try:
-        return bool(await connection.fetchval(STATUS, xid) == "in progress")
+        status: str | None = await connection.fetchval(STATUS, xid)
     except asyncpg.InvalidParameterValueError:
-        return False  # "in the future": a crash lost the xid together with the transaction
+        return None  # "in the future": a crash lost the xid together with the transaction
+    return status

@@ -20,8 +20,8 @@ from tests.support.waiting import until
 URL = "/v1/links/batch"
 
 ENTRY = re.compile(r"^(\d+)\|LOG: +(.*?)(?=^\d+\||\Z)", re.MULTILINE | re.DOTALL)
-WRITE = "SELECT write_changes("
-WRITE_PATH = ("lock_scopes(", "lock_and_read(", "write_changes(")
+WRITE = "SELECT save_changes("
+WRITE_PATH = ("lock_scopes(", "lock_links(", "save_changes(")
 
 
 def link(number: int, resource_id: str = "ship_1") -> dict[str, Any]:

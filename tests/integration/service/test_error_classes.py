@@ -6,12 +6,13 @@ import asyncpg
 import pytest
 
 from service.core import changes
-from service.core.requests import Reply, Request
+from service.core.ids import IdSource
+from service.core.links import LinksWrite
+from service.core.writes import Reply
 from service.store.database import Database
-from service.store.writing.counts import LinkCounter
 from service.store.writing.group import LARGE_CHANGES, GroupWriter
 from service.store.writing.notify import Notifier
-from service.store.writing.transaction import BEGIN_PATIENT
+from service.store.writing.transaction import BEGIN_WAITING
 from service.supervision import Supervisor
 from tests.support.service.api import Api, new_key, seed
 
@@ -47,8 +48,8 @@ async def test_a_process_that_stood_still_tries_again(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postgres has ended the transaction of a process that did not run for long; it is done once more."""
-    begin = BEGIN_PATIENT.replace("= '10s'", "= '100ms'")
-    monkeypatch.setattr("service.store.writing.transaction.BEGIN_PATIENT", begin)
+    begin = BEGIN_WAITING.replace("= '10s'", "= '100ms'")
+    monkeypatch.setattr("service.store.writing.transaction.BEGIN_WAITING", begin)
     await new_key(database)
     await seed(connection, LARGE_CHANGES + 1, 1)
     workspace = await connection.fetchval("SELECT id::text FROM workspaces")
@@ -59,17 +60,22 @@ async def test_a_process_that_stood_still_tries_again(
         return Reply(200, b"{}")
 
     names = [f"doc_{number + 1}" for number in range(LARGE_CHANGES + 1)]
-    triples = [changes.Triple(workspace, name, "deal", "deal_1") for name in names]
-    request = Request(
+    keys = [
+        changes.LinkKey(
+            changes.DocumentKey(workspace, name), changes.EntityKey(workspace, "deal", "deal_1")
+        )
+        for name in names
+    ]
+    request = LinksWrite(
         caller=changes.Caller(workspace, "key_1", "req_1"),
         cause="batch",
-        changes=[changes.Link(triple) for triple in triples],
+        changes=[changes.Link(key) for key in keys],
         respond=respond,
     )
     async with (
         Database(database, pool_size=2) as pool,
         Notifier(pool) as notifier,
-        GroupWriter(pool, notifier, LinkCounter(), Supervisor(), register_unknown=False) as writer,
+        GroupWriter(pool, notifier, Supervisor(), register_unknown=False, ids=IdSource()) as writer,
     ):
         assert (await writer.write(request)).status == 200
     assert stalls == []

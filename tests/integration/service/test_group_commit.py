@@ -11,9 +11,10 @@ import pytest
 
 from service.core import changes
 from service.core.errors import NotFound, Refusal, Unavailable
-from service.core.requests import Documents, Idempotency, Reply, Request
+from service.core.ids import IdSource
+from service.core.links import Documents, LinksWrite
+from service.core.writes import Idempotency, Reply
 from service.store.database import Database
-from service.store.writing.counts import LinkCounter
 from service.store.writing.group import GroupWriter
 from service.store.writing.notify import Notifier
 from service.supervision import Supervisor
@@ -35,7 +36,7 @@ async def writer(database: str) -> AsyncIterator[GroupWriter]:
     async with (
         Database(database, pool_size=5) as pool,
         Notifier(pool) as notifier,
-        GroupWriter(pool, notifier, LinkCounter(), Supervisor(), register_unknown=False) as writer,
+        GroupWriter(pool, notifier, Supervisor(), register_unknown=False, ids=IdSource()) as writer,
     ):
         yield writer
 
@@ -57,13 +58,15 @@ def answer(outcomes: list[changes.Outcome | Refusal], _: Documents, body: bytes 
 
 def request(
     workspace: str, document: str, entity: str, *, role: str | None = None, key: bytes | None = None
-) -> Request:
+) -> LinksWrite:
     """Return a request for one link."""
-    triple = changes.Triple(workspace, document, "deal", entity)
-    return Request(
+    link = changes.LinkKey(
+        changes.DocumentKey(workspace, document), changes.EntityKey(workspace, "deal", entity)
+    )
+    return LinksWrite(
         caller=changes.Caller(workspace, "key_1", f"req_{document}"),
         cause="link",
-        changes=[changes.Link(triple, role)],
+        changes=[changes.Link(link, role)],
         respond=answer,
         idempotency=None if key is None else Idempotency(key * 32, b"f" * 32),
     )
@@ -217,15 +220,18 @@ async def test_a_large_request_goes_alone(
     writer: GroupWriter, workspace: str, connection: asyncpg.Connection
 ) -> None:
     """More than a hundred changes share no transaction with others that come with them."""
-    triples = [
-        changes.Triple(workspace, f"doc_{d}", "deal", f"deal_{e}")
+    keys = [
+        changes.LinkKey(
+            changes.DocumentKey(workspace, f"doc_{d}"),
+            changes.EntityKey(workspace, "deal", f"deal_{e}"),
+        )
         for d in range(1, 21)
         for e in range(1, 21)
     ]
-    large = Request(
+    large = LinksWrite(
         caller=changes.Caller(workspace, "key_1", "req_1"),
         cause="batch",
-        changes=[changes.Link(triple) for triple in triples],
+        changes=[changes.Link(key) for key in keys],
         respond=answer,
     )
     small = request(workspace, "doc_1", "deal_1")
@@ -242,7 +248,7 @@ async def test_what_was_asked_is_written_before_the_end(
     """A writer that is told to stop answers what it has taken on first."""
     async with Database(database, pool_size=5) as pool, Notifier(pool) as notifier:
         async with GroupWriter(
-            pool, notifier, LinkCounter(), Supervisor(), register_unknown=False
+            pool, notifier, Supervisor(), register_unknown=False, ids=IdSource()
         ) as writer:
             task = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
             await asyncio.sleep(0)

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from service.core.changes import Triple
-from service.store.writing.statements import lock_and_read
+from service.core.changes import DocumentKey, EntityKey, LinkKey
+from service.core.ids import IdSource
+from service.core.writes import State
+from service.store.writing.statements import lock_links
 from tests.support.service.api import Api
 from tests.support.topic.subscriber import check_outbox
 from tests.support.waiting import until
@@ -37,10 +39,14 @@ class Linkers:
             while not self.stopping:
                 async with connection.transaction():
                     document = f"doc_{choice.randint(1, 20)}"
-                    triple = Triple(self._workspace, document, "shipment", "ship_1")
-                    state, _ = await lock_and_read(connection, [triple], patient=False)
-                    self.locked += triple.entity in state.entities
-                    self.refused += triple.entity not in state.entities
+                    key = LinkKey(
+                        DocumentKey(self._workspace, document),
+                        EntityKey(self._workspace, "shipment", "ship_1"),
+                    )
+                    state = State(IdSource())
+                    await lock_links(connection, state, [key], wait=False)
+                    self.locked += key.entity in state.entities
+                    self.refused += key.entity not in state.entities
                     await connection.execute("SELECT pg_sleep(0.02)")
         finally:
             await connection.close()

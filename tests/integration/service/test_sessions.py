@@ -9,11 +9,11 @@ from functools import partial
 import asyncpg
 import pytest
 
-from service.core.decide import State
-from service.core.requests import Idempotency, Reply
+from service.core.ids import IdSource
+from service.core.writes import Idempotency, Reply, State
 from service.store.database import Database
-from service.store.writing.statements import StoredReply, write_changes
-from service.store.writing.transaction import BEGIN, BEGIN_PATIENT, Witness, transact
+from service.store.writing.statements import StoredReply, save
+from service.store.writing.transaction import Witness, transact
 from tests.support.service.api import Api, Link, Service, new_key, persistently, seed
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import until
@@ -100,32 +100,40 @@ async def test_fifty_callers_use_an_unknown_entity(
     await check_outbox(connection)
 
 
-@pytest.mark.parametrize("begin", [BEGIN, BEGIN_PATIENT], ids=["joint", "alone"])
+@pytest.mark.parametrize("lock_timeout_ms", [None, 2000], ids=["joint", "alone"])
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-async def test_every_write_is_read_committed(database: str, begin: str, isolation: str) -> None:
+async def test_every_write_is_read_committed(
+    database: str, lock_timeout_ms: int | None, isolation: str
+) -> None:
     """Transactions set their isolation themselves: what they waited for has to be seen.
 
     A transaction pooler may lend a server's session that does not have what this one has set.
     """
+    shown: list[str] = []
 
-    async def step(inside: Connection) -> tuple[str, None]:
-        return await inside.fetchval("SHOW transaction_isolation"), None
+    async def show(inside: Connection) -> None:
+        shown.append(await inside.fetchval("SHOW transaction_isolation"))
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
         await session.execute(f"SET default_transaction_isolation = '{isolation}'")
-        assert await transact(pool, session, step, begin=begin) == "read committed"
+        await transact(pool, session, show, lock_timeout_ms=lock_timeout_ms)
+    assert shown == ["read committed"]
 
 
-@pytest.mark.parametrize("begin", [BEGIN, BEGIN_PATIENT], ids=["joint", "alone"])
-async def test_no_statement_timeout_ends_the_wait_of_a_commit(database: str, begin: str) -> None:
+@pytest.mark.parametrize("lock_timeout_ms", [None, 2000], ids=["joint", "alone"])
+async def test_no_statement_timeout_ends_the_wait_of_a_commit(
+    database: str, lock_timeout_ms: int | None
+) -> None:
     """What a session has by default does not hold in a write's transaction."""
+    shown: list[str] = []
 
-    async def step(inside: Connection) -> tuple[str, None]:
-        return await inside.fetchval("SHOW statement_timeout"), None
+    async def show(inside: Connection) -> None:
+        shown.append(await inside.fetchval("SHOW statement_timeout"))
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
         await session.execute("SET statement_timeout = '5s'")
-        assert await transact(pool, session, step, begin=begin) == "0"
+        await transact(pool, session, show, lock_timeout_ms=lock_timeout_ms)
+    assert shown == ["0"]
 
 
 async def test_a_transaction_begun_ahead_does_not_stay(
@@ -152,10 +160,14 @@ async def test_writes_are_durable_though_the_default_is_not(
     workspace = await connection.fetchval("SELECT id::text FROM workspaces")
     replies = [StoredReply(workspace, Idempotency(b"s" * 32, b"f" * 32), Reply(200, b"{}"))]
 
-    async def step(inside: Connection) -> tuple[str, Witness | None]:
-        witness = await write_changes(inside, State(datetime.now(UTC)), replies)
-        return await inside.fetchval("SHOW synchronous_commit"), witness
+    shown: list[str] = []
+
+    async def write(inside: Connection) -> Witness | None:
+        witness = await save(inside, State(IdSource(), datetime.now(UTC)), replies)
+        shown.append(await inside.fetchval("SHOW synchronous_commit"))
+        return witness
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
         assert await session.fetchval("SHOW synchronous_commit") == "off"
-        assert await transact(pool, session, step, begin=BEGIN) == "on"
+        assert await transact(pool, session, write) is not None
+    assert shown == ["on"]

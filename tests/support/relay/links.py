@@ -6,12 +6,24 @@ from uuid import UUID
 
 import asyncpg
 
-from service.core.changes import Caller, DocumentState, Link, LinkRow, Triple, Unlink
-from service.core.decide import Draft, State
+from service.core.changes import (
+    Caller,
+    DocumentKey,
+    DocumentState,
+    EntityKey,
+    Link,
+    LinkKey,
+    LinkRow,
+    Unlink,
+)
+from service.core.ids import IdSource
+from service.core.links import Draft
+from service.core.writes import State
 
 WORKSPACE: Final = UUID("0193e6c4-0000-7000-8000-000000000001")
 TYPE: Final = "deal"
 CALLER: Final = Caller(str(WORKSPACE), "test", "req_test")
+IDS: Final = IdSource()
 
 SEED_DOCUMENTS = """
 INSERT INTO documents (workspace_id, id)
@@ -70,19 +82,21 @@ async def seed(connection: asyncpg.Connection, documents: int, entities: int) ->
 
 async def toggle(connection: asyncpg.Connection, document: str, entity: str) -> str:
     """Link, unlink or restore, whichever is next for this pair; return the event's id."""
-    triple = Triple(str(WORKSPACE), document, TYPE, entity)
+    workspace_id = str(WORKSPACE)
+    key = LinkKey(DocumentKey(workspace_id, document), EntityKey(workspace_id, TYPE, entity))
+    ends = (WORKSPACE, document, TYPE, entity)
     async with connection.transaction():
         counters = await connection.fetchrow(LOCK_DOCUMENT, WORKSPACE, document)
-        found = await connection.fetchrow(READ_LINK, WORKSPACE, *triple[1:])
+        found = await connection.fetchrow(READ_LINK, *ends)
         assert counters
         assert found
-        state = _state(triple, counters, found)
+        state = _state(key, counters, found)
         draft = Draft(state, CALLER, "unlink" if _is_active(found) else "link")
-        draft.apply(Unlink(triple) if _is_active(found) else Link(triple))
+        draft.apply(Unlink(key) if _is_active(found) else Link(key))
         draft.keep()
-        link, (event,) = state.links[triple], state.outbox
+        link, (event,) = state.links[key], state.outbox
         await connection.execute(
-            WRITE, WORKSPACE, *triple[1:], link.id, state.moment, link.deleted_at,
+            WRITE, *ends, link.id, state.moment, link.deleted_at,
             link.deleted_cause, event.event_id, event.event_type, event.key, event.payload,
         )  # fmt: skip
     return event.event_id
@@ -101,14 +115,14 @@ async def active_links(connection: asyncpg.Connection) -> set[str]:
     return {str(row["id"]) for row in await connection.fetch(ACTIVE_LINKS)}
 
 
-def _state(triple: Triple, counters: asyncpg.Record, found: asyncpg.Record) -> State:
+def _state(key: LinkKey, counters: asyncpg.Record, found: asyncpg.Record) -> State:
     """Return what was read, in the form that deciding takes."""
-    state = State(found["locked_at"])
-    state.documents[triple.document] = DocumentState(counters["version"], counters["revision"])
-    state.entities.add(triple.entity)
+    state = State(IDS, found["locked_at"])
+    state.documents[key.document] = DocumentState(counters["version"], counters["revision"])
+    state.entities.add(key.entity)
     if found["id"] is not None:
-        link = LinkRow(triple, found["id"], found["role"], found["created_at"], found["deleted_at"])
-        state.links[triple] = link
+        link = LinkRow(key, found["id"], found["role"], found["created_at"], found["deleted_at"])
+        state.links[key] = link
     return state
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from outbox_worker.operator.verify import MAX_EVENTS
-from service.core.changes import MAX_LINKS
+from service.core.changes import MAX_LINKS, DocumentKey
 from service.described.words import API
 from service.documents.items import whole_set
 from service.documents.messages import PutDocument
@@ -16,8 +16,8 @@ from service.edge.shapes import pages
 from service.links.batch import MAX_OPERATIONS, BatchRequest
 from service.server.heads import MAX_HEAD_BYTES
 from service.server.refusals import MAX_BODY_BYTES
+from service.store.reading import MAX_METADATA_BYTES
 from service.store.writing.deletion import CASCADE_CHUNK
-from service.store.writing.documents import MAX_METADATA_BYTES
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
 
@@ -58,9 +58,9 @@ def test_description_of_the_api_names_the_bounds() -> None:
 def test_list_of_links_that_is_too_long() -> None:
     """One item more than a document may have links is refused by the list's name and both numbers."""
     items = [f"ship_{number}" for number in range(MAX_LINKS + 1)]
-    assert len(whole_set(("w", "d"), list(items[1:])).wanted) == MAX_LINKS
+    assert len(whole_set(DocumentKey("w", "d"), list(items[1:])).wanted) == MAX_LINKS
     with pytest.raises(EdgeError, match=f"resources: has {MAX_LINKS + 1} items, and {MAX_LINKS}"):
-        whole_set(("w", "d"), list(items))
+        whole_set(DocumentKey("w", "d"), list(items))
 
 
 @pytest.mark.parametrize("page", [pages.MAX_PAGE, pages.MAX_OFFSET // 100 + 2])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from service.core.ids import IdSource
 from service.edge.calls.call import Call
 from service.edge.calls.problems import EdgeError
 from service.store.keys import Key
@@ -12,7 +13,7 @@ TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def call(method: str = "POST", path: str = "/v1/x", query: bytes = b"", **headers: bytes) -> Call:
     """Return a call of a known key, with headers whose names are written with underscores."""
     named = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
-    made = Call(method, path, query, named)
+    made = Call(method, path, query, named, IdSource())
     made.key = Key("key_1", "0193e6c4-0000-7000-8000-000000000001", frozenset(), None, None)
     return made
 

@@ -4,6 +4,7 @@ import pytest
 
 from service.core.changes import DocumentState
 from service.core.errors import PreconditionFailed
+from service.core.ids import IdSource
 from service.core.preconditions import Preconditions, Tags
 from service.edge.calls.call import Call
 from service.edge.calls.conditions import preconditions_of
@@ -67,7 +68,7 @@ def test_what_is_no_list_of_tags_is_refused(name: str, value: str) -> None:
 def test_without_conditions_there_is_nothing_to_check() -> None:
     """Dates are no conditions here: no answer has a Last-Modified."""
     lines = [(b"if-modified-since", b"x"), (b"if-unmodified-since", b"x"), (b"if-range", b'"1"')]
-    assert Call("GET", "/", b"", lines).preconditions is None
+    assert Call("GET", "/", b"", lines, IdSource()).preconditions is None
 
 
 DOCUMENT, DELETED = DocumentState(0, 4), DocumentState(0, 4, deleted=True)

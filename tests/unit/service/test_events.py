@@ -9,11 +9,23 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 from service.core import events
-from service.core.changes import Caller, Change, DocumentState, Link, SetRole, Triple, Unlink
-from service.core.decide import Draft, State, decide
+from service.core.changes import (
+    Caller,
+    Change,
+    DocumentKey,
+    DocumentState,
+    EntityKey,
+    Link,
+    LinkKey,
+    SetRole,
+    Unlink,
+)
+from service.core.ids import IdSource
+from service.core.links import Draft, decide
+from service.core.writes import State
 
 WORKSPACE = "0193e6c4-0000-7000-8000-000000000001"
-TRIPLE = Triple(WORKSPACE, "doc_1", "shipment", "ship_1")
+KEY = LinkKey(DocumentKey(WORKSPACE, "doc_1"), EntityKey(WORKSPACE, "shipment", "ship_1"))
 MOMENT = datetime(2026, 4, 17, 10, 55, 0, 7, tzinfo=UTC)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CALLER = Caller(WORKSPACE, "key_abc", "req_1", TRACEPARENT)
@@ -21,16 +33,16 @@ CALLER = Caller(WORKSPACE, "key_abc", "req_1", TRACEPARENT)
 
 def outbox_of(*changes: Change, caller: Caller = CALLER) -> list[events.OutboxRow]:
     """Return the events of changes to a document at version 41 with nothing linked to it."""
-    state = State(MOMENT)
-    state.documents[TRIPLE.document] = DocumentState(41, 50)
-    state.entities.add(TRIPLE.entity)
+    state = State(IdSource(), MOMENT)
+    state.documents[KEY.document] = DocumentState(41, 50)
+    state.entities.add(KEY.entity)
     decide(Draft(state, caller, "link"), changes)
     return state.outbox
 
 
 def test_first_event_of_a_link_field_by_field() -> None:
     """The value is the whole CloudEvent; only its ids are not known beforehand."""
-    (row,) = outbox_of(Link(TRIPLE, "signed"))
+    (row,) = outbox_of(Link(KEY, "signed"))
     event = msgspec.json.decode(row.payload)
     link_id = event["data"]["link"]["id"]
     assert UUID(link_id).version == UUID(event["id"]).version == 7
@@ -67,7 +79,7 @@ def test_first_event_of_a_link_field_by_field() -> None:
 
 def test_outbox_row_says_what_its_payload_says() -> None:
     """Type, key and traceparent beside the payload are those in it."""
-    (row,) = outbox_of(Link(TRIPLE))
+    (row,) = outbox_of(Link(KEY))
     event = msgspec.json.decode(row.payload)
     assert (row.event_type, row.key, row.traceparent) == (
         event["type"],
@@ -78,16 +90,14 @@ def test_outbox_row_says_what_its_payload_says() -> None:
 
 def test_without_a_traceparent_the_attribute_is_absent() -> None:
     """CloudEvents knows no null attributes, so there is no traceparent at all."""
-    (row,) = outbox_of(Link(TRIPLE), caller=Caller(WORKSPACE, "key_abc", "req_1"))
+    (row,) = outbox_of(Link(KEY), caller=Caller(WORKSPACE, "key_abc", "req_1"))
     assert "traceparent" not in msgspec.json.decode(row.payload)
     assert row.traceparent is None
 
 
 def test_previous_is_what_the_change_replaced() -> None:
     """Each event after a link's first tells the role and deletion that it replaced."""
-    rows = outbox_of(
-        Link(TRIPLE, "draft"), SetRole(TRIPLE, "signed"), Unlink(TRIPLE), Link(TRIPLE, None)
-    )
+    rows = outbox_of(Link(KEY, "draft"), SetRole(KEY, "signed"), Unlink(KEY), Link(KEY, None))
     told = [msgspec.json.decode(row.payload) for row in rows]
     time = "2026-04-17T10:55:00.000007Z"
     assert [event["type"] for event in told] == [
@@ -113,7 +123,7 @@ def test_previous_is_what_the_change_replaced() -> None:
 
 def test_a_cloudevents_library_reads_it() -> None:
     """The CNCF's own reader finds a valid event, its extensions included."""
-    (row,) = outbox_of(Link(TRIPLE))
+    (row,) = outbox_of(Link(KEY))
     event = JSONFormat().read(CloudEvent, row.payload)
     assert event.get_id() == str(row.event_id)
     assert event.get_time() == MOMENT

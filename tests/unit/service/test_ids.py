@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.core import ids
 
+IDS = ids.IdSource()
 MOMENTS = st.integers(0, (1 << 48) * 1000 - 2)
 UUIDS = st.integers(0, (1 << 128) - 1).map(lambda value: UUID(int=value))
 
@@ -52,27 +53,27 @@ def test_ids_sort_as_their_moments_do(one: int, other: int) -> None:
     """Ids of different microseconds compare as the microseconds, as numbers and as text."""
     first, second = sorted((one, other))
     if first != second:
-        assert ids.uuid7(first) < ids.uuid7(second)
-        assert str(ids.uuid7(first)) < str(ids.uuid7(second))
+        assert IDS.uuid7(first) < IDS.uuid7(second)
+        assert str(IDS.uuid7(first)) < str(IDS.uuid7(second))
 
 
 @given(MOMENTS)
 def test_neighbouring_microseconds_are_told_apart(moment: int) -> None:
     """One microsecond is enough to tell two ids' order."""
-    assert ids.uuid7(moment) < ids.uuid7(moment + 1)
+    assert IDS.uuid7(moment) < IDS.uuid7(moment + 1)
 
 
 @given(MOMENTS)
 def test_uuid_is_of_version_7(moment: int) -> None:
     """The id carries version 7, the RFC's variant and the milliseconds of its moment."""
-    uuid = ids.uuid7(moment)
+    uuid = IDS.uuid7(moment)
     assert (uuid.version, uuid.variant) == (7, "specified in RFC 4122")
     assert uuid.int >> 80 == moment // 1000
 
 
 def test_ids_of_one_moment_differ() -> None:
     """The rest of the id is random."""
-    assert len({ids.uuid7(1_700_000_000_000_000) for _ in range(1000)}) == 1000
+    assert len({IDS.uuid7(1_700_000_000_000_000) for _ in range(1000)}) == 1000
 
 
 @pytest.mark.parametrize(("text", "uuid"), VECTORS)
@@ -104,7 +105,7 @@ def test_microseconds_are_exact(moment: datetime) -> None:
 
 def test_request_ids_are_ulids() -> None:
     """A request id is `req_` and a ULID: 26 characters of its alphabet, different each time."""
-    made = {ids.request_id() for _ in range(100)}
+    made = {IDS.request_id() for _ in range(100)}
     assert len(made) == 100
     for text in made:
         prefix, _, ulid = text.partition("_")

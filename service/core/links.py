@@ -1,17 +1,16 @@
-"""Deciding: state and changes in, outcomes, rows and events out.
+"""Deciding about links: state and changes in, outcomes, rows and events out.
 
 A transaction may carry the requests of many callers (group commit), so requests are folded one
 after the other over one state; a refused one leaves the state as it was.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from msgspec import UNSET, Struct, field
+from msgspec import UNSET
 from msgspec.structs import replace
 
-from service.core import events, ids
+from service.core import events
 from service.core.changes import (
     MAX_LINKS,
     Caller,
@@ -20,45 +19,16 @@ from service.core.changes import (
     DocumentState,
     EntityKey,
     Link,
+    LinkKey,
     LinkRow,
     Outcome,
     SetRole,
-    Triple,
     Unlink,
 )
 from service.core.errors import Conflict, NotFound, Refusal
+from service.core.events import Cause
 from service.core.preconditions import Preconditions
-
-
-class State(Struct):
-    """What one transaction has locked and read; after deciding, also what it has to write."""
-
-    moment: datetime
-    """Taken after the locks: the time of everything that this transaction writes."""
-    documents: dict[DocumentKey, DocumentState] = field(default_factory=dict)
-    entities: set[EntityKey] = field(default_factory=set)
-    """Those that can be linked to."""
-    links: dict[Triple, LinkRow] = field(default_factory=dict)
-    stored_links: set[Triple] = field(default_factory=set)
-    """Those of `links` that have a row already."""
-    written_links: set[Triple] = field(default_factory=set)
-    written_documents: set[DocumentKey] = field(default_factory=set)
-    outbox: list[events.OutboxRow] = field(default_factory=list)
-
-    moment_us: int = 0
-    time: str = ""
-
-    def forget_written(self) -> None:
-        """Drop what has been written, so that a long transaction holds no more than a part of it."""
-        self.stored_links.update(self.written_links)
-        self.written_links.clear()
-        self.written_documents.clear()
-        self.outbox.clear()
-
-    def __post_init__(self) -> None:
-        """Put the moment into the two forms that ids and events need, once."""
-        self.moment_us = ids.microseconds(self.moment)
-        self.time = events.timestamp(self.moment)
+from service.core.writes import Reply, State, Write
 
 
 class Draft:
@@ -71,7 +41,7 @@ class Draft:
         self,
         state: State,
         caller: Caller,
-        cause: events.Cause,
+        cause: Cause,
         *,
         deletion_id: UUID | None = None,
     ) -> None:
@@ -79,7 +49,7 @@ class Draft:
         self.caller = caller
         self.cause = cause
         self.deletion_id = deletion_id
-        self.links: dict[Triple, LinkRow] = {}
+        self.links: dict[LinkKey, LinkRow] = {}
         self.documents: dict[DocumentKey, DocumentState] = {}
         self.outbox: list[events.OutboxRow] = []
 
@@ -90,41 +60,40 @@ class Draft:
             NotFound: its document, entity or link does not exist.
         """
         match change:
-            case Link(triple, role):
-                return self.link(triple, role)
-            case Unlink(triple, missing_ok, orphaned):
-                if orphaned and not self._is_orphan(triple):
-                    return Outcome("unchanged", self.find(triple))
-                return self.unlink(triple, missing_ok=missing_ok)
-            case SetRole(triple, role):
-                return self.set_role(triple, role)
+            case Link(key, role):
+                return self.link(key, role)
+            case Unlink(key, missing_ok, orphaned):
+                if orphaned and not self._is_orphan(key):
+                    return Outcome("unchanged", self.find(key))
+                return self.unlink(key, missing_ok=missing_ok)
+            case SetRole(key, role):
+                return self.set_role(key, role)
 
-    def link(self, triple: Triple, role: str | None) -> Outcome:
+    def link(self, key: LinkKey, role: str | None) -> Outcome:
         """Make the link, restore it, or find it there."""
-        document = self.document(triple.document)
-        if triple.entity not in self.state.entities:
-            raise NotFound(missing_entity(triple))
-        before = self.find(triple)
+        document = self.document(key.document)
+        if key.entity not in self.state.entities:
+            raise NotFound(missing_entity(key.entity))
+        before = self.find(key)
         if before is not None and before.deleted_at is None:
             return Outcome("existing", before)
         if document.active is not None and document.active >= MAX_LINKS:
-            raise Conflict(too_many_links(triple.document_id, document.active))
+            raise Conflict(too_many_links(key.document.id, document.active))
         if before is None:
-            link = LinkRow(triple, ids.uuid7(self.state.moment_us), role, self.state.moment)
+            link = LinkRow(key, self.state.ids.uuid7(self.state.moment_us), role, self.state.moment)
             return Outcome("created", self._write("document.linked", link, None))
-        link = LinkRow(triple, before.id, before.role if role is None else role, before.created_at)
+        link = LinkRow(key, before.id, before.role if role is None else role, before.created_at)
         return Outcome("restored", self._write("document.restored", link, before))
 
-    def unlink(self, triple: Triple, *, missing_ok: bool = False) -> Outcome:
+    def unlink(self, key: LinkKey, *, missing_ok: bool = False) -> Outcome:
         """Remove the link."""
-        self.document(triple.document)
-        before = self.find(triple)
+        self.document(key.document)
+        before = self.find(key)
         if before is None or before.deleted_at is not None:
             if missing_ok:
                 return Outcome("unchanged", before)
             raise NotFound(
-                f"document {triple.document_id!r} is not linked to "
-                f"{triple.entity_type} {triple.entity_id!r}"
+                f"document {key.document.id!r} is not linked to {key.entity.type} {key.entity.id!r}"
             )
         link = replace(
             before,
@@ -134,28 +103,26 @@ class Draft:
         )
         return Outcome("unlinked", self._write("document.unlinked", link, before))
 
-    def set_role(self, triple: Triple, role: str | None) -> Outcome:
+    def set_role(self, key: LinkKey, role: str | None) -> Outcome:
         """Give the active link another role."""
-        self.document(triple.document)
-        before = self.find(triple)
+        self.document(key.document)
+        before = self.find(key)
         if before is None or before.deleted_at is not None:
-            raise NotFound(f"document {triple.document_id!r} has no such active link")
+            raise NotFound(f"document {key.document.id!r} has no such active link")
         if before.role == role:
             return Outcome("unchanged", before)
         link = replace(before, role=role)
         return Outcome("updated", self._write("document.link_updated", link, before))
 
-    def find(self, triple: Triple) -> LinkRow | None:
+    def find(self, key: LinkKey) -> LinkRow | None:
         """Return the link as this request would leave it."""
-        return self.links.get(triple) or self.state.links.get(triple)
+        return self.links.get(key) or self.state.links.get(key)
 
-    def _is_orphan(self, triple: Triple) -> bool:
+    def _is_orphan(self, key: LinkKey) -> bool:
         """Whether the link is active though its entity is deleted; its document may be deleted too."""
-        link = self.find(triple)
+        link = self.find(key)
         return (
-            triple.entity not in self.state.entities
-            and link is not None
-            and link.deleted_at is None
+            key.entity not in self.state.entities and link is not None and link.deleted_at is None
         )
 
     def document(self, key: DocumentKey) -> DocumentState:
@@ -166,7 +133,7 @@ class Draft:
         """
         document = self.documents.get(key) or self.state.documents.get(key)
         if document is None or document.deleted:
-            raise NotFound(f"document {key[1]!r} does not exist")
+            raise NotFound(f"document {key.id!r} does not exist")
         return document
 
     def hand_over(self) -> None:
@@ -191,22 +158,23 @@ class Draft:
         self, event_type: events.EventType, link: LinkRow, before: LinkRow | None
     ) -> LinkRow:
         """Take the link's new state, count the document's version, and tell of it."""
-        triple = link.triple
-        document = self.document(triple.document)
+        key = link.key
+        document = self.document(key.document)
         version = document.version + 1
         active = document.active
         if active is not None:
             active += (link.deleted_at is None) - (before is not None and before.deleted_at is None)
-        self.documents[triple.document] = DocumentState(version, document.revision, active=active)
-        self.links[triple] = link
+        self.documents[key.document] = DocumentState(version, document.revision, active=active)
+        self.links[key] = link
         self.outbox.append(self._event(event_type, link, before, version))
         return link
 
     def _event(
         self, event_type: events.EventType, link: LinkRow, before: LinkRow | None, version: int
     ) -> events.OutboxRow:
-        workspace_id, document_id, entity_type, entity_id = link.triple
-        event_id = ids.uuid7_text(self.state.moment_us)
+        workspace_id, document_id = link.key.document
+        _, entity_type, entity_id = link.key.entity
+        event_id = self.state.ids.uuid7_text(self.state.moment_us)
         is_new = before is None
         event = events.Event(
             specversion="1.0",
@@ -268,7 +236,7 @@ def decide(
                 raise
             outcomes.append(refusal)
     if preconditions is not None:
-        preconditions.check(draft.state.documents[changes[0].triple.document])
+        preconditions.check(draft.state.documents[changes[0].key.document])
     draft.keep()
     return outcomes
 
@@ -281,21 +249,58 @@ def too_many_links(document_id: str, active: int) -> str:
     )
 
 
-def missing_entity(triple: Triple) -> str:
+def missing_entity(key: EntityKey) -> str:
     """Say which entity has to be registered, and how."""
-    kind, entity_id = triple.entity_type, triple.entity_id
-    return (
-        f"{kind} {entity_id!r} does not exist: register it with PUT /v1/entities/{kind}/{entity_id}"
-    )
+    return f"{key.type} {key.id!r} does not exist: register it with PUT /v1/entities/{key.type}/{key.id}"
 
 
-def missing_entities(state: State, changes: Iterable[Change]) -> set[EntityKey]:
-    """Return the entities that cannot be linked to, though their documents are there."""
-    return {
-        change.triple.entity
-        for change in changes
-        if isinstance(change, Link)
-        and change.triple.entity not in state.entities
-        and (document := state.documents.get(change.triple.document)) is not None
-        and not document.deleted
-    }
+Documents = Mapping[DocumentKey, DocumentState]
+Respond = Callable[[list[Outcome | Refusal], Documents], Reply]
+"""From the outcomes, and the documents as they are after them, to the reply."""
+
+
+class LinksWrite(Write, frozen=True, kw_only=True):
+    """A list of changes to links of documents that exist.
+
+    Attributes:
+        respond: makes the reply inside the transaction, which may have to store it.
+        atomic: the first refusal refuses the whole list.
+        preconditions: on the first change's document; None: any state will do.
+    """
+
+    cause: Cause
+    changes: Sequence[Change]
+    respond: Respond
+    atomic: bool = True
+    preconditions: Preconditions | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of changes."""
+        return len(self.changes)
+
+    @property
+    def documents(self) -> set[DocumentKey]:
+        """The documents of the changes."""
+        return {change.key.document for change in self.changes}
+
+    def links(self, _: State) -> Sequence[LinkKey]:
+        """Return the links of the changes, in order."""
+        return [change.key for change in self.changes]
+
+    def unknown_entities(self, state: State) -> set[EntityKey]:
+        """Return the unknown entities whose documents exist."""
+        return {
+            change.key.entity
+            for change in self.changes
+            if isinstance(change, Link)
+            and change.key.entity not in state.entities
+            and (document := state.documents.get(change.key.document)) is not None
+            and not document.deleted
+        }
+
+    def decide(self, state: State) -> Reply:
+        """Fold the changes in order."""
+        draft = Draft(state, self.caller, self.cause)
+        outcomes = decide(draft, self.changes, atomic=self.atomic, preconditions=self.preconditions)
+        return self.respond(outcomes, state.documents)

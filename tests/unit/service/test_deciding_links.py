@@ -13,34 +13,40 @@ from hypothesis import strategies as st
 from service.core.changes import (
     Caller,
     Change,
+    DocumentKey,
     DocumentState,
+    EntityKey,
     Link,
+    LinkKey,
     LinkRow,
     Outcome,
     SetRole,
-    Triple,
     Unlink,
 )
-from service.core.decide import Draft, State, decide
 from service.core.errors import NotFound, PreconditionFailed, Refusal
+from service.core.ids import IdSource
+from service.core.links import Draft, decide
 from service.core.preconditions import Preconditions, Tags
+from service.core.writes import State
 
 WORKSPACE = "0193e6c4-0000-7000-8000-000000000001"
 MOMENT = datetime(2026, 4, 17, tzinfo=UTC)
 BEFORE = MOMENT - timedelta(days=1)
 CALLER = Caller(WORKSPACE, "key_abc", "req_1")
 
-TRIPLES = [
-    Triple(WORKSPACE, document, "deal", entity) for document in ("d1", "d2") for entity in "ab"
+KEYS = [
+    LinkKey(DocumentKey(WORKSPACE, document), EntityKey(WORKSPACE, "deal", entity))
+    for document in ("d1", "d2")
+    for entity in "ab"
 ]
 ROLES = st.sampled_from([None, "draft", "signed"])
 CHANGES = st.one_of(
-    st.builds(Link, st.sampled_from(TRIPLES), ROLES),
-    st.builds(Unlink, st.sampled_from(TRIPLES), st.booleans()),
-    st.builds(SetRole, st.sampled_from(TRIPLES), ROLES),
+    st.builds(Link, st.sampled_from(KEYS), ROLES),
+    st.builds(Unlink, st.sampled_from(KEYS), st.booleans()),
+    st.builds(SetRole, st.sampled_from(KEYS), ROLES),
 )
 
-Shadow = dict[Triple, tuple[bool, str | None]]
+Shadow = dict[LinkKey, tuple[bool, str | None]]
 """What a link is, as simply as it can be said: active or not, and its role."""
 
 
@@ -54,25 +60,27 @@ class Batch(NamedTuple):
 @st.composite
 def states(draw: st.DrawFn) -> State:
     """Return a state as a transaction may find it; most documents and entities are there."""
-    state = State(MOMENT)
+    state = State(IdSource(), MOMENT)
     for document in ("d1", "d2"):
         if draw(st.integers(0, 5)):
             version = draw(st.integers(0, 1000))
             deleted = not draw(st.integers(0, 5))
-            state.documents[WORKSPACE, document] = DocumentState(version, version + 7, deleted)
-    state.entities = {(WORKSPACE, "deal", e) for e in "ab" if draw(st.integers(0, 5))}
-    for number, triple in enumerate(TRIPLES):
-        if triple.document in state.documents and draw(st.booleans()):
+            state.documents[DocumentKey(WORKSPACE, document)] = DocumentState(
+                version, version + 7, deleted
+            )
+    state.entities = {EntityKey(WORKSPACE, "deal", e) for e in "ab" if draw(st.integers(0, 5))}
+    for number, key in enumerate(KEYS):
+        if key.document in state.documents and draw(st.booleans()):
             removed = BEFORE if draw(st.booleans()) else None
-            state.links[triple] = LinkRow(
-                triple,
+            state.links[key] = LinkRow(
+                key,
                 UUID(int=number),
                 draw(ROLES),
                 BEFORE,
                 removed,
                 None if removed is None else "unlink",
             )
-            state.stored_links.add(triple)
+            state.stored_links.add(key)
     return state
 
 
@@ -86,9 +94,9 @@ def shadow_of(state: State) -> Shadow:
 
 def expect(state: State, shadow: Shadow, change: Change) -> str:
     """Carry the change out on the shadow, and say what should become of it."""
-    triple = change.triple
-    document = state.documents.get(triple.document)
-    active, role = shadow.get(triple, (False, None))
+    key = change.key
+    document = state.documents.get(key.document)
+    active, role = shadow.get(key, (False, None))
     if document is None or document.deleted:
         return "not_found"
     match change:
@@ -97,24 +105,24 @@ def expect(state: State, shadow: Shadow, change: Change) -> str:
         case Unlink(missing_ok=missing_ok) if not active:
             return "unchanged" if missing_ok else "not_found"
         case Unlink():
-            shadow[triple] = (False, role)
+            shadow[key] = (False, role)
             return "unlinked"
         case SetRole() if not active:
             return "not_found"
         case SetRole(role=wanted):
-            shadow[triple] = (True, wanted)
+            shadow[key] = (True, wanted)
             return "unchanged" if wanted == role else "updated"
 
 
 def expect_link(state: State, shadow: Shadow, change: Link) -> str:
     """Do so for a Link to a document that is there."""
-    if change.triple.entity not in state.entities:
+    if change.key.entity not in state.entities:
         return "not_found"
-    known = change.triple in shadow
-    active, role = shadow.get(change.triple, (False, None))
+    known = change.key in shadow
+    active, role = shadow.get(change.key, (False, None))
     if active:
         return "existing"
-    shadow[change.triple] = (True, role if change.role is None else change.role)
+    shadow[change.key] = (True, role if change.role is None else change.role)
     return "restored" if known else "created"
 
 
@@ -149,8 +157,11 @@ def subscribe(before: Shadow, events: Sequence[dict[str, Any]]) -> Shadow:
     for event in events:
         link = event["data"]["link"]
         resource = link["resource"]
-        triple = Triple(WORKSPACE, event["subject"], resource["type"], resource["id"])
-        links[triple] = (link["deleted_at"] is None, link["role"])
+        key = LinkKey(
+            DocumentKey(WORKSPACE, event["subject"]),
+            EntityKey(WORKSPACE, resource["type"], resource["id"]),
+        )
+        links[key] = (link["deleted_at"] is None, link["role"])
     return links
 
 
@@ -188,9 +199,11 @@ def test_versions_grow_by_one_an_event_without_a_gap(state: State, batches: list
     for batch in batches:
         run(state, batch)
     for event in told(state):
-        versions[WORKSPACE, event["subject"]] += 1
-        assert event["data"]["document_version"] == versions[WORKSPACE, event["subject"]]
-        assert event["sequence"] == f"{versions[WORKSPACE, event['subject']]:020d}"
+        versions[DocumentKey(WORKSPACE, event["subject"])] += 1
+        assert (
+            event["data"]["document_version"] == versions[DocumentKey(WORKSPACE, event["subject"])]
+        )
+        assert event["sequence"] == f"{versions[DocumentKey(WORKSPACE, event['subject'])]:020d}"
     assert versions == {key: document.version for key, document in state.documents.items()}
 
 
@@ -212,7 +225,7 @@ def test_what_is_to_be_written_is_what_changed(state: State, batches: list[Batch
     """Rows are written for the links and documents that events tell of, and for no others."""
     for batch in batches:
         run(state, batch)
-    assert {triple.document for triple in state.written_links} == state.written_documents
+    assert {key.document for key in state.written_links} == state.written_documents
     assert set(subscribe({}, told(state))) == state.written_links
 
 
@@ -226,7 +239,11 @@ def test_refused_request_leaves_the_state_untouched(state: State, changes: list[
     }
     try:
         decide(
-            Draft(state, CALLER, "batch"), [*changes, Link(Triple(WORKSPACE, "no", "deal", "a"))]
+            Draft(state, CALLER, "batch"),
+            [
+                *changes,
+                Link(LinkKey(DocumentKey(WORKSPACE, "no"), EntityKey(WORKSPACE, "deal", "a"))),
+            ],
         )
     except Refusal:
         assert msgspec.structs.asdict(state) == before
@@ -236,25 +253,25 @@ def test_refused_request_leaves_the_state_untouched(state: State, changes: list[
 
 def test_restoring_keeps_id_and_creation() -> None:
     """A restored link is the same row: its id and created_at are those of the first time."""
-    state = State(MOMENT)
-    old = LinkRow(TRIPLES[0], UUID(int=5), "draft", BEFORE, BEFORE, "document_deleted", UUID(int=9))
-    state.documents[TRIPLES[0].document] = DocumentState(3, 4)
-    state.entities.add(TRIPLES[0].entity)
-    state.links[TRIPLES[0]] = old
-    decide(Draft(state, CALLER, "link"), [Link(TRIPLES[0])])
-    assert state.links[TRIPLES[0]] == LinkRow(TRIPLES[0], UUID(int=5), "draft", BEFORE)
+    state = State(IdSource(), MOMENT)
+    old = LinkRow(KEYS[0], UUID(int=5), "draft", BEFORE, BEFORE, "document_deleted", UUID(int=9))
+    state.documents[KEYS[0].document] = DocumentState(3, 4)
+    state.entities.add(KEYS[0].entity)
+    state.links[KEYS[0]] = old
+    decide(Draft(state, CALLER, "link"), [Link(KEYS[0])])
+    assert state.links[KEYS[0]] == LinkRow(KEYS[0], UUID(int=5), "draft", BEFORE)
 
 
 @pytest.mark.parametrize("accepted", [frozenset[int](), frozenset({3, 5})])
 def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
     """If-Match without the document's revision writes nothing."""
-    state = State(MOMENT)
-    state.documents[TRIPLES[0].document] = DocumentState(0, 4)
-    state.entities.add(TRIPLES[0].entity)
+    state = State(IdSource(), MOMENT)
+    state.documents[KEYS[0].document] = DocumentState(0, 4)
+    state.entities.add(KEYS[0].entity)
     with pytest.raises(PreconditionFailed):
         decide(
             Draft(state, CALLER, "link"),
-            [Link(TRIPLES[0])],
+            [Link(KEYS[0])],
             preconditions=Preconditions(Tags(accepted)),
         )
     assert (state.links, state.outbox) == ({}, [])
@@ -262,12 +279,12 @@ def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
 
 def test_the_right_revision_is_accepted() -> None:
     """If-Match with the document's revision lets the write through, and moves it on."""
-    state = State(MOMENT)
-    state.documents[TRIPLES[0].document] = DocumentState(0, 4)
-    state.entities.add(TRIPLES[0].entity)
+    state = State(IdSource(), MOMENT)
+    state.documents[KEYS[0].document] = DocumentState(0, 4)
+    state.entities.add(KEYS[0].entity)
     decide(
         Draft(state, CALLER, "link"),
-        [Link(TRIPLES[0])],
+        [Link(KEYS[0])],
         preconditions=Preconditions(Tags(frozenset({4}))),
     )
-    assert state.documents[TRIPLES[0].document] == DocumentState(1, 5)
+    assert state.documents[KEYS[0].document] == DocumentState(1, 5)
