@@ -162,7 +162,7 @@ class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
         return KafkaConnectionError(await self._explain(failed)) if failed else None
 
     async def _explain(self, addresses: Sequence[tuple[str, int]]) -> str:
-        settings = faults.Settings(
+        security = faults.Security(
             self._security_protocol,
             self._sasl_mechanism,
             has_certificate=self._ssl_context is not None and bool(self._ssl_context.certificate),
@@ -171,7 +171,7 @@ class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
         explained = [
             faults.explain(
                 self._failure(*address).error,
-                faults.Address(*address, advertised=address not in named, settings=settings),
+                faults.Address(*address, advertised=address not in named, security=security),
             )
             for address in addresses
         ]

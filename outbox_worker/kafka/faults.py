@@ -35,7 +35,7 @@ _NOT_YET_VALID, _EXPIRED = 9, 10
 _WRONG_NAME = {62, 64}
 
 
-class Settings(NamedTuple):
+class Security(NamedTuple):
     """How the client was told to talk to brokers."""
 
     protocol: str
@@ -54,12 +54,12 @@ class Settings(NamedTuple):
 
 
 class Address(NamedTuple):
-    """A broker's address; `advertised`: the brokers named it to the client, not its settings."""
+    """A broker's address; `advertised`: the brokers named it to the client, not its security."""
 
     host: str
     port: int
     advertised: bool
-    settings: Settings
+    security: Security
 
     @property
     def named_in(self) -> str:
@@ -88,28 +88,28 @@ def _known(error: BaseException, address: Address) -> str | None:
         case ssl.SSLCertVerificationError():
             said = _certificate(error, address)
         case ssl.SSLError():
-            said = _alert(error, address.settings)
+            said = _alert(error, address.security)
         case socket.gaierror():
             named_in = address.named_in
             said = f"has a host name that is not known; correct {named_in} or the name service"
         case ConnectionRefusedError():
             said = f"refuses connections; start the broker or correct {address.named_in}"
         case KafkaError():
-            said = _sasl(error, address.settings)
+            said = _sasl(error, address.security)
     return said
 
 
-def _sasl(error: KafkaError, settings: Settings) -> str | None:
+def _sasl(error: KafkaError, security: Security) -> str | None:
     """Return what a broker says of how this side authenticates."""
     match error:
         case UnsupportedSaslMechanismError():
-            return f"does not offer {settings.mechanism}; correct KAFKA_SASL_MECHANISM"
+            return f"does not offer {security.mechanism}; correct KAFKA_SASL_MECHANISM"
         case IllegalSaslStateError():
-            bare = "SSL" if settings.tls else "PLAINTEXT"
+            bare = "SSL" if security.tls else "PLAINTEXT"
             return f"does not use SASL; set {PROTOCOL}={bare} or use the port that wants SASL"
         case SaslAuthenticationFailed() | AuthenticationFailedError():
             return (
-                f"refuses the {settings.mechanism} user name or password; correct "
+                f"refuses the {security.mechanism} user name or password; correct "
                 "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or KAFKA_SASL_MECHANISM"
             )
     return None
@@ -132,12 +132,12 @@ def _certificate(error: ssl.SSLCertVerificationError, address: Address) -> str:
     )
 
 
-def _alert(error: ssl.SSLError, settings: Settings) -> str | None:
+def _alert(error: ssl.SSLError, security: Security) -> str | None:
     """Say why the broker does not accept this side's certificate, if that is what it says."""
     reason = error.reason or ""
     if not any(word in reason for word in ("CERTIFICATE", "HANDSHAKE_FAILURE", "UNKNOWN_CA")):
         return None
-    if not settings.has_certificate:
+    if not security.has_certificate:
         return (
             "wants a client certificate, and none is set; set KAFKA_SSL_CERTFILE and "
             f"KAFKA_SSL_KEYFILE ({reason})"
@@ -152,13 +152,13 @@ async def _ask(address: Address) -> str:
     """Return what an address is found to speak."""
     plain = await _answer(address, tls=False)
     if plain[4:8] == _CORRELATION:
-        without = "SASL_PLAINTEXT" if address.settings.sasl else "PLAINTEXT"
+        without = "SASL_PLAINTEXT" if address.security.sasl else "PLAINTEXT"
         mend = f"set {PROTOCOL}={without} or use the port that speaks TLS"
-        return f"speaks plain text; {mend}" if address.settings.tls else _closed(address)
+        return f"speaks plain text; {mend}" if address.security.tls else _closed(address)
     encrypted = await _answer(address, tls=True)
     if encrypted or plain.startswith(_TLS_ALERT):
         mend = f"set {PROTOCOL} to SSL or SASL_SSL, or use the port in plain text"
-        return _closed(address) if address.settings.tls else f"speaks TLS; {mend}"
+        return _closed(address) if address.security.tls else f"speaks TLS; {mend}"
     if plain:
         kind = "an HTTP server" if plain.startswith(b"HTTP") else "another kind of server"
         return f"is {kind}, not Kafka; correct {address.named_in}"
@@ -167,9 +167,9 @@ async def _ask(address: Address) -> str:
 
 def _closed(address: Address) -> str:
     """Say why a broker that answers the first request may close the connection after it."""
-    if address.settings.sasl:
+    if address.security.sasl:
         return "closes the connection; the broker's log says why"
-    wanted = "SASL_SSL" if address.settings.tls else "SASL_PLAINTEXT"
+    wanted = "SASL_SSL" if address.security.tls else "SASL_PLAINTEXT"
     return f"closes the connection, as it does if it wants SASL; set {PROTOCOL}={wanted}"
 
 

@@ -18,7 +18,6 @@ from aiokafka.producer import sender
 from aiokafka.producer.transaction_manager import TransactionResult
 from aiokafka.protocol.transaction import EndTxnRequest
 
-from outbox_worker.settings import Settings
 from outbox_worker.tasks import retrieve_error
 
 RETRY_BACKOFF_MS = 5
@@ -34,16 +33,15 @@ MARKERS_BACKOFF_S = 0.002
 small transaction takes."""
 
 
-def new(settings: Settings, name: str, **options: Any) -> AIOKafkaProducer:  # noqa: ANN401 - aiokafka's own
+def new(client: dict[str, Any], name: str, **options: Any) -> AIOKafkaProducer:  # noqa: ANN401 - aiokafka's own
     """Return a producer with this transactional id, not yet started."""
     producer = AIOKafkaProducer(
-        **settings.kafka_client(),
+        **client,
         client_id=name,
         enable_idempotence=True,
         transactional_id=name,
         transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         retry_backoff_ms=RETRY_BACKOFF_MS,
-        compression_type=settings.compression_type,
         **options,
     )
     producer._message_accumulator._pending_batches = _Batches()  # noqa: SLF001 - see the class
@@ -121,13 +119,13 @@ async def _time_limit(producer: AIOKafkaProducer) -> AsyncIterator[None]:
         raise await producer.client.unreachable_brokers() or TimeoutError(message) from error
 
 
-async def fence(settings: Settings, name: str, partitions_of: dict[str, int]) -> None:
+async def fence(client: dict[str, Any], name: str, partitions_of: dict[str, int]) -> None:
     """Open a transaction on every partition, for the next producer's start to abort.
 
     Its abort markers are what shows the partitions the new epoch. Partitions that are not there
     have nothing to be fenced.
     """
-    producer = new(settings, name)
+    producer = new(client, name)
     await start(producer)
     try:
         async with _time_limit(producer):

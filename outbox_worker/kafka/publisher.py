@@ -20,8 +20,6 @@ from aiokafka.errors import KafkaError, LeaderNotAvailableError, ProducerFenced
 from outbox_worker.kafka import metadata, producers
 from outbox_worker.kafka.guard import TopicGuard
 from outbox_worker.kafka.records import Batch, Packer
-from outbox_worker.postgres.registration import Registration
-from outbox_worker.settings import Settings
 from outbox_worker.tasks import retrieve_error
 
 # Less than the transaction's time-out, so that the relay ends a slow transaction before the broker
@@ -65,35 +63,50 @@ class TooSlowError(KafkaError):  # type: ignore[misc] # aiokafka has no types
         self.acknowledged = acknowledged
 
 
+class Destination(NamedTuple):
+    """Where a relay publishes to: `partitions` is the number over which it hashes keys."""
+
+    topic: str
+    progress_topic: str
+    partitions: int
+    transactional_id: str
+
+    @property
+    def all_partitions(self) -> dict[str, int]:
+        """The number of partitions that the relay writes to in each topic."""
+        return {self.topic: self.partitions, self.progress_topic: 1}
+
+
 class Publisher:
     """One producer's life. After any error it is done with: close it and start another."""
 
     def __init__(
         self,
-        settings: Settings,
-        registration: Registration,
-        batch_bytes: int = BATCH_BYTES,
+        client: dict[str, Any],
+        destination: Destination,
+        *,
+        transactional: bool,
+        **options: Any,  # noqa: ANN401 - aiokafka's own
     ) -> None:
-        self._topic = settings.topic
-        self._progress_topic = registration.progress_topic(settings.topic)
-        self._transactional = settings.exactly_once
-        self._packer = Packer(registration.partitions)
-        self._settings = settings
-        self._name = f"outbox-{registration.name}"
-        self._partitions = {settings.topic: registration.partitions, self._progress_topic: 1}
+        self._client = client
+        self._destination = destination
+        self._transactional = transactional
+        self._packer = Packer(destination.partitions)
         self._sent: Counter[int] = Counter()
         self._mark: asyncio.Future[Any] | None = None
         self._in_transaction = False
         # How many events of the page that is being published each partition has.
         self._acknowledged: Counter[int] = Counter()
         self._made_at = time.monotonic()
-        self._producer = producers.new(settings, self._name, max_batch_size=batch_bytes)
-        self._guard = TopicGuard(settings.topic, None, {})
+        self._producer = producers.new(client, destination.transactional_id, **options)
+        self._guard = TopicGuard(destination.topic, None, {})
 
     async def start(self) -> Self:
         """Connect, and fence the relay before: nothing that it sends from now on is accepted."""
         try:
-            await producers.fence(self._settings, self._name, self._partitions)
+            await producers.fence(
+                self._client, self._destination.transactional_id, self._destination.all_partitions
+            )
         except BaseException:
             await producers.abandon(self._producer)
             raise
@@ -148,7 +161,7 @@ class Publisher:
         client = self._producer.client
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
-                for topic in await metadata.topics(client, list(self._partitions)):
+                for topic in await metadata.topics(client, list(self._destination.all_partitions)):
                     metadata.check_usable(topic)
         except TimeoutError as error:
             message = (
@@ -194,7 +207,9 @@ class Publisher:
         for partition, batch in batches.items():
             count = batch.record_count()
             self._sent[partition] += count
-            future = await self._producer.send_batch(batch, self._topic, partition=partition)
+            future = await self._producer.send_batch(
+                batch, self._destination.topic, partition=partition
+            )
             future.add_done_callback(retrieve_error)
             sent.append(Sent(partition, count, future))
         return sent
@@ -216,7 +231,7 @@ class Publisher:
         batch = self._producer.create_batch()
         batch.append(timestamp=None, key=b"cursor", value=progress)
         future: asyncio.Future[Any] = await self._producer.send_batch(
-            batch, self._progress_topic, partition=0
+            batch, self._destination.progress_topic, partition=0
         )
         future.add_done_callback(retrieve_error)
         return future

@@ -8,8 +8,8 @@ import asyncpg
 import msgspec
 import typer
 
-from outbox_worker.kafka.republisher import Republisher, problem_of
 from outbox_worker.operator import terminal
+from outbox_worker.operator.republisher import Republisher, problem_of
 from outbox_worker.postgres.registration import registered
 from outbox_worker.postgres.sessions import session
 from outbox_worker.settings import Settings

@@ -19,8 +19,8 @@ import typer
 from aiokafka.errors import PolicyViolationError, TopicAuthorizationFailedError
 
 from outbox_worker.kafka import administration, reading
-from outbox_worker.kafka.republisher import Republisher, problem_of
 from outbox_worker.operator import terminal
+from outbox_worker.operator.republisher import Republisher, problem_of
 from outbox_worker.operator.snapshot_events import MARK, Identity
 from outbox_worker.postgres.registration import RefusedError, Registration, required
 from outbox_worker.postgres.sessions import session

@@ -13,7 +13,7 @@ import msgspec
 
 from outbox_worker.kafka import administration, progress_topic
 from outbox_worker.kafka.guard import TopicGuard
-from outbox_worker.kafka.publisher import Publisher
+from outbox_worker.kafka.publisher import Destination, Publisher
 from outbox_worker.logs import get_logger
 from outbox_worker.postgres.checkpoints import Checkpoints, Session
 from outbox_worker.postgres.progress import Progress
@@ -83,19 +83,30 @@ class TakeOver:
     def __post_init__(self) -> None:
         self._client = self.settings.kafka_client()
         self._progress_topic = self.registration.progress_topic(self.settings.topic)
+        self._destination = Destination(
+            self.settings.topic,
+            self._progress_topic,
+            self.registration.partitions,
+            f"outbox-{self.registration.name}",
+        )
         self._event_topic = EventTopic(self._client, self.settings.topic, self.on_change)
 
     @asynccontextmanager
     async def term(self) -> AsyncIterator[Term]:
         """Fence the predecessor and yield a term that continues where it ended."""
-        settings, registration = self.settings, self.registration
+        settings = self.settings
         async with AsyncExitStack() as stack:
             max_batch_bytes = await self._prepare_topics()
             # Another database's relay must not be fenced. Its record may still change, so an open
             # transaction is not waited for.
             await self._find_start(wait_s=0)
-            batch_bytes = min(max_batch_bytes, self.sizes.batch_bytes)
-            publisher = Publisher(settings, registration, batch_bytes)
+            publisher = Publisher(
+                self._client,
+                self._destination,
+                transactional=settings.exactly_once,
+                compression_type=settings.compression_type,
+                max_batch_size=min(max_batch_bytes, self.sizes.batch_bytes),
+            )
             stack.push_async_callback(publisher.close)
             await publisher.start()
             start = await self._start()

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from outbox_worker.kafka import administration, metadata
 from outbox_worker.kafka.connections import Client
 from outbox_worker.kafka.guard import TopicGuard, TopicLostError
-from outbox_worker.kafka.publisher import Publisher
+from outbox_worker.kafka.publisher import Destination, Publisher
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.settings import Settings, read
 from tests.support.topic import topics
@@ -37,7 +37,11 @@ async def settings(kafka: str, topic: str) -> Settings:
 @pytest.fixture
 async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
     """Yield a publisher that is guarded from its start on."""
-    publisher = await Publisher(settings, RELAY).start()
+    destination = Destination(
+        settings.topic, RELAY.progress_topic(settings.topic), PARTITIONS, RELAY.name
+    )
+    publisher = Publisher(settings.kafka_client(), destination, transactional=True)
+    await publisher.start()
     (topic,) = await metadata.topics(publisher._producer.client, [settings.topic])  # noqa: SLF001 - to ask as it does
     publisher.watch(TopicGuard(settings.topic, topic.id, {}))
     yield publisher

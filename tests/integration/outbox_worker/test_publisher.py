@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
 from outbox_worker.kafka import administration, producers
 from outbox_worker.kafka import publisher as module
-from outbox_worker.kafka.publisher import FencedError, Publisher
+from outbox_worker.kafka.publisher import Destination, FencedError, Publisher
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.settings import Settings, read
 from tests.support.topic import topics
@@ -51,8 +50,12 @@ async def start(settings: Settings) -> AsyncIterator[Start]:
     async def begin(
         batch_bytes: int = module.BATCH_BYTES, delivery: str = "exactly-once"
     ) -> Publisher:
-        given = msgspec.structs.replace(settings, delivery=delivery)
-        publisher = Publisher(given, RELAY, batch_bytes)
+        publisher = Publisher(
+            settings.kafka_client(),
+            Destination(settings.topic, RELAY.progress_topic(settings.topic), 3, RELAY.name),
+            transactional=delivery == "exactly-once",
+            max_batch_size=batch_bytes,
+        )
         started.append(publisher)
         return await publisher.start()
 
