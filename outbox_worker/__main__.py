@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 import uvloop
 
-from outbox_worker import logs
+from outbox_worker import command_line, logs
 from outbox_worker.operator import doctor, rebase, replay, snapshot, status, terminal, verify
+from outbox_worker.operator.terminal import report
 from outbox_worker.postgres.registration import RefusedError
 from outbox_worker.postgres.sessions import UnusableUrlError
 from outbox_worker.relay.health import Health, pages, serve
@@ -129,4 +130,4 @@ app.command("rebase")(rebase.command)
 app.command("doctor")(doctor.command)
 
 if __name__ == "__main__":
-    terminal.main(app, "python -m outbox_worker")
+    command_line.main(app, "python -m outbox_worker", report)

@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from service import logs, terminal
+from service import command_line, logs
 from service.core.errors import Unavailable
-from service.logs import get_logger
+from service.environment import SettingsError
 from service.server import serving
-from service.settings import RATE, Settings, SettingsError, is_rate, read_settings
+from service.settings import RATE, Settings, is_rate, read_settings
 from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unavailable
 from service.store.keys import (
     ID_LENGTH,
@@ -44,7 +44,7 @@ ANY_WIDTH: Final = 10_000
 
 T = TypeVar("T")
 
-log = get_logger(__name__)
+log = logs.get_logger("service")
 
 app = typer.Typer(
     add_completion=False,
@@ -100,7 +100,7 @@ def create(
             print(key, flush=True)
         except OSError as error:
             await revoke_lost_key(database, key)
-            terminal.discard_output()
+            command_line.discard_output()
             _fail(f"the key could not be written, so it is revoked: {error.strerror}")
 
     _run(make)
@@ -182,8 +182,7 @@ def _one_clear_line() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from None
+        _fail(str(error), command_line.USAGE)
     except (SchemaError, serving.CannotServeError) as error:
         _fail(str(error))
     except Unavailable as error:
@@ -196,13 +195,17 @@ def _one_clear_line() -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """Return its first line: the next ones of Postgres quote rows."""
-    return str(error).partition("\n")[0] or type(error).__name__
+    return logs.first_line(error) or type(error).__name__
 
 
-def _fail(message: str) -> NoReturn:
+def report(message: str) -> None:
+    """Print an error on standard error."""
     print(message, file=sys.stderr)
-    raise typer.Exit(1)
+
+
+def _fail(message: str, code: int = command_line.FAILED) -> NoReturn:
+    report(message)
+    raise typer.Exit(code)
 
 
 def _name(workspace: str) -> str:
@@ -232,4 +235,4 @@ def _shown(moment: datetime | None) -> str:
 
 
 if __name__ == "__main__":
-    terminal.main(app, "python -m service")
+    command_line.main(app, "python -m service", report)

@@ -4,8 +4,6 @@ import ssl
 from pathlib import Path
 from typing import NamedTuple
 
-from aiokafka.helpers import create_ssl_context
-
 CA_FILE = "KAFKA_SSL_CAFILE"
 CERT_FILE = "KAFKA_SSL_CERTFILE"
 KEY_FILE = "KAFKA_SSL_KEYFILE"
@@ -32,7 +30,7 @@ class Files(NamedTuple):
             if path is not None:
                 _check_readable(variable, path)
         try:
-            made: ssl.SSLContext = create_ssl_context(cafile=self.ca)
+            made = ssl.create_default_context(cafile=self.ca)
         except ssl.SSLError as error:
             message = f"{CA_FILE}: {self.ca} holds no CA certificate in PEM form"
             raise UnusableFileError(message) from error

@@ -8,6 +8,8 @@ import asyncpg
 import typer
 from aiokafka.errors import KafkaError
 
+from outbox_worker.environment import SettingsError
+from outbox_worker.logs import reason
 from outbox_worker.operator import kafka_checks, terminal
 from outbox_worker.operator.checks import Check, Report
 from outbox_worker.postgres.registration import (
@@ -29,7 +31,7 @@ from outbox_worker.postgres.sessions import (
     session,
 )
 from outbox_worker.relay.retention import DAY_S, SLOTS, first_created_at, table_of
-from outbox_worker.settings import Settings, SettingsError, read
+from outbox_worker.settings import Settings, read
 
 TIMEOUT_S = 30
 SKEW_S = 5
@@ -70,7 +72,9 @@ def command(*, as_json: terminal.Json = False) -> None:
         settings = read(os.environ)
     except SettingsError as error:
         mend = "set the variables as the README's table has them"
-        report = Report([Check("settings", passed=False, found=str(error), mend=mend)])
+        report = Report(
+            [Check("settings", passed=False, found="; ".join(str(error).splitlines()), mend=mend)]
+        )
         terminal.show(report, _print, as_json=as_json)
         raise typer.Exit(terminal.USAGE) from error
     report = terminal.carry_out(examine(settings))
@@ -102,7 +106,7 @@ async def _database(settings: Settings) -> list[Check]:
         connection = await connect(settings.session_database_url, "doctor", timeout_s=TIMEOUT_S)
     except (*ERRORS, UnusableUrlError) as error:
         mend = "check DATABASE_URL and that the server listens"
-        return [Check("database", passed=False, found=terminal.said(error), mend=mend)]
+        return [Check("database", passed=False, found=reason(error), mend=mend)]
     direct = await _guarded("session", _session(connection, settings))
     checks = [Check("database", passed=True, found="connected"), direct]
     if direct.passed:  # else there is no telling on whose session the others would look
@@ -118,7 +122,7 @@ async def _guarded(name: str, look: Awaitable[Check]) -> Check:
     try:
         return await look
     except (*ERRORS, KafkaError, RefusedError) as error:
-        return Check(name, passed=False, found=terminal.said(error), mend="see the lines above")
+        return Check(name, passed=False, found=reason(error), mend="see the lines above")
 
 
 async def _schema(connection: asyncpg.Connection) -> Check:
@@ -126,7 +130,7 @@ async def _schema(connection: asyncpg.Connection) -> Check:
         await check_schema(connection)
     except (RefusedError, asyncpg.UndefinedTableError) as error:
         mend = "python -m service migrate"
-        return Check("schema", passed=False, found=terminal.said(error), mend=mend)
+        return Check("schema", passed=False, found=reason(error), mend=mend)
     return Check("schema", passed=True, found="as this worker knows it")
 
 

@@ -5,7 +5,7 @@ import shlex
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from outbox_worker.kafka import administration, metadata, progress_topic
-from outbox_worker.operator import terminal
+from outbox_worker.logs import reason
 from outbox_worker.operator.checks import Check
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.postgres.sessions import ERRORS
@@ -36,7 +36,7 @@ async def examine(settings: Settings, registration: Registration | None) -> list
             checks.append(await _progress(settings, registration.progress_topic(settings.topic)))
     except (*ERRORS, KafkaError) as error:
         mend = "as it says; otherwise check the right to describe"
-        return [Check("kafka", passed=False, found=terminal.said(error), mend=mend)]
+        return [Check("kafka", passed=False, found=reason(error), mend=mend)]
     return checks
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from outbox_worker.kafka import administration, progress_topic, reading
+from outbox_worker.logs import reason
 from outbox_worker.operator import terminal
 from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.registration import Registration, check_session, registered
@@ -137,7 +138,7 @@ async def _tried(status: Status, system: System, work: Awaitable[T]) -> T | None
     try:
         return await work
     except (*ERRORS, KafkaError) as error:
-        status.problems[system] = terminal.said(error)
+        status.problems[system] = reason(error)
         return None
 
 

@@ -1,8 +1,6 @@
 """What the commands have in common: settings, one line for an error, JSON or text, a progress bar."""
 
 import asyncio
-import contextlib
-import io
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -17,16 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outbox_worker import logs
+from outbox_worker.command_line import FAILED as FAILED
+from outbox_worker.command_line import USAGE as USAGE
+from outbox_worker.command_line import printable
+from outbox_worker.environment import SettingsError
 from outbox_worker.postgres.registration import NO_SCHEMA, RefusedError
 from outbox_worker.postgres.sessions import ERRORS, UnusableUrlError
-from outbox_worker.settings import Settings, SettingsError, read
+from outbox_worker.settings import Settings, read
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
-FAILED = 1
-USAGE = 2
-# Typer's own base class of usage errors; which module has it depends on Typer's version.
-UsageError: Any = typer.BadParameter.__base__
 JSON_OPTION = "--json"
 # aiokafka logs each retry, several times; the worker logs a line for each change of state.
 LOG_LEVELS = {"outbox_worker": "info", "aiokafka": "critical"}
@@ -38,68 +36,28 @@ console = Console(highlight=False)
 Step = Callable[[int], None]
 
 
-def main(app: typer.Typer, name: str) -> NoReturn:
-    """Run the command line and exit: 0, 1 if it failed, 2 for wrong usage. An error is one line."""
-    _escape_what_cannot_be_encoded()
-    command = typer.main.get_command(app)
-    try:
-        code = command.main(prog_name=name, standalone_mode=False)
-        if sys.stdout is not None:  # it is None where it was closed, as by `>&-`
-            sys.stdout.flush()  # here, because a failure at the interpreter's end is a traceback
-    except UsageError as error:
-        text = error.format_message()
-        if text and "\n" not in text:  # else the help, shown because no command was given
-            _report(
-                f"{text.rstrip('.')}; see {error.ctx.command_path if error.ctx else name} --help"
-            )
-        code = USAGE
-    except typer.Abort:
-        _report("nothing was done")
-        code = FAILED
-    except OSError as error:
-        code = FAILED
-        _discard_output()
-        if not isinstance(error, BrokenPipeError):  # as after `| head`: the reader has seen enough
-            typer.echo(f"outbox_worker: the output cannot be written: {error.strerror}", err=True)
-    sys.exit(code)
-
-
-def _escape_what_cannot_be_encoded() -> None:
-    """Show text that the locale's encoding lacks as escapes: the default is a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _discard_output() -> None:
-    """Let the interpreter's last flush of standard output succeed."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def settings() -> Settings:
     """Return the settings in the environment, or end with what is wrong with it."""
     try:
         return read(os.environ)
     except SettingsError as error:
-        fail(str(error), USAGE)
+        report(*str(error).splitlines())
+        raise typer.Exit(USAGE) from None
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
-    """End with one clear line; with --json, standard output gets an object with the same text."""
-    _report(message)
+    """Report an error and exit with the code."""
+    report(message)
     raise typer.Exit(code)
 
 
-def _report(message: str) -> None:
-    message = _printable(message)
-    typer.echo(f"outbox_worker: {message}", err=True)
+def report(*messages: str) -> None:
+    """Print a line for each message on standard error; with --json, one object on standard output."""
+    lines = [printable(message) for message in messages]
+    for line in lines:
+        typer.echo(f"outbox_worker: {line}", err=True)
     if JSON_OPTION in sys.argv:
-        typer.echo(msgspec.json.encode({"error": message}).decode())
-
-
-def _printable(text: str) -> str:
-    """Return the text in one line of valid Unicode: an argument may hold any byte."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+        typer.echo(msgspec.json.encode({"error": "\n".join(lines)}).decode())
 
 
 def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
@@ -124,16 +82,10 @@ def _with_advice(error: BaseException) -> str:
     if isinstance(error, asyncpg.UndefinedTableError):
         return NO_SCHEMA
     if isinstance(error, asyncpg.PostgresError):
-        return f"the database refuses: {said(error)}; `python -m outbox_worker doctor` says more"
+        return f"the database refuses: {logs.reason(error)}; `python -m outbox_worker doctor` says more"
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-        return f"the database cannot be reached: {said(error)}; check DATABASE_URL and the server"
-    return said(error)
-
-
-def said(error: BaseException) -> str:
-    """Return an error in one line: its kind, and the first line of its text if it has any."""
-    text = str(error).partition("\n")[0]  # Postgres' further lines quote rows
-    return f"{type(error).__name__}: {text}".rstrip(": ")
+        return f"the database cannot be reached: {logs.reason(error)}; check DATABASE_URL and the server"
+    return logs.reason(error)
 
 
 def show(report: R, text: Callable[[R], None], *, as_json: bool) -> None:

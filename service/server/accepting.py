@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import math
 import mmap
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final
 import uvloop
 
 from service.logs import get_logger
+from service.settings import shared_folder
 
 LOOK_AGAIN_S: Final = 0.001
 """While another worker has fewer connections, and has not taken the one that waits."""
@@ -31,9 +31,6 @@ SAME_FAILURE_S: Final = 60.0
 PLACES: Final = 256
 """For workers: more than can be asked for, since uvicorn starts another at SIGTTIN."""
 NOBODY: Final = 2**32 - 1
-
-SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""What names the folder that the workers share; prometheus-client gave it its name."""
 
 log = get_logger(__name__)
 
@@ -134,8 +131,7 @@ class SharingLoop(uvloop.Loop):
         sock.settimeout(0)
         sock.listen(backlog)
         if self._counts is None:
-            folder = os.environ.get(SHARED_FOLDER)
-            self._counts = Counts(None if folder is None else Path(folder))
+            self._counts = Counts(shared_folder())
         return Acceptor(self, protocol_factory, sock, self._counts)
 
 

@@ -20,7 +20,7 @@ from service import logs
 from service.edge.gate.cors import Cors
 from service.server import accepting
 from service.server.protocol import LimitedProtocol, Limits
-from service.settings import Settings
+from service.settings import SHARED_FOLDER, Settings
 from service.stopping import FINISH_SIGNAL, stop_signals
 
 log = logs.get_logger(__name__)
@@ -53,7 +53,7 @@ def serve(settings: Settings) -> None:
         )  # another machine may be there
         say("rate_limits.each_process_on_its_own", workers=settings.links_workers)
     connections = _allow_open_files(settings)
-    os.environ.pop(accepting.SHARED_FOLDER, None)  # prometheus-client's, as another program had it
+    os.environ.pop(SHARED_FOLDER, None)  # prometheus-client's, as another program had it
     signal.signal(signal.SIGTERM, _end)  # uvicorn sends it once more when it has finished
     listeners = _listen(settings.links_host, settings.links_port)
     config = _config(settings, connections)
@@ -66,7 +66,7 @@ def serve(settings: Settings) -> None:
     else:
         with _shared_folder(settings.links_workers) as folder:
             accepting.Counts.make(folder)
-            os.environ[accepting.SHARED_FOLDER] = str(folder)  # the workers inherit it
+            os.environ[SHARED_FOLDER] = str(folder)  # the workers inherit it
             Supervisor(config, listeners).run()
 
 

@@ -22,6 +22,7 @@ LIBPQ = frozenset({
     *("scram_server_key", "service", "target_session_attrs", "load_balance_hosts"),
     *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"),
 })  # fmt: skip
+ALIKE = ("command_line.py", "environment.py", "logs.py")
 MODULES = [outbox_worker.postgres.url, service.store.postgres.url]
 ACCEPTED = {
     "sslmode=verify-full&channel_binding=require",
@@ -49,13 +50,13 @@ REFUSALS = {
 @pytest.mark.parametrize(
     "copy",
     [
-        "logs.py",
+        *ALIKE,
         *(f"postgres/{name}.py" for name in ("connection", "hosts", "tls", "url")),
     ],
 )
 def test_both_programs_hold_the_same_module(copy: str) -> None:
     """Neither may import the other, so that the copies are compared byte for byte."""
-    of_service = Path("service", copy if copy == "logs.py" else f"store/{copy}")
+    of_service = Path("service", copy if copy in ALIKE else f"store/{copy}")
     assert Path("outbox_worker", copy).read_bytes() == of_service.read_bytes()
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+import outbox_worker.environment
 import outbox_worker.settings
+import service.environment
 import service.settings
 
 LEAST = {"DATABASE_URL": "postgresql://db/links", "KAFKA_BOOTSTRAP_SERVERS": "broker:9092"}
@@ -80,7 +82,7 @@ def test_a_misspelt_variable_is_still_an_error(
 ) -> None:
     """A name or value that no service link has is an unknown variable: the nearest is named."""
     with pytest.raises(
-        (service.settings.SettingsError, outbox_worker.settings.SettingsError),
+        (service.environment.SettingsError, outbox_worker.environment.SettingsError),
         match=f"{name}.*did you mean {nearest}",
     ):
         read({**LEAST, name: value})

@@ -8,6 +8,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.settings import shared_folder
+
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -59,10 +61,10 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
 
     def render(self) -> bytes:
         """Return the text format: of all worker processes, where there are several."""
-        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        folder = shared_folder()
         if folder is None:
             return generate_latest(self._registry)
-        _forget_gauges_of_dead_processes(Path(folder))
+        _forget_gauges_of_dead_processes(folder)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # it ships no types
         return generate_latest(registry)

@@ -144,7 +144,7 @@ async def test_wrong_settings_end_it_with_one_line(database: str, kafka: str, to
         assert (
             worker.output()
             .strip()
-            .endswith("OUTBOX_PARTITION is not a setting; did you mean OUTBOX_PARTITIONS?")
+            .endswith("OUTBOX_PARTITION: unknown variable; did you mean OUTBOX_PARTITIONS?")
         )
 
 

@@ -42,7 +42,7 @@ def _become(program: Any, module: str, call: list[str]) -> NoReturn:  # noqa: AN
     sys.argv = [module, *call]
     code = 1
     try:
-        program.terminal.main(program.app, f"python -m {module}")
+        program.command_line.main(program.app, f"python -m {module}", program.report)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001 - the interpreter would print it, and so does this

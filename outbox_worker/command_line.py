@@ -1,21 +1,26 @@
-"""Ends the command line in one line: wrong usage, and output that cannot be written."""
+"""How a command line ends: its exit code, and one line for an error. Both programs hold this file alike."""
 
 import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import typer
 
+FAILED: Final = 1
+USAGE: Final = 2
+"""The exit code of wrong usage and of wrong settings."""
 UsageError: Final[Any] = typer.BadParameter.__base__
 """Typer's own base class of usage errors; which module has it depends on Typer's version."""
 
 
-def main(app: typer.Typer, name: str) -> NoReturn:
-    """Run the command line and exit: 0, 1 if it failed, 2 for wrong usage. An error is one line."""
-    _escape_what_cannot_be_encoded()
-    code: int | None
+def main(app: typer.Typer, name: str, report: Callable[[str], None]) -> NoReturn:
+    """Run the command line and exit; `report` prints an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # text that its encoding lacks is shown as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code: int | None = FAILED
     try:
         code = typer.main.get_command(app).main(prog_name=name, standalone_mode=False)
         if sys.stdout is not None:  # it is None where it was closed, as by `>&-`
@@ -24,20 +29,15 @@ def main(app: typer.Typer, name: str) -> NoReturn:
         text = error.format_message()
         if text and "\n" not in text:  # else the help, shown because no command was given
             command = error.ctx.command_path if error.ctx else name
-            print(_printable(f"{text.rstrip('.')}; see {command} --help"), file=sys.stderr)
-        code = 2
+            report(f"{printable(text).rstrip('.')}; see {command} --help")
+        code = USAGE
+    except typer.Abort:
+        report("interrupted")
     except OSError as error:
         discard_output()
         if not isinstance(error, BrokenPipeError):  # as after `| head`: the reader has seen enough
-            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
-        code = 1
+            report(f"the output cannot be written: {error.strerror}")
     sys.exit(code)
-
-
-def _escape_what_cannot_be_encoded() -> None:
-    """Show text that the locale's encoding lacks as escapes: the default is a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def discard_output() -> None:
@@ -46,6 +46,6 @@ def discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _printable(text: str) -> str:
-    """Return the text in one line of valid Unicode: an argument may hold any byte."""
+def printable(text: str) -> str:
+    """Return a text in one line of valid Unicode: an argument may hold any byte."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

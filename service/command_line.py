@@ -1,0 +1,51 @@
+"""How a command line ends: its exit code, and one line for an error. Both programs hold this file alike."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+import typer
+
+FAILED: Final = 1
+USAGE: Final = 2
+"""The exit code of wrong usage and of wrong settings."""
+UsageError: Final[Any] = typer.BadParameter.__base__
+"""Typer's own base class of usage errors; which module has it depends on Typer's version."""
+
+
+def main(app: typer.Typer, name: str, report: Callable[[str], None]) -> NoReturn:
+    """Run the command line and exit; `report` prints an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # text that its encoding lacks is shown as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code: int | None = FAILED
+    try:
+        code = typer.main.get_command(app).main(prog_name=name, standalone_mode=False)
+        if sys.stdout is not None:  # it is None where it was closed, as by `>&-`
+            sys.stdout.flush()  # here, because a failure at the interpreter's end is a traceback
+    except UsageError as error:
+        text = error.format_message()
+        if text and "\n" not in text:  # else the help, shown because no command was given
+            command = error.ctx.command_path if error.ctx else name
+            report(f"{printable(text).rstrip('.')}; see {command} --help")
+        code = USAGE
+    except typer.Abort:
+        report("interrupted")
+    except OSError as error:
+        discard_output()
+        if not isinstance(error, BrokenPipeError):  # as after `| head`: the reader has seen enough
+            report(f"the output cannot be written: {error.strerror}")
+    sys.exit(code)
+
+
+def discard_output() -> None:
+    """Let the interpreter's last flush of standard output succeed."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str) -> str:
+    """Return a text in one line of valid Unicode: an argument may hold any byte."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
