@@ -12,7 +12,7 @@ WORKERS ?= 3
 FAULT_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults fault-table contract publish-contract lint format bench bench-peers lock clean
+.PHONY: help setup run test test-faults fault-table counts contract publish-contract lint format bench bench-peers lock clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-faults: $(STAMP)  ## both programs through long faults, fuzzed tests with f
 fault-table: $(STAMP)  ## the README's table of faults, anew (FAULT_SECONDS=20: half an hour)
 	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/faults/test_table.py $(ARGS)
 	@$(BIN)/python -m tests.faults
+
+counts: $(STAMP)  ## count round trips, statements, WAL and dead tuples of each operation anew, for make test to hold
+	@$(BIN)/python -m tests.counts
 
 contract: $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and /docs, with others' tools (needs npm, Chromium)
 	@$(BIN)/python -m pytest tests/contract $(ARGS)

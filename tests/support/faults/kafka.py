@@ -29,6 +29,9 @@ class KafkaProxy(FaultyProxy):
         self._keys: defaultdict[Connection, dict[int, int]] = defaultdict(dict)
         return await super().__aenter__()
 
+    def _ended(self, connection: Connection) -> None:
+        self._keys.pop(connection, None)
+
     async def _read(self, way: Way, reader: asyncio.StreamReader, connection: Connection) -> bytes:
         """Return one request or response, or what has arrived of them if nobody watches."""
         while self.watch is not None:

@@ -135,6 +135,7 @@ class FaultyProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._ended(connection)
             up_writer.transport.abort()  # before the first await: `cut` may cancel this one too
             for way in ways:
                 way.cancel()
@@ -169,6 +170,9 @@ class FaultyProxy:
             self.forgotten += not connection.forgotten
             connection.forgotten = True
         return connection.forgotten
+
+    def _ended(self, connection: Connection) -> None:
+        """Forget what a subclass knows of a connection."""
 
     async def _read(self, _: Way, reader: asyncio.StreamReader, __: Connection) -> bytes:
         """Return what is passed on next; nothing: the end of the stream."""

@@ -1,0 +1,132 @@
+"""The operations that are counted: calls of the service, and an event's way through the relay."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+import asyncpg
+import httpx
+
+from tests.counts.sessions import CountingProxy, Trip
+from tests.support.relay import links
+from tests.support.relay.worker import Worker
+from tests.support.service.api import Api, serving
+from tests.support.waiting import until
+
+GROUP: Final = 16
+BATCH: Final = 500
+NUMBERS: Final = range(10_000, 14_000)
+"""Of documents: of one length, so that every run writes the same number of bytes."""
+
+SEED: Final = """
+WITH w AS (SELECT id FROM workspaces WHERE name = 'test'),
+e AS (INSERT INTO entities (workspace_id, type, id) SELECT w.id, 'item', 'item_1' FROM w)
+INSERT INTO documents (workspace_id, id)
+SELECT w.id, 'doc_' || n FROM w, generate_series($1::int, $2::int) AS n
+"""
+
+
+class Done(NamedTuple):
+    """The round trips of a run that count, and the xids of transactions that do not."""
+
+    trips: list[Trip]
+    others: list[str]
+
+
+Run = Callable[[], Awaitable[Done]]
+"""Runs an operation once, on documents that no other run has touched."""
+
+
+@asynccontextmanager
+async def of_the_service(
+    proxy: CountingProxy, database: str, connection: asyncpg.Connection
+) -> AsyncIterator[dict[str, Run]]:
+    """Yield calls of a service on the database behind the proxy, by their names in counts.json."""
+    async with serving(database) as api:
+        await connection.execute(SEED, NUMBERS.start, NUMBERS.stop - 1)
+        documents = (f"doc_{number}" for number in NUMBERS)
+        calls = {
+            "link alone": partial(_link, api, documents),
+            f"group of {GROUP} links": partial(_group, api, documents, connection),
+            f"batch of {BATCH} links": partial(_batch, api, documents),
+            "document update with one link": partial(_update, api, documents),
+        }
+        yield {name: partial(_until_replied, proxy, call) for name, call in calls.items()}
+
+
+async def _until_replied(proxy: CountingProxy, call: Callable[[], Awaitable[None]]) -> Done:
+    """Count the round trips of the sessions that committed: no reply waits for the others."""
+    begun = len(proxy.trips)
+    await call()
+    made = proxy.trips[begun:]
+    writing = {trip.session for trip in made if trip.sql.startswith("COMMIT")}
+    return Done([trip for trip in made if trip.session in writing], others=[])
+
+
+async def _link(api: Api, documents: Iterator[str]) -> None:
+    _hold(await api.add(next(documents), "item_1"), 201)
+
+
+async def _group(api: Api, documents: Iterator[str], connection: asyncpg.Connection) -> None:
+    """Make calls at once: all are in the writer's queue before it takes the first."""
+    before = await connection.fetchval("SELECT count(DISTINCT xid) FROM outbox")
+    calls = [api.add(next(documents), "item_1") for _ in range(GROUP)]
+    for answer in await asyncio.gather(*calls):
+        _hold(answer, 201)
+    after = await connection.fetchval("SELECT count(DISTINCT xid) FROM outbox")
+    assert after == before + 1, f"{after - before} transactions in place of a group"
+
+
+async def _batch(api: Api, documents: Iterator[str]) -> None:
+    operations = [
+        {"op": "link", "document_id": next(documents), "resource_id": "item_1"}
+        for _ in range(BATCH)
+    ]
+    body = {"operations": operations, "atomic": True}
+    _hold(await api.client.post("/v1/links/batch", json=body), 200)
+
+
+async def _update(api: Api, documents: Iterator[str]) -> None:
+    body = {"display_name": "Contract", "resources": {"add": ["item_1"]}}
+    _hold(await api.client.post(f"/v1/documents/{next(documents)}", json=body), 200)
+
+
+def _hold(answer: httpx.Response, status: int) -> None:
+    assert answer.status_code == status, answer.text
+
+
+@asynccontextmanager
+async def of_the_relay(
+    proxy: CountingProxy, database: str, connection: asyncpg.Connection, kafka: str
+) -> AsyncIterator[dict[str, Run]]:
+    """Yield what relays one event through a worker on the database, behind the proxy."""
+    await connection.execute("TRUNCATE workspaces, outbox CASCADE")
+    await links.seed(connection, len(NUMBERS), 1)
+    numbers = iter(range(1, len(NUMBERS)))
+    with Worker(database, kafka, f"test-{uuid4().hex}") as worker:
+        await worker.leading()
+        yield {"relayed event": partial(_relay, proxy, connection, numbers)}
+
+
+async def _relay(
+    proxy: CountingProxy, connection: asyncpg.Connection, numbers: Iterator[int]
+) -> Done:
+    """Count the round trips from the one that reads the event to the next one that finds nothing."""
+    begun = len(proxy.trips)
+    event_id = await links.toggle(connection, f"doc_{next(numbers)}", "1")
+    await connection.execute("NOTIFY outbox")
+
+    async def read() -> list[Trip]:
+        ended = [trip for trip in proxy.trips[begun:] if trip.statements]
+        reads = [trip for trip in ended if "payload" in trip.sql]
+        found = [trip.rows > 1 for trip in reads]  # beside the row of the snapshot
+        if True not in found or False not in found[found.index(True) :]:
+            return []
+        first = found.index(True)
+        return reads[first : found.index(False, first) + 1]
+
+    writer = await connection.fetchval("SELECT xid::text FROM outbox WHERE event_id = $1", event_id)
+    return Done(await until(read), [writer])
