@@ -1,4 +1,4 @@
-"""The whole service at a glance: what it is made of, its routes, its life."""
+"""The whole service at a glance: its parts, its routes, its start and its end."""
 
 import gc
 import os
@@ -38,14 +38,15 @@ from service.store.writing.replies import forget_expired_forever
 from service.supervision import Supervisor
 
 GC_THRESHOLD = 20_000
-"""Objects made before the youngest are looked through: Python's 700 come about every third request."""
+"""Allocations before a generation-0 collection. Python's default, 700, runs one about every three
+requests."""
 
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
     """Build the service from its environment; each worker process calls it once.
 
     Raises:
-        SettingsError: the environment does not make sense.
+        SettingsError: a setting is missing or invalid.
     """
     settings = read_settings(environ)
     logs.set_up(settings.links_log_level)
@@ -53,9 +54,11 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
 
 
 def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
-    """Put the parts together; nothing connects before the lifespan begins.
+    """Put the parts together; no connection is opened before the lifespan begins.
 
-    With `stopping` the lifespan handles the process' signals.
+    Args:
+        settings: the service's settings.
+        stopping: handles the process' signals during the lifespan; None: signals are not handled.
     """
     handles_signals, stopping = stopping is not None, stopping or Stopping()
     database = Database(settings.database_url, pool_size=settings.links_pool_size)
@@ -107,7 +110,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
 def _collect_less_garbage() -> None:
     gc.collect()
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
-    gc.freeze()  # what is alive now stays alive: no need to look at it again
+    gc.freeze()  # these objects live as long as the process: later collections skip them
 
 
 class LinkService(Starlette):

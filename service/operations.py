@@ -20,7 +20,7 @@ from service.supervision import Supervisor
 METRICS_HEADER: Final = (b"content-type", CONTENT_TYPE)
 
 READY_DEADLINE_S: Final = 5.0
-"""For the database to answer: less than the 10 s that a read may take."""
+"""Time for the database to answer: less than the 10 s in which a read is answered."""
 
 
 class Health(Struct, frozen=True, omit_defaults=True):

@@ -1,9 +1,9 @@
-"""How a process stops: it says that it is not ready, serves for a while longer, then finishes.
+"""How a process stops: /readyz fails, the process drains, then uvicorn finishes the requests in flight.
 
 A load balancer sends new connections until it has seen that /readyz fails. So the first signal only
-begins the drain: the process goes on accepting, and each answer is the last of its connection. When
-the drain has ended, uvicorn's own handler of the signal is called: it stops accepting and waits for
-the requests in flight. A further signal ends the drain at once, one after that ends the process.
+begins the drain: the process still accepts connections, and each answer is the last of its connection.
+At the end of the drain, uvicorn's own signal handler is called. It stops accepting, and waits for the
+requests in flight. A second signal ends the drain at once, a third one ends the process.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from typing import Any, Final, Protocol
 from service.logs import get_logger
 
 FINISH_SIGNAL: Final = signal.SIGUSR2
-"""From the supervisor to its workers: end the drain now."""
+"""Sent by the supervisor to its workers to end the drain."""
 ORPHAN_CHECK_S: Final = 1.0
-"""Between two looks whether the supervisor is still there: without it nobody would stop the worker."""
+"""Time between two checks whether the supervisor is alive. A worker without one stops by itself, because
+no one would pass a signal on to it."""
 
 log = get_logger(__name__)
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that stop the program. SIGHUP is not among them where `nohup` ignores it.
+    """Return the signals that stop the program: SIGHUP only if it is not ignored, as `nohup` does.
 
-    SIGINT always is, although a script's shell ignores it in what it starts with `&`.
+    SIGINT always stops it, although a script's shell ignores it in the programs it starts with `&`.
     """
     hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGTERM, signal.SIGINT, *hangup]
@@ -37,30 +38,30 @@ class Connection(Protocol):
     """A caller's connection."""
 
     def close_after_answer(self) -> None:
-        """Announce in the answer to the request in flight that the connection will be closed."""
+        """Send `Connection: close` with the answer to the request in flight."""
 
 
 class Stopping:
-    """Whether this process is stopping, and how far it has come.
+    """Whether this process is stopping, and whether the drain has ended.
 
-    A worker process has a supervisor, the process that started it, which passes signals on. It may get
-    the same signal from its process group too, so only FINISH_SIGNAL cuts its drain short.
+    The supervisor of a worker process passes signals on. The worker may receive the same signal from
+    its process group as well, so only FINISH_SIGNAL ends its drain early.
     """
 
     def __init__(self, drain_s: float = 0) -> None:
         self.begun = False
-        """The process is not ready; it still accepts connections."""
+        """Whether the process is not ready any more; it still accepts connections."""
         self.drained = False
-        """No connection is accepted any more."""
+        """Whether the drain has ended: no connection is accepted any more."""
         self.connections: Collection[Connection] = ()
-        """The open ones; uvicorn's own set."""
+        """uvicorn's set of the open connections."""
         self._drain_s = drain_s
         self._supervisor = parent_process()
         self._exit: Callable[[int, Any], Any] = lambda *_: None
 
     @asynccontextmanager
     async def on_signals(self) -> AsyncIterator[None]:
-        """Take the signals over from uvicorn, which has set its handlers just before."""
+        """Replace the signal handlers that uvicorn has set just before; restore them at the end."""
         self._loop = asyncio.get_running_loop()
         uvicorn_exit = signal.getsignal(signal.SIGTERM)
         if callable(uvicorn_exit):
@@ -98,7 +99,7 @@ class Stopping:
             self._finish()
 
     def _finish(self) -> None:
-        """Let uvicorn finish; asked again, without waiting for the requests in flight."""
+        """Let uvicorn finish the requests in flight; the second time, let it drop them."""
         number = signal.SIGINT if self.drained else signal.SIGTERM
         self.begun = self.drained = True
         self._exit(number, None)

@@ -15,7 +15,7 @@ from service.described.snapshots import (
 from service.described.words import EVENTS, LICENCE, VERSION
 
 TOPIC: Final = "document-links"
-"""Unless the worker's OUTBOX_TOPIC says otherwise."""
+"""The default of the worker's OUTBOX_TOPIC."""
 
 REPLAY: Final = (
     "On an event that an operator has published again, by default to `<topic>.replay`: it has the "
@@ -77,7 +77,7 @@ def asyncapi() -> dict[str, Any]:
 
 
 def _snapshot_channel() -> dict[str, Any]:
-    """Return the channel of snapshots; its markers are no events of the live topic."""
+    """Return the channel of snapshots. Its markers do not occur in the live topic."""
     address = f"{TOPIC}.snapshot"
     linked = _name("document.linked")
     return {
@@ -93,21 +93,15 @@ def _snapshot_channel() -> dict[str, Any]:
 
 
 def _name(event_type: EventType | MarkerType) -> str:
-    """Return the type as an identifier: `document.link_updated` is `documentLinkUpdated`."""
+    """Return the type as an identifier, such as `documentLinkUpdated`."""
     first, *rest = event_type.replace(".", "_").split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
-def _marks(event_type: EventType) -> dict[str, Any]:
-    """Return the headers by which events are told that did not come straight from a change."""
-    marks = {"replay": _mark(REPLAY)}
-    if event_type == "document.linked":
-        marks |= snapshot_headers()
-    return marks
-
-
-def _mark(description: str) -> dict[str, Any]:
-    return {"type": "string", "const": "true", "description": description}
+def _republished_headers(event_type: EventType) -> dict[str, Any]:
+    """Return the headers of events that an operator has published again, or in a snapshot."""
+    replay = {"type": "string", "const": "true", "description": REPLAY}
+    return {"replay": replay} | (snapshot_headers() if event_type == "document.linked" else {})
 
 
 def _message(event_type: EventType) -> dict[str, Any]:
@@ -121,7 +115,7 @@ def _message(event_type: EventType) -> dict[str, Any]:
             "properties": {
                 "content-type": {"type": "string", "const": CONTENT_TYPE},
                 "traceparent": inlined(Traceparent),
-                **_marks(event_type),
+                **_republished_headers(event_type),
             },
             "required": ["content-type"],
         },

@@ -1,4 +1,4 @@
-"""The route table, read: each call with its name, its room and its words."""
+"""The calls of the route table: each with its name, its room and its description."""
 
 import inspect
 import re
@@ -29,7 +29,7 @@ class DescribedCall(NamedTuple):
 
     @property
     def room(self) -> str:
-        """The room that its handler lives in."""
+        """The package of its handler."""
         return self.endpoint.handler.__module__.split(".")[1]
 
     @property
@@ -38,15 +38,15 @@ class DescribedCall(NamedTuple):
         return _parameter(self.path)
 
     @property
-    def words(self) -> str:
-        """What the handler's docstring says."""
+    def description(self) -> str:
+        """The handler's docstring."""
         paragraphs = (inspect.getdoc(self.endpoint.handler) or "").split("\n\n")
         return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
 
     @property
     def summary(self) -> str:
-        """The beginning of the words."""
-        return re.split("[:;,.]", self.words)[0]
+        """The description up to its first punctuation mark."""
+        return re.split("[:;,.]", self.description)[0]
 
 
 def calls_of(routes: Iterable[BaseRoute]) -> Iterator[DescribedCall]:
@@ -62,6 +62,6 @@ def calls_of(routes: Iterable[BaseRoute]) -> Iterator[DescribedCall]:
                     yield DescribedCall(route.path, method, endpoint)
 
 
-def room_words(room: str) -> str:
-    """Return what a room's docstring says it is for."""
-    return inspect.getdoc(sys.modules[f"service.{room}"]) or ""
+def room_description(room: str) -> str:
+    """Return the first paragraph of a package's docstring."""
+    return (inspect.getdoc(sys.modules[f"service.{room}"]) or "").partition("\n\n")[0]

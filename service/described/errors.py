@@ -9,7 +9,7 @@ from service.edge.calls.endpoint import WRITE, Endpoint
 from service.edge.calls.problems import CODES, title_of
 
 WITHOUT_KEY: Final = "_without_key"
-"""Ends the names of problems at paths that need no key, whose responses have no quota."""
+"""Suffix of the names of problems on paths that need no key: their responses have no quota."""
 
 
 def problem_references(endpoint: Endpoint) -> Schema:

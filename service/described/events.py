@@ -1,4 +1,4 @@
-"""JSON Schemas of the events: one for each type, saying what is certain of that type."""
+"""JSON Schemas of the events: one for each type, narrowed to the values that the type allows."""
 
 from typing import Any, Final, NamedTuple, get_args
 
@@ -12,14 +12,14 @@ _NULL: Final[Schema] = {"type": "null"}
 
 
 class Kind(NamedTuple):
-    """What is certain of a type: whether the link is deleted after the change, and was before it."""
+    """A type's values: whether the link is deleted after the change, and whether it was before."""
 
     says: str
     cause: Cause
-    """One of several."""
+    """One of the possible causes, for the example."""
     deleted: bool
     was_deleted: bool | None
-    """None where there was no link."""
+    """None: there was no link before."""
 
 
 KINDS: Final[dict[EventType, Kind]] = {
@@ -43,7 +43,7 @@ def event_schema(event_type: EventType) -> Schema:
 
 
 def payload_schema(event_type: EventType) -> Schema:
-    """Return what a message of the type is: the event struct's schema, narrowed."""
+    """Return the schema of the event struct, narrowed to the type."""
     kind = KINDS[event_type]
     schema = inlined(Event)
     properties = schema["properties"]
@@ -79,7 +79,7 @@ def example(event_type: EventType) -> dict[str, Any]:
 
 
 def _present_if(nullable: Schema, *, present: bool) -> Schema:
-    """Return the side of a nullable schema that is certain."""
+    """Return the alternative of a nullable schema that applies."""
     if not present:
         return dict(_NULL)
     (certain,) = (option for option in nullable["anyOf"] if option != _NULL)

@@ -1,4 +1,4 @@
-"""Examples: instances of the structs themselves, the vendors' own where their pages show one."""
+"""Examples: instances of the message structs, where possible the ones from the vendors' pages."""
 
 from typing import Any, Final
 from uuid import UUID
@@ -176,7 +176,7 @@ def examples_of(shape: type[Struct]) -> dict[str, dict[str, Any]]:
 
 
 def problem_example(code: str) -> dict[str, Any]:
-    """Return what a caller would get."""
+    """Return the problem that a caller would receive."""
     example = CODES[code].example
     field, _, message = example.partition(": ")
     errors = [FieldError(field, message)] if code == "validation_error" else []

@@ -133,11 +133,11 @@ RESPONSE_HEADERS: Final[dict[str, Schema]] = {
     ),
 }
 
-KEPT: Final = {
+CACHING_HEADERS: Final = {
     "ETag": _header("Of this text, for If-None-Match.", {"type": "string"}),
     "Cache-Control": _header("For how long it may be kept.", {"type": "string"}),
 }
-"""Headers of texts that do not change while the service runs."""
+"""Headers of responses that clients may cache."""
 
 OF_A_KEY: Final = (
     "X-RateLimit-Limit",

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, from the route table that serves the requests."""
+"""The OpenAPI 3.1 document, made from the route table that serves the requests."""
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -10,12 +10,12 @@ from starlette.routing import BaseRoute
 
 from service.core.errors import PreconditionFailed
 from service.described import relations, words
-from service.described.calls import DescribedCall, calls_of, room_words
+from service.described.calls import DescribedCall, calls_of, room_description
 from service.described.errors import problem_references, problem_responses
 from service.described.examples import examples_of
 from service.described.headers import (
+    CACHING_HEADERS,
     EVERY_CALL,
-    KEPT,
     OF_A_KEY,
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
@@ -60,7 +60,7 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             "license": words.LICENCE,
         },
         "servers": [{"url": ".", "description": "Where this document was read: beside it."}],
-        "tags": [{"name": room, "description": room_words(room)} for room in rooms],
+        "tags": [{"name": room, "description": room_description(room)} for room in rooms],
         "paths": paths,
         "components": {
             "schemas": named,
@@ -84,7 +84,7 @@ def _operation(call: DescribedCall, refer: Reference) -> Schema:
         "operationId": call.id,
         "tags": [call.room],
         "summary": call.summary,
-        "description": call.words,
+        "description": call.description,
         "parameters": _parameters(call),
     }
     responses = _responses(call.endpoint, refer) | problem_references(call.endpoint)
@@ -95,7 +95,7 @@ def _operation(call: DescribedCall, refer: Reference) -> Schema:
         content = _json(call.endpoint.body.shape, refer)
         operation["requestBody"] = {"required": True, "content": content}
     return operation | {
-        "description": f"{call.words}\n\nNeeds the scope `{scope}`.",
+        "description": f"{call.description}\n\nNeeds the scope `{scope}`.",
         "security": [{scheme: [scope]} for scheme in SECURITY_SCHEMES],
         "responses": responses,
     }
@@ -147,7 +147,7 @@ def _is_cached(endpoint: Endpoint) -> bool:
 
 def _responses(endpoint: Endpoint, refer: Reference) -> Schema:
     """Return the successes of a call."""
-    headers = references(*_headers(endpoint)) | (KEPT if _is_cached(endpoint) else {})
+    headers = references(*_headers(endpoint)) | (CACHING_HEADERS if _is_cached(endpoint) else {})
     responses: Schema = {}
     for status, content in sorted(endpoint.replies.items()):
         described: Schema = {}

@@ -1,9 +1,9 @@
-"""The page to read and to try the API: Swagger UI, from files that are shipped with the service."""
+"""The page on which to read and try the API: Swagger UI, from files that are part of the service."""
 
 from pathlib import Path
 from typing import Final
 
-from service.described.kept import Kept
+from service.described.cached import CachedResponse
 
 _FOLDER: Final = Path(__file__).with_name("static")
 
@@ -11,7 +11,7 @@ _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing from anywhere else, nothing inline, and no page around it."""
+"""No resources of other origins, no inline scripts or styles, and no embedding in other pages."""
 _HEADERS: Final = (
     (b"content-security-policy", _POLICY),
     (b"referrer-policy", b"no-referrer"),
@@ -25,15 +25,15 @@ _MEDIA_TYPES: Final = {
 }
 
 
-def page() -> Kept:
+def page() -> CachedResponse:
     """Return the page."""
     body = (_FOLDER / "docs.html").read_bytes()
-    return Kept(body, "text/html; charset=utf-8", *_HEADERS)
+    return CachedResponse(body, "text/html; charset=utf-8", *_HEADERS)
 
 
-def files() -> dict[str, Kept]:
-    """Return the files that the page consists of, by name."""
+def files() -> dict[str, CachedResponse]:
+    """Return the files that the page loads, by name."""
     return {
-        name: Kept((_FOLDER / name).read_bytes(), media_type)
+        name: CachedResponse((_FOLDER / name).read_bytes(), media_type)
         for name, media_type in _MEDIA_TYPES.items()
     }

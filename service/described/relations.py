@@ -1,10 +1,10 @@
-"""OpenAPI links: which call takes up what another one answered."""
+"""OpenAPI links: which call takes its parameters from the response of another one."""
 
 from typing import Any, Final, NamedTuple
 
 
 class Relation(NamedTuple):
-    """From a call's success to the next call, and where its parameters come from."""
+    """From the successful responses of one call to a next call, with the sources of its parameters."""
 
     source: str
     statuses: tuple[str, ...]
@@ -57,7 +57,7 @@ RELATIONS: Final = (
 
 
 def add(paths: dict[str, Any]) -> None:
-    """Put the links into the responses that they lead away from."""
+    """Add the links to the responses of their source calls."""
     operations = {
         operation["operationId"]: operation
         for path in paths.values()

@@ -8,8 +8,8 @@ from service.core.errors import NotFound
 from service.core.writes import Reply
 from service.described import page
 from service.described.asyncapi import asyncapi
+from service.described.cached import JSON, SCHEMA, CachedResponse, cached_json
 from service.described.events import EVENT_TYPES, event_schema
-from service.described.kept import JSON, SCHEMA, Kept, kept_json
 from service.described.openapi import openapi
 from service.described.schemas import Schema
 from service.described.snapshots import MARKER_TYPES, marker_schema
@@ -18,14 +18,14 @@ from service.edge.calls.endpoint import Endpoint, Path
 
 
 class Described:
-    """Handlers of these paths; the documents are made once."""
+    """Handlers of these paths. Each document is made once, at the start."""
 
     def __init__(self) -> None:
-        self.openapi_document: Kept
-        self._asyncapi = kept_json(asyncapi())
+        self.openapi_document: CachedResponse
+        self._asyncapi = cached_json(asyncapi())
         schemas: dict[str, Schema] = {name: event_schema(name) for name in EVENT_TYPES}
         schemas |= {name: marker_schema(name) for name in MARKER_TYPES}
-        self._schemas = {name: kept_json(schema, SCHEMA) for name, schema in schemas.items()}
+        self._schemas = {name: cached_json(schema, SCHEMA) for name, schema in schemas.items()}
         self._page = page.page()
         self._files = page.files()
 
@@ -49,7 +49,7 @@ class Described:
         return self._page.reply(call)
 
     async def file(self, call: Call) -> Reply:
-        """Give a part of the page."""
+        """Give a file of the page."""
         name = call.params["name"]
         if name not in self._files:
             raise NotFound(f"the page has no file {name!r}")
@@ -57,7 +57,7 @@ class Described:
 
 
 def routes(others: Sequence[BaseRoute]) -> list[Route]:
-    """Return the routes of this room, which describe the others and themselves."""
+    """Return the routes of this room. The OpenAPI document describes the other routes and these."""
     described = Described()
     schema = Endpoint(described.schema, replies={200: SCHEMA, 304: None}, refusals=(NotFound,))
     file = Path(GET=Endpoint(described.file, replies={}))
@@ -68,7 +68,7 @@ def routes(others: Sequence[BaseRoute]) -> list[Route]:
         _route("/docs", Endpoint(described.docs, replies={200: "text/html", 304: None})),
         Route("/docs/{name}", file, include_in_schema=False),
     ]
-    described.openapi_document = kept_json(openapi([*others, *own]))
+    described.openapi_document = cached_json(openapi([*others, *own]))
     return own
 
 

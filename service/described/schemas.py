@@ -10,7 +10,8 @@ Schema = dict[str, Any]
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 _ONLY_PYTHON: Final = r"(?!\n)"
-"""Python's `$` also matches before a final newline; that of ECMA-262, which JSON Schema uses, not."""
+"""Excludes a final newline, before which Python's `$` matches too. JSON Schema uses ECMA-262, whose `$`
+matches at the end only."""
 
 
 def components(types: Iterable[Any]) -> tuple[list[Schema], dict[str, Schema]]:
@@ -38,7 +39,7 @@ def without_null(schema: Schema) -> Schema:
 
 
 def tidied(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
-    """Return the schema in the words that most tools know."""
+    """Return the schema with only the keywords that most tools support."""
     if isinstance(schema, list):
         return [tidied(part) for part in schema]
     if not isinstance(schema, dict):

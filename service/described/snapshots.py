@@ -1,4 +1,4 @@
-"""A snapshot of all links, which an operator of the worker publishes: its two markers and its topic."""
+"""The snapshot of all links, which an operator publishes with the worker: its markers and its topic."""
 
 from typing import Any, Final, Literal, get_args
 
@@ -67,7 +67,7 @@ class Marker(Struct, frozen=True):
     dataschema: str
     partitionkey: Uuid
     data: Raw
-    """BeganData or EndedData, as the type says."""
+    """BeganData or EndedData, depending on the type."""
 
 
 _DATA: Final = {"snapshot.began": BeganData, "snapshot.ended": EndedData}
@@ -125,7 +125,7 @@ def marker_message(marker_type: MarkerType) -> dict[str, Any]:
 
 
 def snapshot_headers() -> Schema:
-    """Return the headers by which a snapshot's records are told."""
+    """Return the headers of a snapshot's records."""
     return {
         "snapshot": {"type": "string", "const": "true", "description": SNAPSHOT},
         "snapshot-id": {**inlined(Uuid), "description": SNAPSHOT_ID_SAYS},

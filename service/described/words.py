@@ -1,9 +1,9 @@
-"""What the documents say in prose, and the version that they carry."""
+"""The prose of the OpenAPI and AsyncAPI documents, and their version."""
 
 from typing import Final
 
 VERSION: Final = "1.0.0"
-"""Of the API and its events. The first number grows with a change that breaks callers."""
+"""The version of the API and its events. An incompatible change raises its first number."""
 
 LICENCE: Final = {"name": "MIT", "url": "https://opensource.org/license/mit"}
 

@@ -1,9 +1,9 @@
-"""Accepting connections; several worker processes share the listening sockets.
+"""Accepting connections: the worker processes share the listening sockets.
 
-The worker with the fewest connections accepts the next one. An event loop takes every connection
-that waits, so one of two workers was seen with 32 of 32, for as long as the callers kept them open,
-while the other idled. Taking turns by time alone is no better on a busy machine: a worker that is
-not scheduled in its turn misses it.
+The worker with the fewest connections accepts the next one. Without that rule, the event loop that
+wakes up first accepts every waiting connection: one of two workers was seen with 32 of 32 kept-alive
+connections while the other idled. Turns by time are no better on a busy machine, because a worker that
+is not scheduled in its turn misses it.
 """
 
 import asyncio
@@ -20,17 +20,21 @@ import uvloop
 from service.logs import get_logger
 from service.settings import shared_folder
 
-LOOK_AGAIN_S: Final = 0.001
-"""While another worker has fewer connections, and has not taken the one that waits."""
+RECHECK_S: Final = 0.001
+"""Time between two checks whether the worker with fewer connections has accepted the waiting one."""
 PATIENCE_S: Final = 0.2
-"""For another worker that takes none: it hangs, or has died and is being replaced."""
-FAILED_STEP_BACK_S: Final = 1.0
-"""After an accept that failed: too many files are open, most likely."""
+"""Time that a worker with fewer connections has to accept one. After it, the worker counts as hung or
+dead, and another one accepts."""
+FAILED_ACCEPT_PAUSE_S: Final = 1.0
+"""Time without an accept after one that failed, most likely because too many files are open."""
 SAME_FAILURE_S: Final = 60.0
-"""A failed accept is logged unless an earlier one is younger: refused callers free a file now and then."""
+"""Time in which failed accepts are logged once: a connection that ends lets one accept succeed between
+two failures."""
 PLACES: Final = 256
-"""For workers: more than can be asked for, since uvicorn starts another at SIGTTIN."""
-NOBODY: Final = 2**32 - 1
+"""Places for the counts of workers: more than the setting allows, because uvicorn starts one more worker
+at each SIGTTIN."""
+NO_WORKER: Final = 2**32 - 1
+"""The count in a place whose worker accepts no connections, or that no worker has."""
 
 log = get_logger(__name__)
 
@@ -38,13 +42,13 @@ log = get_logger(__name__)
 def bind(host: str, port: int) -> list[socket.socket]:
     """Return a socket bound to each address of the host; `::` is every address of both families.
 
-    A kernel without IPv6 has no `::`: there it is every address of IPv4.
+    A kernel without IPv6 has no `::`. There, `::` is every address of IPv4.
 
     Raises:
-        OSError: the name is unknown, or an address is taken or not this machine's.
+        OSError: the name is unknown, or an address is in use or not of this machine.
     """
     if host == "::" and not socket.has_dualstack_ipv6():
-        host = "0.0.0.0"  # noqa: S104 - as the caller asked
+        host = "0.0.0.0"  # noqa: S104 - the setting says so
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []
     try:
@@ -54,7 +58,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
-            chosen = listeners[0].getsockname()[1]  # the same for all, where port 0 asks for any
+            chosen = listeners[0].getsockname()[1]  # if the port is 0: that of the first socket
             listener.bind((address[0], port or chosen, *address[2:]))
     except OSError:
         for listener in listeners:
@@ -64,12 +68,13 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 class Counts:
-    """The number of connections that each worker has, in a file that all of them map."""
+    """The number of connections of each worker, in a file that all workers map into memory."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Take the first place that no living worker has: the process holds a lock on it.
+        """Take the first place without a living worker. The process locks it until it ends.
 
-        Without a folder this process is the only one.
+        Args:
+            folder: where `make` has made the file; None: there are no other workers.
         """
         self._own = 0
         self._place = 0
@@ -83,27 +88,27 @@ class Counts:
 
     @classmethod
     def make(cls, folder: Path) -> None:
-        """Make the file, before the workers start."""
-        (folder / "connections").write_bytes(NOBODY.to_bytes(4, "little") * PLACES)
+        """Create the file, before the workers start."""
+        (folder / "connections").write_bytes(NO_WORKER.to_bytes(4, "little") * PLACES)
 
     @property
     def own(self) -> int:
-        """How many this worker has."""
+        """The number of this worker's connections."""
         return self._own
 
     def add(self, connections: int) -> None:
-        """Let the others know that this worker has so many more."""
+        """Add to the number of this worker's connections."""
         self._own += connections
         if not self._closed:
             self._counts[self._place] = self._own
 
     def close(self) -> None:
-        """Let the others know that this worker accepts no more."""
+        """Tell the other workers that this one accepts no more."""
         self._closed = True
-        self._counts[self._place] = NOBODY
+        self._counts[self._place] = NO_WORKER
 
     def fewest(self) -> int:
-        """Return how many the worker has that has fewest."""
+        """Return the smallest number of connections of any worker."""
         return min(self._counts)
 
     def _lock(self, place: int) -> bool:
@@ -115,11 +120,11 @@ class Counts:
 
 
 class SharingLoop(uvloop.Loop):
-    """uvloop, but for how it accepts on the sockets that uvicorn's workers share."""
+    """uvloop with another way to accept connections: `create_server` returns an Acceptor."""
 
     _counts: Counts | None = None
 
-    async def create_server(  # type: ignore[override] # just as uvicorn calls it
+    async def create_server(  # type: ignore[override] # as uvicorn calls it
         self,
         protocol_factory: Callable[[], asyncio.Protocol],
         *,
@@ -127,7 +132,7 @@ class SharingLoop(uvloop.Loop):
         backlog: int,
         **_: object,
     ) -> "Acceptor":
-        """Listen on a bound socket, and accept until the answer is closed."""
+        """Listen on a bound socket, and accept connections until the Acceptor is closed."""
         sock.settimeout(0)
         sock.listen(backlog)
         if self._counts is None:
@@ -136,7 +141,7 @@ class SharingLoop(uvloop.Loop):
 
 
 class Acceptor:
-    """A server, as far as uvicorn needs one."""
+    """Accepts connections on one listening socket: the part of asyncio's Server that uvicorn uses."""
 
     def __init__(
         self,
@@ -153,11 +158,14 @@ class Acceptor:
         self._failed_at = -math.inf
         self._opening: set[asyncio.Task[None]] = set()
         self._fewest = 0
-        self._looked_at = self._waiting_since = loop.time()
+        self._checked_at = self._waiting_since = loop.time()
         self._wait()
 
     def close(self) -> None:
-        """Accept what waits in the kernel's queue, and no more: closing the socket would reset it."""
+        """Accept the connections in the kernel's queue, then no more.
+
+        When the socket is closed, the kernel resets the connections that are still in its queue.
+        """
         self._closed = True
         self._loop.remove_reader(self._listener)
         while self._accept():
@@ -165,35 +173,35 @@ class Acceptor:
         self._counts.close()
 
     async def wait_closed(self) -> None:
-        """Return at once: uvicorn knows the connections that were accepted."""
+        """Return at once: uvicorn itself waits for the connections that were accepted."""
 
     def _wait(self) -> None:
         if not self._closed:
             self._counts.add(0)
-            self._loop.add_reader(self._listener, self._look)
+            self._loop.add_reader(self._listener, self._on_waiting)
 
-    def _step_back(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
         self._loop.call_later(seconds, self._wait)
 
-    def _look(self) -> None:
-        """Take a connection that waits, or leave it to a worker that has fewer."""
+    def _on_waiting(self) -> None:
+        """Accept a waiting connection, or leave it to a worker that has fewer."""
         if self._another_is_due():
-            self._step_back(LOOK_AGAIN_S)
+            self._pause(RECHECK_S)
         else:
             self._accept()
 
     def _accept(self) -> bool:
-        """Whether a connection was waiting, and has been accepted."""
+        """Accept one connection; return whether one was waiting."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return False  # another worker was first, or the caller has gone
+            return False  # another worker was faster, or the caller has closed the connection
         except OSError as error:
             if self._loop.time() - self._failed_at > SAME_FAILURE_S:
                 log.warning("http.accept_failed", error=str(error))
             self._failed_at = self._loop.time()
-            self._step_back(FAILED_STEP_BACK_S)
+            self._pause(FAILED_ACCEPT_PAUSE_S)
             return False
         self._counts.add(1)
         opening = self._loop.create_task(self._open(connection))
@@ -202,12 +210,12 @@ class Acceptor:
         return True
 
     def _another_is_due(self) -> bool:
-        """Whether a worker has fewer connections, and may still be about to take this one."""
+        """Whether a worker has fewer connections, and has had less than PATIENCE_S to accept one."""
         now, own, fewest = self._loop.time(), self._counts.own, self._counts.fewest()
-        goes_on = fewest != self._fewest  # the other worker's count has changed, so it is alive
-        if own <= fewest or goes_on or now - self._looked_at > PATIENCE_S:
+        alive = fewest != self._fewest  # the other worker's count has changed, so it is alive
+        if own <= fewest or alive or now - self._checked_at > PATIENCE_S:
             self._waiting_since = now
-        self._fewest, self._looked_at = fewest, now
+        self._fewest, self._checked_at = fewest, now
         return fewest < own and now - self._waiting_since < PATIENCE_S
 
     async def _open(self, connection: socket.socket) -> None:
@@ -220,7 +228,7 @@ class Acceptor:
             raise
 
     def _make_protocol(self) -> asyncio.Protocol:
-        """Return one that also tells when its connection has ended: a stale count would mislead."""
+        """Return a protocol that also lowers the count when its connection ends."""
         protocol = self._protocol_factory()
         connection_lost = protocol.connection_lost
 
@@ -228,5 +236,5 @@ class Acceptor:
             self._counts.add(-1)
             connection_lost(error)
 
-        protocol.connection_lost = forget  # type: ignore[method-assign,assignment] # of this one only
+        protocol.connection_lost = forget  # type: ignore[method-assign,assignment] # of this object only
         return protocol

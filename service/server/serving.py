@@ -28,23 +28,23 @@ log = logs.get_logger(__name__)
 OTHER_FILES: Final = 100
 """Open files besides the connections of callers and of the pool: modules, Redis, refused callers."""
 GRACE_S: Final = 20
-"""For requests in flight after the drain: a write is answered within 15 s."""
+"""Time for the requests in flight after the drain: a write is answered within 15 s."""
 COUNTERS_BYTES: Final = 1 << 20
-"""Room for the metrics of a worker process: more than their files grow to. They are mapped into memory,
-so that the kernel ends a process with SIGBUS when it writes to a page for which the disk has no block."""
+"""Free disk space for the metrics of one worker: more than its files grow to. The files are mapped into
+memory. On a full disk, the kernel would end the worker with SIGBUS at the first write to a new page."""
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder made in it has a random name
-"""Containers have it even where the root file system is read-only."""
+"""Containers have this folder even if their root file system is read-only."""
 
 
 class CannotServeError(Exception):
-    """The machine refuses something; the text says what, and what to do."""
+    """The machine does not allow something; the text says what it is, and what to do."""
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; exits the process with 1 if a worker cannot start.
+    """Serve until SIGTERM or SIGINT; exit the process with 1 if a worker cannot start.
 
     Raises:
-        CannotServeError: the address is taken, or there is no folder for several processes.
+        CannotServeError: the address is in use, or no folder can be shared by several processes.
     """
     logs.set_up(settings.links_log_level)
     if settings.links_rate_limit_storage == "memory":
@@ -53,15 +53,15 @@ def serve(settings: Settings) -> None:
         )  # another machine may be there
         say("rate_limits.each_process_on_its_own", workers=settings.links_workers)
     connections = _allow_open_files(settings)
-    os.environ.pop(SHARED_FOLDER, None)  # prometheus-client's, as another program had it
-    signal.signal(signal.SIGTERM, _end)  # uvicorn sends it once more when it has finished
+    os.environ.pop(SHARED_FOLDER, None)  # a parent process may have set it
+    signal.signal(signal.SIGTERM, _end)  # uvicorn raises the signal again at its end
     listeners = _listen(settings.links_host, settings.links_port)
     config = _config(settings, connections)
     if settings.links_workers == 1:
         server = uvicorn.Server(config)
         try:
             server.run(listeners)
-        except SystemExit as end:  # uvicorn has codes of its own
+        except SystemExit as end:  # uvicorn has its own exit codes
             raise SystemExit(1 if end.code else 0) from None
     else:
         with _shared_folder(settings.links_workers) as folder:
@@ -71,7 +71,10 @@ def serve(settings: Settings) -> None:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's worker processes. uvicorn looks for a signal twice a second; here it is passed on at once."""
+    """uvicorn's supervisor of the worker processes, which passes each signal on at once.
+
+    uvicorn's own one checks twice a second whether a signal has arrived.
+    """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
@@ -80,13 +83,13 @@ class Supervisor(Multiprocess):
             signal.signal(number, self._pass_on)
 
     def run(self) -> None:
-        """Run the workers until told to stop; exits with 1 if one of them cannot start."""
+        """Run the workers until a signal stops them; exit with 1 if one of them cannot start."""
         super().run()
         if any(process.exitcode == STARTUP_FAILURE for process in self.processes):
             raise SystemExit(1)
 
     def terminate_all(self) -> None:
-        """Tell every worker to stop; once the last of them has, nobody listens."""
+        """Tell every worker to stop, and close the listening sockets, which the workers also hold."""
         super().terminate_all()
         for listener in self.sockets:
             listener.close()
@@ -109,7 +112,7 @@ def _config(settings: Settings, connections: int) -> uvicorn.Config:
         factory=True,
         workers=settings.links_workers,
         loop="service.server.accepting:SharingLoop",
-        http=partial(LimitedProtocol, limits=limits, cors=cors),  # type: ignore[arg-type] # it is called alike
+        http=partial(LimitedProtocol, limits=limits, cors=cors),  # type: ignore[arg-type] # called with the class's arguments
         ws="none",
         timeout_keep_alive=settings.links_idle_timeout,
         log_config=None,
@@ -121,10 +124,10 @@ def _config(settings: Settings, connections: int) -> uvicorn.Config:
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
-    """Bind every address that the host's name has; `::` is every address of both families.
+    """Bind every address of the host; `::` is every address of both families.
 
     Raises:
-        CannotServeError: an address is taken, or is none of this machine.
+        CannotServeError: an address is in use, or not of this machine.
     """
     try:
         listeners = accepting.bind(host, port)
@@ -143,10 +146,10 @@ def _url(host: str, port: int) -> str:
 
 @contextmanager
 def _shared_folder(workers: int) -> Iterator[Path]:
-    """Yield a new folder for what several processes count together.
+    """Yield a new folder for the counts that several processes share.
 
     Raises:
-        CannotServeError: no folder can be written to and has room.
+        CannotServeError: no folder is writable and has enough free space.
     """
     parents: list[Path | None] = [None, SHARED_MEMORY]  # None: TMPDIR, /tmp and the like
     for parent in parents:
@@ -166,7 +169,7 @@ def _shared_folder(workers: int) -> Iterator[Path]:
 
 
 def _allow_open_files(settings: Settings) -> int:
-    """Raise the limit on open files as far as needed; return for how many callers it is enough."""
+    """Raise the limit on open files as far as needed; return the number of connections that it allows."""
     others = settings.links_pool_size + OTHER_FILES
     wanted = settings.links_max_connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -186,5 +189,5 @@ def _allow_open_files(settings: Settings) -> int:
 
 
 def _end(*_: object) -> NoReturn:
-    """Clean up and exit with 0, where Python would be gone at once."""
+    """Exit with 0 through SystemExit: the default action of SIGTERM would skip all clean-up."""
     raise SystemExit(0)

@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from starlette.types import Receive
-
 from service.core.changes import Caller, Change
 from service.core.events import Cause
 from service.core.ids import IdSource
@@ -45,7 +43,6 @@ class Call:
         "params",
         "path",
         "query",
-        "receive",
         "request_id",
         "response_headers",
         "route",
@@ -55,8 +52,6 @@ class Call:
     """Set once the caller's key has been checked; public paths have none."""
     params: dict[str, str]
     """Parameters of the path, by the name that the route gives them."""
-    receive: Receive
-    """ASGI's, for the body."""
 
     def __init__(self, method: str, path: str, query: bytes, lines: Lines, ids: IdSource) -> None:
         self.method = method

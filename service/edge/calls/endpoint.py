@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from msgspec import Struct
+from starlette.types import Receive
 
 from service.core.errors import Refusal, Unavailable
 from service.core.resources import ID_PATTERN
@@ -126,7 +127,7 @@ class Endpoint:
         self.query = None if query is None else QueryReader(query)
         self._deadlines = Deadlines()
 
-    async def answer(self, call: Call) -> Reply:
+    async def answer(self, call: Call, receive: Receive) -> Reply:
         """Check scope, path and body, in the order of the contract; then let the handler answer."""
         if self.scope is None:
             return await self.handler(call)
@@ -137,7 +138,7 @@ class Endpoint:
                 raise invalid_field(name, _INVALID_ID)
         arguments: dict[str, Struct] = {}
         if self.body is not None:
-            call.body = await read_json(call.headers, call.receive)
+            call.body = await read_json(call.headers, receive)
             arguments["body"] = self.body.decode(call.body)
         if self.query is not None:
             arguments["query"] = self.query.decode(call.query)
@@ -156,7 +157,7 @@ class Path:
         allowed = ", ".join(sorted({*self.endpoints, "OPTIONS"}))
         self._allow = (b"allow", allowed.encode())
 
-    async def __call__(self, call: Call) -> Reply:
+    async def __call__(self, call: Call, receive: Receive) -> Reply:
         """Let the endpoint of the method answer.
 
         Raises:
@@ -164,7 +165,7 @@ class Path:
         """
         endpoint = self.endpoints.get(call.method)
         if endpoint is not None:
-            return await endpoint.answer(call)
+            return await endpoint.answer(call, receive)
         if call.method == "OPTIONS":
             return Reply(204, b"", (self._allow,))
         detail = f"this path takes {self._allow[1].decode()}"

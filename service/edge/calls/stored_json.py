@@ -1,8 +1,8 @@
-"""JSON that is stored as the caller sent it: checked and rounded in its bytes, no object is made of it.
+"""JSON that is stored as the caller sent it: its bytes are checked and rounded without being decoded.
 
-Python objects cost far more than the bytes that they are made of, and msgspec takes 8 µs to decode one
-`1e300`: a body of 1 MiB would keep every other caller waiting for more than a second. Here each step
-on the event loop takes a few milliseconds, and other callers are served between the steps.
+Decoding is slow: msgspec takes 8 µs for one `1e300`, so a body of 1 MiB would hold the event loop for
+more than a second. Here each step takes a few milliseconds, and other calls are served between the
+steps.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from service.edge.calls.problems import EdgeError, FieldError
 from service.edge.calls.validation import wrong_fields
 
 MAX_DEPTH: Final = 100
-"""Levels of a JSON value that is stored as it is."""
+"""Levels of nesting in a stored JSON value."""
 MAX_CONTAINERS: Final = 10_000
-"""Objects and lists in a JSON value that is stored as it is."""
+"""Objects and lists in a stored JSON value."""
 MAX_DIGITS: Final = 4_300
-"""Digits of a number in a row: Python reads no longer whole numbers, nor Postgres those over 131,072."""
+"""Digits of a number in a row: Python's own limit for whole numbers. Postgres' is 131,072."""
 SLICE: Final = 2_000
-"""Values whose fractions are rounded at once: at most 8 ms."""
+"""Values whose fractions are rounded in one step of the event loop, which takes at most 8 ms."""
 
 _ESCAPES: Final = ((b"\\\\", b"\0"), (b'\\"', b"\1"))
-"""Escapes that matter to where a string ends, and a byte that no JSON may contain in place of each."""
+"""The escapes that can hide the end of a string; each with a byte, not allowed in JSON, to replace it."""
 _BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _KINDS: Final = {
@@ -41,8 +41,8 @@ _replace_fractions = re.compile(rb"-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][
 async def stored_json(field: str, raw: Raw) -> str | None:
     """Return the JSON of an object to be stored, its fractions rounded to doubles; None for null.
 
-    Fractions are rounded to what a caller will read of them, so that what was read and is written back
-    is the same. Whole numbers are kept, however long.
+    A fraction is rounded to the double that clients decode it to. So an object that was read and is
+    written back stays the same. Whole numbers keep all their digits.
 
     Raises:
         EdgeError: `validation_error`: it is no object, or one that cannot be stored.
@@ -77,10 +77,10 @@ async def stored_json(field: str, raw: Raw) -> str | None:
 
 
 def _check_structure(field: str, structure: bytes) -> None:
-    """See that objects and lists are neither nested too deeply nor too many.
+    """Check the depth and the number of objects and lists.
 
     Args:
-        field: the JSON's name.
+        field: the name of the field with the JSON.
         structure: the JSON without the content of its strings.
     """
     brackets = structure.translate(None, _BRACKETS)
@@ -94,8 +94,8 @@ def _check_structure(field: str, structure: bytes) -> None:
 
 
 def _has_fraction(structure: bytes) -> bool:
-    """Whether there may be a number with a point or an exponent (`true` and `false` have an `e` too)."""
-    return any(mark in structure for mark in (b".", b"e", b"E"))
+    """Whether there may be a number with a point or an exponent; `true` and `false` have an `e` too."""
+    return any(sign in structure for sign in (b".", b"e", b"E"))
 
 
 async def _rounded(field: str, structure: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Callers in browsers: which origins may read responses (the Fetch standard's CORS protocol)."""
+"""Cross-origin calls from browsers: which origins may read responses (the Fetch standard's CORS)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -15,20 +15,20 @@ EXPOSED: Final = (
     b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
 )
 MAX_AGE_S: Final = 7200
-"""For which a browser remembers a preflight: the most that Chromium takes."""
+"""Time for which a browser caches the answer to a preflight: Chromium's maximum."""
 
 
 class Cors:
-    """The origins that are let in. Keys come in headers, never in cookies: no credentials needed."""
+    """The allowed origins. Keys are sent in headers, never in cookies, so credentials are not allowed."""
 
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = {origin.encode() for origin in origins}
 
     def headers(
-        self, fields: Mapping[bytes, bytes], *, preflight: bool = False
+        self, request: Mapping[bytes, bytes], *, preflight: bool = False
     ) -> list[tuple[bytes, bytes]]:
-        """Return what a response to a request with these fields carries."""
-        origin = fields.get(b"origin", b"")
+        """Return the CORS headers of the response to a request with these headers."""
+        origin = request.get(b"origin", b"")
         headers = [(b"vary", b"Origin")]
         if not origin or not {origin, b"*"} & self._origins:
             return headers
@@ -45,5 +45,5 @@ class Cors:
 
 
 def is_preflight(call: Call) -> bool:
-    """Whether a browser asks before it calls; it sends no key then."""
+    """Whether a browser asks whether it may make a call. It sends no key with this question."""
     return call.method == "OPTIONS" and b"access-control-request-method" in call.headers

@@ -62,11 +62,10 @@ class Gate:
         call = Call(
             scope["method"], scope["path"], scope["query_string"], scope["headers"], self._ids
         )
-        call.receive = receive
         scope["call"] = call
         bind_contextvars(request_id=call.request_id)  # for every log line of the request
         try:
-            reply = await self._answer(call, scope)
+            reply = await self._answer(call, scope, receive)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a problem
@@ -88,7 +87,7 @@ class Gate:
         if log.isEnabledFor(logging.DEBUG):
             _log_access(call, reply.status, started)
 
-    async def _answer(self, call: Call, scope: Scope) -> Reply:
+    async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Reply:
         """Check the key and the rate limit, then let the path's endpoint answer."""
         if self._cors is not None:
             preflight = is_preflight(call)
@@ -96,9 +95,9 @@ class Gate:
             if preflight:
                 return Reply(204, b"")
         if not call.path.startswith("/v1/"):
-            return await self._routed(call, scope)
+            return await self._routed(call, scope, receive)
         await self._admit(call)
-        reply = await self._routed(call, scope)
+        reply = await self._routed(call, scope, receive)
         if call.method != "OPTIONS":  # answered without the database
             self._unavailable.over()
         return reply
@@ -116,7 +115,7 @@ class Gate:
                 headers=((b"retry-after", b"%d" % wait_s),),
             )
 
-    async def _routed(self, call: Call, scope: Scope) -> Reply:
+    async def _routed(self, call: Call, scope: Scope, receive: Receive) -> Reply:
         """Find the path's route and let it answer.
 
         An escaped slash in an id is refused: decoded, it would name another path.
@@ -130,7 +129,7 @@ class Gate:
                 match, found = route.matches(scope)
                 if match is not Match.NONE:
                     call.route, call.params = route.path, found["path_params"]
-                    reply: Reply = await route.endpoint(call)
+                    reply: Reply = await route.endpoint(call, receive)
                     return reply
         detail = f"there is no {call.path}; see /openapi.json for what there is"
         raise EdgeError("not_found", detail)

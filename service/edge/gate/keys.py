@@ -1,4 +1,4 @@
-"""Who calls: API keys, looked up once, forgotten within seconds of a revocation."""
+"""Who calls: API keys, cached in memory; a revoked key is refused within seconds."""
 
 import asyncio
 import hashlib
@@ -17,22 +17,24 @@ from service.store.keys import Key, find_keys
 from service.supervision import LastingProblem
 
 REFRESH_INTERVAL_S: Final = 4.0
+"""Time between two queries that read all cached keys again."""
 FRESH_S: Final = 9.0
-"""A key that could not be looked at for so long is not trusted; the contract says 10 s."""
+"""A cached key older than this is read again from the database before it is used: a revoked key is
+promised to be refused within 10 s, also while the refreshing queries fail."""
 IDLE_S: Final = 600.0
-"""A key that nobody used for so long is forgotten."""
+"""A cached key that was not used for this time is dropped."""
 UNKNOWN_S: Final = 4.0
-"""For which a wrong key is remembered, so that its next calls cost no query."""
+"""Time for which a wrong key is cached, so that further calls with it need no query."""
 MAX_UNKNOWN: Final = 10_000
-"""Wrong keys that are remembered; the oldest makes room."""
+"""Cached wrong keys; a new one displaces the oldest."""
 MAX_PRESENTED: Final = 4
-"""Keys of one call that are looked at, in the order in which they are sent."""
+"""Keys of one call that are checked, in the order in which they are sent."""
 MAX_TOGETHER: Final = 500
-"""Keys that one query looks up."""
+"""Keys in one query."""
 LOOK_UP_TIMEOUT_S: Final = 3.0
-"""For which a call waits until its key has been looked up, whether it carries one or several."""
+"""Time that a call waits for the query of its keys, in all."""
 
-# Some proxies fold repeated lines into one, so both headers may be lists.
+# Some proxies join repeated lines with commas, so both headers may be lists.
 _in_authorization = re.compile(
     rb"(?:\A|,)[ \t]*(?i:bearer)[ \t]+(wbk_[A-Za-z0-9]{52})[ \t]*(?=,|\Z)"
 ).findall
@@ -53,32 +55,34 @@ class _Entry:
 
 
 class KeyRing:
-    """The keys in use, by their SHA-256; a key itself is never kept.
+    """A cache of the keys in use, by their SHA-256 digests; the keys themselves are not stored.
 
-    Keys that are not known here are looked up by one task, one query after the other: while a query
-    runs, the keys that other calls present are collected for the next one. However many wrong keys
-    arrive, they occupy one connection of the pool.
+    One task looks up the keys that are not cached, one query after the other. While a query runs, the
+    keys of further calls are collected for the next one. So wrong keys, however many arrive, occupy at
+    most one connection of the pool.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[bytes, _Entry] = {}
         self._unknown: dict[bytes, float] = {}
+        """When each wrong key was looked up, oldest first."""
         self._wanted: dict[bytes, asyncio.Future[Key | Exception | None]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        """Keys to be looked up, with the futures that their calls await."""
+        self._looking_up: asyncio.Task[None] | None = None
 
     async def authenticate(self, headers: Mapping[bytes, bytes]) -> Key:
-        """Return the key that the headers carry; of several valid ones the first.
+        """Return the first valid key in the headers.
 
         Raises:
-            EdgeError: `invalid_key`: none, or only unknown, revoked and expired ones.
-            Unavailable: one is not known here, and the database does not answer.
+            EdgeError: `invalid_key`: there is no key, or each is unknown, revoked or expired.
+            Unavailable: a key is not cached, and the database does not answer.
         """
         presented = _presented(headers)
         if not presented:
             raise _invalid("send a key: `Authorization: Bearer wbk_…` or `X-API-KEY: wbk_…`")
         refusals: list[EdgeError | Unavailable] = []
-        may_ask = True  # a database that has not answered once is not waited for again
+        may_ask = True  # a database that did not answer for one key is not asked for the next
         for key in presented:
             try:
                 return await self._check(key, may_ask=may_ask)
@@ -108,7 +112,7 @@ class KeyRing:
         found = await self._find(digest)
         if found is None:
             self._known.pop(digest, None)
-            self._unknown.pop(digest, None)  # it goes to the end, with its new time
+            self._unknown.pop(digest, None)  # so that it moves to the end
             if len(self._unknown) >= MAX_UNKNOWN:
                 del self._unknown[next(iter(self._unknown))]
             self._unknown[digest] = now
@@ -117,7 +121,7 @@ class KeyRing:
         return entry
 
     async def _find(self, digest: bytes) -> Key | None:
-        """Return the key of that digest as the database has it, None if there is none.
+        """Return the key with this digest from the database; None: there is none.
 
         Raises:
             Unavailable: the database does not answer.
@@ -125,8 +129,8 @@ class KeyRing:
         future = self._wanted.get(digest)
         if future is None:
             future = self._wanted[digest] = asyncio.get_running_loop().create_future()
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(self._find_wanted(), name="look-up-keys")
+            if self._looking_up is None or self._looking_up.done():
+                self._looking_up = asyncio.create_task(self._find_wanted(), name="look-up-keys")
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
                 found = await asyncio.shield(future)
@@ -139,7 +143,7 @@ class KeyRing:
         return found
 
     async def _find_wanted(self) -> None:
-        """Look up what is wanted, until nothing is; an error is the answer of its query's keys."""
+        """Look up the wanted keys until there are none. A query's error is raised to its callers."""
         while self._wanted:
             digests = list(islice(self._wanted, MAX_TOGETHER))
             found: Mapping[bytes, Key | Exception]
@@ -151,13 +155,13 @@ class KeyRing:
                 self._wanted.pop(digest).set_result(found.get(digest))
 
     async def close(self) -> None:
-        """End the look-up that may be running."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        """Cancel the look-up that may be running."""
+        if self._looking_up is not None:
+            self._looking_up.cancel()
+            await asyncio.wait({self._looking_up})
 
     async def refresh_forever(self) -> None:
-        """Read the keys in use again every few seconds, so that no request has to wait for it."""
+        """Read the cached keys again every REFRESH_INTERVAL_S, so that requests do not wait for it."""
         problem = LastingProblem(log, "keys.refresh_failed", "keys.refresh_recovered")
         while True:
             await asyncio.sleep(REFRESH_INTERVAL_S)
@@ -167,7 +171,7 @@ class KeyRing:
             try:
                 await self._refresh(now)
                 problem.over()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
+            except Exception as error:  # noqa: BLE001 - any error: the next try may succeed
                 problem.met(error)
 
     async def _refresh(self, now: float) -> None:
@@ -179,13 +183,13 @@ class KeyRing:
             entry = self._known.get(digest)
             if digest not in found:
                 self._known.pop(digest, None)
-            elif entry is not None:  # a request that looked for it did not find it meanwhile
+            elif entry is not None:  # else a request has found meanwhile that it is revoked
                 entry.key = found[digest]
                 entry.read_at = now
 
 
 def _presented(headers: Mapping[bytes, bytes]) -> list[bytes]:
-    """Return what looks like a key: from Authorization, then from X-API-KEY."""
+    """Return the texts in the form of a key: those in Authorization, then those in X-API-KEY."""
     found: list[bytes] = []
     if authorization := headers.get(b"authorization"):
         found += _in_authorization(authorization)

@@ -14,7 +14,7 @@ CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-"""Those that have a label of their own; any other is `other`."""
+"""Methods with a label value of their own; every other method is `other`."""
 
 
 class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
@@ -47,8 +47,8 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
             registry=self._registry,
         )
 
-    def storage_away(self, is_away: bool) -> None:  # noqa: FBT001 - its name says what it means
-        """Note whether the rate limits' storage is unreachable."""
+    def storage_away(self, is_away: bool) -> None:  # noqa: FBT001 - the name says what it means
+        """Set the gauge that says whether the storage of the rate limits is unreachable."""
         self._storage_away.set(is_away)
 
     def __missing__(self, response: tuple[str, str, int]) -> tuple[Counter, Histogram]:
@@ -60,7 +60,7 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
         return series
 
     def render(self) -> bytes:
-        """Return the text format: of all worker processes, where there are several."""
+        """Return Prometheus' text format, summed over the worker processes if there are several."""
         folder = shared_folder()
         if folder is None:
             return generate_latest(self._registry)
@@ -71,16 +71,16 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
 
 
 def _forget_gauges_of_dead_processes(folder: Path) -> None:
-    """Remove the files of gauges whose process is gone: its last value is true of nothing any more.
+    """Remove the gauges' files of ended processes: the last value of a gauge is outdated then.
 
-    Counters stay, since what a process has counted did happen.
+    The files of counters stay, since their counts remain true.
     """
     for file in folder.glob("gauge_live*.db"):
         pid = int(file.stem.rpartition("_")[2])
         try:
-            os.kill(pid, 0)  # sends nothing
+            os.kill(pid, 0)  # checks that the process exists
         except ProcessLookupError:
-            with suppress(FileNotFoundError):  # another worker was first
+            with suppress(FileNotFoundError):  # another worker has removed it
                 file.unlink()
         except PermissionError:
             continue

@@ -1,4 +1,4 @@
-"""Rate limits: a fixed window for each key, counted here or in a Redis that processes share."""
+"""Rate limits: a fixed window for each key, counted in this process or in a shared Redis."""
 
 import asyncio
 import time
@@ -12,14 +12,14 @@ from limits.aio.storage import RedisStorage
 from service.logs import get_logger
 
 MAX_WINDOWS: Final = 100_000
-"""Counters kept in memory before those of past windows are thrown away."""
+"""Counters in memory; at this number, those of past windows are dropped."""
 
 STORAGE_TIMEOUT_S: Final = 0.25
-"""A call waits no longer for the count."""
+"""The longest time that a call waits for the shared count."""
 COMMAND_TIMEOUT_S: Final = 1.0
-"""After which a command counts as failed; it may be carried out later all the same."""
-LOOK_EVERY_S: Final = 1.0
-"""While Redis is unreachable, a command is sent this often."""
+"""Time after which a command counts as failed. Redis may still carry it out later."""
+RETRY_S: Final = 1.0
+"""Time between two commands while Redis is unreachable."""
 
 Counter = tuple[str, int, int]
 """A key's id, a window's length in seconds, and its number since 1970."""
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 
 
 class Quota(NamedTuple):
-    """Where a key stands in its window."""
+    """How many calls a key has left in its window."""
 
     limit: int
     remaining: int
@@ -40,14 +40,14 @@ class Quota(NamedTuple):
 
 
 class MemoryLimiter:
-    """Counts in this process: what the hot path needs of a limiter, and no more."""
+    """Counts in this process, with no more work than the hot path needs."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._counts: dict[Counter, int] = {}
 
     async def hit(self, key_id: str, rate: str) -> Quota:
-        """Count a call and return where the key stands."""
+        """Count a call, and return the key's quota."""
         limit, window_s = parse_rate(rate)
         number = int(self._clock() // window_s)
         counter = (key_id, window_s, number)
@@ -58,42 +58,42 @@ class MemoryLimiter:
         return Quota(limit, max(limit - count, 0), (number + 1) * window_s, window_s, count > limit)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there are no connections."""
 
 
 class _Batch:
-    """Calls that are told to Redis with one command."""
+    """Calls that one command adds to the shared count."""
 
     __slots__ = ("before", "size")
 
     def __init__(self) -> None:
         self.size = 0
         self.before: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        """The shared count before the first of them; None: the command has failed."""
+        """The shared count before the first of these calls; None: the command has failed."""
 
 
 class _Window:
-    """One key's calls in one window."""
+    """The calls of one key in one window."""
 
     __slots__ = ("batch", "known", "sending")
 
     def __init__(self) -> None:
         self.known = 0
-        """Those that this process knows of: what Redis told last, and its own since."""
+        """The last count from Redis, plus the calls of this process since."""
         self.batch = _Batch()
-        """Those that Redis has not been told."""
+        """The calls that were not sent to Redis yet."""
         self.sending: asyncio.Task[None] | None = None
 
 
 class SharedLimiter:
-    """Counts in Redis, for all processes together, by the `limits` library: one round trip a call.
+    """Counts in Redis, for all processes together, with the `limits` library.
 
-    While Redis is slow or unreachable, a process counts on from what Redis told last, and callers do
-    not wait. What Redis has not been told is added to the shared count by the next command, of which
-    one is in flight for each key: the calls that arrive meanwhile share the next.
+    One command for each key is in flight. The calls that arrive meanwhile share the next command.
+    While Redis is slow or unreachable, the process continues from the last count, and calls do not
+    wait; a later command adds them to the shared count.
     """
 
-    def __init__(self, url: str, on_away: Callable[[bool], None] = lambda _: None) -> None:
+    def __init__(self, url: str, on_change: Callable[[bool], None] = lambda _: None) -> None:
         self._storage = RedisStorage(
             f"async+{_not_strict(url)}",
             implementation="redispy",
@@ -107,12 +107,12 @@ class SharedLimiter:
             TimeoutError,
         )
         self._windows: dict[Counter, _Window] = {}
-        self._on_away = on_away
-        self._is_away = False
-        self._look_at = 0.0
+        self._on_change = on_change
+        self._unreachable = False
+        self._retry_at = 0.0
 
     async def hit(self, key_id: str, rate: str) -> Quota:
-        """Count a call and return where the key stands."""
+        """Count a call, and return the key's quota."""
         limit, window_s = parse_rate(rate)
         counter = (key_id, window_s, int(time.time() // window_s))
         window = self._windows.get(counter)
@@ -124,40 +124,40 @@ class SharedLimiter:
         window.batch.size += 1
         count, batch, place = window.known, window.batch, window.batch.size
         self._send(counter, window)
-        if not self._is_away and (before := await self._told(batch)) is not None:
+        if not self._unreachable and (before := await self._count_before(batch)) is not None:
             count = max(count, before + place)
         reset_at = (counter[2] + 1) * window_s
         return Quota(limit, max(limit - count, 0), reset_at, window_s, count > limit)
 
     async def close(self) -> None:
-        """End what is being sent, and close the connections."""
+        """Cancel the commands in flight, and close the connections."""
         tasks = [each.sending for each in self._windows.values() if each.sending is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        bridge: Any = self._storage.bridge  # which of three clients it has, its type does not say
+        bridge: Any = self._storage.bridge  # its type does not say which of three clients it has
         await bridge.get_connection().aclose()
 
     def _send(self, counter: Counter, window: _Window) -> None:
-        """See that Redis is told of the window's calls; once a second while it is unreachable."""
+        """Start to send the window's calls, unless a command is in flight; once a second while it fails."""
         if window.sending is not None and not window.sending.done():
-            return  # it goes on with what has come meanwhile
+            return  # the task also sends the calls that have arrived meanwhile
         now = time.monotonic()
-        if not self._is_away or now >= self._look_at:
-            self._look_at = now + LOOK_EVERY_S
-            window.sending = asyncio.create_task(self._tell_redis(counter, window))
+        if not self._unreachable or now >= self._retry_at:
+            self._retry_at = now + RETRY_S
+            window.sending = asyncio.create_task(self._send_batches(counter, window))
 
-    async def _told(self, batch: _Batch) -> int | None:
-        """Wait for the shared count, but no longer than a call may."""
+    async def _count_before(self, batch: _Batch) -> int | None:
+        """Return the shared count before the batch; None: it is not known within STORAGE_TIMEOUT_S."""
         try:
             async with asyncio.timeout(STORAGE_TIMEOUT_S):
                 return await asyncio.shield(batch.before)
         except TimeoutError:
-            self._note(is_away=True, error="it does not answer in time")
+            self._note(unreachable=True, error="it does not answer in time")
             return None
 
-    async def _tell_redis(self, counter: Counter, window: _Window) -> None:
-        """Add the window's calls to the shared count, until all of them are told."""
+    async def _send_batches(self, counter: Counter, window: _Window) -> None:
+        """Add the window's calls to the shared count, one batch after the other, until none is left."""
         key_id, window_s, number = counter
         while window.batch.size:
             batch, window.batch = window.batch, _Batch()
@@ -168,22 +168,25 @@ class SharedLimiter:
                         f"{key_id}/{window_s}/{number}", window_s, amount=batch.size
                     )
             except self._errors as error:
-                if not isinstance(error, TimeoutError):  # else Redis may yet carry it out
+                if not isinstance(
+                    error, TimeoutError
+                ):  # after a time-out Redis may still carry it out
                     window.batch.size += batch.size
                 batch.before.set_result(None)
-                self._note(is_away=True, error=str(error) or type(error).__name__)
+                self._note(unreachable=True, error=str(error) or type(error).__name__)
                 return
             window.known = max(window.known, count + window.batch.size)
             batch.before.set_result(count - batch.size)
-            self._note(is_away=time.monotonic() - began > STORAGE_TIMEOUT_S, error="it is slow")
+            slow = time.monotonic() - began > STORAGE_TIMEOUT_S
+            self._note(unreachable=slow, error="it is slow")
 
-    def _note(self, *, is_away: bool, error: str) -> None:
-        """Say it once when it changes."""
-        if is_away == self._is_away:
+    def _note(self, *, unreachable: bool, error: str) -> None:
+        """Log a change of Redis' state once, and report it to the metrics."""
+        if unreachable == self._unreachable:
             return
-        self._is_away = is_away
-        self._on_away(is_away)
-        if is_away:
+        self._unreachable = unreachable
+        self._on_change(unreachable)
+        if unreachable:
             log.warning("rate_limits.storage_away", error=error)
         else:
             log.warning("rate_limits.storage_back")
@@ -199,13 +202,19 @@ def _without_past(windows: dict[Counter, T], now: float) -> dict[Counter, T]:
 Limiter = MemoryLimiter | SharedLimiter
 
 
-def make_limiter(storage: str, on_away: Callable[[bool], None] = lambda _: None) -> Limiter:
-    """Return the limiter for `memory` or a Redis URL; `on_away` is told when Redis is unreachable or back."""
-    return MemoryLimiter() if storage == "memory" else SharedLimiter(storage, on_away)
+def make_limiter(storage: str, on_change: Callable[[bool], None] = lambda _: None) -> Limiter:
+    """Return the limiter for `memory` or a Redis URL.
+
+    `on_change` is called with whether Redis is unreachable, each time that this changes.
+    """
+    return MemoryLimiter() if storage == "memory" else SharedLimiter(storage, on_change)
 
 
 def _not_strict(url: str) -> str:
-    """Let TLS accept what it does before Python 3.13: a private CA that lacks extensions of RFC 5280."""
+    """Return the URL with the TLS checks of Python before 3.13.
+
+    Python 3.13 refuses a private CA whose certificate lacks extensions of RFC 5280.
+    """
     if not url.startswith("rediss:") or "ssl_exclude_verify_flags" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}ssl_exclude_verify_flags=VERIFY_X509_STRICT"
@@ -213,7 +222,7 @@ def _not_strict(url: str) -> str:
 
 @lru_cache(maxsize=1024)
 def parse_rate(rate: str) -> tuple[int, int]:
-    """Return limit and window in seconds of a rate like "1000/minute"."""
+    """Return the limit, and the window in seconds, of a rate like "1000/minute"."""
     item = limits.parse(rate)
     return item.amount, item.get_expiry()
 

@@ -1,1 +1,1 @@
-"""Message structs that several rooms use."""
+"""Types that the messages of several rooms share; they are also the schemas in the OpenAPI document."""

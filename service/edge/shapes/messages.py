@@ -1,4 +1,4 @@
-"""Pieces that the messages of several rooms are made of."""
+"""Types of fields, and structs, that the messages of several rooms share."""
 
 from typing import Annotated, Final, Literal
 
@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from service.core.resources import ENTITY_TYPES, ID_PATTERN, PREFIX_PATTERN, PREFIXED_TYPES
 
-# Python's `$` also matches before a final newline; the look-ahead closes that door.
+# Python's `$` also matches before a final newline; the look-ahead excludes that.
 _ID = ID_PATTERN.replace("$", r"(?!\n)$")
 _NO_NUL = r"^[^\u0000]*$"
 
@@ -20,7 +20,7 @@ PATTERN_WORDS: Final = {
     _ID: "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit",
     _NO_NUL: "must not contain NUL",
 }
-"""What the patterns say, for callers who do not read regular expressions."""
+"""The error text for each pattern."""
 
 EntityType = Literal[ENTITY_TYPES]  # type: ignore[valid-type] # the registry is the one list
 AnyEntityType = Annotated[
@@ -31,7 +31,7 @@ EpochSeconds = Annotated[int, Meta(description="Seconds since 1970.")]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 
 NO_PREFIX: Final = f"has to begin with one of {', '.join(PREFIXED_TYPES)} and go on after it"
-"""What is wrong with an id whose prefix tells no type."""
+"""The error text for an id whose prefix stands for no type."""
 
 encode: Final = msgspec.json.Encoder().encode
 

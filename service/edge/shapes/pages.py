@@ -1,8 +1,8 @@
-"""Pages of lists: which part is asked for, and where the next one is.
+"""Pages of lists: the parameters of a page, and the reference to the next one.
 
-A page has a number, as the vendors have it, and its response a `Link` to the next page with a cursor:
-the id of the last link seen. A reader who follows the cursors sees each link that stays exactly
-once, whatever is linked and unlinked meanwhile, since lists are in the order of the links' ids.
+A page has a number, as on the vendors' pages. Its response has a `Link` to the next page with a
+cursor: the id of the last link on the page. Lists are in the order of the links' ids. So a caller who
+follows the cursors sees each link that stays exactly once, whatever is linked and unlinked meanwhile.
 """
 
 from typing import Annotated, Final
@@ -19,7 +19,7 @@ DEFAULT_LIMIT: Final = 25
 MAX_LIMIT: Final = 100
 MAX_PAGE: Final = 1_000_000_000
 MAX_OFFSET: Final = 100_000
-"""Items before a page that is named by its number: Postgres reads them all to leave them out."""
+"""Items before a page that is named by its number: Postgres reads and skips them (OFFSET)."""
 
 
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -34,7 +34,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 
 
 class Window(Struct, frozen=True):
-    """The same, in rows: those after a link's id, or after a number of others."""
+    """The rows of a page: those after a link's id, and after `offset` further rows."""
 
     limit: int
     offset: int
@@ -45,7 +45,7 @@ def window_of(query: PageQuery) -> Window:
     """Return the rows that the query asks for.
 
     Raises:
-        EdgeError: `validation_error`, the page is too far on, or the cursor is not from a list.
+        EdgeError: `validation_error`: the page begins after MAX_OFFSET, or the cursor is malformed.
     """
     if query.cursor is None:
         offset = (query.page - 1) * query.limit
@@ -60,14 +60,14 @@ def window_of(query: PageQuery) -> Window:
 
 
 def pagination_of(query: PageQuery, total: int) -> Pagination:
-    """Return where the page stands."""
+    """Return the pagination of a response."""
     return Pagination(query.page, query.limit, total)
 
 
 def next_link(query: PageQuery, ids: list[UUID]) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the `Link` header to the next page (RFC 8288), if this one was full.
+    """Return the `Link` header to the next page (RFC 8288), if this page is full.
 
-    It is relative to the request, since a proxy may have taken a prefix off the path.
+    The reference is relative to the request, because a proxy may have removed a prefix of the path.
     """
     if len(ids) < query.limit:
         return ()

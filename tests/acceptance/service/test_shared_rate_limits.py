@@ -133,7 +133,7 @@ def client_of(program: programs.Program, key: str) -> httpx.AsyncClient:
 
 def logged(program: programs.Program, event: str) -> int:
     """Return how often an event is in a process' log."""
-    return program.log.read_text().count(f'"event":"{event}"')
+    return program.log.read_text().count(f'"event": "{event}"')
 
 
 async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Texts that do not change while the service runs, and that readers may keep."""
+"""Responses that do not change while the service runs, and that clients may cache."""
 
 import hashlib
 from typing import Any, Final
@@ -14,8 +14,8 @@ SCHEMA: Final = "application/schema+json"
 _MAX_AGE: Final = (b"cache-control", b"public, max-age=300")
 
 
-class Kept:
-    """One text with its media type; a reader who has it already is told so (RFC 9110, 13.1.2)."""
+class CachedResponse:
+    """One body with its media type, and 304 for If-None-Match with its tag (RFC 9110, 13.1.2)."""
 
     def __init__(self, body: bytes, media_type: str, *headers: tuple[bytes, bytes]) -> None:
         etag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
@@ -25,12 +25,12 @@ class Kept:
         self._unchanged = Reply(304, b"", common)
 
     def reply(self, call: Call) -> Reply:
-        """Return the text, or that it is unchanged."""
+        """Return the body; 304 if the caller has it."""
         known = call.headers.get(b"if-none-match", b"")
         tags = {tag.strip().removeprefix(b"W/") for tag in known.split(b",")}
         return self._unchanged if tags & {self._etag, b"*"} else self._whole
 
 
-def kept_json(document: dict[str, Any], media_type: str = JSON) -> Kept:
-    """Keep a JSON document, laid out for human eyes."""
-    return Kept(msgspec.json.format(msgspec.json.encode(document)), media_type)
+def cached_json(document: dict[str, Any], media_type: str = JSON) -> CachedResponse:
+    """Return the response with a JSON document, indented for human readers."""
+    return CachedResponse(msgspec.json.format(msgspec.json.encode(document)), media_type)
