@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from hypothesis import settings
 
@@ -82,6 +83,14 @@ async def database(postgres: Postgres) -> AsyncIterator[str]:
     await parts.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {parts.TEMPLATE}")
     yield postgres.dsn(name)
     await parts.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a session on that database, beside the program under test."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

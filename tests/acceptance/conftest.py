@@ -9,12 +9,20 @@ from deploy.local.postgres import PostgresServer
 from tests.support.faults.kafka import KafkaProxy
 from tests.support.parts.brokers import Broker, broker_behind_a_proxy
 from tests.support.parts.postgres import make_database
+from tests.support.relay.worker import Worker
 
 
 @pytest.fixture(params=["exactly-once", "at-least-once"])
 def delivery(request: pytest.FixtureRequest) -> str:
     """Return a delivery: exactly once nothing comes twice, at least once a subscriber skips it."""
     return str(request.param)
+
+
+@pytest.fixture
+def worker(database: str, kafka: str, topic: str) -> Iterator[Worker]:
+    """Yield a running worker."""
+    with Worker(database, kafka, topic) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="session")

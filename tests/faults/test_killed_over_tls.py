@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.acceptance.relay.test_recovery_kafka import connection as connection
 from tests.acceptance.relay.test_recovery_kafka import (
     test_killed_at_each_step as test_killed_at_each_step,
 )

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -24,19 +23,10 @@ ENTITIES = 4
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
     """Yield a writer's connection to a database with documents and entities."""
-    connection = await asyncpg.connect(database)
     await links.seed(connection, DOCUMENTS, ENTITIES)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def worker(database: str, kafka: str, topic: str) -> Iterator[Worker]:
-    """Yield a running worker."""
-    with Worker(database, kafka, topic) as worker:
-        yield worker
+    return connection
 
 
 @pytest.fixture

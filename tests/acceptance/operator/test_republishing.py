@@ -23,14 +23,6 @@ ALWAYS = ("--from", "2020-01-01", "--to", "2100-01-01", "--yes")
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a writer's connection."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def api(database: str, connection: asyncpg.Connection) -> AsyncIterator[Api]:
     """Yield a client of a service with documents and deals."""
     async with serving(database) as api:

@@ -25,14 +25,6 @@ KEY = b"key"
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a writer's connection."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def api(database: str, connection: asyncpg.Connection) -> AsyncIterator[Api]:
     """Yield a client of a service with a document and deals."""
     async with serving(database) as api:

@@ -31,12 +31,10 @@ UNDETECTED = ["a copy of this database", "a failover that lost commits"]
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
     """Yield the owner's connection, to a database with a document and an entity."""
-    connection = await asyncpg.connect(database)
     await links.seed(connection, 1, 1)
-    yield connection
-    await connection.close()
+    return connection
 
 
 @pytest.fixture

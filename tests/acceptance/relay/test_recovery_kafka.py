@@ -1,7 +1,6 @@
 """Killed at every step of a transaction, and what is left of the topics: the worker goes on right."""
 
 import signal
-from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import asyncpg
@@ -22,14 +21,6 @@ FORGET_LATER_CHECKPOINTS = """
 DELETE FROM outbox_checkpoints
 WHERE id > (SELECT min(id) FROM outbox_checkpoints)
 """
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a writer's connection."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 def values(records: list[topics.Record]) -> list[int]:

@@ -2,11 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import asyncpg
-import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.support.parts.postgres import until_published
@@ -18,14 +16,6 @@ OPEN_FOR_MS = 600_000  # longer than a test lasts: the brokers abort a transacti
 PARTITIONS = 12  # as the worker makes the topic
 # A key of the test's in a partition where nothing was before, and one where something was.
 KEYS = ("key/1", "another/7")
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a writer's connection."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def publish_one(connection: asyncpg.Connection, kafka: str, topic: str) -> None:

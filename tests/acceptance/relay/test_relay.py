@@ -4,25 +4,15 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
 
 import asyncpg
 import httpx
-import pytest
 
 from deploy.local.programs import migrate
 from tests.support.relay import outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
 from tests.support.topic.reckoning import reckon
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a writer's connection."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def test_first_start_makes_the_topic_and_publishes_everything(

@@ -1,7 +1,7 @@
 """Snapshots as a subscriber tells them apart: whole or not, this one or that one."""
 
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -21,22 +21,13 @@ PARTITIONS = 12
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
     """Yield a writer's connection to a database with links, some of them removed again."""
-    connection = await asyncpg.connect(database)
     await links.seed(connection, DOCUMENTS, ENTITIES)
     for document in range(1, DOCUMENTS + 1):
         for entity in range(1, ENTITIES + 1):
             await links.toggle(connection, f"doc_{document}", str(entity))
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def worker(database: str, kafka: str, topic: str) -> Iterator[Worker]:
-    """Yield a running worker."""
-    with Worker(database, kafka, topic) as worker:
-        yield worker
+    return connection
 
 
 @pytest.fixture

@@ -51,13 +51,11 @@ FROM outbox, LATERAL (
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+async def connection(database: str, connection: asyncpg.Connection) -> asyncpg.Connection:
     """Yield a session on a database with the entity and all its links."""
     create_key(database)
-    connection = await asyncpg.connect(database)
     await connection.execute(SEED.format(links=LINKS))
-    yield connection
-    await connection.close()
+    return connection
 
 
 @asynccontextmanager

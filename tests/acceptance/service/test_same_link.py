@@ -19,14 +19,6 @@ ROUNDS = 4
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a session beside the service."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def api(database: str, connection: asyncpg.Connection, tmp_path: Path) -> AsyncIterator[Api]:
     """Yield a client with a connection for each caller."""
     key = await new_key(database)

@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,14 +26,6 @@ HEAD = (
     "Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
 )
 BODY = b'{"resource_id": "ship_1"}'
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a session beside the service."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """How far behind the relay is: counted like an independent count, also within a window."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
-import pytest
 
 from outbox_worker.postgres.cursor import BEGINNING, Cursor
 from outbox_worker.postgres.window import Window
@@ -15,14 +13,6 @@ from tests.support.waiting import until
 
 LATE, LATER = 25, 7
 BATCH = 10
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a writer's connection."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def test_late_rows_and_those_beyond_the_window_are_due(

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -25,14 +24,6 @@ INSERT = """
 INSERT INTO outbox (slot, event_id, event_type, key, payload, created_at)
 VALUES ($1, $2, 'test.event', 'key', 'payload', $3)
 """
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a writer's connection."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 def slot_of(moment: float) -> int:

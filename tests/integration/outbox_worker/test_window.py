@@ -19,14 +19,6 @@ STEPS = 600
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a writer's connection."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def window(database: str) -> AsyncIterator[Window]:
     """Yield a window with pages of ten rows."""
     window = await Window.open(database, page_events=10)

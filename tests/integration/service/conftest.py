@@ -9,14 +9,6 @@ from tests.support.service.api import Api, seed, serving
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a session of somebody else on the same database."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def api(database: str, connection: asyncpg.Connection) -> AsyncIterator[Api]:
     """Yield a client of a service with doc_1 … doc_20 and, of three types, entities 1 … 20."""
     async with serving(database) as api:
