@@ -62,9 +62,7 @@ def serve() -> None:
     with _one_clear_line():
         settings = read_settings(os.environ)
         logs.set_up(settings.links_log_level)
-        asyncio.run(
-            _connected(settings, _warn_of_a_pooler)
-        )  # in workers it would be a traceback of each
+        asyncio.run(_connected(settings, _warn_of_a_pooler))  # an error in a worker is a traceback
         serving.serve(settings)
 
 

@@ -14,10 +14,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 SIMILAR: Final = 0.85
-"""The least similarity of a misspelt variable without the program's prefix, as difflib's ratio.
+"""The least difflib ratio of a misspelt variable without the program's prefix.
 
-KAFKA_SASL_USER has 0.88 with KAFKA_SASL_USERNAME. KAFKA_SSL_KEYSTORE_LOCATION, which is for Kafka's own
-tools, has at most 0.73 with any setting.
+KAFKA_SASL_USER has 0.88 with a setting; KAFKA_SSL_KEYSTORE_LOCATION, of Kafka's tools, 0.73 at most.
 """
 
 _service_link = re.compile(

@@ -74,7 +74,6 @@ class LineHandler(logging.Handler):
     """Writes each record as a line of JSON, or drops it when the reader leaves no room."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take the file descriptor to write to."""
         super().__init__()
         self.setFormatter(_formatter(_JSON))
         self._descriptor = descriptor

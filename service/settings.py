@@ -13,7 +13,6 @@ from msgspec import Meta, Struct
 from service import environment
 from service.store.postgres.url import read_url
 
-PREFIX: Final = "LINKS_"
 SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder that worker processes share. The name is that of prometheus-client, which reads it too."""
 
@@ -98,7 +97,7 @@ class Settings(Struct, frozen=True, rename=str.upper):
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Return the settings in an environment; SettingsError with a line for each problem."""
-    return environment.read_settings(Settings, PREFIX, environ)
+    return environment.read_settings(Settings, "LINKS_", environ)
 
 
 def shared_folder() -> Path | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 CA_FILE = "KAFKA_SSL_CAFILE"
 CERT_FILE = "KAFKA_SSL_CERTFILE"
 KEY_FILE = "KAFKA_SSL_KEYFILE"
+VARIABLES = (CA_FILE, CERT_FILE, KEY_FILE)
 
 
 class UnusableFileError(OSError):
@@ -26,7 +27,7 @@ class Files(NamedTuple):
 
     def context(self) -> ssl.SSLContext:
         """Return a context made from the files; UnusableFileError if that is not possible."""
-        for variable, path in zip((CA_FILE, CERT_FILE, KEY_FILE), self, strict=True):
+        for variable, path in zip(VARIABLES, self, strict=True):
             if path is not None:
                 _check_readable(variable, path)
         try:

@@ -1,7 +1,4 @@
-"""Which of several hosts and addresses lets the program in: each is tried within a bound.
-
-Held twice, like `postgres_connection.py`.
-"""
+"""Finds the host and the address that accept a connection. Both programs hold this file alike."""
 
 import asyncio
 import socket
@@ -13,9 +10,9 @@ import asyncpg
 from .url import Host
 
 HOST_TIMEOUT_S: Final = 2
-"""For one address to answer and to let the client in. `connect_timeout` can only make it shorter."""
+"""The longest wait until an address has accepted a connection. `connect_timeout` can make it shorter."""
 STAGGER_S: Final = 0.5
-"""Without an answer for so long, the next host or address is tried beside it; the first primary wins."""
+"""How long an attempt is alone before the next host or address is tried beside it."""
 
 NEXT_HOST: Final = (
     OSError,
@@ -24,26 +21,26 @@ NEXT_HOST: Final = (
     asyncpg.OperatorInterventionError,  # starting up, shutting down
     asyncpg.TooManyConnectionsError,
 )
-"""Errors after which another host or address may do."""
+"""Errors after which another host or address may accept the connection."""
 
 C = TypeVar("C", bound=asyncpg.Connection)
 
 
 class LoopTo:
-    """The event loop, but for one thing: it connects to this address, whatever the host is called.
+    """The event loop, except that it connects to one address, whatever the host's name is.
 
-    asyncpg tries the addresses of a name one after the other without a limit for each, and takes the
-    name that TLS is to verify from the same argument. asyncio's happy eyeballs would not do either:
-    they do not see that a server that accepts a connection never answers.
+    asyncpg tries the addresses of a name one after the other without a limit for each, and TLS verifies
+    the name in the same argument. asyncio's happy eyeballs do not notice a server that accepts a
+    connection and never answers.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._loop = asyncio.get_running_loop()
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the loop has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the loop
         found = getattr(self._loop, name)
-        setattr(self, name, found)  # asyncpg asks for some with each statement
+        setattr(self, name, found)  # asyncpg uses some of them for each statement
         return found
 
     async def create_connection(
@@ -60,7 +57,7 @@ class LoopTo:
 
 
 async def first(attempts: Sequence[Callable[[], Coroutine[Any, Any, C]]]) -> C:
-    """Return the first connection, starting an attempt beside another one that takes long.
+    """Return the first connection; after STAGGER_S, the next attempt begins beside the running ones.
 
     Raises:
         ERRORS: no attempt succeeds.
@@ -92,7 +89,7 @@ async def first(attempts: Sequence[Callable[[], Coroutine[Any, Any, C]]]) -> C:
 
 
 async def addresses_of(host: Host, where: str) -> list[str | None]:
-    """Return the addresses of a host; None stands for what asyncpg makes of its name itself."""
+    """Return the addresses of a host; None: asyncpg resolves the name itself."""
     if host.name is None or host.name.startswith("/"):
         return [None]
     loop = asyncio.get_running_loop()
@@ -109,6 +106,6 @@ async def addresses_of(host: Host, where: str) -> list[str | None]:
 
 
 def _drop(attempt: asyncio.Task[C]) -> None:
-    """End the connection of an attempt that came too late."""
+    """Close the connection of an attempt that succeeded too late."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().terminate()

@@ -1,7 +1,4 @@
-"""TLS with Postgres: files, the system's certificates, and errors that name host and parameter.
-
-Held twice, like `postgres_connection.py`.
-"""
+"""TLS with Postgres: files, the system's CAs, and clear errors. Both programs hold this file alike."""
 
 import ssl
 from collections.abc import Iterator
@@ -24,7 +21,7 @@ class TlsError(ConnectionError):
 
 
 def see_that_files_can_be_read(given: dict[str, str]) -> None:
-    """See that each file that the parameters name can be opened; UrlError if not."""
+    """Raise UrlError if a file that the parameters name cannot be opened."""
     for name in TLS_FILES:
         path = given.get(name)
         if path is None or (name == "sslrootcert" and path == "system"):
@@ -33,11 +30,11 @@ def see_that_files_can_be_read(given: dict[str, str]) -> None:
             with open(path, "rb"):  # noqa: PTH123 - a path as libpq takes it
                 pass
         except OSError as error:
-            raise UrlError(f"{name}: {path}: {error.strerror or error}") from None
+            raise UrlError(f"{name}: {path} cannot be read: {error.strerror}") from None
 
 
 def system_context(tls: dict[str, str]) -> ssl.SSLContext:
-    """Return a context that trusts the certificates of the system, for `sslrootcert=system`."""
+    """Return a context that trusts the system's CAs, for `sslrootcert=system`."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["postgresql"])
     for name, attribute in (("min", "minimum_version"), ("max", "maximum_version")):
@@ -53,7 +50,7 @@ def system_context(tls: dict[str, str]) -> ssl.SSLContext:
 
 @contextmanager
 def tls_errors_named(where: str, url: PostgresUrl) -> Iterator[None]:
-    """Say of a TLS error which host and which parameter it is about; asyncpg's words do not."""
+    """Raise TLS errors that name the host and the parameter, which asyncpg's do not."""
     mode = url.sslmode or "prefer"
     try:
         yield

@@ -1,13 +1,11 @@
-"""Opens connections to Postgres: each host within a bound, and only to a primary.
+"""Opens connections to Postgres: each host within a time limit, and only to a primary.
 
-The service and the worker hold this file and the other modules `postgres_*.py` byte for byte alike.
-
-A connection can be open and useless: a balancer or NAT forgot it, or its server became read-only.
-Three things find that out:
+Both programs hold this file alike. An open connection can be useless, because a load balancer or a NAT
+forgot it, or because its server became read-only. Three checks find such a connection:
 - TCP keepalives and TCP_USER_TIMEOUT, when the network drops packets;
-- `is_usable`, a round trip with a bound, before a connection that was idle is used again. A proxy
-  that ends TCP itself answers keepalives although the connection behind it is gone;
-- error 25006 of a write, for which the caller drops the connection.
+- `is_usable`, a round trip with a time limit, before an idle connection is used again: a proxy that
+  ends TCP itself answers keepalives although the connection behind it is gone;
+- error 25006 of a write, after which the caller drops the connection.
 """
 
 import asyncio
@@ -33,9 +31,9 @@ from .tls import (
 from .url import Host, PostgresUrl, read_url
 
 CHECK_TIMEOUT_S: Final = 1
-"""For the answer to `is_usable`."""
+"""The longest wait for the answer to `is_usable`."""
 TRUSTED_S: Final = 2
-"""A connection that was opened or checked within this time is used without a check."""
+"""How long a connection is used without a check after it was opened or checked."""
 
 SOCKET_OPTIONS: Final = (
     ("keepalives_idle", "TCP_KEEPIDLE", 3),
@@ -43,28 +41,29 @@ SOCKET_OPTIONS: Final = (
     ("keepalives_count", "TCP_KEEPCNT", 3),
     ("tcp_user_timeout", "TCP_USER_TIMEOUT", 5_000),
 )
-"""libpq's name, the kernel's, and the default: a silent network is noticed after 6 s when the connection
-is idle, and when bytes stay unacknowledged after 5 s (the last one is in ms).
+"""libpq's name, the kernel's, and the default in s (the last one in ms).
+
+A silent network is noticed after 6 s on an idle connection, and 5 s after bytes that stay unacknowledged.
 """
 
 CHECK: Final = "BEGIN READ WRITE; ROLLBACK"
-"""Fails on a standby (0A000), and needs no prepared statement, which a pooler may lose."""
+"""Fails on a read-only replica (0A000). It needs no prepared statement, which a pooler may lose."""
 
 SETTINGS: Final = {
-    # Of time: each statement has the client's limit. A server's limit may end the wait of a COMMIT
-    # for its standby, or a session that waits for work.
+    # Time limits: each statement has the client's. A limit of the server could end the wait of a COMMIT
+    # for the synchronous replica, or a session that waits for work.
     **dict.fromkeys(("idle_session_timeout", "lock_timeout"), "0"),
     **dict.fromkeys(("statement_timeout", "transaction_timeout"), "0"),
-    "exit_on_error": "off",  # a refused function would end the session
-    "default_transaction_isolation": "read committed",  # a statement sees what it waited for
-    # Of plans: the statements are written for indexes, and their time limits for index scans.
+    "exit_on_error": "off",  # otherwise a function without the right to it ends the session
+    "default_transaction_isolation": "read committed",  # a statement sees the rows it waited for
+    # Plans: the statements are written for indexes, and their time limits for index scans.
     **dict.fromkeys(("enable_indexscan", "enable_indexonlyscan", "enable_nestloop"), "on"),
     "enable_partition_pruning": "on",
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
-    "work_mem": "4MB",  # Postgres' own default; with less, sorts go to files, which may be forbidden
+    "work_mem": "4MB",  # Postgres' default; with less, sorts use files, which may be forbidden
 }
-"""Settings in which a session does not follow its role or its database; a test lists all of them."""
+"""The settings of each session, whatever its role or its database sets; a test lists all of them."""
 
 ERRORS: Final = (
     OSError,
@@ -73,28 +72,28 @@ ERRORS: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""What a statement can fail with. (asyncpg says InternalClientError when a connection breaks between two
-statements, or while a cancelled one is still being cleaned up.)
+"""The errors of a statement. asyncpg raises InternalClientError when a connection breaks between two
+statements, or while it still cleans up after a cancelled one.
 """
 
 
 class StandbyError(ConnectionError):
-    """The server is a standby: it may be behind, and nothing can be written on it."""
+    """The server is a read-only replica: it may lag, and nothing can be written on it."""
 
 
 class EncodingError(Exception):
-    """The database cannot hold every character: its encoding is not UTF8."""
+    """The database's encoding is not UTF8, so that it cannot hold every character."""
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc, type-arg, unused-ignore] # generic in the stubs only
-    """A connection that knows when it was last seen to be usable."""
+    """A connection that remembers when it was last seen to be usable."""
 
     checked_at = 0.0
 
     async def is_usable(self) -> bool:
-        """Return whether the server answers and can be written to; asks at most every TRUSTED_S.
+        """Return whether the server answers and can be written to; it is asked at most every TRUSTED_S.
 
-        A False connection is of no use: the caller terminates it and opens another one.
+        At False the caller terminates the connection and opens another one.
         """
         if self.is_closed():
             return False
@@ -113,7 +112,7 @@ C = TypeVar("C", bound=Connection)
 
 
 class Connector(Generic[C]):
-    """Opens connections with one URL; the host that let it in last is tried first."""
+    """Opens connections with one URL; the host of the last connection is tried first."""
 
     def __init__(
         self,
@@ -123,7 +122,7 @@ class Connector(Generic[C]):
         connection_class: type[C],
         **settings: str,
     ) -> None:
-        """Take how to connect; `settings` are set in each session, beside SETTINGS."""
+        """Take how to connect; `settings` are set in each session, in addition to SETTINGS."""
         self._url = read_url(url)
         given = self._url.parameters
         self._hosts = list(self._url.hosts)
@@ -142,15 +141,15 @@ class Connector(Generic[C]):
 
         Raises:
             UrlError: a file that the URL names cannot be used.
-            EncodingError: the database is not in UTF8.
-            ERRORS: no host lets the program in.
+            EncodingError: the database's encoding is not UTF8.
+            ERRORS: no host accepts the connection.
         """
         arguments = self._arguments()
         hosts = [partial(self._reach, host, arguments) for host in self._hosts]
         return await first(hosts)
 
     async def _reach(self, host: Host, arguments: dict[str, Any]) -> C:
-        """Open a connection to a host: to the first of its addresses that lets the program in."""
+        """Open a connection to a host: to the first of its addresses that accepts one."""
         where = f"{host.name or 'the local socket'}:{host.port or 5432}"
         addresses = await addresses_of(host, where)
         attempts = [partial(self._open, host, where, each, arguments) for each in addresses]
@@ -174,20 +173,19 @@ class Connector(Generic[C]):
                     _set_keepalive(connection, self._url)
                     await connection.execute(_set(self._settings))
                     await _see_that_it_is_a_primary(connection, where)
-        except TimeoutError:
-            _terminate(connection)
-            raise TimeoutError(f"{where} does not answer within {seconds} s") from None
-        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            _terminate(connection)
-            raise ConnectionError(f"{where}: {error}") from error
-        except BaseException:
-            _terminate(connection)
+        except BaseException as error:
+            if connection is not None:
+                connection.terminate()
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"{where} does not answer within {seconds} s") from None
+            if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+                raise ConnectionError(f"{where}: {error}") from error
             raise
         connection.checked_at = time.monotonic()
         return connection
 
     def _arguments(self) -> dict[str, Any]:
-        """Return what asyncpg is to be called with, but for the host."""
+        """Return asyncpg's arguments, except for the host."""
         given = self._url.parameters
         see_that_files_can_be_read(given)
         tls: dict[str, str] = {name: given[name] for name in TLS_PARAMETERS if name in given}
@@ -200,7 +198,7 @@ class Connector(Generic[C]):
             "passfile": given.get("passfile"),
             "krbsrvname": given.get("krbsrvname"),
             "gsslib": given.get("gsslib"),
-            "target_session_attrs": "any",  # the check below sees a standby too
+            "target_session_attrs": "any",  # the check below finds a read-only replica too
             "command_timeout": self._command_timeout_s,
             "connection_class": self._class,
             "server_settings": self._server_settings,
@@ -227,10 +225,10 @@ async def _see_that_it_is_a_primary(connection: Connection, where: str) -> None:
 
 
 def _set(settings: Mapping[str, str]) -> str:
-    """Return statements that set those of the settings that this version of Postgres has.
+    """Return statements that set the settings that this version of Postgres has.
 
-    Statements, because PgBouncer refuses most settings in the startup message. The first one lets
-    the others take longer than the role's statements may.
+    They are statements because PgBouncer refuses most settings in the startup message. The first one
+    lifts the role's time limit from the second.
     """
     values = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
     return f"""
@@ -239,11 +237,6 @@ def _set(settings: Mapping[str, str]) -> str:
     FROM (VALUES {values}) AS s (name, value)
     WHERE current_setting(name, true) IS NOT NULL
     """  # noqa: S608 - constants of the programs
-
-
-def _terminate(connection: Connection | None) -> None:
-    if connection is not None:
-        connection.terminate()
 
 
 def _set_keepalive(connection: Connection, url: PostgresUrl) -> None:

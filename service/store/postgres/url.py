@@ -1,11 +1,8 @@
-"""Reads a Postgres URL: libpq's parameters, of which each works, is ignored or is refused by name.
+"""Reads a Postgres URL: each parameter of libpq works, is ignored or is refused by name.
 
-The service and the worker hold this file and `postgres_connection.py` byte for byte alike, because
-neither may import the other; a test compares them.
-
-asyncpg's own reader is not used for the URL. It sends parameters that it does not know to the
-server, which refuses the connection. It also depends on `urllib.parse.urlsplit`, which refuses an
-IPv6 address among several hosts from Python 3.12 on.
+Both programs hold this file alike. asyncpg's own reader is not used: it sends unknown parameters to the
+server, which refuses the connection. It also uses `urllib.parse.urlsplit`, which refuses an IPv6
+address among several hosts from Python 3.12 on.
 """
 
 import configparser
@@ -45,7 +42,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "sslnegotiation": ("postgres", "direct"),
     "target_session_attrs": ("any", "read-write", "primary"),
 }
-"""The values of a parameter that the programs can work with; any other is refused by name."""
+"""The values of a parameter that the programs accept; any other value is refused by name."""
 
 NUMBERS: Final = (
     "connect_timeout",
@@ -78,7 +75,7 @@ IGNORED: Final = {
     "sslsni": "asyncpg always sends the server's name",
     "target_session_attrs": "both programs write, so they always look for the primary",
 }
-"""Parameters without an effect, each with the reason; a value that would need one is refused."""
+"""Parameters without an effect, each with the reason. A value that asks for one is refused."""
 
 REFUSED: Final = {
     "gssencmode": "asyncpg has no GSSAPI encryption; use sslmode",
@@ -93,18 +90,18 @@ REFUSED: Final = {
     "sslcrldir": "asyncpg reads one file of revoked certificates; use sslcrl",
     "sslkeylogfile": "it writes the keys of the encryption to a file; remove it",
 }
-"""Parameters that ask for something that the programs cannot do, each with what to do instead."""
+"""Parameters that ask for something that the programs cannot do, with the reason or a remedy."""
 
 PARAMETERS: Final = USED | IGNORED.keys() | REFUSED.keys()
 
 
 class UrlError(ValueError):
-    """The URL cannot be used. The text names the part or the parameter, and never shows a value."""
+    """The URL cannot be used. The text names the parameter, and never shows a value."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """One server to try: `name` None stands for asyncpg's default, the local socket."""
+    """One server to try; `name` None: asyncpg's default, the local socket. `port` 0: its default."""
 
     name: str | None
     port: int
@@ -112,20 +109,20 @@ class Host:
 
 @dataclass(frozen=True)
 class PostgresUrl:
-    """A URL, taken apart."""
+    """The parts of a URL."""
 
     hosts: list[Host]
     parameters: dict[str, str] = field(repr=False)
-    """Those of libpq's table, by name. A later one replaces an earlier one, as in libpq."""
+    """libpq's parameters by name. A later one replaces an earlier one, as in libpq."""
 
     def number(self, name: str, default: int) -> int:
-        """Return a parameter that is a whole number; zero and less mean the default, as in libpq."""
+        """Return a parameter that is a whole number. Zero and less mean the default, as in libpq."""
         given = int(self.parameters.get(name) or 0)
         return given if given > 0 else default
 
     @property
     def sslmode(self) -> str | None:
-        """The mode that the parameters ask for, or None: asyncpg's default, `prefer`."""
+        """The mode that the parameters ask for; None: asyncpg's default, `prefer`."""
         given = self.parameters
         if given.get("sslrootcert") == "system":
             return given.get("sslmode", "verify-full")
@@ -135,11 +132,7 @@ class PostgresUrl:
 
 
 def read_url(url: str) -> PostgresUrl:
-    """Read and check a URL.
-
-    Raises:
-        UrlError: it is no URL, or has a parameter that cannot be used.
-    """
+    """Return the parts of a URL; UrlError if it is no URL, or has a parameter that cannot be used."""
     scheme, separator, rest = url.partition("://")
     if scheme not in {"postgres", "postgresql"} or not separator or not rest or "#" in rest:
         raise UrlError(NO_URL)
@@ -171,12 +164,12 @@ def _query(query: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_shown_safely(name: str, value: str) -> bool:
-    """Return whether a name is no piece of a password that has an unencoded `?` in it."""
+    """Return whether a name cannot be a piece of a password with a `?` that is not encoded."""
     return name.replace("_", "").isalnum() and "@" not in value
 
 
 def _service(given: dict[str, str]) -> dict[str, str]:
-    """Return the parameters of the connection service that is named, from libpq's service file."""
+    """Return the parameters of the named connection service, from libpq's service file."""
     name = given.get("service") or os.environ.get("PGSERVICE")
     if not name:
         return {}
@@ -229,7 +222,7 @@ def _check_together(read: PostgresUrl) -> None:
 
 
 def _has_a_name() -> bool:
-    """Return whether the user of this process, who is asyncpg's default, has a name."""
+    """Return whether the user of this process, which is asyncpg's default, has a name."""
     try:
         return bool(getpass.getuser())
     except (ImportError, KeyError, OSError):  # KeyError up to Python 3.12
@@ -237,7 +230,7 @@ def _has_a_name() -> bool:
 
 
 def _hosts(authority: str, given: dict[str, str]) -> list[Host]:
-    """Return the hosts in their order: `hostaddr`, else `host`, else the URL's own part."""
+    """Return the hosts in their order: those of `hostaddr`, else of `host`, else before the path."""
     text = given.get("hostaddr") or given.get("host") or unquote(authority)
     ports = given.get("port", "").split(",")
     hosts = text.split(",")
@@ -250,7 +243,7 @@ def _hosts(authority: str, given: dict[str, str]) -> list[Host]:
 
 
 def _host(text: str, port: str) -> Host:
-    """Read `name`, `name:port`, `[IPv6]`, `[IPv6]:port` or the path of a socket's folder."""
+    """Return a host from `name`, `name:port`, `[IPv6]`, `[IPv6]:port` or the path of a socket's folder."""
     name = text
     if text.startswith("["):
         name, bracket, after = text[1:].partition("]")

@@ -94,9 +94,8 @@ def test_kafka_clients_get_the_security_settings() -> None:
 
 def test_tls_accepts_the_same_under_every_python() -> None:
     """A private CA without every extension of RFC 5280 is trusted, which Python 3.13 refuses."""
-    files = read({**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL"}).tls_files
-    assert files is not None
-    context = files.context()
+    settings = read({**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL"})
+    context = settings.kafka_client()["ssl_context"].context()
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert context.verify_mode == ssl.CERT_REQUIRED
 
