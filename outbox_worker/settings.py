@@ -8,7 +8,7 @@ from msgspec import Meta, Struct, field
 
 from outbox_worker.environment import read_settings
 from outbox_worker.kafka import connections, tls
-from outbox_worker.postgres.url import read_url
+from outbox_worker.postgres.tls import check_url
 
 MOST_PORT = 65_535
 TOPIC_NAME = Meta(
@@ -60,8 +60,8 @@ class Settings(
 ):
     """The worker's settings, each under the name of its variable. Some are secret: never log one."""
 
-    database_url: Annotated[str, read_url] = field(name="DATABASE_URL")
-    session_url: Annotated[str, read_url] = field(name="OUTBOX_SESSION_DATABASE_URL", default="")
+    database_url: Annotated[str, check_url] = field(name="DATABASE_URL")
+    session_url: Annotated[str, check_url] = field(name="OUTBOX_SESSION_DATABASE_URL", default="")
     topic: Annotated[str, TOPIC_NAME] = "document-links"
     partitions: Annotated[int, Meta(ge=1, le=100_000)] = 12
     delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"

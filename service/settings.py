@@ -11,7 +11,7 @@ import limits
 from msgspec import Meta, Struct
 
 from service import environment
-from service.store.postgres.url import read_url
+from service.store.postgres.tls import check_url
 
 SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder that worker processes share. The name is that of prometheus-client, which reads it too."""
@@ -67,7 +67,7 @@ def _check_origins(text: str) -> None:
 class Settings(Struct, frozen=True, rename=str.upper):
     """The service's settings. The variable of a field has the field's name, in upper case."""
 
-    database_url: Annotated[str, read_url]
+    database_url: Annotated[str, check_url]
     links_host: str = "127.0.0.1"
     links_port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     links_workers: Annotated[int, Meta(ge=1, le=64)] = 1

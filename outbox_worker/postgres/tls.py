@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-from .url import ENCODE, PostgresUrl, UrlError
+from .url import ENCODE, PostgresUrl, UrlError, read_url
 
 TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 TLS_PARAMETERS: Final = (
@@ -18,6 +18,11 @@ TLS_PARAMETERS: Final = (
 
 class TlsError(ConnectionError):
     """The TLS handshake failed; the text names the host, the reason and the parameter."""
+
+
+def check_url(url: str) -> None:
+    """Raise UrlError if a URL, or a file that it names, cannot be used."""
+    see_that_files_can_be_read(read_url(url).parameters)
 
 
 def see_that_files_can_be_read(given: dict[str, str]) -> None:

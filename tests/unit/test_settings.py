@@ -77,6 +77,7 @@ REFUSED = {
     "postgresql://localhost,other:port/links": NO_URL,
     "postgresql://u@host/db?sslmode=s3cret": "sslmode: not one of disable, allow, prefer, require",
     "postgresql://u@host/db?search_path=s3cret": "search_path: not a parameter of libpq",
+    "postgresql://u@host/db?sslrootcert=/none": "sslrootcert: /none cannot be read: No such file",
     "postgresql://u@host/db?service=s3cret&servicefile=/none": "service: its file /none cannot be read",
     **{
         f"postgresql://u:{before}{special}hidden@localhost/links": NO_URL
