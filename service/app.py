@@ -14,13 +14,13 @@ from service import logs
 from service.core.ids import IdSource
 from service.described.routes import routes as described_routes
 from service.documents.routes import Documents
+from service.documents.routes import entity_routes as entity_document_routes
 from service.documents.routes import routes as document_routes
 from service.edge.gate.cors import Cors
 from service.edge.gate.gate import Gate
 from service.edge.gate.keys import KeyRing
 from service.edge.gate.metrics import Metrics
 from service.edge.gate.rates import make_limiter
-from service.edge.shapes.lists import DocumentLists
 from service.entities.routes import Entities
 from service.entities.routes import routes as entity_routes
 from service.links.batch import Batch
@@ -67,7 +67,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
     ids = IdSource()
     supervisor = Supervisor()
     writer = GroupWriter(database, notifier, supervisor, register_unknown=register_unknown, ids=ids)
-    lists = DocumentLists(database)
+    documents = Documents(database, writer, ids)
     keys = KeyRing(database)
     metrics = Metrics()
     limiter = make_limiter(settings.links_rate_limit_storage, metrics.storage_away)
@@ -89,9 +89,10 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
 
     routes: list[BaseRoute] = [
         *link_routes(Links(database, writer)),
-        *document_routes(Documents(database, writer, ids, lists)),
+        *document_routes(documents),
         *batch_routes(Batch(writer)),
-        *entity_routes(Entities(EntityWriter(database, writer), lists)),
+        *entity_routes(Entities(EntityWriter(database, writer))),
+        *entity_document_routes(documents),
         *operator_routes(database, metrics, stopping, supervisor),
     ]
     routes += described_routes(routes)

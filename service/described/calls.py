@@ -22,14 +22,18 @@ class DescribedCall(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Its operationId: the handler's class and name."""
+        """Its operationId, by default the handler's class and name."""
+        if self.endpoint.published_as is not None:
+            return self.endpoint.published_as[1]
         return (
             self.endpoint.handler.__qualname__.rpartition("<locals>.")[2].replace(".", "_").lower()
         )
 
     @property
     def room(self) -> str:
-        """The package of its handler."""
+        """Its tag, by default the package of its handler."""
+        if self.endpoint.published_as is not None:
+            return self.endpoint.published_as[0]
         return self.endpoint.handler.__module__.split(".")[1]
 
     @property

@@ -14,9 +14,9 @@ from service.core.events import (
     EventResource,
 )
 from service.core.ids import LINK_PREFIX, to_text
+from service.documents import lists
 from service.documents import messages as documents
 from service.edge.calls.problems import CODES, EdgeError, FieldError, Problem, problem
-from service.edge.shapes import lists
 from service.edge.shapes.messages import Pagination, Resource
 from service.entities.messages import EntityReply
 from service.links import batch

@@ -6,17 +6,23 @@ from functools import partial
 from msgspec import UNSET, Raw, UnsetType, structs
 from starlette.routing import Route
 
-from service.core.changes import DocumentKey, DocumentRow, DocumentState
+from service.core.changes import DocumentKey, DocumentRow, DocumentState, EntityKey
 from service.core.documents import DocumentWrite, Fields, LinkEdits, Operation, Respond
 from service.core.errors import Conflict, NotFound, PreconditionFailed
 from service.core.ids import DOCUMENT_PREFIX, IdSource, to_text
 from service.core.writes import Reply
 from service.documents import messages, replies
 from service.documents.items import edits, whole_set
+from service.documents.lists import (
+    DocumentList,
+    DocumentsQuery,
+    EntityDocumentsQuery,
+    documents_of_entity,
+    documents_of_resource,
+)
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.calls.stored_json import stored_json
-from service.edge.shapes.lists import DocumentList, DocumentLists, DocumentsQuery
 from service.store.database import Database
 from service.store.reading import LinkPages, read_document, stored_metadata
 from service.store.writing.group import GroupWriter
@@ -28,13 +34,10 @@ NO_EDITS = LinkEdits()
 class Documents:
     """Handlers of the document calls."""
 
-    def __init__(
-        self, database: Database, writer: GroupWriter, ids: IdSource, lists: DocumentLists
-    ) -> None:
+    def __init__(self, database: Database, writer: GroupWriter, ids: IdSource) -> None:
         self._database = database
         self._writer = writer
         self._ids = ids
-        self._lists = lists
 
     async def create(self, call: Call, body: messages.PutDocument) -> Reply:
         """Make a document, with links if `resources` names any; the id is made up unless given."""
@@ -87,7 +90,12 @@ class Documents:
 
     async def find(self, call: Call, query: DocumentsQuery) -> Reply:
         """List the documents that are linked to a resource, oldest link first."""
-        return await self._lists.of_resource(call, query)
+        return await documents_of_resource(self._database, call.key.workspace_id, query)
+
+    async def of_entity(self, call: Call, query: EntityDocumentsQuery) -> Reply:
+        """List the documents that are linked to an entity, oldest link first."""
+        key = EntityKey(call.key.workspace_id, call.params["type"], call.params["entity_id"])
+        return await documents_of_entity(self._database, key, query)
 
     async def _put(
         self, call: Call, operation: Operation, document_id: str, body: messages.PutDocument
@@ -137,8 +145,8 @@ class Documents:
 
 def routes(documents: Documents) -> list[Route]:
     """Return the routes of this room."""
-    changed, put_body = messages.ChangedDocumentReply, messages.PutDocument
-    find = Endpoint(documents.find, scope=READ, query=DocumentsQuery, replies={200: DocumentList})
+    changed = messages.ChangedDocumentReply
+    find = Endpoint(documents.find, scope=READ, replies={200: DocumentList})
     read = Endpoint(
         documents.read,
         scope=READ,
@@ -149,16 +157,14 @@ def routes(documents: Documents) -> list[Route]:
     create = Endpoint(
         documents.create,
         scope=WRITE,
-        body=put_body,
         replies={201: changed},
         refusals=(NotFound, Conflict, PreconditionFailed),
         etag=True,
     )
     write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed))
-    put = write(documents.put, body=put_body, replies={201: changed, 200: changed}, etag=True)
+    put = write(documents.put, replies={201: changed, 200: changed}, etag=True)
     update = write(
         documents.update,
-        body=messages.UpdateDocument,
         replies={200: changed},
         refusals=(NotFound, Conflict, PreconditionFailed),
         etag=True,
@@ -170,6 +176,18 @@ def routes(documents: Documents) -> list[Route]:
         Route("/v1/documents/{id}", Path(GET=read, PUT=put, POST=update, DELETE=delete)),
         Route("/v1/documents/{id}/restore", Path(POST=restore)),
     ]
+
+
+def entity_routes(documents: Documents) -> list[Route]:
+    """Return the route that lists an entity's documents; it is published among those of entities."""
+    of_entity = Endpoint(
+        documents.of_entity,
+        scope=READ,
+        replies={200: DocumentList},
+        refusals=(NotFound,),
+        published_as=("entities", "entities_documents"),
+    )
+    return [Route("/v1/entities/{type}/{entity_id}/documents", Path(GET=of_entity))]
 
 
 def _key(call: Call) -> DocumentKey:

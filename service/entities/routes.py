@@ -7,11 +7,9 @@ from starlette.routing import Route
 from service.core.changes import EntityKey
 from service.core.entities import EntityWrite
 from service.core.errors import NotFound, PreconditionFailed
-from service.core.resources import ENTITY_TYPES
 from service.core.writes import Reply
-from service.edge.calls.call import Call, invalid_field
-from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
-from service.edge.shapes.lists import DocumentList, DocumentLists, EntityDocumentsQuery
+from service.edge.calls.call import Call
+from service.edge.calls.endpoint import WRITE, Endpoint, Path
 from service.edge.shapes.messages import Resource, encode
 from service.entities import messages
 from service.store.writing.deletion import EntityWriter
@@ -25,14 +23,12 @@ NOT_COMPLETE = (
 class Entities:
     """Handlers of the entity calls."""
 
-    def __init__(self, writer: EntityWriter, lists: DocumentLists) -> None:
+    def __init__(self, writer: EntityWriter) -> None:
         self._writer = writer
-        self._lists = lists
 
     async def put(self, call: Call) -> Reply:
         """Register an entity, so that documents can be linked to it; or bring a deleted one back."""
         key = _key(call)
-
         return await self._write(
             call,
             "register",
@@ -70,10 +66,6 @@ class Entities:
         )
         return await self._writer.write(write)
 
-    async def documents(self, call: Call, query: EntityDocumentsQuery) -> Reply:
-        """List the documents that are linked to an entity, oldest link first."""
-        return await self._lists.of_entity(query, _key(call))
-
 
 def routes(entities: Entities) -> list[Route]:
     """Return the routes of this room."""
@@ -98,26 +90,11 @@ def routes(entities: Entities) -> list[Route]:
                 ),
             ),
         ),
-        Route(
-            "/v1/entities/{type}/{entity_id}/documents",
-            Path(
-                GET=Endpoint(
-                    entities.documents,
-                    scope=READ,
-                    query=EntityDocumentsQuery,
-                    replies={200: DocumentList},
-                    refusals=(NotFound,),
-                )
-            ),
-        ),
     ]
 
 
 def _key(call: Call) -> EntityKey:
-    entity_type = call.params["type"]
-    if entity_type not in ENTITY_TYPES:
-        raise invalid_field("type", f"has to be one of {', '.join(ENTITY_TYPES)}")
-    return EntityKey(call.key.workspace_id, entity_type, call.params["entity_id"])
+    return EntityKey(call.key.workspace_id, call.params["type"], call.params["entity_id"])
 
 
 def _reply(status: int, key: EntityKey, message: str) -> Reply:

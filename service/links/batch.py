@@ -114,7 +114,6 @@ def routes(batch: Batch) -> list[Route]:
     apply = Endpoint(
         batch.apply,
         scope=WRITE,
-        body=BatchRequest,
         replies={200: BatchReply},
         refusals=(NotFound, Conflict),
     )

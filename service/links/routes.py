@@ -25,7 +25,7 @@ from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.shapes.messages import NO_PREFIX, encode, etag
 from service.edge.shapes.messages import Resource as ResourceName
-from service.edge.shapes.pages import counted, next_link, pagination_of, window_of
+from service.edge.shapes.pages import counted, next_link, pagination_of, row_range_of
 from service.links import messages
 from service.store.database import Database
 from service.store.links import LinkFilter, find_key, list_links
@@ -88,7 +88,7 @@ class Links:
             self._database,
             _document(call),
             LinkFilter(query.resource_type, query.resource_id),
-            window_of(query),
+            row_range_of(query),
         )
         data = [
             messages.ResourceLink(
@@ -117,24 +117,20 @@ def routes(links: Links) -> list[Route]:
     reply, resource_reply = messages.LinkReply, messages.ResourceLinkReply
     write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed), etag=True)
     make = partial(write, refusals=(NotFound, Conflict, PreconditionFailed))
-    link = make(links.link, body=messages.LinkRequest, replies={201: reply, 200: reply})
+    link = make(links.link, replies={201: reply, 200: reply})
     link_resource = make(
         links.link_resource,
-        body=messages.ResourceLinkRequest,
         replies={201: resource_reply, 200: resource_reply},
     )
     list_links = Endpoint(
         links.list_links,
         scope=READ,
-        query=messages.LinksQuery,
         replies={200: messages.ResourceLinkList},
         refusals=(NotFound,),
     )
-    unlink_resource = write(
-        links.unlink_resource, query=messages.UnlinkQuery, replies={200: messages.UnlinkReply}
-    )
+    unlink_resource = write(links.unlink_resource, replies={200: messages.UnlinkReply})
     unlink = write(links.unlink, replies={200: messages.UnlinkReply})
-    set_role = write(links.set_role, body=messages.RoleRequest, replies={200: messages.RoleReply})
+    set_role = write(links.set_role, replies={200: messages.RoleReply})
     return [
         Route("/v1/documents/{id}/link", Path(POST=link)),
         Route(

@@ -94,7 +94,7 @@ class LinkFilter(NamedTuple):
     entity_id: str | None
 
 
-class Window(Protocol):
+class RowRange(Protocol):
     """A part of a list, in rows: `limit` of those after a link's id, less the first `offset`."""
 
     @property
@@ -143,9 +143,9 @@ async def find_key(database: Database, document: DocumentKey, link_id: UUID) -> 
 
 
 async def list_links(
-    database: Database, document: DocumentKey, wanted: LinkFilter, window: Window
+    database: Database, document: DocumentKey, wanted: LinkFilter, row_range: RowRange
 ) -> tuple[int, list[ListedLink]]:
-    """Return how many active links of the document there are, and those in the window, oldest first.
+    """Return the number of the document's active links, and those in the range, oldest first.
 
     Raises:
         NotFound: there is no such document.
@@ -155,7 +155,7 @@ async def list_links(
         if counted is None or not counted[0]:
             raise NotFound(f"document {document[1]!r} does not exist")
         rows = await connection.fetch(
-            LIST, *document, *wanted, window.after, window.limit, window.offset
+            LIST, *document, *wanted, row_range.after, row_range.limit, row_range.offset
         )
     return counted[1], [ListedLink(*row) for row in rows]
 
@@ -172,9 +172,9 @@ async def require_entity(database: Database, key: EntityKey) -> None:
 
 
 async def list_documents(
-    database: Database, entity: tuple[str, str | None, str], role: str | None, window: Window
+    database: Database, entity: tuple[str, str | None, str], role: str | None, row_range: RowRange
 ) -> tuple[int, list[ListedDocument]]:
-    """Return how many active links the entity has, and the documents in the window, oldest link first.
+    """Return the number of the entity's active links, and the documents in the range, oldest link first.
 
     The entity is its workspace, type (None: any) and id; the role, if given, is the link's.
     """
@@ -184,6 +184,6 @@ async def list_documents(
         else:
             total = await connection.fetchval(COUNT_WITH_ROLE, *entity, role)
         rows = await connection.fetch(
-            LIST_DOCUMENTS, *entity, role, window.after, window.limit, window.offset
+            LIST_DOCUMENTS, *entity, role, row_range.after, row_range.limit, row_range.offset
         )
     return total, [ListedDocument(*row) for row in rows]

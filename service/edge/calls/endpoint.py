@@ -10,13 +10,13 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast, get_type_hints
 
 from msgspec import Struct
 from starlette.types import Receive
 
 from service.core.errors import Refusal, Unavailable
-from service.core.resources import ID_PATTERN
+from service.core.resources import ENTITY_TYPES, ID_PATTERN
 from service.core.writes import Reply
 from service.edge.calls.body import BodyReader, QueryReader, read_json
 from service.edge.calls.call import Call, invalid_field
@@ -103,6 +103,7 @@ class Endpoint:
         refusals: the domain errors that the handler raises.
         etag: whether a success carries the document's revision.
         too_long: the `detail` for the caller of a write that takes longer than its deadline.
+        published_as: tag and operationId; None: they follow from the handler's package and name.
     """
 
     def __init__(  # noqa: PLR0913 - what there is to say of a call, each by its name
@@ -111,20 +112,21 @@ class Endpoint:
         *,
         replies: Mapping[int, type[Struct] | str | None],
         scope: str | None = None,
-        body: type[Struct] | None = None,
-        query: type[Struct] | None = None,
         refusals: tuple[type[Refusal], ...] = (),
         etag: bool = False,
         too_long: str = WRITE_TOO_LONG,
+        published_as: tuple[str, str] | None = None,
     ) -> None:
         self.handler = handler
         self.replies = replies
         self.scope = scope
         self.refusals = refusals
         self.etag = etag
+        self.published_as = published_as
         self.too_long = READ_TOO_LONG if scope == READ else too_long
-        self.body = None if body is None else BodyReader(body)
-        self.query = None if query is None else QueryReader(query)
+        types = get_type_hints(handler)
+        self.body = BodyReader(types["body"]) if "body" in types else None
+        self.query = QueryReader(types["query"]) if "query" in types else None
         self._deadlines = Deadlines()
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
@@ -136,6 +138,8 @@ class Endpoint:
         for name, value in call.params.items():
             if name in {"id", "entity_id"} and not _valid_id(value):
                 raise invalid_field(name, _INVALID_ID)
+            if name == "type" and value not in ENTITY_TYPES:
+                raise invalid_field(name, f"has to be one of {', '.join(ENTITY_TYPES)}")
         arguments: dict[str, Struct] = {}
         if self.body is not None:
             call.body = await read_json(call.headers, receive)

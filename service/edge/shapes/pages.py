@@ -33,7 +33,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     ] = None
 
 
-class Window(Struct, frozen=True):
+class RowRange(Struct, frozen=True):
     """The rows of a page: those after a link's id, and after `offset` further rows."""
 
     limit: int
@@ -41,7 +41,7 @@ class Window(Struct, frozen=True):
     after: UUID
 
 
-def window_of(query: PageQuery) -> Window:
+def row_range_of(query: PageQuery) -> RowRange:
     """Return the rows that the query asks for.
 
     Raises:
@@ -52,11 +52,11 @@ def window_of(query: PageQuery) -> Window:
         if offset > MAX_OFFSET:
             words = f"begins after {offset} items, and {MAX_OFFSET} is the most: follow the Link headers"
             raise invalid_field("page", words)
-        return Window(query.limit, offset, UUID(int=0))
+        return RowRange(query.limit, offset, UUID(int=0))
     after = from_text(LINK_PREFIX, query.cursor)
     if after is None:
         raise invalid_field("cursor", "is not a cursor from a Link header")
-    return Window(query.limit, 0, after)
+    return RowRange(query.limit, 0, after)
 
 
 def pagination_of(query: PageQuery, total: int) -> Pagination:

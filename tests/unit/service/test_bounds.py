@@ -67,8 +67,8 @@ def test_list_of_links_that_is_too_long() -> None:
 def test_page_that_is_too_far_on(page: int) -> None:
     """A page beyond the bound is refused with the number; the last one before it is a window."""
     with pytest.raises(EdgeError, match=f"page: begins after .* {pages.MAX_OFFSET} is the most"):
-        pages.window_of(pages.PageQuery(page, 100))
-    assert pages.window_of(pages.PageQuery(pages.MAX_OFFSET // 100 + 1, 100)).offset == 100_000
+        pages.row_range_of(pages.PageQuery(page, 100))
+    assert pages.row_range_of(pages.PageQuery(pages.MAX_OFFSET // 100 + 1, 100)).offset == 100_000
 
 
 def test_search_for_errors_ends() -> None:

@@ -1,4 +1,4 @@
-"""Lists of documents: the reverse look-up, which two rooms offer."""
+"""Lists of documents by what is linked to them: by a resource id, or by an entity."""
 
 from typing import Annotated
 
@@ -7,9 +7,8 @@ from msgspec import Meta, Struct
 from service.core.changes import EntityKey
 from service.core.events import timestamp
 from service.core.writes import Reply
-from service.edge.calls.call import Call
 from service.edge.shapes.messages import AnyEntityType, Id, IsoTime, Pagination, Role, Uuid, encode
-from service.edge.shapes.pages import PageQuery, counted, next_link, pagination_of, window_of
+from service.edge.shapes.pages import PageQuery, counted, next_link, pagination_of, row_range_of
 from service.store.database import Database
 from service.store.links import ListedDocument, list_documents, require_entity
 
@@ -53,31 +52,26 @@ class DocumentList(Struct, frozen=True):
     message: str
 
 
-class DocumentLists:
-    """Answers which documents are linked to something."""
+async def documents_of_resource(
+    database: Database, workspace_id: str, query: DocumentsQuery
+) -> Reply:
+    """List the documents of a resource; the list of an unknown one is empty."""
+    key = (workspace_id, query.resource_type, query.resource_id)
+    total, found = await list_documents(database, key, None, row_range_of(query))
+    return _page(query, total, found)
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
-    async def of_resource(self, call: Call, query: DocumentsQuery) -> Reply:
-        """List the documents of a resource; none if nobody knows it."""
-        total, found = await list_documents(
-            self._database,
-            (call.key.workspace_id, query.resource_type, query.resource_id),
-            None,
-            window_of(query),
-        )
-        return _page(query, total, found)
+async def documents_of_entity(
+    database: Database, key: EntityKey, query: EntityDocumentsQuery
+) -> Reply:
+    """List the documents of an entity.
 
-    async def of_entity(self, query: EntityDocumentsQuery, key: EntityKey) -> Reply:
-        """List the documents of an entity.
-
-        Raises:
-            NotFound: it is unknown or deleted.
-        """
-        await require_entity(self._database, key)
-        total, found = await list_documents(self._database, key, query.role, window_of(query))
-        return _page(query, total, found)
+    Raises:
+        NotFound: it is unknown or deleted.
+    """
+    await require_entity(database, key)
+    total, found = await list_documents(database, key, query.role, row_range_of(query))
+    return _page(query, total, found)
 
 
 def _page(query: PageQuery, total: int, found: list[ListedDocument]) -> Reply:
