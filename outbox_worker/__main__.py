@@ -22,7 +22,8 @@ from outbox_worker.settings import Settings
 
 log = logs.get_logger("outbox_worker")
 
-# Together with the pages' own second less than the 10 s that an orchestrator gives.
+# After a stop signal, to finish the transaction in flight, then to clean up after cancelling it. With one
+# second for the HTTP pages they stay below the 10 s after which orchestrators send SIGKILL.
 FINISH_S = 4
 CLEAN_UP_S = 4
 M_TRIM_THRESHOLD = -1
@@ -33,7 +34,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def main() -> None:
-    """Relay the outbox to Kafka, and look after that."""
+    """Relay the outbox to Kafka; inspect and repair what was relayed."""
 
 
 @app.command()
@@ -59,11 +60,11 @@ def run(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Listen on an address of either family; `::` is every address of both, or of IPv4 without IPv6."""
+    """Listen on an address; `::` means all of IPv6 and IPv4, or of IPv4 where there is no IPv6."""
     both = socket.has_dualstack_ipv6()
     try:
         if host == "::" and not both:
-            return socket.create_server(("0.0.0.0", port))  # noqa: S104 - as the caller asked
+            return socket.create_server(("0.0.0.0", port))  # noqa: S104 - the setting says so
         if ":" in host:
             return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=both)
         return socket.create_server((host, port))
@@ -92,7 +93,7 @@ async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bo
 
 
 async def _until_stopped(relay: Relay, stop: asyncio.Event, health: Health) -> None:
-    """Run; once told to stop, give the transaction in flight its time and no more."""
+    """Run the relay; after a stop signal, wait FINISH_S for the transaction in flight, then cancel."""
     running = asyncio.create_task(relay.run())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -109,13 +110,13 @@ async def _until_stopped(relay: Relay, stop: asyncio.Event, health: Health) -> N
 
 
 def _collect_rarely() -> None:
-    """Look for garbage less often: a page is thousands of objects, none of them in a cycle."""
+    """Run the garbage collector rarely: a page of events is thousands of objects, none in a cycle."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
 
 def _keep_big_buffers() -> None:
-    """Let glibc keep the buffers of batches: given back, each page faults in again (man mallopt)."""
+    """Let glibc keep freed buffers: returned to the kernel, each costs page faults again (man mallopt)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)

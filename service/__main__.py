@@ -40,7 +40,7 @@ COLUMNS: Final = ("workspace", "scopes", "rate limit", "created", "expires", "re
 KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 KEY_ID_WIDTH: Final = len("key_") + ID_LENGTH
 ANY_WIDTH: Final = 10_000
-"""Of what is read by a program, or through one: there is no edge at which to break a line."""
+"""The width of the table where standard output is no terminal, so that no line is folded."""
 
 T = TypeVar("T")
 
@@ -58,33 +58,35 @@ app.add_typer(keys, name="keys")
 
 @app.command()
 def serve() -> None:
-    """Serve the API until told to stop; settings come from the environment."""
+    """Serve the API until SIGTERM or Ctrl-C. Settings come from the environment."""
     with _one_clear_line():
         settings = read_settings(os.environ)
         logs.set_up(settings.links_log_level)
-        asyncio.run(_connected(settings, _warn_of_a_pooler))  # an error in a worker is a traceback
+        asyncio.run(
+            _connected(settings, _warn_of_a_pooler)
+        )  # in each worker it would be a traceback
         serving.serve(settings)
 
 
 @app.command()
 def migrate() -> None:
-    """Bring an empty database to the schema; do nothing if it has it."""
+    """Apply the schema to an empty database; do nothing if it has the schema."""
     done = _run(migrate_schema, migrated=False)
     print("schema applied" if done else "schema is up to date")
 
 
 @keys.command("create")
 def create(
-    workspace: Annotated[str, typer.Option(help="Its name; it is made if it is new.")],
+    workspace: Annotated[str, typer.Option(help="The workspace's name; a new workspace is made.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help=f"{' or '.join(SCOPES)}; both unless told.")
+        list[str] | None, typer.Option(help=f"{' or '.join(SCOPES)}; default: both.")
     ] = None,
     rate_limit: Annotated[str | None, typer.Option(help='Like "1000/minute".')] = None,
     expires_at: Annotated[
-        str | None, typer.Option(help="ISO 8601; UTC unless it says otherwise.")
+        str | None, typer.Option(help="In ISO 8601; UTC where it has no offset.")
     ] = None,
 ) -> None:
-    """Make a key and print it, once, alone on standard output."""
+    """Make a key and print it alone on standard output. It is not shown again."""
     scopes = list(dict.fromkeys(scope or SCOPES))
     if unknown := sorted(set(scopes) - set(SCOPES)):
         raise typer.BadParameter(
@@ -106,9 +108,11 @@ def create(
 
 @keys.command("list")
 def list_(
-    workspace: Annotated[str | None, typer.Option(help="Its name; all unless told.")] = None,
+    workspace: Annotated[
+        str | None, typer.Option(help="The workspace's name; default: all.")
+    ] = None,
 ) -> None:
-    """Show the keys: ids, never the keys themselves."""
+    """Show the ids of the keys and what each may do, never the keys themselves."""
     name = None if workspace is None else _name(workspace)
     found = _run(lambda db: list_keys(db, name))
     if name is not None and not found and not _run(lambda db: workspace_exists(db, name)):
@@ -127,7 +131,7 @@ def list_(
 
 
 @keys.command()
-def revoke(key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")]) -> None:
+def revoke(key_id: Annotated[str, typer.Argument(help="The id that `keys list` shows.")]) -> None:
     """Revoke a key; every process refuses it within 10 s."""
     if key_id.startswith("wbk_"):
         raise typer.BadParameter("this is a key, not its id: `keys list` shows the ids")
@@ -141,9 +145,9 @@ def revoke(key_id: Annotated[str, typer.Argument(help="As `keys list` shows it."
 
 
 def _run(work: Callable[[Database], Awaitable[T]], *, migrated: bool = True) -> T:
-    """Do the work with a database, and turn what can go wrong into one line.
+    """Return what the work with the database returns, or end with one line for an error.
 
-    `migrated`: the work needs the schema.
+    `migrated`: whether the work needs the schema.
     """
 
     async def checked(database: Database) -> T:
@@ -169,7 +173,7 @@ async def _connected(settings: Settings, work: Callable[[Database], Awaitable[T]
 
 
 async def _warn_of_a_pooler(database: Database) -> None:
-    """Say at the start of `serve` why it will not be ready; a pooler may be replaced meanwhile."""
+    """Log why the service will not be ready. It starts all the same: the pooler may be replaced."""
     with suppress(Unavailable), unavailable():
         if not await database.keeps_statements():
             log.error("database.statements_lost", detail=USE_A_POOLER_THAT_KEEPS_THEM)
@@ -177,6 +181,7 @@ async def _warn_of_a_pooler(database: Database) -> None:
 
 @contextmanager
 def _one_clear_line() -> Iterator[None]:
+    """End with one line for an error whose cause is outside of the program."""
     try:
         yield
     except SettingsError as error:
@@ -224,7 +229,7 @@ def _moment(text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # the year 1 or 9999 may be left by the change to UTC
+    except (ValueError, OverflowError):  # OverflowError: in UTC it is not in the years 1 to 9999
         raise typer.BadParameter("a moment looks like 2030-01-31T12:00:00Z") from None
 
 

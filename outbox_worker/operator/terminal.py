@@ -1,4 +1,4 @@
-"""What the commands have in common: settings, one line for an error, JSON or text, a progress bar."""
+"""Settings, errors and output of every command: one line for an error, JSON or text, a progress bar."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ Step = Callable[[int], None]
 
 
 def settings() -> Settings:
-    """Return the settings in the environment, or end with what is wrong with it."""
+    """Return the settings in the environment, or end with a line for each problem."""
     try:
         return read(os.environ)
     except SettingsError as error:
@@ -61,9 +61,9 @@ def report(*messages: str) -> None:
 
 
 def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
-    """Return what the work returns, or end with one line about what is in its way.
+    """Return what the work returns, or end with one line for an error.
 
-    `unfinished` is added to that line: what an interruption leaves behind.
+    `unfinished` says what an interruption leaves behind; it is added to that line.
     """
     logs.set_up("warning", **LOG_LEVELS)
     after = f"; {unfinished}" if unfinished else ""
@@ -78,7 +78,7 @@ def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
 
 
 def _with_advice(error: BaseException) -> str:
-    """Return an error in one line, with what to do where its kind tells."""
+    """Return an error in one line, with a remedy where its type tells one."""
     if isinstance(error, asyncpg.UndefinedTableError):
         return NO_SCHEMA
     if isinstance(error, asyncpg.PostgresError):
@@ -89,7 +89,7 @@ def _with_advice(error: BaseException) -> str:
 
 
 def show(report: R, text: Callable[[R], None], *, as_json: bool) -> None:
-    """Print a report in the form that was asked for."""
+    """Print a report as JSON, or as `text` prints it."""
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())
     else:
@@ -102,7 +102,7 @@ def say(text: str) -> None:
 
 
 def confirmed(question: str, *, yes: bool) -> None:
-    """Ask, unless told not to; end with 1 at a no, and where nobody can be asked."""
+    """Ask unless `yes`; exit with 1 at a no, and where there is no terminal to ask at."""
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
@@ -113,7 +113,7 @@ def confirmed(question: str, *, yes: bool) -> None:
 
 @contextmanager
 def progress_bar(text: str, total: int | None, *, shown: bool) -> Iterator[Step]:
-    """Yield what to call with each step; the bar is on standard error, where that is a terminal."""
+    """Yield a function that advances the bar, which is on standard error if that is a terminal."""
     errors = Console(stderr=True)
     columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
