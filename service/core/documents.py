@@ -149,7 +149,7 @@ class DocumentWrite(Write, frozen=True, kw_only=True):
         made = self.key in state.made
         before = admit(self, state.row(self.key), made=made)
         check(state, self, before, made=made)
-        deletion_id = state.ids.uuid7(state.moment_us) if self.operation == "delete" else None
+        deletion_id = state.ids.uuid7(state.now_us) if self.operation == "delete" else None
         draft = Draft(state, self.caller, CAUSE_OF[self.operation], deletion_id=deletion_id)
         # Being made is the first write, revision 1.
         draft.documents[self.key] = DocumentState(before.version, before.revision - made)
@@ -242,7 +242,7 @@ def link_changes(state: State, write: DocumentWrite, before: DocumentRow) -> lis
 def row_after(write: DocumentWrite, before: DocumentRow, draft: Draft) -> DocumentRow:
     """Return the document's row as the write leaves it, but for the counters."""
     if write.operation == "delete":
-        return replace(before, deleted_at=draft.state.moment, deletion_id=draft.deletion_id)
+        return replace(before, deleted_at=draft.state.now, deletion_id=draft.deletion_id)
     if write.operation == "restore":
         return replace(before, deleted_at=None, deletion_id=None)
     fields = write.fields

@@ -80,7 +80,7 @@ class Draft:
         if document.active is not None and document.active >= MAX_LINKS:
             raise Conflict(too_many_links(key.document.id, document.active))
         if before is None:
-            link = LinkRow(key, self.state.ids.uuid7(self.state.moment_us), role, self.state.moment)
+            link = LinkRow(key, self.state.ids.uuid7(self.state.now_us), role, self.state.now)
             return Outcome("created", self._write("document.linked", link, None))
         link = LinkRow(key, before.id, before.role if role is None else role, before.created_at)
         return Outcome("restored", self._write("document.restored", link, before))
@@ -97,7 +97,7 @@ class Draft:
             )
         link = replace(
             before,
-            deleted_at=self.state.moment,
+            deleted_at=self.state.now,
             deleted_cause=self.cause,
             deletion_id=self.deletion_id,
         )
@@ -174,7 +174,7 @@ class Draft:
     ) -> events.OutboxRow:
         workspace_id, document_id = link.key.document
         _, entity_type, entity_id = link.key.entity
-        event_id = self.state.ids.uuid7_text(self.state.moment_us)
+        event_id = self.state.ids.uuid7_text(self.state.now_us)
         is_new = before is None
         event = events.Event(
             specversion="1.0",
@@ -182,7 +182,7 @@ class Draft:
             source=f"/workspaces/{workspace_id}",
             type=event_type,
             subject=document_id,
-            time=self.state.time,
+            time=self.state.now_text,
             datacontenttype="application/json",
             dataschema=events.DATASCHEMA_OF[event_type],
             partitionkey=f"{workspace_id}/{document_id}",
@@ -195,7 +195,7 @@ class Draft:
                     str(link.id),
                     events.EventResource(entity_id, entity_type),
                     link.role,
-                    self.state.time if is_new else events.timestamp(link.created_at),
+                    self.state.now_text if is_new else events.timestamp(link.created_at),
                     events.optional_timestamp(link.deleted_at),
                 ),
                 None

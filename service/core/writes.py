@@ -49,7 +49,7 @@ class State(Struct):
     """What one transaction has locked and read; after deciding, also what it has to write."""
 
     ids: IdSource
-    moment: datetime = EPOCH
+    now: datetime = EPOCH
     """Taken after the locks: the time of everything that this transaction writes."""
     documents: dict[DocumentKey, DocumentState] = field(default_factory=dict)
     rows: dict[DocumentKey, DocumentRow] = field(default_factory=dict)
@@ -70,9 +70,10 @@ class State(Struct):
     registered_entities: set[EntityKey] = field(default_factory=set)
     """Those whose rows this transaction has inserted, or brought back, for their own sake."""
     outbox: list[events.OutboxRow] = field(default_factory=list)
-
-    moment_us: int = 0
-    time: str = ""
+    now_us: int = 0
+    """`now` in microseconds since 1970, as ids take it."""
+    now_text: str = ""
+    """`now` as events and replies have it."""
 
     def forget_written(self) -> None:
         """Drop what has been written, so that a long transaction holds no more than a part of it."""
@@ -84,15 +85,11 @@ class State(Struct):
         self.registered_entities.clear()
         self.outbox.clear()
 
-    def __post_init__(self) -> None:
-        """Put the moment into the forms that ids and events need."""
-        self.at(self.moment)
-
-    def at(self, moment: datetime) -> None:
-        """Take the time of a statement that has locked; put it into the forms that ids and events need."""
-        self.moment = moment
-        self.moment_us = microseconds(moment)
-        self.time = events.timestamp(moment)
+    def set_time(self, locked_at: datetime) -> None:
+        """Take the time of a statement that has locked."""
+        self.now = locked_at
+        self.now_us = microseconds(locked_at)
+        self.now_text = events.timestamp(locked_at)
 
     def links_of(self, key: DocumentKey) -> list[LinkRow]:
         """Return the links of a document that was read whole, oldest first, as they are now."""
@@ -104,7 +101,7 @@ class State(Struct):
         row, counters = self.rows.get(key), self.documents.get(key)
         if row is None or counters is None:
             return row
-        written = self.moment if key in self.written_documents else row.updated_at
+        written = self.now if key in self.written_documents else row.updated_at
         return replace(
             row, version=counters.version, revision=counters.revision, updated_at=written
         )

@@ -64,6 +64,9 @@ REFUSAL_ERRORS: Final = (
 )
 """Postgres answers, but cannot do it now; nothing was written."""
 
+LOST_ERRORS: Final = (asyncpg.InternalClientError, asyncpg.InterfaceError)
+"""What asyncpg raises, among other things, on a connection that has ended: see `is_lost`."""
+
 STATEMENTS_LOST: Final = (
     asyncpg.DuplicatePreparedStatementError,
     asyncpg.InvalidSQLStatementNameError,
@@ -131,12 +134,6 @@ async def _identify(session: "Connection") -> None:
     cast("Session", session).server = None if row is None else Server(*row)
 
 
-def server_of(connection: "Connection") -> Server | None:
-    """Return which server the connection reached; None if it was not asked."""
-    server: Server | None = getattr(connection, "server", None)  # a pool's proxy has it, too
-    return server
-
-
 class Database:
     """A pool that connects when it is first needed, so that the service can start before Postgres."""
 
@@ -189,7 +186,7 @@ class Database:
     async def refreshed(self, connection: Session | None) -> Session:
         """Return the connection if it can still be used, else a new one; for those who keep one."""
         if connection is not None:
-            if is_in_transaction(connection) or await connection.is_usable():
+            if await connection.is_usable():
                 return connection
             terminate(connection)
             await self._pool.expire_connections()
@@ -324,25 +321,19 @@ def noticing_loss(connection: "Connection") -> "Iterator[None]":
     """
     try:
         yield
-    except asyncpg.InternalClientError as error:
+    except LOST_ERRORS as error:
+        if not is_lost(connection, error):
+            raise
         terminate(connection)
         raise ConnectionResetError(str(error)) from error
-    except asyncpg.InterfaceError as error:
-        if not _is_closed(connection):
-            raise
-        raise ConnectionResetError(str(error)) from error
 
 
-def _is_closed(connection: "Connection") -> bool:
+def is_lost(connection: "Connection", error: Exception) -> bool:
+    """Whether one of LOST_ERRORS says that the connection has ended."""
     try:
-        return connection.is_closed()
+        return isinstance(error, asyncpg.InternalClientError) or connection.is_closed()
     except asyncpg.InterfaceError:
         return True  # the pool took it back when it closed
-
-
-def is_in_transaction(connection: "Connection") -> bool:
-    """Whether Postgres said so last, and the connection is still there."""
-    return not _is_closed(connection) and connection.is_in_transaction()
 
 
 def terminate(connection: "Connection") -> None:
@@ -352,22 +343,23 @@ def terminate(connection: "Connection") -> None:
 
 
 class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
-    """Turns the errors of a database that is away into Unavailable; the cause stays attached."""
+    """Turns the errors of an unreachable database into Unavailable; the cause stays attached."""
 
     def __enter__(self) -> None:
         """Nothing to set up."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, asyncpg.LockNotAvailableError):
-            raise Unavailable(
-                "somebody else is writing to it for too long; nothing was written"
-            ) from error
-        if isinstance(error, STATEMENTS_LOST):
-            raise Unavailable(USE_A_POOLER_THAT_KEEPS_THEM) from error
-        if isinstance(error, (UrlError, EncodingError)):
-            raise Unavailable(f"the database cannot be used: {error}") from error
-        if isinstance(error, (*CONNECTION_ERRORS, *RETRY_ERRORS, *REFUSAL_ERRORS)):
-            raise Unavailable("the database is not available; nothing was written") from error
+            detail = "somebody else is writing to it for too long; nothing was written"
+        elif isinstance(error, STATEMENTS_LOST):
+            detail = USE_A_POOLER_THAT_KEEPS_THEM
+        elif isinstance(error, (UrlError, EncodingError)):
+            detail = f"the database cannot be used: {error}"
+        elif isinstance(error, (*CONNECTION_ERRORS, *RETRY_ERRORS, *REFUSAL_ERRORS)):
+            detail = "the database is not available; nothing was written"
+        else:
+            return
+        raise Unavailable(detail) from error
 
 
 async def roll_back(connection: "Connection", *, then: str = "") -> None:

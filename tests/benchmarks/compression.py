@@ -66,7 +66,8 @@ def _new_batch(codec: int) -> DefaultRecordBatchBuilder:
 def _events() -> list[OutboxRow]:
     """Return events as the service makes them, each of a request of its own."""
     workspace, choice = str(uuid4()), random.Random(1)
-    state = State(IdSource(), datetime.now(UTC))
+    state = State(IdSource())
+    state.set_time(datetime.now(UTC))
     for _ in range(BATCH):
         document, entity = choice.randint(1, DOCUMENTS), choice.randint(1, ENTITIES)
         key = LinkKey(

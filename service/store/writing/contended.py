@@ -24,9 +24,8 @@ from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.logs import get_logger
 from service.store.database import Database
-from service.store.writing.execute import Member
+from service.store.writing.execute import MAX_CHANGES, Member, take_group
 from service.store.writing.notify import Notifier
-from service.store.writing.queue import MAX_CHANGES, take_group
 from service.store.writing.transaction import LOCK_TIMEOUT_MS, Witness, transact_alone
 from service.supervision import Supervisor
 
@@ -69,8 +68,10 @@ class ContendedWriter:
         self._notifier = notifier
         self._execute = execute
         self._write_alone = write_alone
-        self._waiting: dict[DocumentKey, deque[Member]] = {}
-        self._recent: set[DocumentKey] = set()
+        self.waiting: dict[DocumentKey, deque[Member]] = {}
+        """Requests that wait for the lock of a document."""
+        self.recent: set[DocumentKey] = set()
+        """Documents whose lock was not free within the last CONTENDED_S."""
         self._apart: dict[DocumentKey, asyncio.Task[None]] = {}
         self._arrival = asyncio.Event()
         self._stopping = False
@@ -86,25 +87,21 @@ class ContendedWriter:
         self._arrival.set()
         await self._task.stop(timeout_s)
 
-    def __contains__(self, document: DocumentKey) -> bool:
-        """Whether the document's lock was not free a moment ago, or requests wait for it."""
-        return document in self._recent or document in self._waiting
-
     def add(self, member: Member, document: DocumentKey) -> None:
         """Let the request wait for its document."""
-        self._waiting.setdefault(document, deque()).append(member)
+        self.waiting.setdefault(document, deque()).append(member)
         self._arrival.set()
 
     def add_locked(self, member: Member, document: DocumentKey) -> None:
         """Let the request wait for its document, which was found locked."""
-        if document not in self._recent:
-            self._recent.add(document)
-            self._loop.call_later(CONTENDED_S, self._recent.discard, document)
+        if document not in self.recent:
+            self.recent.add(document)
+            self._loop.call_later(CONTENDED_S, self.recent.discard, document)
         self.add(member, document)
 
     async def _run(self) -> None:
-        while self._waiting or self._apart or not self._stopping:
-            free = (document for document in self._waiting if document not in self._apart)
+        while self.waiting or self._apart or not self._stopping:
+            free = (document for document in self.waiting if document not in self._apart)
             documents = list(islice(free, MAX_CHANGES))
             if not documents:
                 self._arrival.clear()
@@ -117,7 +114,7 @@ class ContendedWriter:
     async def _write_apart(self, document: DocumentKey) -> None:
         """Write one document's requests, until its lock is had or none is left."""
         try:
-            while document in self._waiting and not await self._write([document], LOCK_TIMEOUT_MS):
+            while document in self.waiting and not await self._write([document], LOCK_TIMEOUT_MS):
                 self._refuse(document)
         finally:
             del self._apart[document]
@@ -126,12 +123,12 @@ class ContendedWriter:
     def _refuse(self, document: DocumentKey) -> None:
         """Answer those that waited for the lock as long as anybody has to."""
         oldest = time.monotonic() - LOCK_TIMEOUT_MS / 1000
-        waiting = self._waiting.pop(document, deque())
+        waiting = self.waiting.pop(document, deque())
         while waiting and waiting[0].arrived <= oldest:
             detail = "somebody else is writing to it for too long; nothing was written"
             waiting.popleft().fail(Unavailable(detail))
         if waiting:
-            self._waiting[document] = waiting
+            self.waiting[document] = waiting
 
     async def _write(self, documents: Sequence[DocumentKey], lock_timeout_ms: int) -> bool:
         """Wait for the documents' locks, write what waits for them; False: a lock was not free in time."""
@@ -156,7 +153,8 @@ class ContendedWriter:
             for member in members:
                 member.fail(Unavailable(detail))
             raise
-        self._notifier.notify_of(witness)
+        if witness is not None and witness.event_id is not None:
+            self._notifier.due.set()
         self._settle(members)
         return True
 
@@ -175,11 +173,11 @@ class ContendedWriter:
         members: list[Member] = []
         room = MAX_CHANGES
         for document in documents:
-            if document not in self._waiting:
+            if document not in self.waiting:
                 continue
-            group = take_group(self._waiting[document], room)
-            if not self._waiting[document]:
-                del self._waiting[document]
+            group = take_group(self.waiting[document], room)
+            if not self.waiting[document]:
+                del self.waiting[document]
             members += group
             room -= sum(member.size for member in group)
         return members

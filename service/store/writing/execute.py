@@ -1,27 +1,31 @@
 """Everything between BEGIN and COMMIT: lock and read, decide, save; for one write or for many."""
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from service.core.changes import LinkKey
+from service.core.changes import MAX_LINKS, LinkKey
 from service.core.documents import DocumentWrite
-from service.core.entities import EntityWrite
-from service.core.errors import IdempotencyMismatch, Refusal
-from service.core.ids import EPOCH, IdSource
+from service.core.errors import IdempotencyMismatch, Refusal, Unavailable
+from service.core.ids import IdSource
 from service.core.writes import Reply, Slices, State, Write
-from service.store.writing import statements
 from service.store.writing.counts import LinkCounter
-from service.store.writing.statements import StoredReply
-from service.store.writing.transaction import Appeared, Witness
+from service.store.writing.locking import lock_all, lock_free
+from service.store.writing.replies import lock_scopes
+from service.store.writing.saving import StoredReply, save
+from service.store.writing.transaction import Witness
 
 if TYPE_CHECKING:
     from service.store.database import Connection
 
-FEW_LINKS: Final = 100
-"""A document that may have more links is written in a transaction of its own, for which nobody waits."""
+MAX_CHANGES: Final = 500
+"""Changes in one transaction of several requests. It bounds how long the others wait, and the memory."""
+MAX_WAIT_S: Final = 5.0
+"""The longest time in a queue, in seconds. After that the caller is answered 503."""
 
 MISMATCH: Final = "this Idempotency-Key was used with another query string or body: take a new one"
 
@@ -61,6 +65,32 @@ class Member:
             self.future.set_exception(error)
 
 
+def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
+    """Remove from the queue the requests that share the next transaction, `room` changes at most.
+
+    A request whose caller has gone is dropped, and one that waited too long is refused. Of several
+    requests with one Idempotency-Key only the first is taken: the next one has to read its reply.
+    """
+    group: list[Member] = []
+    put_off: list[Member] = []
+    scopes = set()
+    oldest = time.monotonic() - MAX_WAIT_S
+    while queue and room >= queue[0].size:
+        member = queue.popleft()
+        if member.future.done():
+            continue
+        if member.arrived < oldest:
+            member.fail(Unavailable("the database does not keep up; nothing was written"))
+        elif member.scope is not None and member.scope in scopes:
+            put_off.append(member)
+        else:
+            scopes.add(member.scope)
+            group.append(member)
+            room -= member.size
+    queue.extendleft(reversed(put_off))
+    return group
+
+
 class Context(Struct, frozen=True):
     """What deciding depends on besides the database: the entity policy, counts, and the source of ids."""
 
@@ -97,11 +127,15 @@ async def execute(
     if not members:
         return None
     state = State(context.ids)
+    writes = [member.write for member in members]
     if wait:
-        await _lock_all(connection, state, members, context)
+        await lock_all(connection, state, writes[0], register_unknown=context.register_unknown)
     else:
-        members = await _lock_what_is_free(connection, state, members, context)
-    await context.counter.count(connection, state, sum(member.size for member in members))
+        locked = await lock_free(connection, state, writes)
+        members = [member for member in members if _can_write(member, state, locked, context)]
+    more = sum(member.size for member in members)
+    if any(document.version + more > MAX_LINKS for document in state.documents.values()):
+        await context.counter.count(connection, state, more)
     on_read()
     witness: Witness | None = None
     replies: list[StoredReply] = []
@@ -118,7 +152,7 @@ async def execute(
         member.answer = reply
         if write.idempotency is not None and reply.status:
             replies.append(StoredReply(write.caller.workspace_id, write.idempotency, reply))
-    saved = await statements.save(connection, state, replies)
+    saved = await save(connection, state, replies)
     return witness or saved
 
 
@@ -132,74 +166,25 @@ async def _in_slices(
             next(slices)
         except StopIteration as end:
             return end.value, witness
-        saved = await statements.save(connection, state)
+        saved = await save(connection, state)
+        state.forget_written()
         witness = witness or saved
         if saved is None:
             await asyncio.sleep(0)  # others have a turn
 
 
-async def _lock_all(
-    connection: "Connection", state: State, members: Sequence[Member], context: Context
-) -> None:
-    """Lock and read all that the writes need, and insert the rows that they need.
-
-    Raises:
-        Appeared: a row was inserted between lock and read.
-    """
-    writes = [member.write for member in members]
-    documents = [write for write in writes if isinstance(write, DocumentWrite)]
-    for document in documents:
-        if document.makes_document:
-            await statements.make_document(connection, state, document.key)
-    if documents:
-        whole = sorted({document.key for document in documents})
-        await statements.lock_documents(connection, state, whole, wait=True)
-    for write in writes:
-        if isinstance(write, EntityWrite):
-            await statements.lock_entity(connection, state, write)
-    keys = sorted({key for write in writes for key in write.links(state)})
-    locked_elsewhere = await statements.lock_links(connection, state, keys, wait=True)
-    if context.register_unknown:
-        unknown = set().union(*(write.unknown_entities(state) for write in writes))
-        if unknown:
-            await statements.register(connection, sorted(unknown))
-            locked_elsewhere = await statements.lock_links(connection, state, keys, wait=True)
-    if locked_elsewhere:
-        raise Appeared
-    if state.moment is EPOCH:  # nothing was locked: the reply to a batch without sense is stored
-        state.at(await statements.now(connection))
-
-
-async def _lock_what_is_free(
-    connection: "Connection", state: State, members: Sequence[Member], context: Context
-) -> list[Member]:
-    """Lock and read without waiting; return the members that have all that they need."""
-    whole = {member.write.key for member in members if isinstance(member.write, DocumentWrite)}
-    if whole:
-        await statements.lock_documents(
-            connection, state, sorted(whole), wait=False, most_links=FEW_LINKS
-        )
-    wanted = [(member, member.write.links(state)) for member in members]
-    keys = [key for _, keys in wanted for key in keys]
-    locked_elsewhere = await statements.lock_links(connection, state, keys, wait=False)
-    if state.moment is EPOCH:
-        state.at(await statements.now(connection))
-    return [
-        member
-        for member, keys in wanted
-        if not _needs_more(member, keys, state, locked_elsewhere)
-        and not (context.register_unknown and member.write.unknown_entities(state))
-    ]
-
-
-def _needs_more(
-    member: Member, keys: Sequence[LinkKey], state: State, locked_elsewhere: set[LinkKey]
+def _can_write(
+    member: Member, state: State, locked_elsewhere: set[LinkKey], context: Context
 ) -> bool:
-    """Whether rows are locked by another transaction, or a document has to be made or is large."""
+    """Whether everything that the member needs is locked and read, and no row has to be inserted."""
     write = member.write
-    member.locked_elsewhere = bool(locked_elsewhere) and not locked_elsewhere.isdisjoint(keys)
-    return member.locked_elsewhere or (
-        isinstance(write, DocumentWrite) and write.key not in state.rows
+    member.locked_elsewhere = bool(locked_elsewhere) and not locked_elsewhere.isdisjoint(
+        write.links(state)
+    )
+    return not (
+        member.locked_elsewhere
+        or (isinstance(write, DocumentWrite) and write.key not in state.rows)
+        or (context.register_unknown and write.unknown_entities(state))
     )
 
 
@@ -216,7 +201,7 @@ async def _without_replayed(
         if member.write.idempotency is not None
     ]
     left_out = set()
-    found = await statements.lock_scopes(connection, scopes, wait=wait)
+    found = await lock_scopes(connection, scopes, wait=wait)
     for member, (_, idempotency), stored in zip(keyed, scopes, found, strict=True):
         if stored is True:
             continue
@@ -226,9 +211,3 @@ async def _without_replayed(
             same = fingerprint == idempotency.fingerprint
             member.answer = reply if same else IdempotencyMismatch(MISMATCH)
     return [member for member in members if member not in left_out]
-
-
-def settle(members: Sequence[Member]) -> None:
-    """Give each caller its answer, unless it has it already."""
-    for member in members:
-        member.settle()

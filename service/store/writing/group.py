@@ -24,16 +24,14 @@ from service.logs import get_logger
 from service.store.database import (
     Database,
     Session,
-    is_in_transaction,
     roll_back,
     terminate,
     unavailable,
 )
 from service.store.writing.contended import ContendedWriter
 from service.store.writing.counts import LinkCounter
-from service.store.writing.execute import Context, Member, execute, settle
+from service.store.writing.execute import Context, Member, execute, take_group
 from service.store.writing.notify import Notifier
-from service.store.writing.queue import take_group
 from service.store.writing.transaction import NotCommitted, transact, transact_alone
 from service.store.writing.turns import Turns
 from service.supervision import Supervisor
@@ -137,21 +135,30 @@ class GroupWriter:
                     await self._idle()
                 continue
             try:
-                with unavailable():
-                    await self._write_together(members)
-            except Unavailable as refusal:
-                for member in members:
-                    member.fail(refusal)
-            except Exception as error:
-                if not isinstance(error, NotCommitted):  # a broken connection is no mystery
-                    ids = [member.write.caller.request_id for member in members]
-                    log.exception("write.group_failed", members=len(ids), request_ids=ids)
-                for member in members:
-                    self._write_alone(member)
+                await self._write_together(members)
+            except Exception as error:  # noqa: BLE001 - the members are answered, or written alone
+                self._not_written(members, error)
+
+    def _not_written(self, members: Sequence[Member], error: Exception) -> None:
+        """Answer the members if the database is unavailable; otherwise write them one by one."""
+        try:
+            with unavailable():
+                raise error  # noqa: TRY301 - the clauses below sort it
+        except Unavailable as refusal:
+            for member in members:
+                member.fail(refusal)
+            return
+        except NotCommitted:
+            pass  # the connection broke: no member is at fault
+        except Exception:
+            ids = [member.write.caller.request_id for member in members]
+            log.exception("write.group_failed", members=len(ids), request_ids=ids)
+        for member in members:
+            self._write_alone(member)
 
     async def _idle(self) -> None:
         """Wait for an arrival; keep no transaction open for long meanwhile."""
-        if self._connection is not None and is_in_transaction(self._connection):
+        if self._connection is not None and _is_begun(self._connection):
             with suppress(TimeoutError):
                 async with asyncio.timeout(AHEAD_S):
                     await self._arrival.wait()
@@ -178,33 +185,38 @@ class GroupWriter:
         The joint transaction would overtake it again and again, since it takes a lock in the moment
         that it is free.
         """
-        return document in self._contended or self._turns.wanted(document)
+        return (
+            document in self._contended.waiting
+            or document in self._contended.recent
+            or document in self._turns.users
+        )
 
     async def _write_together(self, members: Sequence[Member]) -> None:
-        self._connection = await self._database.refreshed(self._connection)
+        if self._connection is None or not _is_begun(self._connection):
+            self._connection = await self._database.refreshed(self._connection)
         step = partial(self._execute, members=members, wait=False, on_read=self._answer)
         witness = await transact(self._database, self._connection, step)
-        self._notifier.notify_of(witness)
+        if witness is not None and witness.event_id is not None:
+            self._notifier.due.set()
         for member in members:
             if member.answer is None:
                 self._write_later(member)
-        self._answer_soon([member for member in members if member.answer is not None])
-
-    def _answer_soon(self, members: list[Member]) -> None:
-        """Answer what is durable: at once, or while Postgres is at the next transaction's write.
-
-        Whoever is answered asks again, and reading that takes as long as the write: between the
-        statements of the next transaction it would keep Postgres waiting.
-        """
         self._answer()
-        self._durable = members
+        self._durable = [member for member in members if member.answer is not None]
         if self._queue:
-            self._loop.call_later(ANSWER_S, settle, members)
+            self._loop.call_later(ANSWER_S, self._answer)
         else:
             self._answer()
 
     def _answer(self) -> None:
-        settle(self._durable)
+        """Answer the members of the last transaction, which is durable.
+
+        If others wait, this happens while Postgres saves the next transaction. The callers that are
+        answered send their next requests, and to read those takes as long as to save: between two
+        statements of the transaction it would keep Postgres waiting.
+        """
+        for member in self._durable:
+            member.settle()
         self._durable = []
 
     def _write_later(self, member: Member) -> None:
@@ -236,5 +248,11 @@ class GroupWriter:
                 Unavailable("the write was interrupted: whether it was written is not known")
             )
             raise
-        self._notifier.notify_of(witness)
+        if witness is not None and witness.event_id is not None:
+            self._notifier.due.set()
         member.settle()
+
+
+def _is_begun(session: Session) -> bool:
+    """Whether a transaction was begun on the session, and the session has not ended since."""
+    return not session.is_closed() and session.is_in_transaction()

@@ -11,7 +11,6 @@ from typing import Final, Self
 
 from service.logs import get_logger
 from service.store.database import Database, Session, noticing_loss, unavailable
-from service.store.writing.transaction import Witness
 from service.supervision import LastingProblem
 
 NOTIFY: Final = "NOTIFY outbox"
@@ -26,37 +25,27 @@ class Notifier:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Session | None = None
-        self._wanted = False
-        self._task: asyncio.Task[None] | None = None
+        self.due = asyncio.Event()
+        """Set after the COMMIT of a transaction that wrote events: a hint is sent soon."""
         self._problem = LastingProblem(log, "notify.failed", "notify.recovered")
 
     async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._send_forever(), name="notify")
         return self
 
     async def __aexit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
         """Send no more; a hint that is lost costs little."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
         self._drop()
 
-    def notify(self) -> None:
-        """Send a hint soon; several calls in one interval send one."""
-        self._wanted = True
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._send_all(), name="notify")
-
-    def notify_of(self, witness: Witness | None) -> None:
-        """Send a hint soon if a transaction wrote events."""
-        if witness is not None and witness.event_id is not None:
-            self.notify()
-
-    async def _send_all(self) -> None:
-        while self._wanted:
-            self._wanted = False
+    async def _send_forever(self) -> None:
+        while True:
+            await self.due.wait()
+            self.due.clear()
             try:
                 with unavailable():
                     await self._send()

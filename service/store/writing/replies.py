@@ -1,11 +1,21 @@
-"""Forgetting stored replies after their 24 hours."""
+"""Stored replies: a call that is repeated with its Idempotency-Key gets the reply of the first one.
+
+They are deleted after 24 hours.
+"""
 
 import asyncio
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
+from service.core.writes import Idempotency, Reply
 from service.logs import get_logger
 from service.store.database import Database
 from service.supervision import LastingProblem
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+LOCK_SCOPES: Final = "SELECT ordinal, fingerprint, status, body FROM lock_scopes($1, $2, $3)"
 
 INTERVAL_S: Final = 60.0
 BATCH: Final = 1000
@@ -25,6 +35,26 @@ WHERE (workspace_id, scope) IN (
 """
 
 log = get_logger(__name__)
+
+
+async def lock_scopes(
+    connection: "Connection", scopes: Sequence[tuple[str, Idempotency]], *, wait: bool
+) -> "list[tuple[bytes, Reply] | bool]":
+    """Lock each scope; return for each the reply stored under it, with its fingerprint.
+
+    Where there is none: True if the scope is locked now, False if another transaction has locked it.
+    """
+    answers: list[tuple[bytes, Reply] | bool] = [False] * len(scopes)
+    rows = await connection.fetch(
+        LOCK_SCOPES,
+        [workspace for workspace, _ in scopes],
+        [idempotency.scope for _, idempotency in scopes],
+        wait,
+    )
+    for ordinal, fingerprint, status, body in rows:
+        stored = fingerprint is not None
+        answers[ordinal - 1] = (fingerprint, Reply(status, body, replayed=True)) if stored else True
+    return answers
 
 
 async def forget_expired_forever(database: Database) -> None:

@@ -11,16 +11,16 @@ from service.core.errors import Unavailable
 from service.store.database import (
     CONNECTION_ERRORS,
     INDEXES_ONLY,
+    LOST_ERRORS,
     REFUSAL_ERRORS,
     RETRY_ERRORS,
     STATEMENTS_LOST,
     USE_A_POOLER_THAT_KEEPS_THEM,
     Database,
     Server,
-    is_in_transaction,
+    is_lost,
     noticing_loss,
     roll_back,
-    server_of,
     terminate,
 )
 
@@ -113,19 +113,18 @@ async def transact(
         Unavailable: the database does not answer; or the connection broke during COMMIT, and what
             became of it could not be found out in time.
     """
-    server = server_of(connection)
     waits = lock_timeout_ms is not None
     begin = BEGIN_WAITING.format(lock_timeout_ms) if waits else BEGIN
     then = "" if waits else f";{BEGIN}"
+    server: Server | None = getattr(connection, "server", None)  # a proxy of the pool has it, too
     witness = await _run(connection, execute, begin)
     if witness is None:
         await roll_back(connection, then=then)  # nothing to flush
         return None
     try:
-        with noticing_loss(connection):
-            await connection.execute(f"COMMIT{then}")
-    except CONNECTION_ERRORS as error:
-        terminate(connection)  # if it is there at all, what it is in the middle of is not known
+        await connection.execute(f"COMMIT{then}")
+    except (*CONNECTION_ERRORS, *LOST_ERRORS) as error:
+        terminate(connection)  # nothing is known of what it is in the middle of
         if not await _was_committed(database, witness, server):
             raise NotCommitted from error
     except RETRY_ERRORS as error:
@@ -136,14 +135,19 @@ async def transact(
 async def _run(connection: "Connection", execute: Execute, begin: str) -> Witness | None:
     """Execute up to the COMMIT; if that fails, the transaction or its connection is ended."""
     try:
-        with noticing_loss(connection):
-            if not is_in_transaction(connection):
-                await connection.execute(begin)
-            return await execute(connection)
+        if not connection.is_in_transaction():
+            await connection.execute(begin)
+        return await execute(connection)
     except TimeoutError as error:
         terminate(connection)
         raise Unavailable("the database does not answer; nothing was written") from error
     except CONNECTION_ERRORS as error:
+        terminate(connection)
+        raise NotCommitted from error
+    except LOST_ERRORS as error:
+        if not is_lost(connection, error):
+            await roll_back(connection)
+            raise
         terminate(connection)
         raise NotCommitted from error
     except (asyncpg.ReadOnlySQLTransactionError, *STATEMENTS_LOST) as error:

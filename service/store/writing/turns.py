@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
-from service.store.writing.queue import MAX_WAIT_S
+from service.store.writing.execute import MAX_WAIT_S
 
 
 class Turns:
@@ -20,11 +20,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._locks: dict[DocumentKey, asyncio.Lock] = {}
-        self._users: Counter[DocumentKey] = Counter()
-
-    def wanted(self, document: DocumentKey) -> bool:
-        """Whether a request has the document's turn, or waits for it or for Postgres' lock."""
-        return document in self._users
+        self.users: Counter[DocumentKey] = Counter()
+        """How many requests have the turn of a document, wait for it, or wait for Postgres' lock."""
 
     @asynccontextmanager
     async def take(self, documents: Collection[DocumentKey]) -> AsyncIterator[None]:
@@ -36,7 +33,7 @@ class Turns:
         Raises:
             Unavailable: the requests before this one took too long.
         """
-        self._users.update(documents)
+        self.users.update(documents)
         try:
             async with AsyncExitStack() as taken:
                 if len(documents) == 1:
@@ -63,7 +60,7 @@ class Turns:
     def _leave(self, documents: Collection[DocumentKey]) -> None:
         """Forget the documents that no request wants any more."""
         for document in documents:
-            self._users[document] -= 1
-            if not self._users[document]:
-                del self._users[document]
+            self.users[document] -= 1
+            if not self.users[document]:
+                del self.users[document]
                 self._locks.pop(document, None)

@@ -260,6 +260,6 @@ async def test_queue_that_stands_still_is_answered(
     writer: GroupWriter, workspace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waited too long in the queue is told that the database does not keep up."""
-    monkeypatch.setattr("service.store.writing.queue.MAX_WAIT_S", -1.0)
+    monkeypatch.setattr("service.store.writing.execute.MAX_WAIT_S", -1.0)
     with pytest.raises(Unavailable, match="does not keep up"):
         await writer.write(request(workspace, "doc_1", "deal_1"))

@@ -12,7 +12,7 @@ import pytest
 from service.core.ids import IdSource
 from service.core.writes import Idempotency, Reply, State
 from service.store.database import Database
-from service.store.writing.statements import StoredReply, save
+from service.store.writing.saving import StoredReply, save
 from service.store.writing.transaction import Witness, transact
 from tests.support.service.api import Api, Link, Service, new_key, persistently, seed
 from tests.support.topic.subscriber import check_outbox, read_outbox
@@ -163,7 +163,9 @@ async def test_writes_are_durable_though_the_default_is_not(
     shown: list[str] = []
 
     async def write(inside: Connection) -> Witness | None:
-        witness = await save(inside, State(IdSource(), datetime.now(UTC)), replies)
+        state = State(IdSource())
+        state.set_time(datetime.now(UTC))
+        witness = await save(inside, state, replies)
         shown.append(await inside.fetchval("SHOW synchronous_commit"))
         return witness
 

@@ -96,7 +96,7 @@ async def toggle(connection: asyncpg.Connection, document: str, entity: str) -> 
         draft.keep()
         link, (event,) = state.links[key], state.outbox
         await connection.execute(
-            WRITE, *ends, link.id, state.moment, link.deleted_at,
+            WRITE, *ends, link.id, state.now, link.deleted_at,
             link.deleted_cause, event.event_id, event.event_type, event.key, event.payload,
         )  # fmt: skip
     return event.event_id
@@ -117,7 +117,8 @@ async def active_links(connection: asyncpg.Connection) -> set[str]:
 
 def _state(key: LinkKey, counters: asyncpg.Record, found: asyncpg.Record) -> State:
     """Return what was read, in the form that deciding takes."""
-    state = State(IDS, found["locked_at"])
+    state = State(IDS)
+    state.set_time(found["locked_at"])
     state.documents[key.document] = DocumentState(counters["version"], counters["revision"])
     state.entities.add(key.entity)
     if found["id"] is not None:

@@ -60,7 +60,8 @@ class Batch(NamedTuple):
 @st.composite
 def states(draw: st.DrawFn) -> State:
     """Return a state as a transaction may find it; most documents and entities are there."""
-    state = State(IdSource(), MOMENT)
+    state = State(IdSource())
+    state.set_time(MOMENT)
     for document in ("d1", "d2"):
         if draw(st.integers(0, 5)):
             version = draw(st.integers(0, 1000))
@@ -253,7 +254,8 @@ def test_refused_request_leaves_the_state_untouched(state: State, changes: list[
 
 def test_restoring_keeps_id_and_creation() -> None:
     """A restored link is the same row: its id and created_at are those of the first time."""
-    state = State(IdSource(), MOMENT)
+    state = State(IdSource())
+    state.set_time(MOMENT)
     old = LinkRow(KEYS[0], UUID(int=5), "draft", BEFORE, BEFORE, "document_deleted", UUID(int=9))
     state.documents[KEYS[0].document] = DocumentState(3, 4)
     state.entities.add(KEYS[0].entity)
@@ -265,7 +267,8 @@ def test_restoring_keeps_id_and_creation() -> None:
 @pytest.mark.parametrize("accepted", [frozenset[int](), frozenset({3, 5})])
 def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
     """If-Match without the document's revision writes nothing."""
-    state = State(IdSource(), MOMENT)
+    state = State(IdSource())
+    state.set_time(MOMENT)
     state.documents[KEYS[0].document] = DocumentState(0, 4)
     state.entities.add(KEYS[0].entity)
     with pytest.raises(PreconditionFailed):
@@ -279,7 +282,8 @@ def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
 
 def test_the_right_revision_is_accepted() -> None:
     """If-Match with the document's revision lets the write through, and moves it on."""
-    state = State(IdSource(), MOMENT)
+    state = State(IdSource())
+    state.set_time(MOMENT)
     state.documents[KEYS[0].document] = DocumentState(0, 4)
     state.entities.add(KEYS[0].entity)
     decide(

@@ -33,7 +33,8 @@ CALLER = Caller(WORKSPACE, "key_abc", "req_1", TRACEPARENT)
 
 def outbox_of(*changes: Change, caller: Caller = CALLER) -> list[events.OutboxRow]:
     """Return the events of changes to a document at version 41 with nothing linked to it."""
-    state = State(IdSource(), MOMENT)
+    state = State(IdSource())
+    state.set_time(MOMENT)
     state.documents[KEY.document] = DocumentState(41, 50)
     state.entities.add(KEY.entity)
     decide(Draft(state, caller, "link"), changes)
