@@ -156,7 +156,7 @@ CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
 -- A ring of sixteen days: a row's slot is its UTC day modulo 16, all slots exist from the start, so no job has to make
 -- one in time. Retention is TRUNCATE of a slot whose rows are all published and old enough (outbox_worker/relay/retention.py).
 CREATE TABLE outbox (
-    -- With position, what the relay's cursor is made of (outbox_worker/postgres/window.py).
+    -- With position, what the relay's cursor is made of (outbox_worker/postgres/cursor.py).
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     -- Taken while the document's row lock is held: for one document, position order is commit order. (An identity
     -- column's sequence has CACHE 1; a session that cached positions would break just that.)
@@ -221,7 +221,7 @@ CREATE TABLE outbox_checkpoints (
     system_identifier text NOT NULL,
     database_oid oid NOT NULL,
     timeline text COLLATE "C" NOT NULL,
-    -- The same fields as the progress record's (outbox_worker/relay/start.py).
+    -- The same fields as the progress record's (outbox_worker/postgres/progress.py).
     cursor jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT outbox_checkpoints_pkey PRIMARY KEY (id)

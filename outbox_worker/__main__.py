@@ -41,7 +41,7 @@ def main() -> None:
 def run(
     *,
     accept_topic: Annotated[
-        bool, typer.Option(help="Go on although the event topic was made anew since the last run.")
+        bool, typer.Option(help="Publish to an event topic that was made anew since the last run.")
     ] = False,
 ) -> None:
     """Relay until SIGTERM or Ctrl-C."""
@@ -80,7 +80,9 @@ async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bo
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as by `nohup`
+        if (
+            number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        ):  # ignored by `nohup`
             loop.add_signal_handler(number, stop.set)
     health, metrics = Health(), Metrics()
     relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic)

@@ -1,1 +1,12 @@
-"""What the worker reads from and writes to Kafka."""
+"""Everything that the worker does in Kafka, through aiokafka.
+
+* `publisher` publishes a page and the cursor after it; `records` packs rows into record batches,
+  `producers` starts, fences and ends producers, and `guard` notices that the event topic was replaced.
+* `progress_topic` reads the last progress record. `reading` has reads of a topic that always end.
+* `administration` makes and describes topics. `metadata` asks brokers for what aiokafka does not tell:
+  topic ids and the rights of the caller.
+* `connections` adds time limits to aiokafka's connections, `tls` loads certificates at each
+  connection, and `faults` explains in one line why a broker cannot be reached.
+
+Clients are made with the arguments that `Settings.kafka_client` returns.
+"""

@@ -33,12 +33,13 @@ from outbox_worker.kafka.connections import Client
 
 T = TypeVar("T")
 ADMIN_TIMEOUT_S = 15
-# How long a request is sent again while brokers say that they cannot answer it now.
 BUSY_S = 8
+"""How long a request to the controller is repeated while its answer is none of FINAL."""
 BEHIND_S = 5
+"""How long a broker is asked again for a topic that the controller may know already."""
 ASK_AGAIN_S = 0.05
-# What a controller answers to a request to make a topic: it looks for the topic's name first, so
-# each of REFUSED says that there is no such topic. Every other error says nothing about it.
+# Answers of a controller to a request to make a topic. It looks for the topic's name first, so each
+# error of REFUSED shows that the topic does not exist. The other errors show nothing about it.
 FORBIDDEN = {TopicAuthorizationFailedError, ClusterAuthorizationFailedError}
 REFUSED = {
     InvalidConfigurationError,
@@ -50,13 +51,13 @@ REFUSED = {
     PolicyViolationError,
 }
 FINAL = {NoError, TopicAlreadyExistsError} | FORBIDDEN | REFUSED
-# Without the right to see settings, defaults have to do.
-UNTOLD = {NoError} | FORBIDDEN
+# Answers to a request for configuration: without the right to read it, the worker uses defaults.
+CONFIGS_ANSWERED = {NoError} | FORBIDDEN
 REPLICATION = 3
 DEFAULT_REPLICATION = "default.replication.factor"
 LEAST_IN_SYNC = "2"
-# A topic from its beginning rebuilds the database, so nothing is ever dropped from it:
-# compaction by the document's key would drop links.
+# The event topic from its beginning rebuilds the database, so brokers must not delete events from it.
+# Compaction would keep only the last event of each document, which tells of one link.
 UNLIMITED = {"retention.ms": "-1", "retention.bytes": "-1"}
 EVENT_TOPIC = {"cleanup.policy": "delete", **UNLIMITED}
 DEFAULT_BATCH_BYTES = 1_000_000  # Kafka's own default for max.message.bytes is 1,048,588
@@ -81,21 +82,22 @@ def existence_from(error: type[KafkaError]) -> bool | None:
 
 
 class Administration:
-    """Kafka's administration, over one connection."""
+    """An administration client; a context manager."""
 
     def __init__(self, client: dict[str, Any]) -> None:
         self._admin = AIOKafkaAdminClient(**client)
 
     @property
     def client(self) -> Client:
-        """The connections that it uses; aiokafka's administration has no call for what they tell."""
+        """The client's connections, for requests that aiokafka's administration lacks."""
         client: Client = self._admin._client  # noqa: SLF001 - as above
         return client
 
     async def exists(self, topic: str) -> bool:
-        """Return whether there is such a topic, as the controller knows it.
+        """Return whether the controller knows the topic; the metadata of a broker may be older.
 
-        A broker's own list may be behind. Raise the broker's error if nobody can tell now.
+        Raises:
+            KafkaError: neither the controller nor a broker can tell.
         """
         exists = existence_from(await self._create(topic, 1, 1, {}, validate_only=True))
         if exists is not None:
@@ -106,10 +108,10 @@ class Administration:
         return described.exists
 
     async def ensure(self, topic: str, partitions: int, configs: dict[str, str]) -> int | None:
-        """Make a topic unless it is there; return its replicas if it was made, else None.
+        """Make a topic unless it exists; return its number of replicas if it was made, else None.
 
-        The worker wants three replicas, or more if that is what brokers are configured with. It
-        takes fewer if there are fewer brokers.
+        A topic gets three replicas, or more if brokers are configured with more, and fewer if there
+        are fewer brokers.
         """
         most = max(REPLICATION, await self.configured_replication())
         error: type[KafkaError] = InvalidReplicationFactorError
@@ -121,36 +123,36 @@ class Administration:
             if error is not InvalidReplicationFactorError:
                 break
         if error is TopicAlreadyExistsError or (await self._described_by_broker(topic)).exists:
-            return None  # in the second case made beforehand, for want of a right to make it
+            return None  # an operator has made it, as the worker has no right to
         raise error(topic)
 
     async def described(self, topic: str) -> metadata.Topic:
-        """Return how a topic is laid out; raise the broker's error if it knows none."""
+        """Return a topic's partitions, id and rights; raise the broker's error if it does not exist."""
         described = await self._described_by_broker(topic)
         if not described.exists:
             raise described.error(topic)
         return described
 
     async def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has."""
+        """Return the number of a topic's partitions."""
         return len((await self.described(topic)).partitions)
 
     async def describe(self, topics: Sequence[str]) -> list[metadata.Topic]:
-        """Return the topics as one broker knows them now."""
+        """Return the topics as one broker knows them now, also those that it does not know."""
         return await metadata.topics(self.client, topics)
 
     async def configs(self, topic: str) -> dict[str, str]:
-        """Return the topic's settings; nothing without the right to see them."""
+        """Return the topic's configuration; empty without the right to read it."""
         return await self._configs(ConfigResource(ConfigResourceType.TOPIC, topic))
 
     async def configured_replication(self) -> int:
-        """Return how many replicas brokers give a topic; 1 without the right to see it."""
+        """Return the brokers' default number of replicas; 1 without the right to read it."""
         (node, *_) = await self._nodes()
         broker = ConfigResource(ConfigResourceType.BROKER, str(node), {DEFAULT_REPLICATION: None})
         return int((await self._configs(broker)).get(DEFAULT_REPLICATION, 1))
 
     async def delete_records(self, topic: str, end_of: Mapping[int, int]) -> None:
-        """Delete the records of each partition that lie before its offset."""
+        """Delete the records of each partition up to its offset, which is not included."""
         ends = {
             TopicPartition(topic, partition): RecordsToDelete(end)
             for partition, end in end_of.items()
@@ -158,7 +160,7 @@ class Administration:
         await self._admin.delete_records(ends)
 
     async def brokers(self) -> int:
-        """Return how many brokers are up."""
+        """Return the number of running brokers."""
         return len(await self._nodes())
 
     async def _nodes(self) -> list[int]:
@@ -171,14 +173,14 @@ class Administration:
             return for_code(code), (message, entries)
 
         error, (message, entries) = await _ask_until(
-            ask, lambda error: error not in UNTOLD, BEHIND_S
+            ask, lambda error: error not in CONFIGS_ANSWERED, BEHIND_S
         )
-        if error not in UNTOLD:
+        if error not in CONFIGS_ANSWERED:
             raise error(f"{resource.name}: {message}")
         return {name: value for name, value, *_ in entries}
 
     async def _described_by_broker(self, topic: str) -> metadata.Topic:
-        """Return what a broker knows of a topic, after some time if that is nothing yet."""
+        """Return a topic as a broker knows it; ask again if it does not know the topic yet."""
 
         async def ask() -> tuple[type[KafkaError], metadata.Topic]:
             (described,) = await self.describe([topic])
@@ -195,7 +197,7 @@ class Administration:
         *,
         validate_only: bool = False,
     ) -> type[KafkaError]:
-        """Return the controller's answer, one of FINAL; raise what is none of these."""
+        """Return the controller's answer if it is one of FINAL; raise any other error."""
 
         async def ask() -> tuple[type[KafkaError], str]:
             await self._see_controller()
@@ -203,7 +205,7 @@ class Administration:
             response = await self._admin.create_topics([new], validate_only=validate_only)
             ((_, code, message, *_),) = response.topic_errors
             error: type[KafkaError] = for_code(code)
-            if error not in FINAL:  # it may be another controller's to answer
+            if error not in FINAL:  # the controller may have changed
                 await self.client.force_metadata_update()
             return error, message
 
@@ -229,7 +231,7 @@ class Administration:
 
 
 def _is_unknown(error: type[KafkaError]) -> bool:
-    """Whether a broker has not heard of a topic: the controller makes it earlier."""
+    """Whether a broker does not know a topic; it learns of a new topic later than the controller."""
     return error is UnknownTopicOrPartitionError
 
 
@@ -238,7 +240,7 @@ async def _ask_until(
     again: Callable[[type[KafkaError]], bool],
     seconds: float,
 ) -> tuple[type[KafkaError], T]:
-    """Return an error and an answer, asked for again for so long while the error is such a one."""
+    """Return an error and an answer; repeat the request while `again` is true of the error."""
     deadline = time.monotonic() + seconds
     while True:
         error, answer = await ask()
@@ -249,7 +251,7 @@ async def _ask_until(
 
 @asynccontextmanager
 async def connect(client: dict[str, Any]) -> AsyncIterator[Administration]:
-    """Yield the administration; TimeoutError where all of it takes too long."""
+    """Yield an administration client; TimeoutError if its use takes longer than ADMIN_TIMEOUT_S."""
     admin = Administration(client)
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_S), admin:

@@ -1,20 +1,20 @@
-"""Connections to Kafka: aiokafka's, with a bound on connecting, on closing and on a silent peer.
+"""aiokafka's connections with time limits for connecting, closing and a peer that does not answer.
 
-Importing this module puts them in the place of aiokafka's own, in every client of the process.
+Importing this module replaces aiokafka's own connections in every client of the process.
 
-  * Connecting: one time limit for TCP, TLS, the versions and the password together. Bootstrap
-    servers that failed are tried last, so that one of them that is silent costs its time once.
+  * Connecting: one time limit for TCP, TLS, the exchange of versions and authentication together.
+    Bootstrap servers that failed are tried last, so the limit of a silent one is waited for once.
   * Closing: the connection is aborted. A closing TLS connection waits for the peer's close_notify,
     up to 30 s (ssl_shutdown_timeout), and a broker sends none while a fetch is in flight.
-  * TLS: each connection reads the certificates' files anew, so that a rotation needs no restart.
-  * Sessions: a broker with connections.max.reauth.ms closes a connection on which a request comes
-    after the session's end. A connection is replaced before that, as aiokafka cannot authenticate
+  * TLS: each connection reads the certificates' files again, so a rotation needs no restart.
+  * Sessions: a broker with connections.max.reauth.ms closes a connection that gets a request after
+    the session's end. A connection is replaced before that, because aiokafka cannot authenticate
     again on an open one.
-  * Errors: a broker that cannot be reached is named, with the reason. aiokafka only says that its
-    node is not ready, or asks again until somebody's time limit ends that.
-  * Idle connections: a NAT or a balancer forgets them without a reset. A request on such a
-    connection is answered by nobody, so a connection that has been idle is asked for the broker's
-    versions before it is used, and replaced if there is no answer.
+  * Errors: an unreachable broker is named, with the reason. aiokafka only reports that a node is not
+    ready, or retries until the caller's time limit.
+  * Idle connections: a NAT or a balancer may forget them without a reset. A request on such a
+    connection gets no answer. So a connection that was idle is checked with a request for the
+    broker's versions before it is used, and replaced if there is no answer.
 """
 
 import asyncio
@@ -33,25 +33,27 @@ from aiokafka.protocol.admin import ApiVersionRequest, SaslAuthenticateRequest
 
 from outbox_worker.kafka import faults, tls
 
-# A handshake with TLS and SCRAM takes five round trips: enough for 500 ms each.
 CONNECT_TIMEOUT_S = 4
-# Balancers forget connections after seconds at the least; under load nothing is ever asked.
+"""A handshake with TLS and SCRAM takes five round trips; this is enough for 500 ms each."""
 IDLE_S = 1.0
-# A new connection costs little, so a slow answer need not be waited for. Over a long way an answer
-# is waited for twice as long as connecting took, at most LONGEST_ANSWER_S.
+"""The time after which a connection is checked. Balancers keep idle connections for some seconds, and
+under load no connection is idle for so long."""
 ANSWER_TIMEOUT_S = 0.5
 LONGEST_ANSWER_S = 1.5
-# The part of a session after which its connection is replaced: Java's client takes 85 to 95 %.
+"""The limits of a check. It may take twice the time that connecting took, within these two limits. They
+are short, because a new connection is cheap."""
 SESSION_USED = 0.85
-# How long a failure to connect explains other errors: clients try again within the metadata's age.
+"""The part of a session after which its connection is replaced. Java's client uses 85 to 95 %."""
 FAILURE_AGE_S = 30
-# For every client. A request without an answer in this time is sent again on a new connection: it
-# may be on one that a network forgot. New addresses of brokers are learnt within the metadata's age.
+"""How long a failure to connect explains other errors: clients retry within the age of the metadata."""
 LIMITS = {"request_timeout_ms": 5_000, "metadata_max_age_ms": 30_000}
+"""Arguments of every client. A request that is not answered within the time-out is sent again on a new
+connection, because a network may have forgotten the first one. A client learns of new addresses of
+brokers within the age of the metadata."""
 
 
 class Failure(NamedTuple):
-    """When connecting failed, and with which error; None: there was no answer while it was awaited."""
+    """When connecting failed, and with which error; None: there was no answer within the time limit."""
 
     at: float = -math.inf
     error: BaseException | None = None
@@ -60,7 +62,7 @@ class Failure(NamedTuple):
 class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no types
     """A connection to one broker."""
 
-    # When and how connecting to an address failed last, by time.monotonic().
+    # The last failure to connect to each address, with the time of time.monotonic().
     failed: dict[tuple[str, int], "Failure"] = {}  # noqa: RUF012 - of the process, on purpose
     _answer_timeout_s = ANSWER_TIMEOUT_S
     _usable_until = math.inf
@@ -91,7 +93,7 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no ty
         return connected
 
     def close(self, reason: CloseReason | None = None, exc: BaseException | None = None) -> Any:  # noqa: ANN401 - as aiokafka's
-        """Abort the connection; what was still to be written is lost."""
+        """Abort the connection without sending what is still in its buffer."""
         if self._writer is not None:
             self._writer.transport.abort()
         return super().close(reason, exc)
@@ -112,18 +114,18 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no ty
         )
 
     async def _authenticated(self, answer: Awaitable[Any]) -> Any:  # noqa: ANN401 - as aiokafka's
-        """Return the answer, after a look at how long the session lasts; 0: without end."""
+        """Return the answer, and note how long the session lasts; 0: without limit."""
         response = await answer
         if lifetime_ms := getattr(response, "session_lifetime_ms", 0):
             self._usable_until = time.monotonic() + SESSION_USED * lifetime_ms / 1000
         return response
 
-    def is_used_up(self) -> bool:
-        """Whether the session is about to end."""
+    def is_expiring(self) -> bool:
+        """Whether the session ends soon."""
         return time.monotonic() > self._usable_until
 
     def retire(self) -> None:
-        """Close the connection once each request that is in flight was answered, or has timed out."""
+        """Close the connection when each request in flight is answered or has timed out."""
         self._loop.call_later(LIMITS["request_timeout_ms"] / 1000, self.close)
 
     async def check(self) -> None:
@@ -139,15 +141,15 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no ty
 
 
 class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no types
-    """The connections of one producer, consumer or administration."""
+    """The connections of one producer, consumer or administration client."""
 
     @property
     def hosts(self) -> list[Any]:
-        """The bootstrap servers, in random order, those that failed last at the end."""
+        """The bootstrap servers in random order; those that failed come last."""
         return sorted(super().hosts, key=lambda host: self._failure(host[0], host[1]).at)
 
     async def bootstrap(self) -> None:
-        """Connect to the first bootstrap server that works; say of each why none does."""
+        """Connect to the first bootstrap server that answers; if none does, explain each failure."""
         try:
             await super().bootstrap()
         except KafkaConnectionError as error:
@@ -155,7 +157,7 @@ class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
             raise KafkaConnectionError(await self._explain(addresses)) from error
 
     async def unreachable_brokers(self) -> KafkaConnectionError | None:
-        """Return which brokers cannot be reached now, and why; None if each could be, lately."""
+        """Return an error that explains each unreachable broker; None if there was no recent failure."""
         recent = time.monotonic() - FAILURE_AGE_S
         addresses = [(broker.host, broker.port) for broker in self.cluster.brokers()]
         failed = sorted(each for each in addresses if self._failure(*each).at > recent)
@@ -181,7 +183,7 @@ class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
         return Connection.failed.get((host, port), Failure())
 
     async def _wait_on_metadata(self, topic: str) -> Any:  # noqa: ANN401 - as aiokafka's
-        """Return the topic's partitions; KafkaConnectionError if no broker could be asked."""
+        """Return the topic's partitions; KafkaConnectionError if a broker is unreachable."""
         try:
             return await super()._wait_on_metadata(topic)
         except UnknownTopicOrPartitionError as error:
@@ -190,14 +192,14 @@ class Client(client.AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
     async def _get_conn(self, node_id: Any, **options: Any) -> Any:  # noqa: ANN401 - as aiokafka's
         group = options.get("group", client.ConnectionGroup.DEFAULT)
         if (connection := self._conns.get((node_id, group))) is not None:
-            if connection.is_used_up():
+            if connection.is_expiring():
                 self._conns.pop((node_id, group)).retire()
             else:
                 await connection.check()
         return await super()._get_conn(node_id, **options)
 
 
-# aiokafka has no parameter for either; both are looked up by name when they are made.
+# aiokafka has no parameter for these classes. It looks up both names when it makes an object.
 conn.AIOKafkaConnection = Connection
 for user in (admin, consumer, producer):
     user.AIOKafkaClient = Client

@@ -1,7 +1,7 @@
-"""Why a Kafka address cannot be used, in one line that names the setting at fault.
+"""Why a Kafka address cannot be used, in one line that names the wrong setting.
 
-Most errors say it themselves. A connection that was closed, or is silent, does not: such an address
-is asked once more, without a client, for what it speaks.
+Most errors tell the reason. A connection that was closed or is silent does not: then a request without
+a client finds out which protocol the address speaks.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from aiokafka.errors import (
 
 from outbox_worker.kafka.tls import UnusableFileError
 
-ASK_TIMEOUT_S = 1
+PROBE_TIMEOUT_S = 1
 SERVERS = "KAFKA_BOOTSTRAP_SERVERS"
 ADVERTISED = "the broker's advertised.listeners"
 PROTOCOL = "KAFKA_SECURITY_PROTOCOL"
 CA_FILE = "KAFKA_SSL_CAFILE"
-# ApiVersions, version 0: a broker answers it before it knows who asks.
+# ApiVersions, version 0: a broker answers it before authentication.
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 _CORRELATION = struct.pack(">i", 1)
 _TLS_ALERT = b"\x15\x03"
@@ -36,7 +36,7 @@ _WRONG_NAME = {62, 64}
 
 
 class Security(NamedTuple):
-    """How the client was told to talk to brokers."""
+    """The client's settings for TLS and authentication."""
 
     protocol: str
     mechanism: str
@@ -44,17 +44,17 @@ class Security(NamedTuple):
 
     @property
     def tls(self) -> bool:
-        """Whether the client was told to use TLS."""
+        """Whether the client uses TLS."""
         return self.protocol.endswith("SSL")
 
     @property
     def sasl(self) -> bool:
-        """Whether the client was told to authenticate with SASL."""
+        """Whether the client authenticates with SASL."""
         return self.protocol.startswith("SASL")
 
 
 class Address(NamedTuple):
-    """A broker's address; `advertised`: the brokers named it to the client, not its security."""
+    """A broker's address. `advertised`: it comes from a broker, and not from the client's settings."""
 
     host: str
     port: int
@@ -70,7 +70,7 @@ class Address(NamedTuple):
 async def explain(error: BaseException | None, address: Address) -> str:
     """Return what is wrong with an address and what to do; None is a closed connection."""
     said = next(filter(None, (_known(each, address) for each in _chain(error))), None)
-    return f"{address.host}:{address.port} {said or await _ask(address)}"
+    return f"{address.host}:{address.port} {said or await _probe(address)}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -80,7 +80,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _known(error: BaseException, address: Address) -> str | None:
-    """Return what an error says by itself."""
+    """Return the reason that an error tells, None if it tells none."""
     said: str | None = None
     match error:
         case UnusableFileError():
@@ -100,7 +100,7 @@ def _known(error: BaseException, address: Address) -> str | None:
 
 
 def _sasl(error: KafkaError, security: Security) -> str | None:
-    """Return what a broker says of how this side authenticates."""
+    """Return why a broker refuses the client's authentication, None if the error is another one."""
     match error:
         case UnsupportedSaslMechanismError():
             return f"does not offer {security.mechanism}; correct KAFKA_SASL_MECHANISM"
@@ -116,7 +116,7 @@ def _sasl(error: KafkaError, security: Security) -> str | None:
 
 
 def _certificate(error: ssl.SSLCertVerificationError, address: Address) -> str:
-    """Say why this side does not accept the broker's certificate."""
+    """Return why the client does not accept the broker's certificate."""
     if error.verify_code == _EXPIRED:
         return "has a certificate that has expired; renew the broker's certificate"
     if error.verify_code == _NOT_YET_VALID:
@@ -133,7 +133,7 @@ def _certificate(error: ssl.SSLCertVerificationError, address: Address) -> str:
 
 
 def _alert(error: ssl.SSLError, security: Security) -> str | None:
-    """Say why the broker does not accept this side's certificate, if that is what it says."""
+    """Return why the broker does not accept the client's certificate; None for another TLS error."""
     reason = error.reason or ""
     if not any(word in reason for word in ("CERTIFICATE", "HANDSHAKE_FAILURE", "UNKNOWN_CA")):
         return None
@@ -148,8 +148,8 @@ def _alert(error: ssl.SSLError, security: Security) -> str | None:
     )
 
 
-async def _ask(address: Address) -> str:
-    """Return what an address is found to speak."""
+async def _probe(address: Address) -> str:
+    """Return which protocol an address speaks, and what to do."""
     plain = await _answer(address, tls=False)
     if plain[4:8] == _CORRELATION:
         without = "SASL_PLAINTEXT" if address.security.sasl else "PLAINTEXT"
@@ -166,7 +166,7 @@ async def _ask(address: Address) -> str:
 
 
 def _closed(address: Address) -> str:
-    """Say why a broker that answers the first request may close the connection after it."""
+    """Return why a broker may close the connection after it has answered the first request."""
     if address.security.sasl:
         return "closes the connection; the broker's log says why"
     wanted = "SASL_SSL" if address.security.tls else "SASL_PLAINTEXT"
@@ -174,10 +174,10 @@ def _closed(address: Address) -> str:
 
 
 async def _answer(address: Address, *, tls: bool) -> bytes:
-    """Return the beginning of the answer to ApiVersions; an alert, if TLS is spoken but refused."""
+    """Return the beginning of the answer to ApiVersions; a TLS alert if TLS is spoken but refused."""
     context = _any_certificate() if tls else None
     try:
-        async with asyncio.timeout(ASK_TIMEOUT_S):
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(*address[:2], ssl=context)
             try:
                 writer.write(_API_VERSIONS)

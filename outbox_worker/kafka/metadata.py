@@ -1,8 +1,8 @@
-"""What a broker knows of topics: their ids, replicas and the caller's rights.
+"""Metadata of topics that aiokafka does not read: topic ids, replicas and the rights of the caller.
 
-A topic that was deleted and made again has its old name and another id (KIP-516). aiokafka asks
-for version 5 of Kafka's metadata; ids came with version 10, which brokers know since 2.8. Of an
-older broker the ids and the rights stay unknown.
+A topic that was deleted and made again has its old name and another id (KIP-516). aiokafka requests
+version 5 of the metadata. Ids come with version 10, which brokers support since 2.8; with an older
+broker the ids and the rights are unknown.
 """
 
 import random
@@ -36,7 +36,7 @@ from outbox_worker.kafka.connections import Client
 
 API_KEY = 3
 API_VERSION = 10
-# Bits of the operations that a caller is authorised for (AclOperation.java).
+# Bits of the operations that the caller is authorised for (AclOperation.java).
 READ, WRITE, DESCRIBE = 1 << 3, 1 << 4, 1 << 8
 UNKNOWN_OPERATIONS = -(2**31)
 NO_ID = UUID(int=0)
@@ -44,7 +44,7 @@ TEXT = CompactString("utf-8")
 
 
 class Uuid(AbstractType):  # type: ignore[misc] # aiokafka has no types
-    """Sixteen bytes."""
+    """A UUID in sixteen bytes."""
 
     @classmethod
     def encode(cls, value: UUID) -> bytes:
@@ -58,7 +58,7 @@ class Uuid(AbstractType):  # type: ignore[misc] # aiokafka has no types
 
 
 class DetailedResponse(Response):  # type: ignore[misc] # aiokafka has no types
-    """MetadataResponse.json of Kafka, version 10."""
+    """Version 10 of the response in Kafka's MetadataResponse.json."""
 
     API_KEY = API_KEY
     API_VERSION = API_VERSION
@@ -106,7 +106,7 @@ class DetailedResponse(Response):  # type: ignore[misc] # aiokafka has no types
 
 
 class DetailedStruct(RequestStruct):  # type: ignore[misc] # aiokafka has no types
-    """MetadataRequest.json of Kafka, version 10."""
+    """Version 10 of the request in Kafka's MetadataRequest.json."""
 
     FLEXIBLE_VERSION = True
     API_KEY = API_KEY
@@ -122,7 +122,7 @@ class DetailedStruct(RequestStruct):  # type: ignore[misc] # aiokafka has no typ
 
 
 class DetailedRequest(Request[DetailedStruct]):  # type: ignore[misc] # aiokafka has no types
-    """Asks for topics by name; never makes one."""
+    """Requests topics by name, and does not make a missing one."""
 
     API_KEY = API_KEY
 
@@ -145,10 +145,10 @@ class Partition(NamedTuple):
 
 
 class Topic(NamedTuple):
-    """A topic as one broker knows it; `error` is NoError if it does.
+    """A topic as one broker knows it; `error` is NoError if the broker knows the topic.
 
-    `id` is None where the broker does not tell. `operations` has a bit for each right of the
-    caller, None where the broker does not tell.
+    `operations` has a bit for each right of the caller. An old broker tells neither the id nor the
+    operations: they are None.
     """
 
     name: str
@@ -163,12 +163,12 @@ class Topic(NamedTuple):
         return self.error is NoError
 
     def may(self, operation: int) -> bool:
-        """Whether the caller has a right, as far as the broker tells."""
+        """Whether the caller has a right; true if the broker does not tell."""
         return self.operations is None or bool(self.operations & operation)
 
 
 def check_usable(topic: Topic) -> None:
-    """Raise the error that a leader would meet in a topic."""
+    """Raise the error that a leader would get when it publishes to a topic."""
     if not topic.exists:
         raise topic.error(topic.name)
     if leaderless := [each.number for each in topic.partitions if each.leader < 0]:
@@ -183,7 +183,7 @@ def check_usable(topic: Topic) -> None:
 
 
 async def topics(client: Client, names: Sequence[str]) -> list[Topic]:
-    """Return the topics as a broker knows them: the first in random order that answers."""
+    """Return the topics as known by the first broker, in random order, that answers."""
     nodes = [broker.nodeId for broker in client.cluster.brokers()]
     random.shuffle(nodes)
     failed: Exception = KafkaConnectionError("no broker is known")
@@ -199,15 +199,15 @@ async def _topics_of(client: Client, names: Sequence[str], node: int) -> list[To
     try:
         try:
             response = await client.send(node, DetailedRequest(names))
-        except KafkaConnectionError:  # the connection was closed: this makes another one
+        except KafkaConnectionError:  # the connection was closed: send() opens another one
             response = await client.send(node, DetailedRequest(names))
-    except NotImplementedError:  # aiokafka's word for a version that the broker does not know
+    except NotImplementedError:  # aiokafka raises it if the broker does not support the version
         response = await client.send(node, MetadataRequest(list(names), False))  # noqa: FBT003
     return [_topic(topic) for topic in response.to_object()["topics"]]
 
 
 def _topic(described: dict[str, Any]) -> Topic:
-    """Return a topic from the response of either version."""
+    """Return a topic from a response of either version."""
     identity = described.get("topic_id", NO_ID)
     operations = described.get("operations", UNKNOWN_OPERATIONS)
     return Topic(

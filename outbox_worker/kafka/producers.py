@@ -1,9 +1,9 @@
-"""Producers of the relay's transactional id: how they begin and how they end.
+"""Producers with the relay's transactional id: how they start, fence each other and end.
 
 All producers of one relay have one transactional id, in either delivery mode. The coordinator gives
-each of them a higher epoch, and a partition refuses the batches of a lower epoch than the highest
-that it has seen. So a producer first lets every partition see its epoch (`fence`): after that,
-nothing that an older producer still has on its way is accepted, in a transaction or outside of one.
+each of them a higher epoch, and a partition refuses batches of a lower epoch than the highest that it
+has seen. So a producer first shows its epoch to every partition (`fence`). After that, no partition
+accepts what an older producer still has in flight, in a transaction or outside of one.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from aiokafka.protocol.transaction import EndTxnRequest
 from outbox_worker.tasks import retrieve_error
 
 RETRY_BACKOFF_MS = 5
-# A relay that died holds back every read_committed reader of the topic for this long.
 TRANSACTION_TIMEOUT_MS = 10_000
+"""The open transaction of a dead relay holds back every read_committed reader of the topic for so long."""
 START_TIMEOUT_S = 15
 CLOSE_TIMEOUT_S = 1
-# Two round trips, as the connection may have been idle.
 ABORT_TIMEOUT_S = 2
+"""Enough for two round trips: a connection that was idle is checked first."""
 
 MARKERS_BACKOFF_S = 0.002
 """The wait for the markers of the last transaction. aiokafka's own value, 20 ms, is twice as long as a
@@ -34,7 +34,7 @@ small transaction takes."""
 
 
 def new(client: dict[str, Any], name: str, **options: Any) -> AIOKafkaProducer:  # noqa: ANN401 - aiokafka's own
-    """Return a producer with this transactional id, not yet started."""
+    """Return a producer with this transactional id, not started yet."""
     producer = AIOKafkaProducer(
         **client,
         client_id=name,
@@ -75,27 +75,27 @@ def _shorten_backoff(producer: AIOKafkaProducer) -> None:
 
 
 class _Batches(set[Any]):
-    """Batches that are being sent; removing one that is not among them is no error.
+    """aiokafka's set of batches in flight; removing a batch that is not in the set is no error.
 
-    aiokafka removes a batch when it has failed, also one that waits to be sent again. It leaves the
-    error in the batch's future, which asyncio logs where the relay does not wait any more.
+    aiokafka removes each batch that fails, also one that waits for a retry and is not in the set. It
+    sets the error in the batch's future. asyncio would log that error if the relay has stopped waiting.
     """
 
     def add(self, batch: Any) -> None:  # noqa: ANN401 - aiokafka's own
-        """Add a batch, and look at the error with which it may fail."""
+        """Add a batch, and retrieve the error with which it may fail."""
         super().add(batch)
         batch.future.add_done_callback(retrieve_error)
 
     def remove(self, batch: Any) -> None:  # noqa: ANN401 - aiokafka's own
-        """Remove a batch, if it is among them."""
+        """Remove a batch if it is in the set."""
         self.discard(batch)
 
 
 async def start(producer: AIOKafkaProducer) -> None:
-    """Connect and take the next epoch.
+    """Connect and get the next epoch.
 
-    The coordinator first aborts the open transaction of the producer before, and answers once every
-    partition of it has the marker.
+    The coordinator first aborts the previous producer's open transaction. It answers when each
+    partition of that transaction has the abort marker.
     """
     try:
         async with _time_limit(producer):
@@ -107,23 +107,22 @@ async def start(producer: AIOKafkaProducer) -> None:
 
 @contextlib.asynccontextmanager
 async def _time_limit(producer: AIOKafkaProducer) -> AsyncIterator[None]:
-    """Raise TimeoutError after START_TIMEOUT_S, or why brokers cannot be reached if that is so."""
+    """Raise TimeoutError after START_TIMEOUT_S, or an error that names the unreachable brokers."""
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             yield
     except TimeoutError as error:
         message = (
             f"the transaction coordinator has not answered within {START_TIMEOUT_S} s; "
-            "look at the brokers"
+            "check the brokers"
         )
         raise await producer.client.unreachable_brokers() or TimeoutError(message) from error
 
 
 async def fence(client: dict[str, Any], name: str, partitions_of: dict[str, int]) -> None:
-    """Open a transaction on every partition, for the next producer's start to abort.
+    """Open a transaction on every partition, which the start of the next producer aborts.
 
-    Its abort markers are what shows the partitions the new epoch. Partitions that are not there
-    have nothing to be fenced.
+    The abort markers show the new epoch to the partitions. A topic that does not exist is left out.
     """
     producer = new(client, name)
     await start(producer)
@@ -142,7 +141,7 @@ async def fence(client: dict[str, Any], name: str, partitions_of: dict[str, int]
 
 
 async def _added(producer: AIOKafkaProducer) -> None:
-    """Return once the coordinator has every partition; raise what the sender ended with."""
+    """Return when the coordinator has added every partition; raise the error of the sender task."""
     transaction, task = producer._txn_manager, producer._sender.sender_task  # noqa: SLF001 - as above
     while transaction.partitions_to_add() and not task.done():  # noqa: ASYNC110 - there is no event
         await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
@@ -153,14 +152,14 @@ async def _added(producer: AIOKafkaProducer) -> None:
 
 
 def leave_transactions(producer: AIOKafkaProducer) -> None:
-    """Let a started producer send outside of transactions, with the id and the epoch that it has."""
+    """Let a started producer send outside of transactions, with its producer id and epoch."""
     producer._txn_manager.transactional_id = None  # noqa: SLF001 - the client has no call for it
 
 
 def failure(producer: AIOKafkaProducer) -> KafkaError | None:
-    """Return what ended the producer's sender; None if it runs.
+    """Return the error that ended the producer's sender task; None if the task runs.
 
-    aiokafka wraps most errors in one that says "unexpected", whose copies lose the cause.
+    aiokafka wraps most errors in one that says "unexpected", and copies of that one lose the cause.
     """
     task = producer._sender.sender_task  # noqa: SLF001 - the client has no call for it
     if task is None or not task.done() or task.cancelled() or task.exception() is None:
@@ -173,8 +172,9 @@ def failure(producer: AIOKafkaProducer) -> KafkaError | None:
 async def abort(producer: AIOKafkaProducer) -> None:
     """Ask the coordinator to abort the open transaction, without waiting for batches in flight.
 
-    aiokafka's own abort waits for them without end. A broker that verifies transactions (from 3.6)
-    refuses a batch that arrives later; with older ones the next producer's fence ends it.
+    aiokafka's own abort waits for these batches without a time limit. Brokers from 3.6 on verify
+    transactions and refuse a batch that arrives later. With older brokers the next producer's fence
+    aborts such a batch.
     """
     transaction = producer._txn_manager  # noqa: SLF001 - the client has no call for it
     coordinator = producer._sender._coordinators.get(CoordinationType.TRANSACTION)  # noqa: SLF001 - as above
@@ -192,28 +192,28 @@ async def abort(producer: AIOKafkaProducer) -> None:
 
 
 async def abandon(producer: AIOKafkaProducer, *, aborting: bool = False) -> None:
-    """Drop the connections without flushing; bounded, unlike stop().
+    """Close the connections without flushing, within a time limit, which stop() does not have.
 
-    With `aborting` the open transaction is aborted first.
+    `aborting`: the open transaction is aborted first.
     """
     task = producer._sender.sender_task  # noqa: SLF001 - stop() waits for it without end
     if task is not None:
-        task.cancel()  # from now on it sends nothing new, and waits for what is in flight
+        task.cancel()  # it sends no new request, and waits for those in flight
     if aborting:
         await abort(producer)
-    # Nobody waits for a commit here, so failing what is pending cannot commit a part of it.
-    producer._message_accumulator.fail_all(KafkaError("abandoned"))  # noqa: SLF001 - frees those who wait
-    _look_at_failures(producer)
+    # No commit follows, so the batches that fail here cannot leave a part of a transaction committed.
+    producer._message_accumulator.fail_all(KafkaError("abandoned"))  # noqa: SLF001 - ends every wait for a batch
+    _retrieve_errors(producer)
     with contextlib.suppress(KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await producer.client.close()
     if task is not None:
         await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
-    producer._closed = True  # noqa: SLF001 - or its finalizer warns
+    producer._closed = True  # noqa: SLF001 - else its finalizer warns
 
 
-def _look_at_failures(producer: AIOKafkaProducer) -> None:
-    """Look at the errors of the transaction, and of batches that were not sent."""
+def _retrieve_errors(producer: AIOKafkaProducer) -> None:
+    """Retrieve the errors of the transaction and of the batches that were not sent."""
     batches = producer._message_accumulator._batches.values()  # noqa: SLF001 - the client has no call for it
     futures = [producer._txn_manager._transaction_waiter]  # noqa: SLF001 - as above
     for batch in [batch for waiting in batches for batch in waiting]:

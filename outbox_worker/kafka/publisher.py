@@ -1,11 +1,12 @@
-"""Everything Kafka on the hot path: one batch and the cursor after it, in one transaction.
+"""The publisher: a page and the cursor after it go to Kafka in one transaction.
 
-aiokafka's promises were read in its source (0.14); what it does not promise:
-  * a record that cannot be delivered fails its own future only, and a commit then succeeds
-    without it: every future is looked at before the commit;
-  * with idempotence a send never expires and stop() can hang: every await has a limit, and a
-    producer that failed is abandoned, never used again;
-  * the sequence number of a partition wraps wrongly: a producer is replaced long before.
+aiokafka (0.14) has three properties that the publisher has to work around:
+  * A batch that cannot be delivered fails only its own future, and a commit then succeeds without the
+    batch. So every future is checked before the commit.
+  * With idempotence a send never expires, and stop() may hang. So every await has a time limit, and a
+    producer that has failed is abandoned.
+  * The sequence number of a partition wraps wrongly after 2**31 records. So a producer is replaced long
+    before that.
 """
 
 import asyncio
@@ -19,29 +20,29 @@ from aiokafka.errors import KafkaError, LeaderNotAvailableError, ProducerFenced
 
 from outbox_worker.kafka import metadata, producers
 from outbox_worker.kafka.guard import TopicGuard
-from outbox_worker.kafka.records import Batch, Packer
+from outbox_worker.kafka.records import Packer, RecordBatch
 from outbox_worker.tasks import retrieve_error
 
-# Less than the transaction's time-out, so that the relay ends a slow transaction before the broker
-# does. The broker would raise the epoch, and a producer whose transaction has expired gets the same
-# error as one that another worker has fenced.
 PUBLISH_TIMEOUT_S = 9
-# For one look at the topics, after a page that took too long.
-LOOK_TIMEOUT_S = 3
+"""The limit for a page. It is less than the transaction's time-out, so that the relay ends a slow
+transaction before the broker does. The broker would raise the epoch, and the producer would get the same
+error as one that another worker has fenced."""
+CHECK_TIMEOUT_S = 3
+"""The limit for a check of the topics after a page that took too long."""
 BATCH_BYTES = 1_000_000
-# Below this a batch may not hold one event of the greatest size that the table allows.
 LEAST_BATCH_BYTES = 20_000
+"""A smaller batch might not hold one event of the largest size that the outbox accepts."""
 RECORDS_A_PRODUCER = 2**30
-# The coordinator forgets a transactional id that began no transaction for 7 days
-# (transactional.id.expiration.ms), and the next producer's epoch then fences nobody.
 PRODUCER_AGE_S = 24 * 3600
+"""The longest life of a producer. The coordinator forgets a transactional id that has begun no
+transaction for 7 days (transactional.id.expiration.ms); a later producer would then fence nobody."""
 
 
-Round = dict[int, Batch]
+Round = dict[int, RecordBatch]
 
 
 class Sent(NamedTuple):
-    """A batch on its way."""
+    """A record batch in flight."""
 
     partition: int
     records: int
@@ -49,16 +50,16 @@ class Sent(NamedTuple):
 
 
 class FencedError(Exception):
-    """Another relay has taken over: this one must stop, whatever its lock says."""
+    """Another worker has taken over, so this one must stop leading, even if it has the lock."""
 
 
 class TooSlowError(KafkaError):  # type: ignore[misc] # aiokafka has no types
-    """A page was not published within PUBLISH_TIMEOUT_S; `acknowledged`: how many events of it were."""
+    """A page was not published within PUBLISH_TIMEOUT_S; `acknowledged`: how many of its events were."""
 
     def __init__(self, acknowledged: int) -> None:
         super().__init__(
             f"a page was not published within {PUBLISH_TIMEOUT_S} s, in which brokers acknowledged "
-            f"{acknowledged} events; it is tried again with fewer events"
+            f"{acknowledged} events; the next attempt has fewer events"
         )
         self.acknowledged = acknowledged
 
@@ -78,7 +79,7 @@ class Destination(NamedTuple):
 
 
 class Publisher:
-    """One producer's life. After any error it is done with: close it and start another."""
+    """Publishes with one producer. After an error, close the publisher and start another one."""
 
     def __init__(
         self,
@@ -93,16 +94,16 @@ class Publisher:
         self._transactional = transactional
         self._packer = Packer(destination.partitions)
         self._sent: Counter[int] = Counter()
-        self._mark: asyncio.Future[Any] | None = None
+        self._progress_sent: asyncio.Future[Any] | None = None
         self._in_transaction = False
-        # How many events of the page that is being published each partition has.
+        # How many events of the present page each partition has acknowledged.
         self._acknowledged: Counter[int] = Counter()
         self._made_at = time.monotonic()
         self._producer = producers.new(client, destination.transactional_id, **options)
         self._guard = TopicGuard(destination.topic, None, {})
 
     async def start(self) -> Self:
-        """Connect, and fence the relay before: nothing that it sends from now on is accepted."""
+        """Connect, and fence the predecessor: brokers refuse whatever it sends from now on."""
         try:
             await producers.fence(
                 self._client, self._destination.transactional_id, self._destination.all_partitions
@@ -116,26 +117,29 @@ class Publisher:
         return self
 
     def watch(self, guard: TopicGuard) -> None:
-        """Publish only while the guard finds the event topic to be the same."""
+        """Check the event topic with this guard before each commit."""
         self._guard = guard
 
     @property
     def must_be_replaced(self) -> bool:
-        """Whether a partition's sequence number or the coordinator's memory comes near its end."""
+        """Whether the producer has sent too many records to a partition, or is too old."""
         aged = time.monotonic() - self._made_at >= PRODUCER_AGE_S
         return aged or max(self._sent.values(), default=0) >= RECORDS_A_PRODUCER
 
     def pack(self, rows: Sequence[Any]) -> list[Round]:
-        """Turn rows into batches, to be sent by this publisher only."""
+        """Pack rows into record batches, which only this publisher can send."""
         return self._packer.pack(rows, self._producer.create_batch, int(time.time() * 1000))
 
     async def publish(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
-        """Send the batches and the progress record; return the highest offset of each partition.
+        """Publish the batches and the progress record; return the highest offset of each partition.
 
-        All are committed when this returns. Without rounds only the record is published. Any
-        error leaves the outcome unknown: the progress topic tells, once a new producer has started.
-        TopicLostError: the event topic was made anew, and a transaction is not committed.
-        TooSlowError: it took too long, although brokers answer and every partition has a leader.
+        All are committed when this returns. Without rounds only the progress record is published.
+        After an error the outcome is unknown, until a new producer has started and the progress topic
+        is read.
+
+        Raises:
+            TopicLostError: the event topic was deleted and made again; nothing was committed to it.
+            TooSlowError: the time is over, although brokers answer and each partition has a leader.
         """
         self._acknowledged = Counter()
         publish = self._publish_transaction if self._transactional else self._publish_in_order
@@ -143,34 +147,31 @@ class Publisher:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                 offsets = await publish(rounds, progress)
         except TimeoutError as error:
-            await self._raise_obstacles(error)
+            await self._check_brokers(error)
             raise TooSlowError(self._acknowledged.total()) from error
         except LeaderNotAvailableError as error:
-            await self._raise_obstacles(error)  # it names the partitions
+            await self._check_brokers(error)  # its error names the partitions
             raise
-        except (KafkaError, AssertionError) as error:  # aiokafka asserts that it can go on
+        except (KafkaError, AssertionError) as error:  # aiokafka asserts its own state
             raise _named(producers.failure(self._producer) or error) from error
-        self._guard.passed(offsets)
+        self._guard.advance(offsets)
         return offsets
 
-    async def _raise_obstacles(self, cause: BaseException) -> None:
-        """Raise what keeps the brokers from taking any page, if there is such a thing.
-
-        TimeoutError: no broker answers.
-        """
+    async def _check_brokers(self, cause: BaseException) -> None:
+        """Raise the error that keeps brokers from accepting any page; TimeoutError if none answers."""
         client = self._producer.client
         try:
-            async with asyncio.timeout(LOOK_TIMEOUT_S):
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
                 for topic in await metadata.topics(client, list(self._destination.all_partitions)):
                     metadata.check_usable(topic)
         except TimeoutError as error:
             message = (
-                f"Kafka did not answer within {PUBLISH_TIMEOUT_S + LOOK_TIMEOUT_S} s; "
-                "look at the brokers"
+                f"Kafka did not answer within {PUBLISH_TIMEOUT_S + CHECK_TIMEOUT_S} s; "
+                "check the brokers"
             )
             raise await client.unreachable_brokers() or TimeoutError(message) from error
-        if obstacle := await client.unreachable_brokers():
-            raise obstacle from cause
+        if unreachable := await client.unreachable_brokers():
+            raise unreachable from cause
 
     async def _publish_transaction(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
         await self._producer.begin_transaction()
@@ -180,29 +181,29 @@ class Publisher:
         for batches in earlier:
             offsets |= await self._offsets(await self._send(batches))
         sent = await self._send(last)
-        mark = await self._send_progress(progress)
+        progress_sent = await self._send_progress(progress)
         offsets |= await self._offsets(sent)
-        await mark
+        await progress_sent
         await self._guard.check(self._producer.client, offsets, self._acknowledged)
         await self._producer.commit_transaction()
         self._in_transaction = False
         return offsets
 
     async def _publish_in_order(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
-        """Send one round at a time: with more in flight, a batch could overtake one that failed."""
+        """Send one round after the other: with two in flight, a batch could overtake one that failed."""
         await self._guard.check_id(self._producer.client)
         offsets: dict[int, int] = {}
         for batches in rounds:
             offsets |= await self._offsets(await self._send(batches))
         self._guard.check_offsets(offsets)
-        # Its acknowledgement is waited for with the next one's: the next batch need not wait.
-        earlier, self._mark = self._mark, await self._send_progress(progress)
+        # The next page need not wait for this record, so its acknowledgement is awaited only then.
+        earlier, self._progress_sent = self._progress_sent, await self._send_progress(progress)
         if earlier is not None:
             await earlier
         return offsets
 
     async def _send(self, batches: Round) -> list[Sent]:
-        """Hand over one batch a partition; no await in here waits, so they go in one request."""
+        """Send one batch for each partition. No await in here yields, so they share a request."""
         sent = []
         for partition, batch in batches.items():
             count = batch.record_count()
@@ -215,12 +216,12 @@ class Publisher:
         return sent
 
     async def _offsets(self, sent: Sequence[Sent]) -> dict[int, int]:
-        """Return the last record's offset of each batch, once the brokers have them all."""
+        """Return the offset of each batch's last record when brokers have acknowledged all batches."""
         await asyncio.gather(*(batch.acknowledgement for batch in sent))
         for batch in sent:
             self._acknowledged[batch.partition] += batch.records
         firsts = {batch.partition: batch.acknowledgement.result().offset for batch in sent}
-        # A batch that the broker knew already is acknowledged without an offset.
+        # A batch that a broker already had is acknowledged without an offset.
         return {
             batch.partition: firsts[batch.partition] + batch.records - 1
             for batch in sent
@@ -237,7 +238,7 @@ class Publisher:
         return future
 
     async def close(self) -> None:
-        """Leave nothing open: abort the transaction in flight, if there is one, and disconnect."""
+        """Abort the transaction in flight, if there is one, and disconnect."""
         if not self._in_transaction:
             with contextlib.suppress(KafkaError, TimeoutError, AssertionError):
                 async with asyncio.timeout(producers.CLOSE_TIMEOUT_S):
@@ -246,7 +247,7 @@ class Publisher:
 
 
 def _named(error: BaseException) -> Exception:
-    """Return the error under the name that the relay knows it by."""
+    """Return the error as the relay's own type, or as a KafkaError."""
     if isinstance(error, ProducerFenced):
         return FencedError()
     known: Exception = (

@@ -1,4 +1,4 @@
-"""Rows to Kafka record batches: partitioned as the Java client does, filled without an await."""
+"""Packs rows into Kafka record batches, with the partitions that Kafka's Java client chooses."""
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -7,17 +7,19 @@ from itertools import zip_longest
 from typing import Any, Protocol
 
 CONTENT_TYPE = ("content-type", b"application/cloudevents+json; charset=utf-8")
-# Hashing a key in Python costs 2-4 µs, a look here 0.05; a hundred bytes a key or so.
 KEYS_CACHED = 50_000
-WORKSPACE_BYTES = 36  # of a key, workspace/document: a UUID's text, nine whole words
+"""Keys whose partition is remembered, of about 100 bytes each. Hashing a key takes 2 to 4 µs in Python, and
+a look-up 0.05 µs."""
+WORKSPACE_BYTES = 36
+"""The length of the workspace's id, a UUID, at the beginning of each key: nine whole words."""
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _32_BITS = 0xFFFFFFFF
 _WORD = struct.Struct("<I")
 
 
-class Batch(Protocol):
-    """The part of aiokafka's BatchBuilder that we use."""
+class RecordBatch(Protocol):
+    """The part of aiokafka's BatchBuilder that the worker uses."""
 
     def append(
         self,
@@ -27,19 +29,19 @@ class Batch(Protocol):
         value: bytes | None,
         headers: Sequence[tuple[str, bytes]] = ...,
     ) -> object | None:
-        """Add a record; None where the batch is full."""
+        """Add a record; return None if the batch is full."""
 
     def record_count(self) -> int:
-        """Return how many records it holds."""
+        """Return the number of records in the batch."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Return the partition that Kafka's own clients choose for a key."""
+    """Return the partition that Kafka's Java client chooses for a key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def murmur2(data: bytes) -> int:
-    """Return the hash of the Java client (Utils.murmur2), faster than aiokafka's."""
+    """Return the hash of the Java client (Utils.murmur2), faster than aiokafka does."""
     hashed = _mixed(_hash_of_beginning(data[:WORKSPACE_BYTES], len(data)), data[WORKSPACE_BYTES:])
     if len(data) & 3:
         rest = data[len(data) & ~3 :]
@@ -50,12 +52,12 @@ def murmur2(data: bytes) -> int:
 
 @lru_cache(maxsize=10_000)
 def _hash_of_beginning(data: bytes, length: int) -> int:
-    """Return the hash so far of a key of that length: its workspace's part, the same again and again."""
+    """Return the hash after the workspace's id of a key of this length; few workspaces have all keys."""
     return _mixed(_SEED ^ length, data)
 
 
 def _mixed(hashed: int, data: bytes) -> int:
-    """Return the hash after the whole words of the data."""
+    """Return the hash after the whole words of more data."""
     for (word,) in _WORD.iter_unpack(data[: len(data) & ~3]):
         mixed = (word * _M) & _32_BITS
         hashed = ((hashed * _M) ^ ((mixed ^ mixed >> 24) * _M)) & _32_BITS
@@ -63,25 +65,25 @@ def _mixed(hashed: int, data: bytes) -> int:
 
 
 class Packer:
-    """Distributes rows over the partitions' batches; remembers the hashes of recent keys.
+    """Distributes rows over the partitions' batches, and remembers the partitions of recent keys.
 
-    `marks` are headers that every record gets.
+    `headers` are added to every record.
     """
 
-    def __init__(self, partitions: int, marks: Sequence[tuple[str, bytes]] = ()) -> None:
+    def __init__(self, partitions: int, headers: Sequence[tuple[str, bytes]] = ()) -> None:
         self._partitions = partitions
-        self._headers = [CONTENT_TYPE, *marks]
+        self._headers = [CONTENT_TYPE, *headers]
         self._known: dict[str, tuple[int, bytes]] = {}
 
     def pack(
-        self, rows: Sequence[Any], new_batch: Callable[[], Batch], timestamp: int
-    ) -> list[dict[int, Batch]]:
-        """Return rounds of at most one batch a partition, to be sent one round after the other."""
-        full: list[list[Batch]] = [[] for _ in range(self._partitions)]
+        self, rows: Sequence[Any], new_batch: Callable[[], RecordBatch], timestamp: int
+    ) -> list[dict[int, RecordBatch]]:
+        """Return rounds with at most one batch for each partition, to be sent one after the other."""
+        full: list[list[RecordBatch]] = [[] for _ in range(self._partitions)]
         known, plain = self._known, self._headers
         for _, key, payload, traceparent, *_ in rows:
-            place = known.get(key)
-            partition, key_bytes = place if place is not None else self._learn(key)
+            entry = known.get(key)
+            partition, key_bytes = entry if entry is not None else self._learn(key)
             headers = plain
             if traceparent is not None:
                 headers = [*plain, ("traceparent", traceparent.encode())]
@@ -96,19 +98,19 @@ class Packer:
         if len(self._known) >= KEYS_CACHED:
             self._known.clear()
         key_bytes = key.encode()
-        place = self._known[key] = (partition_of(key_bytes, self._partitions), key_bytes)
-        return place
+        entry = self._known[key] = (partition_of(key_bytes, self._partitions), key_bytes)
+        return entry
 
 
 def _begin(
-    batch: Batch, timestamp: int, key: bytes, payload: bytes, headers: list[tuple[str, bytes]]
-) -> Batch:
-    """Put the first record into a batch: aiokafka takes that one whatever its size."""
+    batch: RecordBatch, timestamp: int, key: bytes, payload: bytes, headers: list[tuple[str, bytes]]
+) -> RecordBatch:
+    """Add the first record to a batch; aiokafka accepts it whatever its size."""
     batch.append(timestamp=timestamp, key=key, value=payload, headers=headers)
     return batch
 
 
-def _rounds(batches: Iterable[Sequence[Batch]]) -> list[dict[int, Batch]]:
+def _rounds(batches: Iterable[Sequence[RecordBatch]]) -> list[dict[int, RecordBatch]]:
     return [
         {partition: batch for partition, batch in enumerate(layer) if batch is not None}
         for layer in zip_longest(*batches)

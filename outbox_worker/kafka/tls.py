@@ -1,4 +1,4 @@
-"""The TLS context of Kafka's clients, from the files that KAFKA_SSL_… name."""
+"""The TLS context of Kafka clients, made from the files that the KAFKA_SSL_… variables name."""
 
 import ssl
 from pathlib import Path
@@ -11,14 +11,13 @@ VARIABLES = (CA_FILE, CERT_FILE, KEY_FILE)
 
 
 class UnusableFileError(OSError):
-    """A file cannot be read, or does not hold what its variable is for; the text names both."""
+    """A file cannot be read or has the wrong content; the text names the file and its variable."""
 
 
 class Files(NamedTuple):
-    """The CA to trust, None: the system's, and the client's certificate with its key, None: none.
+    """The files for TLS: the trusted CA (None: the system's), the client's certificate (None: none) and key.
 
-    Every connection reads the files anew. A client that is open for days connects with the
-    certificates of a rotation, without a restart.
+    Each connection reads the files again, so a rotation of certificates needs no restart.
     """
 
     ca: str | None
@@ -26,7 +25,7 @@ class Files(NamedTuple):
     key: str | None
 
     def context(self) -> ssl.SSLContext:
-        """Return a context made from the files; UnusableFileError if that is not possible."""
+        """Return a context made from the files; UnusableFileError if a file cannot be used."""
         for variable, path in zip(VARIABLES, self, strict=True):
             if path is not None:
                 _check_readable(variable, path)
@@ -35,8 +34,8 @@ class Files(NamedTuple):
         except ssl.SSLError as error:
             message = f"{CA_FILE}: {self.ca} holds no CA certificate in PEM form"
             raise UnusableFileError(message) from error
-        # Python 3.13 sets it: it refuses a private CA whose certificates lack an extension of RFC
-        # 5280, which Java's clients, OpenSSL by default and older versions of Python accept.
+        # Python 3.13 sets this flag. It refuses a private CA without some extensions of RFC 5280,
+        # which Java's clients, OpenSSL by default and older versions of Python accept.
         made.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.certificate is not None:
             _load(made, self.certificate, self.key)
@@ -53,7 +52,7 @@ def _check_readable(variable: str, path: str) -> None:
 
 
 def _load(made: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
-    """Load the client's certificate; a password for the key is neither known nor asked for."""
+    """Load the client's certificate. A key with a password is refused, and no password is asked for."""
     asked = False
 
     def password() -> str:

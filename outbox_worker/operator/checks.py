@@ -4,7 +4,7 @@ import msgspec
 
 
 class Check(msgspec.Struct):
-    """What was looked at, what was found, and what mends it."""
+    """What was checked, what was found, and how to mend it."""
 
     name: str
     passed: bool
@@ -13,11 +13,11 @@ class Check(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """All lines."""
+    """The result of all checks."""
 
     checks: list[Check]
 
     @property
     def passed(self) -> bool:
-        """Whether every line passes."""
+        """Whether every check has passed."""
         return all(check.passed for check in self.checks)

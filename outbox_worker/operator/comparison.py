@@ -1,4 +1,4 @@
-"""What `verify` finds out about the topic's records, beside the outbox's events."""
+"""Compares the records of the topic with the events of the outbox, for `verify`."""
 
 from datetime import datetime
 from hashlib import blake2b
@@ -10,14 +10,14 @@ import msgspec
 from outbox_worker.kafka.records import partition_of
 
 EXAMPLES = 10
-# Records of these are no events of the relay.
-MARKS = {"replay", "snapshot"}
+# Headers of records that an operator has published; the relay adds none of them.
+REPUBLISHED_HEADERS = {"replay", "snapshot"}
 
 Fault = Literal["missing", "duplicated", "out_of_order", "out_of_sequence", "altered"]
 
 
-class Known(msgspec.Struct):
-    """A published event of the outbox, and whether the topic has it."""
+class OutboxEvent(msgspec.Struct):
+    """A published event of the outbox, and whether a record of the topic was found for it."""
 
     position: int
     digest: bytes
@@ -25,28 +25,28 @@ class Known(msgspec.Struct):
 
 
 class Share(NamedTuple):
-    """The documents of one reading: those whose key has this remainder."""
+    """The documents that are compared in one pass: the hash of their keys has this remainder."""
 
     remainder: int
     divisor: int
 
     def __contains__(self, key: object) -> bool:
-        """Whether the document with that key belongs to the share."""
+        """Whether the document with this key belongs to the share."""
         return isinstance(key, bytes) and crc32(key) % self.divisor == self.remainder
 
 
 class _Identity(msgspec.Struct):
-    """Of an event, only its id and its document's version."""
+    """The fields of an event that are compared: its id, and the version of its document."""
 
     id: str
     sequence: str = ""
 
 
 class Report(msgspec.Struct):
-    """What was compared, how many faults of each kind there are, and the first ids of each.
+    """What was compared, and the number of faults of each kind with the first ids.
 
-    `since`: the time from which the topic was read, None for its beginning. `not_compared`: the
-    records of events that are not among those of the outbox: older, or published meanwhile.
+    `since`: the time from which the topic was read, None for its beginning. `not_compared`: the number
+    of records whose events are not in the outbox, or were published after the comparison began.
     """
 
     since: datetime | None
@@ -57,17 +57,17 @@ class Report(msgspec.Struct):
     examples: dict[Fault, list[str]] = {}
 
     def add(self, fault: Fault, event: str) -> None:
-        """Count a fault."""
+        """Count a fault, and keep the first ids."""
         self.faults[fault] = self.faults.get(fault, 0) + 1
         if len(ids := self.examples.setdefault(fault, [])) < EXAMPLES:
             ids.append(event)
 
 
 class Checker:
-    """Takes the topic's records, those of each partition in order; reports on those of its share."""
+    """Compares the records of one share of the documents; it takes those of each partition in order."""
 
     def __init__(
-        self, known: dict[str, Known], partitions: int, report: Report, share: Share
+        self, known: dict[str, OutboxEvent], partitions: int, report: Report, share: Share
     ) -> None:
         self._known = known
         self._partitions = partitions
@@ -77,9 +77,9 @@ class Checker:
         self._report = report
 
     def take(self, record: Any) -> None:  # noqa: ANN401 - aiokafka has no types
-        """Look at one record."""
+        """Compare one record."""
         key = record.key or b""
-        if key not in self._share or MARKS & {name for name, _ in record.headers}:
+        if key not in self._share or REPUBLISHED_HEADERS & {name for name, _ in record.headers}:
             return
         self._report.topic_records += 1
         event = _identity(record.value)
@@ -95,14 +95,14 @@ class Checker:
             self._compare(record, key, event.id, known)
 
     def _follow(self, key: bytes, event: _Identity) -> None:
-        """See that a document's version is one more than the last; the first may be any."""
+        """Report a version that is not the document's last one plus one; the first may be any."""
         if event.sequence.isdecimal():
             version = int(event.sequence)
             if version != self._versions.get(key, version - 1) + 1:
                 self._report.add("out_of_sequence", event.id)
             self._versions[key] = version
 
-    def _compare(self, record: Any, key: bytes, event: str, known: Known) -> None:  # noqa: ANN401
+    def _compare(self, record: Any, key: bytes, event: str, known: OutboxEvent) -> None:  # noqa: ANN401
         misplaced = record.partition != partition_of(key, self._partitions)
         if misplaced or known.digest != digest(key, record.value):
             self._report.add("altered", event)
@@ -112,19 +112,19 @@ class Checker:
         self._positions[key] = max(known.position, last)
 
     def conclude(self) -> None:
-        """Report what is missing, once every record was taken."""
+        """Report the events without a record, after the last record."""
         for event, known in self._known.items():
             if not known.seen:
                 self._report.add("missing", event)
 
 
 def digest(key: bytes, value: bytes) -> bytes:
-    """Return what a record is compared by: its key and its value."""
+    """Return a digest of a record's key and value."""
     return blake2b(b"%d %b%b" % (len(key), key, value), digest_size=16).digest()
 
 
 def _identity(value: bytes) -> _Identity:
-    """Return what tells an event; where a value is no event, something that no event has."""
+    """Return an event's id and version; for a value that is no event, an id that no event has."""
     try:
         return msgspec.json.decode(value, type=_Identity)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""`doctor`: looks at everything that the worker needs, and says how to mend what is wrong."""
+"""`doctor`: checks everything that the worker needs, and tells how to mend what is wrong."""
 
 import os
 import time
@@ -48,7 +48,7 @@ HAS_PRIVILEGE = """
 SELECT has_table_privilege($1, $2)
 """
 
-# What it takes to clear a slot: one looks at it by its own name first.
+# The privileges for clearing a slot, which is read by its own name first.
 SLOT_PRIVILEGES = ("SELECT", "TRUNCATE")
 
 SLOTS_WITHOUT = """
@@ -65,8 +65,8 @@ SELECT quote_ident(current_user)
 def command(*, as_json: terminal.Json = False) -> None:
     """Check settings, connections, privileges in Postgres, topics, clocks and the ring.
 
-    Of the rights in Kafka those on the event topic are checked. A worker that lacks another one
-    says so in its log, and the runbook lists them.
+    Of the rights in Kafka, those on the event topic are checked. The runbook lists the others, and a
+    worker without one of them logs an error.
     """
     try:
         settings = read(os.environ)
@@ -84,7 +84,7 @@ def command(*, as_json: terminal.Json = False) -> None:
 
 
 async def examine(settings: Settings) -> Report:
-    """Make every check that can be made."""
+    """Run all checks that are possible."""
     checks = [Check("settings", passed=True, found=f"topic {settings.topic}, {settings.delivery}")]
     checks += await _database(settings)
     checks += await kafka_checks.examine(settings, await _registration(settings))
@@ -109,18 +109,21 @@ async def _database(settings: Settings) -> list[Check]:
         return [Check("database", passed=False, found=reason(error), mend=mend)]
     direct = await _guarded("session", _session(connection, settings))
     checks = [Check("database", passed=True, found="connected"), direct]
-    if direct.passed:  # else there is no telling on whose session the others would look
-        looks = (_schema, _primary, _privileges, _durability, _clock, _relay)
-        checks += [await _guarded(look.__name__.strip("_"), look(connection)) for look in looks]
+    if direct.passed:  # behind a pooler, the other checks might use another session
+        checks_of_database = (_schema, _primary, _privileges, _durability, _clock, _relay)
+        checks += [
+            await _guarded(check.__name__.strip("_"), check(connection))
+            for check in checks_of_database
+        ]
         checks.append(await _guarded("ring", _ring(connection, settings)))
     await disconnect(connection)
     return checks
 
 
-async def _guarded(name: str, look: Awaitable[Check]) -> Check:
-    """Return the check, or that it could not be made."""
+async def _guarded(name: str, check: Awaitable[Check]) -> Check:
+    """Return the check's result, or a failed check if it raises an error."""
     try:
-        return await look
+        return await check
     except (*ERRORS, KafkaError, RefusedError) as error:
         return Check(name, passed=False, found=reason(error), mend="see the lines above")
 
@@ -139,7 +142,7 @@ async def _primary(connection: asyncpg.Connection) -> Check:
         mend = "point DATABASE_URL at the primary"
         return Check("primary", passed=False, found="a standby", mend=mend)
     if is_read_only(connection):
-        mend = "look for default_transaction_read_only at the role, the database and the server"
+        mend = "search default_transaction_read_only in the role, the database and the server"
         return Check("primary", passed=False, found="read-only by default", mend=mend)
     return Check("primary", passed=True, found="yes")
 

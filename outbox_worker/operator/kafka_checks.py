@@ -1,4 +1,4 @@
-"""The doctor's look at Kafka: brokers, rights, the event topic and the progress topic."""
+"""The checks of Kafka for `doctor`: brokers, rights, the event topic and the progress topic."""
 
 import shlex
 
@@ -11,13 +11,14 @@ from outbox_worker.postgres.registration import Registration
 from outbox_worker.postgres.sessions import ERRORS
 from outbox_worker.settings import Settings
 
-LEAST_MESSAGE_BYTES = 20_000  # the largest payload that the table takes, its key and headers
+LEAST_MESSAGE_BYTES = 20_000
+"""The size of the largest record: the outbox limits the payload and the key, and there are headers."""
 UNCHECKED = "rights on transactional ids are not checked"
 OFFSETS_SHOWN = 10
 
 
 async def examine(settings: Settings, registration: Registration | None) -> list[Check]:
-    """Return what was found; the registration is None if the worker has never started."""
+    """Run the checks; the registration is None before the worker's first start."""
     try:
         async with administration.connect(settings.kafka_client()) as admin:
             brokers = await admin.brokers()
@@ -35,7 +36,7 @@ async def examine(settings: Settings, registration: Registration | None) -> list
         if registration is not None:
             checks.append(await _progress(settings, registration.progress_topic(settings.topic)))
     except (*ERRORS, KafkaError) as error:
-        mend = "as it says; otherwise check the right to describe"
+        mend = "follow the text of the error; else check the right to describe"
         return [Check("kafka", passed=False, found=reason(error), mend=mend)]
     return checks
 
@@ -43,7 +44,7 @@ async def examine(settings: Settings, registration: Registration | None) -> list
 def _topic(
     settings: Settings, described: metadata.Topic, configs: dict[str, str], replicas: int
 ) -> list[Check]:
-    """Hold the topic against what the worker makes itself."""
+    """Compare the topic with one that the worker would make."""
     fewest = min(partition.replicas for partition in described.partitions)
     leaderless = [each.number for each in described.partitions if each.leader < 0]
     least = int(configs.get("min.insync.replicas", 0))
@@ -51,7 +52,7 @@ def _topic(
     kept, policy = administration.retention(configs), configs.get("cleanup.policy", "delete")
     at = f"--bootstrap-server {shlex.quote(settings.bootstrap_servers)} --topic {settings.topic}"
     alter = f"kafka-configs.sh {at} --alter --add-config "
-    looks: list[tuple[str, bool, str, str]] = [
+    results: list[tuple[str, bool, str, str]] = [
         ("topic", True, f"{len(described.partitions)} partitions", ""),
         ("leaders", not leaderless, f"partitions without a leader: {leaderless or 'none'}",
          "start the brokers that hold them"),
@@ -68,11 +69,11 @@ def _topic(
         ("compaction", "compact" not in policy, f"cleanup.policy={policy}",
          f"{alter}cleanup.policy=delete"),
     ]  # fmt: skip
-    return [Check(*look) for look in looks]
+    return [Check(*result) for result in results]
 
 
 async def _progress(settings: Settings, topic: str) -> Check:
-    """Read the progress topic as a start does."""
+    """Read the progress topic as a leader does."""
     try:
         found = await progress_topic.last(settings.kafka_client(), topic, wait_s=1)
     except UnknownTopicOrPartitionError:
@@ -82,17 +83,17 @@ async def _progress(settings: Settings, topic: str) -> Check:
         text = (
             f"an open transaction hides the records of {topic} from offset {found.hidden_from} on"
         )
-        mend = "end the producer whose it is, or abort it with kafka-transactions.sh"
+        mend = "end the producer of that transaction, or abort it with kafka-transactions.sh"
         return Check("progress", passed=False, found=text, mend=mend)
     if found.strays:
         offsets = ", ".join(map(str, found.strays[:OFFSETS_SHOWN]))
         text = f"{len(found.strays)} records of {topic} are no progress records, offsets {offsets}"
-        mend = "the worker skips them; take the right to write away from who wrote them"
+        mend = "the worker skips them; revoke the right to write from the producer that wrote them"
         return Check("progress", passed=False, found=text, mend=mend)
     events = "no record" if found.record is None else f"{found.record.events} events published"
     return Check("progress", passed=True, found=events)
 
 
 def _assigned(configs: dict[str, str]) -> str:
-    """Write settings as Kafka's tools take them."""
+    """Return configuration in the form that Kafka's tools accept."""
     return ",".join(f"{name}={value}" for name, value in configs.items())

@@ -1,8 +1,8 @@
-"""`rebase`: makes a restored, upgraded or copied database the relay's own, once the other is gone.
+"""`rebase`: gives a restored, upgraded or copied database a relay of its own.
 
-The xids in a copied outbox are another cluster's. The rows that the old cursor does not cover,
-and for safety those of the quarter of an hour before it, get the xid of this transaction, the
-others a frozen one; the checkpoint that goes with them is from just before.
+The xids in a copied outbox are those of another cluster. The rows that the old cursor does not cover,
+and for safety the rows of the last 15 minutes before the cursor, get the xid of this transaction. The
+others get a frozen xid. A checkpoint whose cursor lies just before this transaction comes with them.
 """
 
 import secrets
@@ -32,7 +32,7 @@ from outbox_worker.settings import Settings
 SAFETY_S = 900
 QUIET_S = 10
 
-# Writers wait, readers do not. If a transaction is writing now, this fails at once.
+# Writers wait until the end of the transaction, readers do not. NOWAIT: fails if a transaction is writing.
 LOCK_OUTBOX = """
 LOCK TABLE outbox IN SHARE ROW EXCLUSIVE MODE NOWAIT
 """
@@ -41,20 +41,20 @@ WRITTEN_LATELY = """
 SELECT EXISTS (SELECT FROM outbox WHERE created_at > clock_timestamp() - make_interval(secs => $1))
 """
 
-# What the old cursor covers, and is older than $7, the safe moment.
+# The rows that the old cursor covers and that are older than $7, the time of the cursor less SAFETY_S.
 SAFE = f"created_at < to_timestamp($7) AND ({COVERED})"
 
 COUNT = f"""
 SELECT count(*) FILTER (WHERE NOT ({SAFE})) AS again, count(*) AS all
 FROM outbox
-"""  # noqa: S608 - put together from constants
+"""  # noqa: S608 - made of constants
 
-# $8: the slot. One after the other, so that one can see how far it is.
+# $8 the slot: one statement for each, so that the progress bar can advance.
 STAMP = f"""
 UPDATE outbox
 SET xid = CASE WHEN {SAFE} THEN '2'::xid8 ELSE pg_current_xact_id() END
 WHERE slot = $8::smallint
-"""  # noqa: S608 - put together from constants
+"""  # noqa: S608 - made of constants
 
 RENAME = """
 UPDATE outbox_relay
@@ -67,7 +67,7 @@ SELECT pg_current_xact_id()
 
 
 class Report(msgspec.Struct):
-    """What was or would be done."""
+    """What was done, or would be done."""
 
     old_relay: str
     new_relay: str | None
@@ -78,20 +78,20 @@ class Report(msgspec.Struct):
 def command(*, yes: terminal.Yes = False, as_json: terminal.Json = False) -> None:
     """Give the relay a new identity, on a restored, upgraded or copied database."""
     settings = terminal.settings()
-    report = terminal.carry_out(rebase(settings, for_good=False))
+    report = terminal.carry_out(rebase(settings, dry_run=True))
     terminal.confirmed(
-        f"Relay {report.old_relay} is of another database. If that one goes on, stop here. "
-        f"This one gets a relay of its own, which begins with {report.events_to_publish} of "
+        f"Relay {report.old_relay} belongs to another database. If that one still runs, stop here. "
+        f"This database gets a relay of its own, which publishes {report.events_to_publish} of "
         f"{report.events} events. Go on?",
         yes=yes,
     )
-    report = terminal.carry_out(rebase(settings, for_good=True, shown=not as_json))
+    report = terminal.carry_out(rebase(settings, dry_run=False, shown=not as_json))
     terminal.show(report, _print, as_json=as_json)
 
 
-async def rebase(settings: Settings, *, for_good: bool, shown: bool = False) -> Report:
-    """Do it, or only say what it would do; RefusedError while anybody writes or leads."""
-    # Every row is rewritten: that takes as long as it takes, and somebody looks on.
+async def rebase(settings: Settings, *, dry_run: bool, shown: bool = False) -> Report:
+    """Rebase, or only report what would be done; RefusedError while another session writes or leads."""
+    # Every row is rewritten, so the statements have no time limit.
     async with session(settings.session_database_url, "rebase", timeout_s=None) as connection:
         await check_schema(connection)
         cluster = await read_cluster_identity(connection)
@@ -100,7 +100,7 @@ async def rebase(settings: Settings, *, for_good: bool, shown: bool = False) -> 
         async with connection.transaction():
             await _alone(connection, registration)
             report = await _count(connection, registration, old)
-            if for_good:
+            if not dry_run:
                 with terminal.progress_bar("rebase", report.events, shown=shown) as step:
                     await _stamp(connection, old, step)
                 await _rename(connection, cluster, old, report)
@@ -120,12 +120,14 @@ async def _foreign(connection: asyncpg.Connection, cluster: ClusterIdentity) -> 
 async def _progress(
     settings: Settings, connection: asyncpg.Connection, registration: Registration
 ) -> Progress:
-    """Return how far the other database's relay had come; its checkpoint where Kafka has no record."""
+    """Return the last progress of the other database's relay, from Kafka or from its checkpoint."""
     topic = registration.progress_topic(settings.topic)
     progress = await progress_topic.read(settings.kafka_client(), topic)
     progress = progress or await checkpoints.newest(connection, registration.name)
     if progress is None:
-        message = "neither Kafka nor the database tells how far the other relay had come"
+        message = (
+            "neither Kafka nor the database has a record of what the other relay has published"
+        )
         raise RefusedError(message)
     return progress
 
@@ -161,7 +163,7 @@ async def _stamp(connection: asyncpg.Connection, old: Progress, step: terminal.S
 async def _rename(
     connection: asyncpg.Connection, cluster: ClusterIdentity, old: Progress, report: Report
 ) -> None:
-    """Give the relay its name, and the checkpoint from just before."""
+    """Give the relay a new name, and a checkpoint from just before this transaction."""
     report.new_relay = secrets.token_hex(8)
     await connection.execute(
         RENAME, report.new_relay, cluster.system_identifier, cluster.database_oid
@@ -176,7 +178,7 @@ def _arguments(old: Progress) -> tuple[Any, ...]:
 
 
 def _own(old: Progress, cluster: ClusterIdentity, before: Snapshot, events: int) -> Progress:
-    """Return the first checkpoint of the new relay. The topic stays: its offsets are the old ones."""
+    """Return the new relay's first checkpoint. It has the old offsets, because the topic is the same."""
     return Progress(
         system_identifier=cluster.system_identifier,
         database_oid=cluster.database_oid,
@@ -193,6 +195,6 @@ def _own(old: Progress, cluster: ClusterIdentity, before: Snapshot, events: int)
 
 def _print(report: Report) -> None:
     terminal.say(
-        f"relay {report.new_relay} takes the place of {report.old_relay}; it begins with "
+        f"relay {report.new_relay} replaces {report.old_relay}; it publishes "
         f"{report.events_to_publish} of {report.events} events"
     )

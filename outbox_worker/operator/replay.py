@@ -1,4 +1,4 @@
-"""`replay`: publishes again what the outbox still holds, with the same ids, marked as a replay."""
+"""`replay`: publishes events of the outbox again, with the same ids and a header."""
 
 import re
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ DOCUMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 PAGE_ROWS = 2_000
 TIMEOUT_S = 600
 
-# $1 from, $2 until, $3 a document's id or NULL. The key is workspace/document.
+# $1 from, $2 until, $3 the id of a document or NULL. A key is workspace/document.
 COUNT = """
 SELECT count(*)
 FROM outbox
@@ -40,7 +40,7 @@ ORDER BY position
 
 
 class Selection(msgspec.Struct):
-    """Which events: written from one moment until before another, of one document or of all."""
+    """The events to publish: `since` is included, `until` is not; `document` None: of all documents."""
 
     since: datetime
     until: datetime
@@ -48,7 +48,7 @@ class Selection(msgspec.Struct):
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What was or would be published; without events, how far back the outbox goes."""
+    """What was or would be published; if nothing, the time of the oldest event in the outbox."""
 
     topic: str
     events: int
@@ -58,7 +58,7 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 def command(  # noqa: PLR0913 - one parameter for each option
     *,
-    since: Annotated[str, typer.Option("--from", help="ISO 8601; UTC unless it says.")],
+    since: Annotated[str, typer.Option("--from", help="ISO 8601; UTC without an offset.")],
     until: Annotated[str, typer.Option("--to", help="ISO 8601, not included.")],
     document: Annotated[str | None, typer.Option(help="Only this document's events.")] = None,
     topic: Annotated[str | None, typer.Option(help="By default <topic>.replay.")] = None,
@@ -66,7 +66,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     yes: terminal.Yes = False,
     as_json: terminal.Json = False,
 ) -> None:
-    """Publish again what the outbox still holds: same ids, header `replay: true`."""
+    """Publish events of the outbox again, with the same ids and the header `replay: true`."""
     settings = terminal.settings()
     selection = Selection(_time(since, "--from"), _time(until, "--to"), document)
     report = Report(f"{settings.topic}.replay" if topic is None else topic, 0, published=False)
@@ -83,7 +83,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
 
 
 def _check(settings: Settings, selection: Selection, topic: str) -> None:
-    """End with 2 where the options cannot mean anything."""
+    """Exit with 2 if an option is wrong."""
     since, until, document = selection.since, selection.until, selection.document
     if problem := problem_of(topic):
         terminal.fail(f"--topic: {topic!r} {problem}", terminal.USAGE)
@@ -107,7 +107,7 @@ def _check(settings: Settings, selection: Selection, topic: str) -> None:
 
 
 async def count(settings: Settings, selection: Selection) -> tuple[int, datetime | None]:
-    """Return how many events are selected; where there are none, the time of the oldest of all."""
+    """Return the number of selected events; if it is 0, also the time of the oldest event of all."""
     async with session(settings.session_database_url, "replay", timeout_s=TIMEOUT_S) as connection:
         total: int = await connection.fetchval(COUNT, *_arguments(selection))
         oldest = None if total else await connection.fetchval(OLDEST)
@@ -117,7 +117,7 @@ async def count(settings: Settings, selection: Selection) -> tuple[int, datetime
 async def replay(
     settings: Settings, selection: Selection, report: Report, *, shown: bool = False
 ) -> int:
-    """Publish them, page by page; return how many there were."""
+    """Publish the selected events page by page; return their number."""
     async with session(settings.session_database_url, "replay", timeout_s=TIMEOUT_S) as connection:
         relay = await registered(connection)
         async with await Republisher.to(settings, report.topic, HEADERS, relay) as republisher:
@@ -146,13 +146,13 @@ def _arguments(selection: Selection) -> tuple[datetime, datetime, str | None]:
 
 
 def _time(text: str, option: str) -> datetime:
-    """Return a time in UTC."""
+    """Parse a time and return it in UTC."""
     try:
         time = datetime.fromisoformat(text)
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # the year 1 or 9999 may be left by the change to UTC
+    except (ValueError, OverflowError):  # in UTC, the year may be 0 or 10000
         terminal.fail(
-            f"{option}: {text} is no moment in ISO 8601: write it like 2030-01-31T12:00:00Z",
+            f"{option}: {text} is not a time in ISO 8601: write it like 2030-01-31T12:00:00Z",
             terminal.USAGE,
         )
 
@@ -163,7 +163,7 @@ def _print(report: Report) -> None:
         terminal.say(f"{report.events} events {done} {report.topic}")
     elif report.oldest_event:
         terminal.say(
-            "no events: the outbox holds none that were selected; its oldest event is of "
+            "no events: the outbox has none in this selection; its oldest event is of "
             f"{report.oldest_event.isoformat()}"
         )
     else:

@@ -1,4 +1,4 @@
-"""Publishes rows beside the relay: replays and snapshots, in order, at least once."""
+"""Publishes the events of a replay or a snapshot: in order, at least once, without the relay."""
 
 import asyncio
 import contextlib
@@ -20,19 +20,19 @@ from outbox_worker.settings import Settings
 
 SEND_TIMEOUT_S = 60
 CLOSE_TIMEOUT_S = 5
-# What Kafka accepts as a topic's name.
+# The names that Kafka accepts for a topic.
 TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
-# What the relay calls its progress topic: see Registration.progress_topic.
+# The names of progress topics, which Registration.progress_topic makes.
 PROGRESS_TOPIC = re.compile(r".*\.progress\.[0-9a-f]{16}")
 
 Header = tuple[str, bytes]
 
 
 class Target(NamedTuple):
-    """A topic as it is written to.
+    """The topic to write to.
 
-    `partitions`: how many of them keys are hashed over; `all_partitions`: how many there are,
-    which is more in an event topic that has grown. `batch_bytes`: the largest batch.
+    `partitions` is the number over which keys are hashed, and `all_partitions` the number that the
+    topic has: an event topic may have grown. `batch_bytes` is the size of the largest batch.
     """
 
     topic: str
@@ -42,9 +42,9 @@ class Target(NamedTuple):
 
 
 def problem_of(topic: str) -> str | None:
-    """Return why events cannot be published to a topic with this name; None if they can."""
+    """Return why no events can be published to a topic with this name; None if they can."""
     if not TOPIC_NAME.fullmatch(topic):
-        return "is no topic name: use 1 to 249 of A-Z a-z 0-9 . _ -"
+        return "is not a topic name: use 1 to 249 of A-Z a-z 0-9 . _ -"
     if topic.startswith("__"):
         return "is a topic of Kafka itself: name another one"
     if PROGRESS_TOPIC.fullmatch(topic):
@@ -53,12 +53,12 @@ def problem_of(topic: str) -> str | None:
 
 
 class Republisher:
-    """A producer without transactions, as a context manager; every record has the same headers."""
+    """A producer without transactions; a context manager. All records get the same headers."""
 
     def __init__(self, settings: Settings, target: Target, headers: Sequence[Header]) -> None:
         self.target = target
         self.sent: Counter[int] = Counter()
-        """How many records each partition has got."""
+        """The number of records that were sent to each partition."""
         self._headers = [CONTENT_TYPE, *headers]
         self._packer = Packer(target.partitions, headers)
         self._producer = AIOKafkaProducer(
@@ -76,11 +76,14 @@ class Republisher:
         headers: Sequence[Header],
         registration: Registration | None,
     ) -> Self:
-        """Return one for a topic, which is made like the event topic unless it is there.
+        """Return a republisher for a topic, which is made like the event topic if it is missing.
 
-        In the event topic itself a document's events must lie where the relay puts them: keys are
-        hashed by the registered count, however many partitions there are. RefusedError where
-        there are fewer, or where the topic is compacted: one event of each document would remain.
+        In the event topic itself, keys are hashed over the registered number of partitions, so that a
+        document's events are in the partition that the relay uses.
+
+        Raises:
+            RefusedError: the event topic has fewer partitions than registered; or the topic is
+                compacted, so that only one event of each document would remain.
         """
         relayed = registration.partitions if registration and topic == settings.topic else None
         async with administration.connect(settings.kafka_client()) as admin:
@@ -100,7 +103,7 @@ class Republisher:
         return cls(settings, Target(topic, relayed or partitions, partitions, limit), headers)
 
     async def send(self, rows: Sequence[Any]) -> None:
-        """Send rows as the window gives them; return when the broker has them all."""
+        """Send rows as a page has them; return when brokers have acknowledged all of them."""
         now_ms = int(time.time() * 1000)
         async with asyncio.timeout(SEND_TIMEOUT_S):
             for batches in self._packer.pack(rows, self._producer.create_batch, now_ms):
@@ -115,7 +118,7 @@ class Republisher:
                 await asyncio.gather(*sent)
 
     async def send_to_each(self, key: bytes, value_of: Mapping[int, bytes]) -> None:
-        """Send each partition its value; return when the broker has them all."""
+        """Send each partition its value; return when brokers have acknowledged all of them."""
         async with asyncio.timeout(SEND_TIMEOUT_S):
             sent = [
                 await self._producer.send(
@@ -136,7 +139,7 @@ class Republisher:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Disconnect. What was sent is acknowledged already, so that nothing is lost by the limit."""
+        """Disconnect. All records are acknowledged already, so the time limit loses none."""
         with contextlib.suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._producer.stop()

@@ -1,14 +1,14 @@
-"""`snapshot`: one event for each active link, as of one moment, for a new subscriber.
+"""`snapshot`: publishes one event for each link that is active now, for a new subscriber.
 
-Each partition gets a marker before its events and one after them. A subscriber collects what lies
-between the two under one `snapshot-id`, and takes it in place of what it knew of that partition's
-documents when it comes to the end: a document that is not in it has no active link. A snapshot
-that was interrupted has no end, so that it is never taken.
+Each partition gets a marker before its events and one after them. A subscriber collects the events
+between the two markers of one `snapshot-id`. At the end marker it replaces what it knows of that
+partition's documents: a document without an event has no active link. A snapshot that was interrupted
+has no end marker, so no subscriber uses it.
 
-A topic holds one snapshot: an earlier one is deleted first. The event topic keeps its events, and
-its relay may go on meanwhile: every event before the first marker is in the snapshot, because the
-database's snapshot is taken after the marker was acknowledged; later ones are told by their
-document's version.
+A topic of snapshots holds one snapshot: an earlier one is deleted first. The event topic keeps its
+events, and its relay can run meanwhile. Every event before the first marker is in the snapshot, because
+the database's snapshot is taken after the marker is acknowledged. A subscriber recognises later events
+by their document's version.
 """
 
 from typing import Annotated
@@ -21,7 +21,7 @@ from aiokafka.errors import PolicyViolationError, TopicAuthorizationFailedError
 from outbox_worker.kafka import administration, reading
 from outbox_worker.operator import terminal
 from outbox_worker.operator.republisher import Republisher, problem_of
-from outbox_worker.operator.snapshot_events import MARK, Identity
+from outbox_worker.operator.snapshot_events import SNAPSHOT, Identity
 from outbox_worker.postgres.registration import RefusedError, Registration, required
 from outbox_worker.postgres.sessions import session
 from outbox_worker.settings import Settings
@@ -51,10 +51,10 @@ SELECT pg_try_advisory_lock(hashtextextended('document-links snapshot into ' || 
 
 
 class Report(msgspec.Struct):
-    """What was published, and where the live topic goes on for a subscriber that has read it all.
+    """What was published, and the offsets at which a subscriber continues in the live topic.
 
-    From those offsets on, skip events whose document_version is not above the one that the
-    snapshot gave the document.
+    From those offsets on it skips events whose document_version is not greater than the one in the
+    snapshot.
     """
 
     topic: str
@@ -69,10 +69,10 @@ def command(
     yes: terminal.Yes = False,
     as_json: terminal.Json = False,
 ) -> None:
-    """Publish every active link once, as of now, in place of the snapshot that the topic holds.
+    """Publish every active link once, in place of the snapshot that the topic holds.
 
-    Every record has the headers `snapshot: true` and `snapshot-id`; each partition begins with
-    an event `snapshot.began` and ends with `snapshot.ended`.
+    Every record has the headers `snapshot: true` and `snapshot-id`. Each partition begins with an event
+    `snapshot.began` and ends with `snapshot.ended`.
     """
     settings = terminal.settings()
     target = f"{settings.topic}.snapshot" if topic is None else topic
@@ -85,7 +85,7 @@ def command(
     identity = Identity.new()
     report = terminal.carry_out(
         snapshot(settings, target, identity, links, shown=not as_json),
-        unfinished=f"what {target} has of snapshot {identity.id} is without an end: take another",
+        unfinished=f"snapshot {identity.id} in {target} has no end: run the command again",
     )
     terminal.show(report, _print, as_json=as_json)
 
@@ -103,7 +103,7 @@ def _question(settings: Settings, target: str, links: int) -> str:
 
 
 async def count(settings: Settings) -> int:
-    """Return how many links are active; RefusedError before the relay's first start."""
+    """Return the number of active links; RefusedError before the relay's first start."""
     async with session(
         settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
     ) as connection:
@@ -126,18 +126,18 @@ async def snapshot(
         republisher = await Republisher.to(settings, topic, identity.headers, registration)
         if topic != settings.topic:
             await _delete_earlier(settings, topic, republisher.target.all_partitions)
-        # Offsets first: every event before them is in the snapshot that is taken after.
+        # The offsets are read first, so the database's snapshot has every event before them.
         offsets = await _offsets(settings, registration)
         async with republisher:
-            places = range(republisher.target.all_partitions)
+            partitions = range(republisher.target.all_partitions)
             key = identity.id.encode()
             await republisher.send_to_each(
-                key, {place: identity.began(place, settings.topic, offsets) for place in places}
+                key, {each: identity.began(each, settings.topic, offsets) for each in partitions}
             )
-            with terminal.progress_bar(MARK, total, shown=shown) as step:
+            with terminal.progress_bar(SNAPSHOT, total, shown=shown) as step:
                 links = await _send(connection, republisher, identity, step)
             await republisher.send_to_each(
-                key, {place: identity.ended(place, republisher.sent[place]) for place in places}
+                key, {each: identity.ended(each, republisher.sent[each]) for each in partitions}
             )
         return Report(topic, identity.id, links, offsets)
 
@@ -151,24 +151,28 @@ async def _offsets(settings: Settings, registration: Registration) -> dict[int, 
 
 
 async def _delete_earlier(settings: Settings, topic: str, partitions: int) -> None:
-    """Empty a topic that holds snapshots; RefusedError where it holds anything else."""
+    """Delete the snapshot in a topic; RefusedError if the topic has other records."""
     client = settings.kafka_client()
     ends = await reading.end_offsets(client, topic, partitions)
     try:
         starts = await reading.start_offsets(client, topic, ends, None)
-        filled = {place: end for place, end in ends.items() if end > starts[place]}
+        filled = {each: end for each, end in ends.items() if end > starts[each]}
         if not filled:
             return
-        firsts = {place: starts[place] + 1 for place in filled}
-        lasts = {place: end - 1 for place, end in filled.items()}
+        firsts = {each: starts[each] + 1 for each in filled}
+        lasts = {each: end - 1 for each, end in filled.items()}
         found = [
             record
             for start_of, end_of in ((starts, firsts), (lasts, filled))
             async for records in reading.between(client, topic, start_of, end_of)
             for record in records
         ]
-        if len(found) < 2 * len(filled) or not all(MARK in dict(each.headers) for each in found):
-            message = f"topic {topic} holds records of no snapshot: name another one with --topic"
+        if len(found) < 2 * len(filled) or not all(
+            SNAPSHOT in dict(each.headers) for each in found
+        ):
+            message = (
+                f"topic {topic} has records that are no snapshot: name another one with --topic"
+            )
             raise RefusedError(message)
         async with administration.connect(client) as admin:
             await admin.delete_records(topic, filled)
@@ -200,5 +204,7 @@ def _print(report: Report) -> None:
     terminal.say(
         f"{report.links} active links published to {report.topic}, snapshot {report.snapshot_id}"
     )
-    places = " ".join(f"{partition}:{offset}" for partition, offset in report.continue_from.items())
-    terminal.say(f"the live topic goes on at (partition:offset) {places or 'its beginning'}")
+    offsets = " ".join(
+        f"{partition}:{offset}" for partition, offset in report.continue_from.items()
+    )
+    terminal.say(f"the live topic continues at (partition:offset) {offsets or 'its beginning'}")

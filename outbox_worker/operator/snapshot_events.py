@@ -1,4 +1,4 @@
-"""The records of a snapshot: one event for each active link, and markers for its two ends."""
+"""The records of a snapshot: one event for each active link, between two markers."""
 
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
@@ -7,37 +7,39 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import asyncpg
 import msgspec
 
-MARK = "snapshot"
+SNAPSHOT = "snapshot"
+"""The header of each record, and the actor and the request id of each event."""
 ID_HEADER = "snapshot-id"
 LINKED = "document.linked"
 BEGAN = "snapshot.began"
 ENDED = "snapshot.ended"
-# A link's event has the same id in every snapshot at the same version of its document.
+# The namespace of event ids: at the same version of its document, a link's event has the same id in each
+# snapshot.
 LINKS = UUID("6ba9b1f5-6b0f-4d6d-9a0c-5b1f6c1f7a52")
 
 Row = tuple[int, str, bytes, None]
-"""As the window gives it: position, key, payload, traceparent."""
+"""The columns of a page's rows: position, key, payload, traceparent."""
 
 
 class Identity(NamedTuple):
-    """What tells one snapshot from another: its id, and when it began (ISO 8601, UTC)."""
+    """The id of a snapshot, and the time at which it began (ISO 8601, UTC)."""
 
     id: str
     began_at: str
 
     @classmethod
     def new(cls) -> Self:
-        """Return one for a snapshot that begins now."""
+        """Return the identity of a snapshot that begins now."""
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         return cls(str(uuid4()), now.replace("+00:00", "Z"))
 
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         """The headers of every record of the snapshot."""
-        return [(MARK, b"true"), (ID_HEADER, self.id.encode())]
+        return [(SNAPSHOT, b"true"), (ID_HEADER, self.id.encode())]
 
     def link(self, row: asyncpg.Record) -> Row:
-        """Return the row that the relay would find if the link had been made when this began."""
+        """Return a link's event as a row of the outbox, as if the snapshot had made the link."""
         workspace, document, version, link, entity_type, entity_id, role, created_at = row
         key = f"{workspace}/{document}"
         data = {
@@ -53,8 +55,8 @@ class Identity(NamedTuple):
             },
             "previous": None,
             "cause": "link",
-            "actor": MARK,
-            "request_id": MARK,
+            "actor": SNAPSHOT,
+            "request_id": SNAPSHOT,
         }
         event = {
             **self._attributes(LINKED, str(uuid5(LINKS, f"{link}/{version}"))),
@@ -67,13 +69,13 @@ class Identity(NamedTuple):
         return 0, key, msgspec.json.encode(event), None
 
     def began(self, partition: int, live_topic: str, continue_from: dict[int, int]) -> bytes:
-        """Return the first record of a partition, with where the live topic goes on."""
+        """Return the first record of a partition, with the offsets at which the live topic continues."""
         return self._marker(
             BEGAN, partition, {"live_topic": live_topic, "continue_from": continue_from}
         )
 
     def ended(self, partition: int, links: int) -> bytes:
-        """Return the last record of a partition, with how many events lie between the two."""
+        """Return the last record of a partition, with the number of events between the two markers."""
         return self._marker(ENDED, partition, {"links": links})
 
     def _marker(self, kind: str, partition: int, details: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""`status`: who leads, how far behind, how the ring and the topic are."""
+"""`status`: which session leads, the relay's lag, the slots of the ring, and the event topic."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ from outbox_worker.settings import Settings
 
 WATCH_EVERY_S = 2
 TIMEOUT_S = 30
-LEAST_S = 0.001  # the clock may be set back between two looks
+LEAST_S = 0.001  # the clock may be set back between two reports
 
 T = TypeVar("T")
 System = Literal["postgres", "kafka"]
@@ -48,7 +48,7 @@ ORDER BY c.relname
 
 
 class LockHolder(msgspec.Struct):
-    """Who holds the lock."""
+    """The session that holds the leader's lock."""
 
     backend: int
     address: str | None
@@ -57,7 +57,7 @@ class LockHolder(msgspec.Struct):
 
 
 class SlotStatus(msgspec.Struct):
-    """One day of the ring; rows as the statistics have them."""
+    """One day of the ring; `rows` is the planner's estimate."""
 
     name: str
     bytes: int
@@ -66,7 +66,7 @@ class SlotStatus(msgspec.Struct):
 
 
 class TopicStatus(msgspec.Struct):
-    """The event topic, as its brokers have it."""
+    """The event topic, as brokers know it."""
 
     name: str
     exists: bool
@@ -76,9 +76,9 @@ class TopicStatus(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """Everything at one moment; of what cannot be read, only why (`problems`).
+    """All that could be read. For Postgres and Kafka, `problems` has the error if there was one.
 
-    The delivery is what this command's own environment says: the leader may have another.
+    `configured_delivery` comes from this command's environment; the leader's may be another one.
     """
 
     configured_delivery: str
@@ -98,9 +98,9 @@ class Status(msgspec.Struct):
 def command(
     *,
     as_json: terminal.Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 s.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Report again every 2 s.")] = False,
 ) -> None:
-    """Say who leads, how far behind the relay is, and how the ring and the topic are."""
+    """Show which session leads, how far behind the relay is, the slots of the ring, and the topic."""
     settings = terminal.settings()
     before: Status | None = None
     while True:
@@ -117,7 +117,7 @@ def command(
 
 
 async def collect(settings: Settings, before: Status | None = None) -> Status:
-    """Return the state of all that can be reached; the rate since an earlier look."""
+    """Read the state of Postgres and Kafka; `before` is an earlier status, for the rate since then."""
     status = Status(configured_delivery=settings.delivery)
     connection = await _tried(status, "postgres", _connect(settings))
     if connection is None:
@@ -134,7 +134,7 @@ async def collect(settings: Settings, before: Status | None = None) -> Status:
 
 
 async def _tried(status: Status, system: System, work: Awaitable[T]) -> T | None:
-    """Return what the work returns; None where it fails, which the status then says."""
+    """Return the result of the work; if it fails, note the error in the status and return None."""
     try:
         return await work
     except (*ERRORS, KafkaError) as error:
@@ -146,7 +146,7 @@ async def _connect(settings: Settings) -> asyncpg.Connection:
     url = settings.session_database_url
     connection = await connect(url, "status", timeout_s=TIMEOUT_S)
     try:
-        await check_session(connection, url)  # a pooler would hand our settings on to the service
+        await check_session(connection, url)  # a pooler would lend this session to the service
         await configure(connection, **PLANNER_SETTINGS)
     except BaseException:
         await disconnect(connection)
@@ -248,12 +248,12 @@ def _print(status: Status) -> None:
 
 
 def _text(*parts: object) -> str:
-    """Return numbers and units, without the pairs that are not known."""
+    """Return numbers with their units, without the unknown ones."""
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return ", ".join(f"{number} {unit}" for number, unit in pairs if number is not None)
 
 
 def _describe(topic: TopicStatus) -> str:
     if not topic.exists:
-        return f"{topic.name}: not there ({topic.brokers} brokers)"
+        return f"{topic.name}: does not exist ({topic.brokers} brokers)"
     return f"{topic.name}: {topic.partitions} partitions, {topic.brokers} brokers"

@@ -97,7 +97,7 @@ def show(report: R, text: Callable[[R], None], *, as_json: bool) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line, however long."""
+    """Print a line without wrapping it."""
     console.print(text, soft_wrap=True)
 
 
@@ -106,7 +106,7 @@ def confirmed(question: str, *, yes: bool) -> None:
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
-        fail(f"{question} There is no terminal to ask at: say --yes to go on")
+        fail(f"{question} There is no terminal to ask at: add --yes to go on")
     if not typer.confirm(question, err=True):
         fail("nothing was done")
 

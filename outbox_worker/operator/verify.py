@@ -1,9 +1,9 @@
-"""`verify`: holds the topic against the outbox; missing, duplicated, out of order, altered.
+"""`verify`: compares the topic with the outbox, and reports missing, duplicated and altered events.
 
-The topic is kept for ever, and the outbox may hold more events than fit into memory. Both are read
-once for each share of the documents: what is remembered are that share's events in the outbox, and
-of each of its documents the last version. Records of other events, older than the outbox or
-published while this runs, are held against their document's versions only.
+The topic and the outbox may hold more events than fit into memory. So the documents are divided into
+shares, and both are read once for each share. The memory holds the share's events of the outbox, and
+the last version of each of its documents. Records whose event is not in the outbox, or was published
+after the command began, are compared only by the version of their document.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ import typer
 
 from outbox_worker.kafka import administration, progress_topic, reading
 from outbox_worker.operator import terminal
-from outbox_worker.operator.comparison import Checker, Known, Report, Share, digest
+from outbox_worker.operator.comparison import Checker, OutboxEvent, Report, Share, digest
 from outbox_worker.postgres import checkpoints
 from outbox_worker.postgres.cursor import COVERED, Cursor
 from outbox_worker.postgres.registration import required
@@ -22,32 +22,32 @@ from outbox_worker.postgres.sessions import session
 from outbox_worker.settings import Settings
 
 MAX_EVENTS = 500_000
-"""Events of the outbox that are remembered at once, at about 350 bytes each."""
+"""The largest number of the outbox's events in memory, of about 350 bytes each."""
 PREFETCH = 5_000
 TIMEOUT_S = 600
-# A record has the relay's time, later than its row's but for the clocks: a day is far more than
-# they can be apart unnoticed.
 MARGIN = timedelta(days=1)
+"""The topic is read from so long before the oldest row on. A record has the time of the relay's clock, and
+a row the time of the database's; a difference of a day between the clocks would be noticed."""
 PUBLISHED = f"""
 SELECT event_id::text AS id, position, key, payload
 FROM outbox
 WHERE {COVERED}
 ORDER BY position
-"""  # noqa: S608 - put together from constants
+"""  # noqa: S608 - made of constants
 COUNT = f"""
 SELECT count(*), min(created_at)
 FROM outbox
 WHERE {COVERED}
-"""  # noqa: S608 - put together from constants
+"""  # noqa: S608 - made of constants
 
 
 class Published(NamedTuple):
-    """What the relay says it has published and the outbox still holds: how much, and since when."""
+    """The events of the outbox that the relay has published: their number and the time of the oldest."""
 
     partitions: int
-    """As the relay counts them."""
+    """The number over which the relay hashes keys."""
     cursor: Cursor | None
-    """None: nothing has been published."""
+    """None: nothing was published yet."""
     events: int
     oldest: datetime
 
@@ -59,10 +59,10 @@ def command(
     ] = False,
     as_json: terminal.Json = False,
 ) -> None:
-    """Report the events that the topic is missing, or has twice, out of order or altered.
+    """Report events that are missing in the topic, or are there twice, out of order or altered.
 
-    Reads the topic from a day before the outbox's oldest row on. Every event that the outbox
-    holds as published is looked for; every other one must follow its document's version.
+    Reads the topic from a day before the outbox's oldest row on. It must have every published event of
+    the outbox. Of other events, only the order of their document's versions is checked.
     """
     settings = terminal.settings()
     report = terminal.carry_out(verify(settings, whole=whole, shown=not as_json))
@@ -72,7 +72,7 @@ def command(
 
 
 async def verify(settings: Settings, *, whole: bool = False, shown: bool = False) -> Report:
-    """Compare what the relay says it has published with what the topic holds."""
+    """Compare the published events of the outbox with the records of the topic."""
     async with session(settings.session_database_url, "verify", timeout_s=TIMEOUT_S) as connection:
         published = await _published(connection, settings)
     since = None if whole else published.oldest - MARGIN
@@ -80,7 +80,7 @@ async def verify(settings: Settings, *, whole: bool = False, shown: bool = False
     client, topic = settings.kafka_client(), settings.topic
     async with administration.connect(client) as admin:
         partitions = await admin.partitions(topic)
-    # The ends after the cursor: what it covers is before them.
+    # The ends are read after the cursor, so the records of the events that it covers are before them.
     ends = await reading.end_offsets(client, topic, partitions)
     since_ms = None if since is None else int(since.timestamp() * 1000)
     starts = await reading.start_offsets(client, topic, ends, since_ms)
@@ -89,7 +89,7 @@ async def verify(settings: Settings, *, whole: bool = False, shown: bool = False
     with terminal.progress_bar("topic", total, shown=shown) as step:
         for remainder in range(readings):
             share = Share(remainder, readings)
-            known = await _known(settings, published.cursor, share, shown=shown)
+            known = await _outbox_events(settings, published.cursor, share, shown=shown)
             checker = Checker(known, published.partitions, report, share)
             async for records in reading.between(client, topic, starts, ends):
                 for record in records:
@@ -100,7 +100,7 @@ async def verify(settings: Settings, *, whole: bool = False, shown: bool = False
 
 
 async def _published(connection: asyncpg.Connection, settings: Settings) -> Published:
-    """Return what the relay has published of what the outbox still holds."""
+    """Count the rows that the relay's cursor covers; without a progress record, the checkpoint's."""
     registration = await required(connection)
     topic = registration.progress_topic(settings.topic)
     progress = await progress_topic.read(settings.kafka_client(), topic)
@@ -112,11 +112,11 @@ async def _published(connection: asyncpg.Connection, settings: Settings) -> Publ
     return Published(registration.partitions, progress.cursor, events, oldest or datetime.now(UTC))
 
 
-async def _known(
+async def _outbox_events(
     settings: Settings, cursor: Cursor | None, share: Share, *, shown: bool
-) -> dict[str, Known]:
-    """Return the published events of these documents by their ids."""
-    known: dict[str, Known] = {}
+) -> dict[str, OutboxEvent]:
+    """Return the published events of a share of the documents, by id."""
+    known: dict[str, OutboxEvent] = {}
     if cursor is None:
         return known
     async with session(settings.session_database_url, "verify", timeout_s=TIMEOUT_S) as connection:
@@ -126,7 +126,7 @@ async def _known(
                 async for row in rows:
                     step(1)
                     if (key := row["key"].encode()) in share:
-                        known[row["id"]] = Known(row["position"], digest(key, row["payload"]))
+                        known[row["id"]] = OutboxEvent(row["position"], digest(key, row["payload"]))
     return known
 
 

@@ -1,8 +1,8 @@
-"""A session that only reads, and is replaced when it is silent.
+"""A session that only reads, and is replaced if it does not answer.
 
-A balancer or a NAT may forget a connection between two statements: the statement is then answered
-by nobody. The time limit of a read cannot be short, as a slow Postgres would never get one done. So
-a read without an answer is sent once more, over a new session, and the first answer counts.
+A balancer or a NAT may forget a connection between two statements, and the next statement gets no
+answer. The time limit of a read cannot be short, because a slow Postgres would never finish one. So a
+read without an answer is sent again over a new session, and the first answer counts.
 """
 
 import asyncio
@@ -13,25 +13,26 @@ import asyncpg
 from outbox_worker.postgres.sessions import ERRORS, Connection, disconnect
 from outbox_worker.tasks import retrieve_error
 
-# A read takes milliseconds; the first event after a quiet spell is to be published within 3 s.
 SILENT_S = 1
+"""The time after which a read is sent again. A read takes milliseconds, and the first event after a time
+without events must be published within 3 s."""
 
 
 class ReadingSession:
-    """Sends reads; one at a time, as Postgres does them."""
+    """Sends one read at a time."""
 
     def __init__(self, connection: Connection, reopen: Callable[[], Awaitable[Connection]]) -> None:
         self._connection = connection
         self._reopen = reopen
 
     async def close(self) -> None:
-        """End the session."""
+        """Close the session."""
         await disconnect(self._connection)
 
     async def fetch(
         self, query: str, *arguments: object, timeout_s: float | None = None
     ) -> list[asyncpg.Record]:
-        """Return the rows of a read, which may be done twice."""
+        """Return the rows of a read, which Postgres may execute twice."""
 
         async def read(connection: Connection) -> list[asyncpg.Record]:
             rows: list[asyncpg.Record] = await connection.fetch(
@@ -52,7 +53,7 @@ class ReadingSession:
         first: asyncio.Task[list[asyncpg.Record]],
         read: Callable[[Connection], Awaitable[list[asyncpg.Record]]],
     ) -> list[asyncpg.Record]:
-        """Do a read over a second session as well; keep the session that answers first."""
+        """Send the read over a second session too, and keep the session that answers first."""
         try:
             other = await self._reopen()
         except ERRORS:

@@ -1,4 +1,7 @@
-"""Who relays this outbox, and where it lives: the one row of outbox_relay, made at first start."""
+"""The registration: which relay owns this outbox, and in which database cluster it was registered.
+
+It is the only row of outbox_relay, made by the worker's first start.
+"""
 
 import secrets
 
@@ -26,7 +29,7 @@ SELECT system_identifier::text
 FROM pg_control_system()
 """
 
-# The timeline that WAL is written on; the last checkpoint's may still be the one before a failover.
+# The timeline on which WAL is written now. That of the last checkpoint may be the one before a failover.
 TIMELINE = """
 SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
 """
@@ -36,7 +39,7 @@ SELECT upper(lpad(to_hex(timeline_id), 8, '0'))
 FROM pg_control_checkpoint()
 """
 
-# What a managed Postgres says of a function that it lacks, has not implemented or does not permit.
+# Errors of a managed Postgres that lacks a function, has not implemented it or does not permit it.
 NOT_OFFERED = (
     asyncpg.UndefinedFunctionError,
     asyncpg.FeatureNotSupportedError,
@@ -55,7 +58,7 @@ SELECT name, system_identifier, database_oid::bigint AS database_oid, topic_part
 FROM outbox_relay
 """
 
-# Two first starts at once: one of them wins, both read the winner's row.
+# Of two first starts at the same time one inserts its row, and both read it.
 REGISTER = """
 INSERT INTO outbox_relay (name, system_identifier, database_oid, topic_partitions)
 VALUES ($1, $2, $3::bigint::oid, $4)
@@ -64,18 +67,18 @@ ON CONFLICT ON CONSTRAINT outbox_relay_pkey DO NOTHING
 
 
 class RefusedError(Exception):
-    """The worker must not start: this is not the database, or the way to it, that it can work on."""
+    """The worker cannot work with this database or this connection, and a retry would not help."""
 
 
 class ClusterIdentity(msgspec.Struct, frozen=True):
-    """Where data lives: xids can be compared within one timeline of one cluster only."""
+    """The cluster, database and timeline of a row. xids can be compared only within one timeline."""
 
     system_identifier: str
     database_oid: int
     timeline: str
 
     def undetected(self) -> list[str]:
-        """Return what is not detected because the server does not tell where the data lives."""
+        """Return what the worker cannot detect, because the server does not tell its identity."""
         return [
             *(["a copy of this database"] if self.system_identifier == UNREADABLE else []),
             *(["a failover that lost commits"] if self.timeline == UNREADABLE else []),
@@ -83,7 +86,7 @@ class ClusterIdentity(msgspec.Struct, frozen=True):
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """The relay's name, the database that it was given to, and how keys are hashed."""
+    """The relay's name, the database that it is registered for, and the partitions that keys hash to."""
 
     name: str
     system_identifier: str
@@ -95,30 +98,30 @@ class Registration(msgspec.Struct, frozen=True):
         return f"{topic}.progress.{self.name}"
 
     def check(self, cluster: ClusterIdentity) -> None:
-        """Refuse to relay a copy under the original's name: it would fence the original."""
+        """Raise RefusedError in a copy of the database: its relay would fence the original's."""
         ours = (cluster.system_identifier, cluster.database_oid)
         if (self.system_identifier, self.database_oid) != ours:
             message = (
                 f"relay {self.name} belongs to another database, of which this one is a copy, a "
-                "restored dump or an upgrade; if the other one is gone for good, run: "
+                "restored dump or an upgrade; if the other one no longer runs, run: "
                 "python -m outbox_worker rebase"
             )
             raise RefusedError(message)
 
 
 async def check_session(connection: asyncpg.Connection, url: str) -> None:
-    """Refuse a transaction pooler: the lock, LISTEN and SET would be on anybody's session."""
+    """Raise RefusedError behind a transaction pooler: locks, LISTEN and SET need a session of one's own."""
     if await pooled(connection, url):
         message = f"{POOLED}: {POOLED_MEND}"
         raise RefusedError(message)
 
 
 async def check_schema(connection: asyncpg.Connection) -> None:
-    """Refuse a schema that this version does not know.
+    """Check the version of the schema.
 
     Raises:
-        RefusedError: it is of another version.
-        UndefinedTableError: there is none yet; the text says which command makes it.
+        RefusedError: this worker does not know the version.
+        UndefinedTableError: there is no schema yet; the text names the command that makes it.
     """
     try:
         version = await connection.fetchval(SCHEMA_VERSION)
@@ -130,7 +133,7 @@ async def check_schema(connection: asyncpg.Connection) -> None:
 
 
 async def registered(connection: asyncpg.Connection) -> Registration | None:
-    """Return the registration, None before the first start."""
+    """Return the registration; None before the first start."""
     row = await connection.fetchrow(REGISTERED)
     return None if row is None else Registration(*row)
 
@@ -147,7 +150,7 @@ async def required(connection: asyncpg.Connection) -> Registration:
 async def register(
     connection: asyncpg.Connection, cluster: ClusterIdentity, partitions: int
 ) -> Registration:
-    """Give the relay a name, unless it has one; return what the database then holds."""
+    """Insert the registration unless there is one; return the one that the database has."""
     name = secrets.token_hex(8)
     await connection.execute(
         REGISTER, name, cluster.system_identifier, cluster.database_oid, partitions
@@ -156,7 +159,7 @@ async def register(
 
 
 async def read_cluster_identity(connection: asyncpg.Connection) -> ClusterIdentity:
-    """Return where this database lives; what a managed Postgres does not tell is `unreadable`."""
+    """Return the identity of this database; a part that the server does not tell is `unreadable`."""
     return ClusterIdentity(
         await _first_offered(connection, SYSTEM_IDENTIFIER),
         await connection.fetchval(DATABASE_OID),

@@ -1,4 +1,4 @@
-"""Sessions with Postgres: opened within a bound, named for the operator, ended for sure."""
+"""The worker's sessions: opened and closed within time limits, with a name that an operator can see."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,13 +12,13 @@ from outbox_worker.postgres.url import UrlError
 __all__ = ["ERRORS", "Connection"]
 
 DISCONNECT_TIMEOUT_S = 1
-LOOK_TIMEOUT_S = 5
-# Of each session, beside those of postgres_connection.py.
+CHECK_TIMEOUT_S = 5
+# Set in each session, beside the settings of `connection`.
 SETTINGS = {
     "idle_in_transaction_session_timeout": "0",  # a transaction may wait for Kafka
     "synchronous_commit": "on",  # a checkpoint is durable when it is written
 }
-# How it shows that a prepared statement is another session's.
+# Errors that show that a prepared statement belongs to another session.
 MIXED_UP: Final = (
     asyncpg.DuplicatePreparedStatementError,
     asyncpg.InvalidSQLStatementNameError,
@@ -27,7 +27,7 @@ MIXED_UP: Final = (
 
 
 class UnusableUrlError(Exception):
-    """No session can be had with this URL, however often it is tried; the text is without it."""
+    """The URL cannot be used, and a retry would not help. The text does not contain the URL."""
 
 
 BACKEND = """
@@ -36,7 +36,7 @@ SELECT pg_backend_pid()
 
 
 async def connect(url: str, role: str, *, timeout_s: float | None, **settings: str) -> Connection:
-    """Return a session of its own, on a primary; each statement has timeout_s, None: no end."""
+    """Open a session on a primary; `timeout_s` is the limit of each statement, None: no limit."""
     name = f"outbox_worker {role}"
     try:
         connector = Connector(url, name, timeout_s, Connection, **{**SETTINGS, **settings})
@@ -52,7 +52,7 @@ async def connect(url: str, role: str, *, timeout_s: float | None, **settings: s
 async def session(
     url: str, role: str, *, timeout_s: float | None, **settings: str
 ) -> AsyncIterator[Connection]:
-    """Yield a session as `connect` opens it, and end it afterwards."""
+    """Open a session, and close it at the end of the context."""
     connection = await connect(url, role, timeout_s=timeout_s, **settings)
     try:
         yield connection
@@ -61,13 +61,13 @@ async def session(
 
 
 async def configure(connection: asyncpg.Connection, **settings: str) -> None:
-    """Set by statements: PgBouncer refuses, or forgets, what a client says as it connects."""
+    """Set by statements: PgBouncer refuses or forgets most settings in the startup message."""
     await connection.execute("".join(f"SET {name} = '{settings[name]}';" for name in settings))
 
 
 async def pooled(connection: asyncpg.Connection, url: str) -> bool:
-    """Whether a transaction pooler is in the way: it lends an idle session's backend to others."""
-    other = await connect(url, "look", timeout_s=LOOK_TIMEOUT_S)
+    """Whether a transaction pooler is in the way, which lends the backend of an idle session to others."""
+    other = await connect(url, "pooler check", timeout_s=CHECK_TIMEOUT_S)
     try:
         ours = await connection.fetchval(BACKEND)
         async with other.transaction():
@@ -80,12 +80,12 @@ async def pooled(connection: asyncpg.Connection, url: str) -> bool:
 
 
 def is_read_only(connection: asyncpg.Connection) -> bool:
-    """Whether the server said with its last answer that its transactions are read-only by default."""
+    """Whether transactions are read-only by default, as the server has reported last."""
     return getattr(connection.get_settings(), "default_transaction_read_only", "off") == "on"
 
 
 async def disconnect(connection: asyncpg.Connection) -> None:
-    """End a session, politely if that is quick."""
+    """Close a session; after DISCONNECT_TIMEOUT_S, terminate its connection."""
     try:
         await connection.close(timeout=DISCONNECT_TIMEOUT_S)
     except ERRORS:

@@ -1,4 +1,4 @@
-"""How the worker is: /healthz, /readyz and /metrics; health means progress, whatever the cause."""
+"""The worker's state and its pages: /healthz, /readyz and /metrics. A healthy worker makes progress."""
 
 import asyncio
 import contextlib
@@ -19,6 +19,7 @@ from outbox_worker.logs import get_logger
 log = get_logger(__name__)
 
 NO_PROGRESS_S = 30
+"""The longest time without progress in which the worker still counts as healthy."""
 # After a failure with the lock, a standby counts as healthy again only after this time. While Kafka
 # is unreachable, the leaders fail in turn, and each looks like a healthy standby between two attempts.
 ANOTHER_LEADS_S = 60
@@ -28,12 +29,12 @@ State = Literal["starting", "standby", "leading", "stopping"]
 
 
 class Health:
-    """What state the worker is in, when it last got on, and what is in the way."""
+    """The worker's state, the time of its last progress, and the problem that it has now."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.state: State = "starting"
         self.problem: str | None = None
-        # Why the worker could not lead, as a standby's checks of Kafka have found.
+        # The error that a standby's check of Kafka has found.
         self.obstacle: str | None = None
         self._clock = clock
         self._progressed_at = clock()
@@ -41,7 +42,7 @@ class Health:
         self._failed_with_lock = False
 
     def enter(self, state: State) -> None:
-        """Change the state, and say so."""
+        """Change the state and log the change."""
         if state != self.state:
             log.info("worker.state", state=state, before=self.state)
         self.state = state
@@ -49,16 +50,17 @@ class Health:
             self.obstacle = None
 
     def progressed(self) -> None:
-        """Take note that work was done, or that there was none to do."""
+        """Note progress: a page was published, or there was nothing to publish."""
         self._progressed_at = self._clock()
         if self.problem is not None:
             log.info("worker.recovered", problem=self.problem)
             self.problem = None
 
     def stands_by(self) -> None:
-        """Take note that another process holds the lock, which does not say that it gets on.
+        """Note that another process holds the lock.
 
-        A failure without the lock was one of Postgres, which answers again.
+        That does not show that the process makes progress. A failure of this process without the lock
+        was one of Postgres, which answers again now.
         """
         self.enter("standby")
         could_not_lead = self._failed_with_lock and self.problem not in SUCCEEDED
@@ -67,23 +69,23 @@ class Health:
             self.progressed()
 
     def cannot_lead(self, problem: str, **fields: object) -> None:
-        """Take note that a standby could not lead: not ready, but healthy, as the lock is polled."""
+        """Note that a standby could not lead: it is not ready, but healthy, because it polls the lock."""
         if problem != self.obstacle:
             log.error("worker.standby_cannot_lead", problem=problem, **fields)
         self.obstacle = problem
 
     def can_lead(self) -> None:
-        """Take note that nothing that a standby checks keeps it from leading."""
+        """Note that a standby's check has succeeded."""
         if self.obstacle is not None:
             log.info("worker.standby_can_lead", problem=self.obstacle)
             self.obstacle = None
 
-    def progressed_since(self, moment: float) -> bool:
-        """Whether anything was achieved after a moment of the clock."""
-        return self._progressed_at > moment
+    def progressed_since(self, time_s: float) -> bool:
+        """Whether there was progress after a time of the monotonic clock."""
+        return self._progressed_at > time_s
 
     def failing(self, problem: str, *, with_lock: bool = True, **fields: object) -> None:
-        """Take note of what is in the way; a line for each new problem, not for each retry."""
+        """Note a problem, and log it if it is a new one; a retry that fails in the same way logs nothing."""
         if problem != self.problem:
             log.error("worker.failing", problem=problem, **fields)
         self.problem = problem
@@ -92,17 +94,17 @@ class Health:
 
     @property
     def healthy(self) -> bool:
-        """Whether something was achieved lately."""
+        """Whether the last progress is recent."""
         return self._clock() - self._progressed_at <= NO_PROGRESS_S
 
     @property
     def ready(self) -> bool:
-        """Whether it leads or could."""
-        unhindered = self.problem is None and self.obstacle is None
-        return self.healthy and unhindered and self.state in {"leading", "standby"}
+        """Whether the worker leads, or could lead."""
+        no_problem = self.problem is None and self.obstacle is None
+        return self.healthy and no_problem and self.state in {"leading", "standby"}
 
     def report(self) -> dict[str, object]:
-        """Return what the pages show."""
+        """Return the content of /healthz and /readyz."""
         idle_s = round(self._clock() - self._progressed_at, 1)
         problem = self.problem or self.obstacle
         return {"status": self.state, "problem": problem, "seconds_since_progress": idle_s}

@@ -1,4 +1,4 @@
-"""How far behind we are, for the metrics: looked at every few seconds over a session of its own."""
+"""How far the relay is behind the outbox, measured every few seconds over a session of its own."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from outbox_worker.postgres.cursor import Cursor, Snapshot
+from outbox_worker.postgres.cursor import NO_ROWS_AFTER, Cursor, Snapshot
 from outbox_worker.postgres.sessions import ERRORS, Connection, session
 from outbox_worker.postgres.window import PLANNER_SETTINGS
 from outbox_worker.relay.metrics import Backlog, Metrics
@@ -16,13 +16,13 @@ from outbox_worker.tasks import pause
 
 EVERY_S = 5
 BEGIN_EVERY_S = 1
-# A session that is forgotten on the way in the middle of a look is replaced within 10 s.
-LOOK_TIMEOUT_S = 5
-# For how long the gauges show the last look: the next one may be late.
+MEASURE_TIMEOUT_S = 5
+"""The limit of each statement. A session whose connection a network forgot is replaced within 10 s."""
 KNOWN_FOR_S = 2 * EVERY_S
+"""How long the gauges show a measurement: the next one may be late."""
 
-# The late rows that are due. $1 in-progress xids of s0, $2 the position after which
-# late rows come. `position + 0` keeps the planner off the index on position.
+# The late rows that are not published. $1 in-progress xids of s0, $2 the position of the last late
+# row that is published. `position + 0` keeps the planner from the index on position.
 LATE = """
 SELECT count(*) AS events,
     coalesce(max(extract(EPOCH FROM clock_timestamp() - created_at)), 0)::float8 AS seconds
@@ -30,8 +30,8 @@ FROM outbox
 WHERE xid = ANY ($1::xid8[]) AND position + 0 > $2
 """
 
-# The next new row of the window, and the first one beyond it. $1 the position after
-# which new rows come, $2 xmax(s1).
+# The next new row of the window, and the first row after the window. $1 the position of the last new
+# row that is published, $2 xmax(s1).
 NEW = """
 SELECT min(position) AS position,
     coalesce(max(extract(EPOCH FROM clock_timestamp() - created_at)), 0)::float8 AS seconds
@@ -46,8 +46,9 @@ FROM (
 ) AS u
 """
 
-# All late rows are due, and no new ones but those beyond the last window.
-BETWEEN_WINDOWS = (0, 2**63 - 1)
+# The `after` of a cursor between windows: every late row is due, and of the new rows only those
+# after the last window.
+BETWEEN_WINDOWS = (0, NO_ROWS_AFTER)
 
 NEWEST = """
 SELECT position
@@ -56,7 +57,7 @@ ORDER BY position DESC
 LIMIT 1
 """
 
-# Rows of a transaction that is still open come late, however long ago they were written.
+# The rows of an open transaction become late rows when it commits.
 OLDEST_TRANSACTION = """
 SELECT coalesce(max(extract(EPOCH FROM clock_timestamp() - xact_start)), 0)::float8
 FROM pg_stat_activity
@@ -65,19 +66,19 @@ WHERE backend_xid IS NOT NULL AND datname = current_database()
 
 
 class Due(NamedTuple):
-    """How many events are due, about, and how old the oldest of them is."""
+    """How many events are committed and not published (about), and the age of the oldest."""
 
     events: int
     seconds: float
 
 
-Read = Callable[[asyncpg.Connection], Awaitable[Cursor]]
+ReadCursor = Callable[[asyncpg.Connection], Awaitable[Cursor]]
 
 
 class Lag:
-    """Keeps the gauges up to date while the worker has led last, with Kafka or without.
+    """Keeps the gauges up to date in the worker that has the lock, also while Kafka is unreachable.
 
-    Its session outlives the worker's terms: a term ends at once where Kafka refuses connections.
+    Its session outlives the worker's terms, because a term ends at once if Kafka refuses connections.
     The gauges are absent if Postgres does not answer, and in a process that does not lead.
     """
 
@@ -91,49 +92,49 @@ class Lag:
         self._url = url
         self._stop = stop
         self._clock = clock
-        self._checkpoint: Read | None = None
+        self._checkpoint: ReadCursor | None = None
         self._published: Callable[[], Cursor] | None = None
         self._backlog: Backlog | None = None
-        self._looked_at = 0.0
+        self._measured_at = 0.0
         metrics.backlog.known = self.known
 
-    def begin(self, checkpoint: Read) -> None:
-        """Measure, from the checkpoint before the first term: the worker has the lock."""
+    def begin(self, checkpoint: ReadCursor) -> None:
+        """Begin to measure from the checkpoint: the worker has the lock, and no term yet."""
         self._checkpoint = checkpoint
 
     def follow(self, published: Callable[[], Cursor]) -> None:
-        """Measure from this cursor: a term's, also after its end."""
+        """Measure from a term's cursor, also after the end of the term."""
         self._published = published
 
     def forget(self) -> None:
-        """Know nothing: another process may lead, and knows better."""
+        """Stop measuring: another process may lead, and measures from a newer cursor."""
         self._checkpoint = self._published = self._backlog = None
 
     def known(self) -> Backlog | None:
-        """Return what the last look found; None if it is too long ago, or was forgotten."""
-        recent = self._clock() - self._looked_at <= KNOWN_FOR_S
+        """Return the last measurement; None if there is none, or it is older than KNOWN_FOR_S."""
+        recent = self._clock() - self._measured_at <= KNOWN_FOR_S
         return self._backlog if recent else None
 
     async def run(self) -> None:
-        """Look every few seconds, until told to stop; an error ends a session, nothing else."""
+        """Measure every few seconds until the stop event; an error ends only the session."""
         while not self._stop.is_set():
             # Database errors are reported by the relay's other sessions.
             with contextlib.suppress(*ERRORS):
                 if self._checkpoint is not None:
-                    await self._look_on()
+                    await self._measure_repeatedly()
             await pause(self._stop, BEGIN_EVERY_S)
 
-    async def _look_on(self) -> None:
+    async def _measure_repeatedly(self) -> None:
         async with session(
-            self._url, "lag", timeout_s=LOOK_TIMEOUT_S, **PLANNER_SETTINGS
+            self._url, "lag", timeout_s=MEASURE_TIMEOUT_S, **PLANNER_SETTINGS
         ) as connection:
-            while await self._goes_on(connection) and self._checkpoint is not None:
+            while await self._may_continue(connection) and self._checkpoint is not None:
                 cursor = self._published and self._published()
-                await self._look(connection, cursor or await self._checkpoint(connection))
+                await self._measure(connection, cursor or await self._checkpoint(connection))
                 await pause(self._stop, EVERY_S)
 
-    async def _goes_on(self, connection: Connection) -> bool:
-        """Whether to look again over this session: a silent one is ended, and replaced."""
+    async def _may_continue(self, connection: Connection) -> bool:
+        """Whether to measure again over this session; one that does not answer is terminated."""
         if self._stop.is_set():
             return False
         usable = await connection.is_usable()
@@ -141,17 +142,17 @@ class Lag:
             connection.terminate()
         return usable
 
-    async def _look(self, connection: asyncpg.Connection, cursor: Cursor) -> None:
+    async def _measure(self, connection: asyncpg.Connection, cursor: Cursor) -> None:
         behind = await due(connection, cursor)
         oldest = await connection.fetchval(OLDEST_TRANSACTION)
-        if self._checkpoint is not None:  # forgotten meanwhile
+        if self._checkpoint is not None:  # forget() may have been called meanwhile
             self._backlog = Backlog(behind.events, behind.seconds, oldest)
-            self._looked_at = self._clock()
+            self._measured_at = self._clock()
 
 
 async def due(connection: asyncpg.Connection, cursor: Cursor) -> Due:
-    """Return what is committed and not published, over a session with the window's settings."""
-    if cursor.s1 is None:  # between windows: nothing of the next one is published
+    """Return what is committed and not published; the session needs PLANNER_SETTINGS."""
+    if cursor.s1 is None:  # between windows: no row of the next one is published
         return await _due_in_window(connection, cursor.s0, cursor.s0, BETWEEN_WINDOWS)
     return await _due_in_window(connection, cursor.s0, cursor.s1, cursor.after)
 
@@ -159,7 +160,7 @@ async def due(connection: asyncpg.Connection, cursor: Cursor) -> Due:
 async def _due_in_window(
     connection: asyncpg.Connection, s0: Snapshot, s1: Snapshot, after: tuple[int, int]
 ) -> Due:
-    """Return what is left of the window's late and new rows, and what lies beyond it."""
+    """Return what is left of the window's late and new rows, and the rows after the window."""
     late = await connection.fetchrow(LATE, s0.in_progress, after[0])
     new = await connection.fetchrow(NEW, after[1], s1.xmax)
     assert late is not None  # noqa: S101 - an aggregate returns its row

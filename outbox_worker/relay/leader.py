@@ -1,8 +1,8 @@
-"""One active, others standing by: an advisory lock on a session of its own.
+"""The lock of the leader: an advisory lock on a session of its own.
 
-Never a blocking wait for it: that would hold back vacuum for as long as it lasts. A process
-that hangs keeps its session, so the leader shows a sign of life on it; a standby, or the server
-itself, ends the session of a leader that shows none. Kafka's fencing covers whatever slips through.
+Standbys poll the lock and never wait for it in a statement, which would hold back vacuum. A process
+that hangs keeps its session, so the leader sends signs of life over it. A standby, or the server
+itself, ends a session without them. If two workers lead all the same, Kafka fences the older one.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ STATEMENT_TIMEOUT_S = 5
 HUNG_AFTER_S = 8
 STANDBY_POLL_S = 0.5
 
-# Returns the backend that holds the lock now, or no row.
+# Returns the backend of this session if it has got the lock, else no row.
 TRY_LOCK = """
 SELECT pg_backend_pid()
 WHERE pg_try_advisory_lock(hashtextextended($1, 0))
 """
 
-# The server itself ends the session of a leader that shows no sign of life, a little later than a
-# standby does: a standby cannot see a silence with track_activities off, nor as another role.
+# The server ends the session of a leader without signs of life, a little later than a standby does. A
+# standby with another role, or with track_activities off, cannot see the leader's silence.
 END_MY_SESSION_IF_IDLE = f"""
 SET idle_session_timeout = '{HUNG_AFTER_S + 2}s'
 """
@@ -42,8 +42,8 @@ SIGN_OF_LIFE = """
 SELECT 1
 """
 
-# The session that holds the lock: the key's two halves are how pg_locks shows a bigint's lock
-# (the manual, view-pg-locks).
+# The session that holds the lock. pg_locks shows the two halves of a bigint key in classid and objid
+# (view-pg-locks in the manual).
 OF_THE_HOLDER = """
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a USING (pid)
@@ -55,8 +55,8 @@ WHERE l.locktype = 'advisory'
     AND l.objid::bigint = hashtextextended($1, 0) & 4294967295
 """
 
-# If it has been silent for too long, or is what this process has left behind ($3) on a connection
-# that was forgotten on the way.
+# Ends the holder's session if it has been silent for $2 seconds, or if it is the former session of
+# this process ($3), whose connection a network forgot.
 END_HUNG_HOLDER = f"""
 SELECT a.pid, pg_terminate_backend(a.pid) AS ended
 {OF_THE_HOLDER}
@@ -65,15 +65,15 @@ SELECT a.pid, pg_terminate_backend(a.pid) AS ended
 
 
 class LeadershipLostError(Exception):
-    """The session that held the lock is gone."""
+    """The session that held the lock has ended, or cannot write any more."""
 
 
 class LeaderLock:
-    """The session that holds the lock, or waits for it; the leader writes checkpoints over it."""
+    """The session that holds the lock or polls it; the leader also writes checkpoints over it."""
 
     def __init__(self, connection: asyncpg.Connection, former_backend: int) -> None:
         self._connection = connection
-        # The backend that holds the lock; until then, the one that held it for this process before.
+        # The backend of this session once it has the lock; before, that of this process' last session.
         self.backend = former_backend
         self._turn = asyncio.Lock()
         self._gone = asyncio.Event()
@@ -81,34 +81,37 @@ class LeaderLock:
 
     @classmethod
     async def open(cls, url: str, former_backend: int = 0) -> Self:
-        """Connect; the former backend is that of this process' last session that held the lock."""
+        """Connect. `former_backend` is the one of this process' last session with the lock, or 0."""
         connection = await connect(url, "leader", timeout_s=STATEMENT_TIMEOUT_S)
         return cls(connection, former_backend)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[asyncpg.Connection]:
-        """Yield the session, for statements that only the holder of the lock may run."""
+        """Lend the session to one task at a time."""
         async with self._turn:
             yield self._connection
 
     async def acquire(
-        self, relay: str, stop: asyncio.Event, standing_by: Callable[[], None]
+        self, relay: str, stop: asyncio.Event, locked_elsewhere: Callable[[], None]
     ) -> None:
-        """Stand by until this session holds the lock, or until told to stop."""
+        """Poll the lock until this session has it, or until the stop event.
+
+        `locked_elsewhere` is called each time that another session has the lock.
+        """
         while not stop.is_set():
             async with self.session() as connection:
                 if backend := await connection.fetchval(TRY_LOCK, relay):
                     self.backend = backend
                     await connection.execute(END_MY_SESSION_IF_IDLE)
                     return
-                standing_by()
+                locked_elsewhere()
                 hung = (relay, HUNG_AFTER_S, self.backend)
                 for holder in await connection.fetch(END_HUNG_HOLDER, *hung):
                     log.warning("leader.hung_holder_ended", backend=holder["pid"])
             await pause(stop, STANDBY_POLL_S)
 
     async def keep(self) -> None:
-        """Show signs of life for as long as the session lasts; LeadershipLostError at its end."""
+        """Send signs of life until the session ends; then raise LeadershipLostError."""
         while True:
             await pause(self._gone, SIGN_OF_LIFE_S)
             if self._gone.is_set():
@@ -116,11 +119,11 @@ class LeaderLock:
             try:
                 async with self.session() as connection:
                     await connection.execute(SIGN_OF_LIFE, timeout=SIGN_TIMEOUT_S)
-                    if is_read_only(connection):  # an open session on a server that was replaced
+                    if is_read_only(connection):  # after a failover, the session is still open
                         raise LeadershipLostError(READ_ONLY)
             except ERRORS as error:
                 raise LeadershipLostError from error
 
     async def close(self) -> None:
-        """End the session, and with it the lock."""
+        """End the session, which releases the lock."""
         await disconnect(self._connection)

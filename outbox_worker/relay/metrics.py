@@ -1,4 +1,4 @@
-"""What is counted, with Prometheus' conventional names and units."""
+"""The worker's metrics, with Prometheus' conventional names and units."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-# The worker is one process. Where PROMETHEUS_MULTIPROC_DIR is set for another program of the same
-# environment, prometheus-client would keep each value in a file of that folder.
+# The worker is one process. PROMETHEUS_MULTIPROC_DIR may be set for another program in the same
+# environment; prometheus-client would then keep each value in a file of that folder.
 values.ValueClass = values.MutexValue
 
 BATCH_EVENTS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 25_000)
@@ -16,18 +16,18 @@ BATCH_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Backlog(NamedTuple):
-    """What waits in Postgres to be published."""
+    """The rows in Postgres that are not published yet."""
 
     events: int
-    """Committed and not yet published, about."""
+    """The approximate number of committed events that are not published."""
     oldest_s: float
-    """Age of the oldest of them; 0 if there is none."""
+    """The age of the oldest of these events, 0 if there is none."""
     transaction_s: float
-    """Age of the oldest open transaction that may still add events; 0 if there is none."""
+    """The age of the oldest open transaction, which may add late rows; 0 if there is none."""
 
 
 class BacklogGauges(Collector):
-    """Gauges without a sample while the backlog is unknown: 0 would say that all is published."""
+    """Gauges without a sample while the backlog is unknown, because 0 would mean "all is published"."""
 
     def __init__(self) -> None:
         self.known: Callable[[], Backlog | None] = lambda: None
@@ -49,7 +49,7 @@ class BacklogGauges(Collector):
 
 
 class Metrics:
-    """One registry for one process."""
+    """All metrics of a process, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""The ring: days that are published and old enough are cleared, slot by slot, by TRUNCATE."""
+"""Retention: TRUNCATE of each slot of the ring whose rows are all published and old enough."""
 
 import asyncio
 import time
@@ -20,35 +20,36 @@ log = get_logger(__name__)
 SLOTS = 16
 DAY_S = 86_400
 EVERY_S = 600
-LOOK_TIMEOUT_S = 600
+CHECK_TIMEOUT_S = 600
 SESSION = {"lock_timeout": "100ms"}
 
-# No row is older than its slot's first, so this look is enough to leave a young slot alone.
+# No row of a slot is older than its first, so this quick statement is enough to skip a young slot.
 FIRST_ROW = """
 SELECT created_at
 FROM ONLY {slot}
 LIMIT 1
 """
 
-# May take long, so it comes before the lock: $1 the oldest moment to keep, $2 the published
-# snapshot. Rows that commit later are found by this statement's own snapshot.
-LOOK = """
+# Reads the whole slot, so it runs before the lock is taken. $1 the time from which rows are kept,
+# $2 the snapshot up to which all rows are published. COMMITTED_SINCE finds the rows that are not
+# visible in this statement's own snapshot.
+CHECK_SLOT = """
 SELECT
-    pg_current_snapshot()::text AS looked,
+    pg_current_snapshot()::text AS checked,
     EXISTS (
         SELECT FROM ONLY {slot}
         WHERE created_at >= to_timestamp($1) OR NOT pg_visible_in_snapshot(xid, $2::pg_snapshot)
     ) AS in_use
 """
 
-# From here on the relay waits, and writers to this slot (there are none, a day or more after
-# it). Without the time-out both of them would wait behind any session that reads the table.
+# From here on the relay waits, and so would writers to this slot, which has none a day later. Without
+# lock_timeout, both would wait behind every session that reads the table.
 LOCK_SLOT = """
 LOCK TABLE ONLY {slot} IN ACCESS EXCLUSIVE MODE
 """
 
-# A statement of its own, after the lock: a writer may have committed a row since the look.
-# $1 the in-progress xids of that snapshot, $2 its xmax.
+# Rows that were committed after CHECK_SLOT. It has to be a statement of its own, because its snapshot
+# must be taken after the lock. $1 the in-progress xids of CHECK_SLOT's snapshot, $2 its xmax.
 COMMITTED_SINCE = """
 SELECT EXISTS (SELECT FROM ONLY {slot} WHERE xid = ANY ($1::xid8[]))
     OR EXISTS (SELECT FROM ONLY {slot} WHERE xid >= $2::xid8)
@@ -60,7 +61,7 @@ TRUNCATE ONLY {slot}
 
 
 class Retention:
-    """Clears slots for as long as the worker leads; never blocks a writer beyond the time-out."""
+    """Clears slots while the worker leads; a writer waits for it no longer than lock_timeout."""
 
     def __init__(
         self,
@@ -78,17 +79,17 @@ class Retention:
         self._published: Callable[[], Cursor] = lambda: BEGINNING
 
     def follow(self, published: Callable[[], Cursor]) -> None:
-        """Clear nothing beyond this cursor: a term's."""
+        """Clear only rows that a term's cursor covers."""
         self._published = published
 
     async def run(self) -> None:
-        """Clear what is due, now and every ten minutes."""
+        """Clear the slots that are due, now and every ten minutes, until the stop event."""
         while not self._stop.is_set():
             await self.attempt()
             await pause(self._stop, EVERY_S)
 
     async def attempt(self) -> None:
-        """Clear what is due; an error is logged once, and the next attempt comes ten minutes later."""
+        """Clear the slots that are due; log an error if it is another one than last time."""
         try:
             await self.run_once()
         except ERRORS as error:
@@ -99,24 +100,28 @@ class Retention:
             self._on_change.is_new("retention", None)
 
     async def run_once(self) -> list[int]:
-        """Clear every slot that is due; return their numbers."""
+        """Clear the slots that are due, and return their numbers."""
         async with session(
-            self._url, "retention", timeout_s=LOOK_TIMEOUT_S, **SESSION
+            self._url, "retention", timeout_s=CHECK_TIMEOUT_S, **SESSION
         ) as connection:
             return [slot for slot in range(SLOTS) if await self._clear_if_due(connection, slot)]
 
     async def _clear_if_due(self, connection: asyncpg.Connection, slot: int) -> bool:
-        """Clear a slot if all that is in it is old and published; False if not, or not now."""
+        """Clear a slot if all its rows are old and published; return whether it was cleared."""
         table = table_of(slot)
         keep_from = self._clock() - self._keep_s
         first = await first_created_at(connection, table)
         if first is None or first.timestamp() >= keep_from:
             return False
-        look = await connection.fetchrow(LOOK.format(slot=table), keep_from, self._published().s0)
-        if look is None or look["in_use"]:
+        check = await connection.fetchrow(
+            CHECK_SLOT.format(slot=table), keep_from, self._published().s0
+        )
+        if check is None or check["in_use"]:
             return False
         try:
-            cleared = await clear_unless_changed(connection, table, Snapshot.parse(look["looked"]))
+            cleared = await clear_unless_changed(
+                connection, table, Snapshot.parse(check["checked"])
+            )
         except asyncpg.LockNotAvailableError:
             if self._on_change.is_new(table, "held"):
                 log.info("retention.slot_held", slot=slot)
@@ -140,13 +145,17 @@ async def first_created_at(connection: asyncpg.Connection, table: str) -> dateti
 
 
 async def clear_unless_changed(
-    connection: asyncpg.Connection, table: str, looked: Snapshot
+    connection: asyncpg.Connection, table: str, checked: Snapshot
 ) -> bool:
-    """Truncate a slot unless rows came since a snapshot; LockNotAvailableError where it is held."""
+    """Truncate a slot, unless rows were committed after a snapshot; return whether it was truncated.
+
+    Raises:
+        LockNotAvailableError: another session reads the table for longer than lock_timeout.
+    """
     async with connection.transaction():
         await connection.execute(LOCK_SLOT.format(slot=table))
         if await connection.fetchval(
-            COMMITTED_SINCE.format(slot=table), looked.in_progress, looked.xmax
+            COMMITTED_SINCE.format(slot=table), checked.in_progress, checked.xmax
         ):
             return False
         await connection.execute(CLEAR_SLOT.format(slot=table))

@@ -1,4 +1,4 @@
-"""When to look again: at a writer's hint, or after a wait that doubles while nothing comes."""
+"""When to read the outbox again: at a notification, or after a wait that doubles while it is empty."""
 
 import asyncio
 import contextlib
@@ -7,29 +7,29 @@ from typing import Self
 from outbox_worker.postgres.sessions import ERRORS, Connection, connect, disconnect
 
 CHANNEL = "outbox"
-# A poll costs about half a millisecond of CPU: cheap while events come, and rare when none do.
 SHORTEST_WAIT_S = 0.002
 LONGEST_WAIT_S = 0.5
+"""A poll takes about half a millisecond of CPU time, so polls of an empty outbox are rare."""
 LISTEN_TIMEOUT_S = 10
-# The session waits for notifications, so that nothing else shows whether it is still connected.
 CHECK_EVERY_S = 2
+"""How often the session is checked. It only waits for notifications, so an error shows nowhere else."""
 
 
 class HintsLostError(Exception):
-    """No hint would come any more, and polls alone are slow."""
+    """The session that listens has ended; polls alone would delay events."""
 
 
 class Wakeup:
-    """LISTEN on a session of its own, with a poll under it: a lost hint costs one poll."""
+    """LISTEN on a session of its own, and polls: a lost notification delays events until the next poll."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._hint = asyncio.Event()
+        self._notified = asyncio.Event()
         self._wait_s = SHORTEST_WAIT_S
 
     @classmethod
     async def open(cls, url: str) -> Self:
-        """Connect and listen."""
+        """Connect, and listen to the channel."""
         wakeup = cls(url)
         await wakeup._listen()
         return wakeup
@@ -45,32 +45,32 @@ class Wakeup:
         self._connection: Connection = connection
 
     async def keep(self) -> None:
-        """Replace the session when it is silent, until cancelled; polls go on meanwhile."""
+        """Replace a session that does not answer, until cancelled. Polls continue meanwhile."""
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
-            silent = self._connection
-            if silent.is_closed() or await silent.is_usable():
+            session = self._connection
+            if session.is_closed() or await session.is_usable():
                 continue
             with contextlib.suppress(*ERRORS):
                 await self._listen()
-                silent.terminate()
-                self.notified()  # a hint may have been lost
+                session.terminate()
+                self.notified()  # a notification may have been lost
 
     def notified(self, *_: object) -> None:
-        """End the wait that is on, or the next one."""
-        self._hint.set()
+        """End the present wait, or the next one if there is none."""
+        self._notified.set()
 
     def reset(self) -> None:
-        """Begin with short waits again: something came."""
+        """Begin with the shortest wait again, after a page with rows."""
         self._wait_s = SHORTEST_WAIT_S
 
     async def wait(self) -> None:
-        """Return at a hint, or when it is time to look anyway; HintsLostError without a session."""
+        """Return at a notification or for a poll; HintsLostError if the session has ended."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._wait_s):
-                await self._hint.wait()
+                await self._notified.wait()
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
-        self._hint.clear()
+        self._notified.clear()
         if self._connection.is_closed():
             message = "the session that listens has ended"
             raise HintsLostError(message)

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 
 from outbox_worker.kafka.records import partition_of
 from outbox_worker.operator import verify as verification
-from outbox_worker.operator.comparison import Checker, Known, Report, Share
+from outbox_worker.operator.comparison import Checker, OutboxEvent, Report, Share
 from outbox_worker.settings import read
 from tests.support.relay.worker import Worker
 from tests.support.service.api import Api, Link, seed, serving
@@ -118,7 +118,7 @@ def noting(remembered: list[int]) -> type[Checker]:
 
     class Noting(Checker):
         def __init__(
-            self, known: dict[str, Known], partitions: int, report: Report, share: Share
+            self, known: dict[str, OutboxEvent], partitions: int, report: Report, share: Share
         ) -> None:
             remembered.append(len(known))
             super().__init__(known, partitions, report, share)
