@@ -289,10 +289,10 @@ async def test_doctor_says_what_is_wrong_with_settings_as_json_too() -> None:
     assert "did you mean OUTBOX_TOPIC?" in check["found"]
 
 
-async def test_doctor_says_what_it_does_not_look_at() -> None:
+async def test_doctor_says_what_it_does_not_check() -> None:
     """Only the rights on the event topic can be asked for, and its help says so."""
     help_text = " ".join((await Operator({}).run("doctor", "--help")).output.split())
-    assert "Of the rights in Kafka those on the event topic are checked" in help_text
+    assert "Of the rights in Kafka, those on the event topic are checked" in help_text
 
 
 async def test_doctor_without_database_or_kafka_still_answers() -> None:
