@@ -114,6 +114,7 @@ class LastingProblem:
         self._over = over
         self._kind: str | None = None
         self._count = 0
+        self.lasts = False
 
     def met(self, error: Exception, **fields: object) -> None:
         """Take note of a failure; an error that is not `Unavailable` is logged with its traceback."""
@@ -128,11 +129,11 @@ class LastingProblem:
             error=reason(cause),
             exc_info=None if foreseen else error,
         )
-        self._kind = kind
+        self._kind, self.lasts = kind, True
         self._count += 1
 
     def over(self) -> None:
         """Take note of a success."""
-        if self._kind is not None:
+        if self.lasts:
             self._log.warning(self._over, failures=self._count)
-            self._kind, self._count = None, 0
+            self._kind, self._count, self.lasts = None, 0, False

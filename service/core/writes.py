@@ -34,6 +34,11 @@ class Reply(NamedTuple):
     replayed: bool = False
 
 
+def etag(revision: int) -> tuple[bytes, bytes]:
+    """Return the header with a document's revision as a strong entity tag (RFC 9110, 8.8.3)."""
+    return (b"etag", b'"%d"' % revision)
+
+
 Slices = Generator[None, None, Reply]
 """The steps of a large decision: what is decided before each yield can be saved then."""
 

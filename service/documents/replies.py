@@ -11,9 +11,9 @@ from msgspec.json import format as format_json
 from service.core.changes import DocumentRow, LinkRow
 from service.core.documents import DocumentOutcome
 from service.core.events import timestamp
-from service.core.writes import Reply, Slices
+from service.core.writes import Reply, Slices, etag
 from service.documents import messages
-from service.edge.shapes.messages import encode, etag
+from service.edge.shapes.messages import encode
 from service.store.reading import PAGE, LinkPages
 
 

@@ -20,10 +20,10 @@ from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
 from service.core.links import Documents
 from service.core.resources import ENTITY_TYPES, type_of
-from service.core.writes import Reply
+from service.core.writes import Reply, etag
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
-from service.edge.shapes.messages import NO_PREFIX, encode, etag
+from service.edge.shapes.messages import NO_PREFIX, encode
 from service.edge.shapes.messages import Resource as ResourceName
 from service.edge.shapes.pages import counted, next_link, pagination_of, row_range_of
 from service.links import messages

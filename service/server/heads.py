@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from typing import Final
 
 import httptools
 
 from service.edge.calls.call import invalid_field
+from service.server.refusals import MAX_HEAD_BYTES, TOO_LARGE
 
-MAX_HEAD_BYTES: Final = 64 << 10
-"""Bytes of the request line and the headers together."""
+Headers = Sequence[tuple[bytes, bytes]]
 
 # RFC 3986, section 3.2.2, and a port; the host may be empty.
 _is_host = re.compile(
@@ -18,7 +17,18 @@ _is_host = re.compile(
 ).match
 
 
-def check_host(headers: Sequence[tuple[bytes, bytes]], http_version: str) -> None:
+def check_size(target: bytes, headers: Headers) -> None:
+    """Check the size of a head, its separators included.
+
+    Raises:
+        EdgeError: `headers_too_large`.
+    """
+    size = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+    if size > MAX_HEAD_BYTES:
+        raise TOO_LARGE()  # noqa: RSE102 - it is no class
+
+
+def check_host(headers: Headers, http_version: str) -> None:
     """Require one Host with a valid value; HTTP/1.0 may do without (RFC 9112, section 3.2).
 
     Raises:

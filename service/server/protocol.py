@@ -23,12 +23,13 @@ from service.core.ids import IdSource
 from service.edge.calls.call import headers_of, request_id_of
 from service.edge.calls.problems import EdgeError
 from service.edge.gate.cors import Cors
-from service.server.heads import MAX_HEAD_BYTES, check_host, origin_form
+from service.server.heads import check_host, check_size, origin_form
 from service.server.refusals import (
     FULL,
     GARBAGE,
     LONG_BODY,
     MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
     SLOW_BODY,
     SLOW_HEAD,
     TOO_LARGE,
@@ -173,8 +174,8 @@ class LimitedProtocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise GARBAGE()  # noqa: RSE102 - it is no class
             return  # the head is read again
-        if self._head_bytes > MAX_HEAD_BYTES and self._size_of_head() > MAX_HEAD_BYTES:
-            raise TOO_LARGE()  # noqa: RSE102 - it is no class
+        if self._head_bytes > MAX_HEAD_BYTES:  # with what was sent before it in the same segment
+            check_size(self.url, self.headers)
         http_version = self.parser.get_http_version()
         check_host(self.headers, http_version)
         if self.url[:1] != b"/":
@@ -224,10 +225,6 @@ class LimitedProtocol(HttpToolsProtocol):
             return self._answering
         before = self._before
         return None if before is None or before.response_complete else before
-
-    def _size_of_head(self) -> int:
-        """Return the bytes of the head that has been read, its separators included."""
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _start_head_timer(self) -> None:
         """Give the caller the time of a request to send its head; further segments add nothing."""

@@ -7,8 +7,9 @@ from typing import Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.edge.calls.problems import EdgeError, FieldError, problem_reply
-from service.server.heads import MAX_HEAD_BYTES
 
+MAX_HEAD_BYTES: Final = 64 << 10
+"""Bytes of the request line and the headers together."""
 MAX_BODY_BYTES: Final = 8 << 20
 """Bytes of one body as received: with the sizes of its chunks, their extensions and its trailers.
 

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from starlette.types import Receive
 
 from service.edge.calls import validation
+from service.edge.calls.call import Call
 from service.edge.calls.problems import EdgeError, FieldError
 from service.edge.calls.validation import unreadable, wrong_fields
 
@@ -42,6 +43,24 @@ class BodyReader:
         self._stored = {
             f.encode_name for f in structs.fields(shape) if validation.is_stored(f.type)
         }
+
+    async def read(self, call: Call, receive: Receive) -> Any:  # noqa: ANN401 - an instance of the shape
+        """Read the call's body, and return the struct.
+
+        A byte order mark is dropped (RFC 8259, section 8.1).
+
+        Raises:
+            EdgeError: there is no body, it is too large, of another type, or malformed.
+            Disconnected: the caller has gone, or has been cut off.
+        """
+        headers = call.headers
+        if not headers.get(b"content-length", b"").strip(b"0") and (
+            b"transfer-encoding" not in headers
+        ):
+            raise unreadable("body", "is missing: send a JSON object, `{}` at the least")
+        check_content_type(headers)
+        call.body = (await read_body(headers, receive)).removeprefix(BOM_UTF8)
+        return self.decode(call.body)
 
     def decode(self, body: bytes) -> Any:  # noqa: ANN401 - an instance of the shape
         """Return the struct.
@@ -103,19 +122,6 @@ class QueryReader:
         if nulls := [name for name in values if getattr(query_of_shape, name) is None]:
             raise wrong_fields([FieldError(name, "cannot be null: leave it out") for name in nulls])
         return query_of_shape
-
-
-async def read_json(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    """Return the body of a call that takes JSON, without a byte order mark (RFC 8259, section 8.1).
-
-    Raises:
-        EdgeError: there is none, it is too large, or of another type.
-        Disconnected: the caller has gone, or has been cut off.
-    """
-    if b"transfer-encoding" not in headers and not headers.get(b"content-length", b"").strip(b"0"):
-        raise unreadable("body", "is missing: send a JSON object, `{}` at the least")
-    check_content_type(headers)
-    return (await read_body(headers, receive)).removeprefix(BOM_UTF8)
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:

@@ -18,7 +18,7 @@ from starlette.types import Receive
 from service.core.errors import Refusal, Unavailable
 from service.core.resources import ENTITY_TYPES, ID_PATTERN
 from service.core.writes import Reply
-from service.edge.calls.body import BodyReader, QueryReader, read_json
+from service.edge.calls.body import BodyReader, QueryReader
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.problems import EdgeError
 
@@ -142,8 +142,7 @@ class Endpoint:
                 raise invalid_field(name, f"has to be one of {', '.join(ENTITY_TYPES)}")
         arguments: dict[str, Struct] = {}
         if self.body is not None:
-            call.body = await read_json(call.headers, receive)
-            arguments["body"] = self.body.decode(call.body)
+            arguments["body"] = await self.body.read(call, receive)
         if self.query is not None:
             arguments["query"] = self.query.decode(call.query)
         seconds = READ_DEADLINE_S if self.scope == READ else WRITE_DEADLINE_S

@@ -18,7 +18,7 @@ from service.edge.calls.problems import EdgeError, problem_reply
 from service.edge.gate.cors import Cors, is_preflight
 from service.edge.gate.keys import KeyRing
 from service.edge.gate.metrics import Metrics
-from service.edge.gate.rates import Limiter, rate_headers
+from service.edge.gate.rates import Limiter, Quota
 from service.logs import get_logger
 from service.supervision import LastingProblem
 
@@ -98,7 +98,7 @@ class Gate:
             return await self._routed(call, scope, receive)
         await self._admit(call)
         reply = await self._routed(call, scope, receive)
-        if call.method != "OPTIONS":  # answered without the database
+        if self._unavailable.lasts and call.method != "OPTIONS":  # which needs no database
             self._unavailable.over()
         return reply
 
@@ -150,3 +150,16 @@ def _log_access(call: Call, status: int, started: float) -> None:
         status=status,
         ms=round((time.perf_counter() - started) * 1000, 2),
     )
+
+
+def rate_headers(quota: Quota) -> list[tuple[bytes, bytes]]:
+    """Return both families of headers: X-RateLimit-*, and draft-ietf-httpapi-ratelimit-headers."""
+    limit, remaining, reset_at, window_s, _ = quota
+    wait_s = max(reset_at - int(time.time()), 0)
+    return [
+        (b"x-ratelimit-limit", b"%d" % limit),
+        (b"x-ratelimit-remaining", b"%d" % remaining),
+        (b"x-ratelimit-reset", b"%d" % reset_at),
+        (b"ratelimit-policy", b'"default";q=%d;w=%d' % (limit, window_s)),
+        (b"ratelimit", b'"default";r=%d;t=%d' % (remaining, wait_s)),
+    ]

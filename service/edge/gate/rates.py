@@ -225,16 +225,3 @@ def parse_rate(rate: str) -> tuple[int, int]:
     """Return the limit, and the window in seconds, of a rate like "1000/minute"."""
     item = limits.parse(rate)
     return item.amount, item.get_expiry()
-
-
-def rate_headers(quota: Quota) -> list[tuple[bytes, bytes]]:
-    """Return both families of headers: X-RateLimit-*, and draft-ietf-httpapi-ratelimit-headers."""
-    limit, remaining, reset_at, window_s, _ = quota
-    wait_s = max(reset_at - int(time.time()), 0)
-    return [
-        (b"x-ratelimit-limit", b"%d" % limit),
-        (b"x-ratelimit-remaining", b"%d" % remaining),
-        (b"x-ratelimit-reset", b"%d" % reset_at),
-        (b"ratelimit-policy", b'"default";q=%d;w=%d' % (limit, window_s)),
-        (b"ratelimit", b'"default";r=%d;t=%d' % (remaining, wait_s)),
-    ]

@@ -36,11 +36,6 @@ NO_PREFIX: Final = f"has to begin with one of {', '.join(PREFIXED_TYPES)} and go
 encode: Final = msgspec.json.Encoder().encode
 
 
-def etag(revision: int) -> tuple[bytes, bytes]:
-    """Return the header with a document's revision as a strong entity tag (RFC 9110, 8.8.3)."""
-    return (b"etag", b'"%d"' % revision)
-
-
 class Resource(Struct, frozen=True):
     """The entity at the other end of a link."""
 

@@ -14,8 +14,7 @@ from service.edge.calls import body, stored_json, validation
 from service.edge.calls.problems import EdgeError
 from service.edge.shapes import pages
 from service.links.batch import MAX_OPERATIONS, BatchRequest
-from service.server.heads import MAX_HEAD_BYTES
-from service.server.refusals import MAX_BODY_BYTES
+from service.server.refusals import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from service.store.reading import MAX_METADATA_BYTES
 from service.store.writing.deletion import CASCADE_CHUNK
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from service.edge.gate import rates
-from service.edge.gate.rates import MemoryLimiter, Quota, make_limiter, parse_rate, rate_headers
+from service.edge.gate.gate import rate_headers
+from service.edge.gate.rates import MemoryLimiter, Quota, make_limiter, parse_rate
 
 
 class Clock:
