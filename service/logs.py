@@ -15,20 +15,12 @@ import select
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 
 import asyncpg
 import structlog
+from structlog import dev, processors, stdlib
 from structlog.contextvars import merge_contextvars
-from structlog.dev import ConsoleRenderer, plain_traceback
-from structlog.processors import JSONRenderer, format_exc_info
-from structlog.stdlib import (
-    BoundLogger,
-    ExtraAdder,
-    ProcessorFormatter,
-    filter_by_level,
-    render_to_log_kwargs,
-)
 from structlog.typing import EventDict, Processor
 
 STANDARD_ERROR: Final = 2
@@ -36,14 +28,11 @@ REST_OF_LINE_MS: Final = 50
 """How long the reader may take to make room for the rest of a line of which a part is written."""
 
 
-def get_logger(name: str) -> BoundLogger:
+def get_logger(name: str) -> stdlib.BoundLogger:
     """Return a logger that takes an event and fields, and hands them to the standard library's."""
-    logger: BoundLogger = structlog.wrap_logger(
-        logging.getLogger(name),
-        processors=[filter_by_level, merge_contextvars, render_to_log_kwargs],
-        wrapper_class=BoundLogger,
-    ).bind()
-    return logger
+    steps = [stdlib.filter_by_level, merge_contextvars, stdlib.render_to_log_kwargs]
+    logger = structlog.wrap_logger(logging.getLogger(name), steps, stdlib.BoundLogger)
+    return cast("stdlib.BoundLogger", logger.bind())
 
 
 def set_up(level: str, **levels: str) -> None:
@@ -113,8 +102,10 @@ class LineHandler(logging.Handler):
 
 
 def _formatter(renderers: list[Processor]) -> logging.Formatter:
-    meta = ProcessorFormatter.remove_processors_meta
-    return ProcessorFormatter(processors=[ExtraAdder(), _head, _without_rows, meta, *renderers])
+    meta = stdlib.ProcessorFormatter.remove_processors_meta
+    return stdlib.ProcessorFormatter(
+        processors=[stdlib.ExtraAdder(), _head, _without_rows, meta, *renderers]
+    )
 
 
 def _head(_: object, level: str, fields: EventDict) -> EventDict:
@@ -137,9 +128,14 @@ def _without_rows(_: object, __: str, fields: EventDict) -> EventDict:
     return fields
 
 
-_JSON: Final[list[Processor]] = [format_exc_info, JSONRenderer(default=str, ensure_ascii=False)]
+_JSON: Final[list[Processor]] = [
+    processors.format_exc_info,
+    processors.JSONRenderer(default=str, ensure_ascii=False),
+]
 _TEXT: Final[list[Processor]] = [
-    ConsoleRenderer(timestamp_key="time", sort_keys=False, exception_formatter=plain_traceback)
+    dev.ConsoleRenderer(
+        timestamp_key="time", sort_keys=False, exception_formatter=dev.plain_traceback
+    )
 ]
 
 

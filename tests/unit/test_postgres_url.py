@@ -63,7 +63,7 @@ def test_both_programs_hold_the_same_module(copy: str) -> None:
 def test_every_parameter_of_libpq_is_decided() -> None:
     """Each name is in the table, and only a value decides between two columns."""
     assert PARAMETERS.issuperset(LIBPQ)
-    assert not USED & (IGNORED.keys() | REFUSED.keys())
+    assert not USED & (IGNORED | REFUSED.keys())
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -26,8 +26,8 @@ SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify
 TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "channel_binding": ("disable", "prefer", "require"),
-    "gssencmode": ("disable", "prefer"),
+    "channel_binding": ("disable", "prefer", "require"),  # `require`: by a verified host name
+    "gssencmode": ("disable", "prefer"),  # asyncpg encrypts with TLS only
     "gssdelegation": ("0",),
     "keepalives": ("0", "1"),
     "load_balance_hosts": ("disable", "random"),
@@ -40,7 +40,11 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "sslcertmode": ("allow",),
     "sslmode": SSLMODES,
     "sslnegotiation": ("postgres", "direct"),
-    "target_session_attrs": ("any", "read-write", "primary"),
+    "target_session_attrs": (
+        "any",
+        "read-write",
+        "primary",
+    ),  # always the primary: both programs write
 }
 """The values of a parameter that the programs accept; any other value is refused by name."""
 
@@ -61,21 +65,16 @@ USED: Final = frozenset({
     *NUMBERS,
 })  # fmt: skip
 
-IGNORED: Final = {
-    "channel_binding": "asyncpg has no channel binding; `require` needs a verified host name instead",
-    "client_encoding": "asyncpg speaks UTF-8",
-    "fallback_application_name": "each program names itself",
-    "gssdelegation": "`0` is what asyncpg does",
-    "gssencmode": "asyncpg encrypts with TLS, never with GSSAPI",
-    "max_protocol_version": "asyncpg speaks 3.0, which every server accepts",
-    "min_protocol_version": "asyncpg speaks 3.0",
-    "replication": "`false` is what asyncpg does",
-    "sslcertmode": "`allow` is what asyncpg does",
-    "sslcompression": "no server compresses TLS any more",
-    "sslsni": "asyncpg always sends the server's name",
-    "target_session_attrs": "both programs write, so they always look for the primary",
-}
-"""Parameters without an effect, each with the reason. A value that asks for one is refused."""
+IGNORED: Final = frozenset({
+    *("channel_binding", "gssdelegation", "gssencmode", "min_protocol_version", "replication"),
+    *("sslcertmode", "target_session_attrs"),  # each of these has only values that ask for nothing
+    "client_encoding",  # asyncpg speaks UTF-8
+    "fallback_application_name",  # each program names itself
+    "max_protocol_version",  # asyncpg speaks 3.0, which every server accepts
+    "sslcompression",  # no server compresses TLS any more
+    "sslsni",  # asyncpg always sends the server's name
+})  # fmt: skip
+"""Parameters without an effect."""
 
 REFUSED: Final = {
     "gssencmode": "asyncpg has no GSSAPI encryption; use sslmode",
@@ -92,7 +91,7 @@ REFUSED: Final = {
 }
 """Parameters that ask for something that the programs cannot do, with the reason or a remedy."""
 
-PARAMETERS: Final = USED | IGNORED.keys() | REFUSED.keys()
+PARAMETERS: Final = USED | IGNORED | REFUSED.keys()
 
 
 class UrlError(ValueError):
