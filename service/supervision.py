@@ -11,11 +11,11 @@ from service.core.errors import Unavailable
 from service.logs import get_logger, reason
 
 RESTART_S: Final = 0.1
-"""Between the end of a task and its next start, in seconds."""
+"""How long a task that ended waits for its next start."""
 LASTING_S: Final = 5.0
-"""A task that runs for so long is in order. One that ends earlier failed at its start."""
+"""A task that ends before this time counts as failed at its start; after it, as recovered."""
 FAILURES: Final = 3
-"""So many failures at the start, one after the other, and the process is not ready."""
+"""How many failures at the start, one after the other, make the process not ready."""
 
 Work = Callable[[], Coroutine[object, object, None]]
 
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class Supervisor:
-    """The tasks of this process, and which of them fail again and again."""
+    """The supervised tasks of this process."""
 
     def __init__(self) -> None:
         self._tasks: list[SupervisedTask] = []
@@ -37,15 +37,15 @@ class Supervisor:
         return task
 
     def failing(self) -> list[str]:
-        """Return the names of the tasks that do not do their work."""
+        """Return the names of the tasks that fail again and again."""
         return [task.name for task in self._tasks if task.failing]
 
 
 class SupervisedTask:
-    """A task that runs until it is stopped. Whatever ends it earlier, it is started again.
+    """A task that is started again when it ends before it is stopped.
 
-    A single end is logged as `task.ended`. A task that fails again and again is logged once, as
-    `task.failing`, and once more when it is in order again.
+    Each end is logged as `task.ended`, but the one at which the task counts as failing as
+    `task.failing`, and further ones not at all until `task.recovered`.
     """
 
     def __init__(self, name: str, work: Work, on_end: Callable[[], None] = lambda: None) -> None:
@@ -60,7 +60,7 @@ class SupervisedTask:
 
     @property
     def failing(self) -> bool:
-        """Whether it failed again and again, and has not run for LASTING_S since."""
+        """Whether the task failed FAILURES times in a row, and has not run for LASTING_S since."""
         return self._failures >= FAILURES
 
     def _start(self) -> asyncio.Task[None]:
@@ -72,7 +72,7 @@ class SupervisedTask:
         return self._task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Report a task that ended by an error or by a cancellation that nobody asked for."""
+        """Log the end of the task, unless it is being stopped, and start it again."""
         error = None if task.cancelled() else task.exception()
         if self._stopping:
             return
@@ -96,7 +96,7 @@ class SupervisedTask:
             self._start()
 
     async def stop(self, wait_s: float = 0.0) -> None:
-        """Let it end by itself for so long, then cancel it."""
+        """Wait for the end of the task, at most so long, then cancel it."""
         self._stopping = True
         if wait_s:
             await asyncio.wait({self._task}, timeout=wait_s)
@@ -105,7 +105,7 @@ class SupervisedTask:
 
 
 class LastingProblem:
-    """Logs a problem when it begins, when it changes, and when it is over; not each retry."""
+    """Logs a problem when it begins, when the type of its error changes, and when it is over."""
 
     def __init__(self, log: BoundLogger, event: str, over: str) -> None:
         """Take the names of the two events."""

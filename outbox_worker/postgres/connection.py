@@ -192,12 +192,8 @@ class Connector(Generic[C]):
         if self._url.sslmode:
             tls["sslmode"] = self._url.sslmode
         arguments: dict[str, Any] = {
-            "user": given.get("user"),
-            "password": given.get("password"),
+            **{n: given.get(n) for n in ("user", "password", "passfile", "krbsrvname", "gsslib")},
             "database": given.get("dbname") or given.get("database"),
-            "passfile": given.get("passfile"),
-            "krbsrvname": given.get("krbsrvname"),
-            "gsslib": given.get("gsslib"),
             "target_session_attrs": "any",  # the check below finds a read-only replica too
             "command_timeout": self._command_timeout_s,
             "connection_class": self._class,
