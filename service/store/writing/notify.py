@@ -43,6 +43,10 @@ class Notifier:
         self._drop()
 
     async def _send_forever(self) -> None:
+        with suppress(
+            Exception
+        ):  # so that the first hint need not wait for it; each hint tries again
+            self._connection = await self._database.connect()
         while True:
             await self.due.wait()
             self.due.clear()
