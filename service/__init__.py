@@ -1,4 +1,4 @@
-"""The document-link service: which documents belong to which business resources, over HTTP."""
+"""The HTTP API that links documents to resources. Start with `service.app` and `service.store.writing`."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ def _end(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-# As the first process of a container it would not end at SIGTERM before the command has set its own
-# handler, after half a second of imports: the kernel drops a signal that process 1 does not handle.
+# The kernel drops a signal that process 1 of a container does not handle. Without this handler, SIGTERM
+# would have no effect during the half second of imports before the command sets its own handler.
 if os.getpid() == 1:
     signal.signal(signal.SIGTERM, _end)
