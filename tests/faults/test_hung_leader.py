@@ -14,7 +14,7 @@ from tests.support.parts.brokers import Broker
 from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
-from tests.support.topic.reckoning import first_of_each, reckon
+from tests.support.topic.reckoning import reckon, repeated
 from tests.support.waiting import FAULT_S, last
 
 TAKE_OVER_S = 20  # 10 in plain text on an idle machine, see the acceptance tests
@@ -49,8 +49,6 @@ async def test_leader_wakes_up_after_another_one_took_over(
                 await standby.wait_working()
             await reckon(database, broker.inside, topic, "at-least-once")
             assert '"exception"' not in leader.output() + standby.output()
-    records = await topics.read_all(broker.inside, topic)
-    fresh = {(record.partition, record.offset) for record in first_of_each(records)}
-    repeated = [each for each in records if (each.partition, each.offset) not in fresh]
-    assert [each for each in repeated if each.offset >= taken_over[each.partition]] == []
-    assert not repeated or older == "at-least-once"
+    twice = repeated(await topics.read_all(broker.inside, topic))
+    assert [each for each in twice if each.offset >= taken_over[each.partition]] == []
+    assert not twice or older == "at-least-once"

@@ -72,9 +72,9 @@ async def test_verify_finds_each_kind_of_fault(
     await publish(connection, kafka, topic)
     records = await topics.read_all(kafka, topic)
     await plant(kafka, topic, records[0].key, records[0].value)
-    rows = await connection.fetch("SELECT position, event_id::text AS id FROM outbox")
-    ids = {row["position"]: row["id"] for row in rows}
-    altered, first, second = ids[1], ids[2], ids[3]
+    rows = await connection.fetch("SELECT event_id::text AS id, key FROM outbox ORDER BY position")
+    moved = rows[1]
+    after_it = [row["id"] for row in rows[2:] if row["key"] == moved["key"]]
     await connection.execute("UPDATE outbox SET payload = payload || ' ' WHERE position = 1")
     # What is written now under an old xid counts as published, and is not in the topic.
     await connection.execute(
@@ -86,14 +86,11 @@ async def test_verify_finds_each_kind_of_fault(
     assert done.code == 1, done.errors
     faults, examples = done.report["faults"], done.report["examples"]
     assert faults == {
-        "duplicated": 1,
-        "missing": 1,
-        "altered": 1,
-        "out_of_order": faults["out_of_order"],
-    }
+        "duplicated": 1, "missing": 1, "altered": 1, "out_of_order": len(after_it)
+    }  # fmt: skip
     assert examples["duplicated"] == [json.loads(records[0].value)["id"]]
-    assert examples["altered"] == [altered]
-    assert second in examples["out_of_order"] or first in examples["out_of_order"]
+    assert examples["altered"] == [rows[0]["id"]]
+    assert examples["out_of_order"][0] == after_it[0]
 
 
 async def test_status_tells_leader_lag_and_topic(

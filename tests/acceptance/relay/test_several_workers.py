@@ -8,7 +8,7 @@ import asyncpg
 from tests.support.relay import outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
-from tests.support.topic.reckoning import reckon
+from tests.support.topic.reckoning import reckon, repeated
 from tests.support.waiting import FAULT_S, last, until
 
 MARGIN_S = 6
@@ -52,12 +52,19 @@ async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
             leader.pause()
             await standby.leading()
             assert time.monotonic() - began < 10 + MARGIN_S
-            await last(FAULT_S / 2)
             await standby.wait_working()
+            taken_over = await topics.ends(kafka, topic)
+            await last(FAULT_S / 2)
             leader.resume()
             await leader.wait_event("worker.state", state="standby")
             await standby.wait_working()
         await reckon(database, kafka, topic, delivery)
+    late = [
+        record
+        for record in repeated(await topics.read_all(kafka, topic))
+        if record.offset >= taken_over[record.partition]
+    ]
+    assert late == []
 
 
 async def leader_first(first: Worker, second: Worker) -> tuple[Worker, Worker]:

@@ -106,7 +106,7 @@ async def test_window_stays_as_it_was_when_its_first_page_was_read(
 async def test_plans_use_indexes_only(
     database: str, connection: asyncpg.Connection, rows: int
 ) -> None:
-    """No statement of the window reads a table from end to end or sorts it, empty or full."""
+    """No statement of the window reads a table from end to end or through a bitmap, empty or full."""
     await outbox.insert_events(connection, rows)
     window = await Window.open(database, page_events=10)
     statements: list[tuple[str, list[str]]] = [

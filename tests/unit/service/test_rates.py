@@ -1,6 +1,7 @@
 """Rate limits: a fixed window for each key, and what the headers say of it."""
 
 import ssl
+import time
 from typing import Any
 
 import pytest
@@ -81,6 +82,15 @@ def test_headers_of_both_families() -> None:
         b"ratelimit-policy": b'"default";q=1000;w=60',
         b"ratelimit": b'"default";r=7;t=0',
     }
+
+
+def test_headers_tell_the_seconds_until_the_window_ends() -> None:
+    """`t` is the time from now to the window's end, in whole seconds."""
+    now = int(time.time())
+    headers = dict(rate_headers(Quota(10, 7, now + 30, 60, exceeded=False)))
+    passed = int(time.time()) - now
+    told = headers[b"ratelimit"].removeprefix(b'"default";r=7;t=')
+    assert 30 - passed <= int(told) <= 30
 
 
 def test_memory_is_the_storage_unless_a_url_is_given() -> None:
