@@ -10,7 +10,7 @@ from service.core.writes import Reply
 from service.edge.shapes.messages import AnyEntityType, Id, IsoTime, Pagination, Role, Uuid, encode
 from service.edge.shapes.pages import PageQuery, counted, next_link, pagination_of, row_range_of
 from service.store.database import Database
-from service.store.links import ListedDocument, list_documents, require_entity
+from service.store.reading import ListedDocument, list_documents, require_entity
 
 
 class EntityDocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):

@@ -28,7 +28,7 @@ from service.edge.shapes.messages import Resource as ResourceName
 from service.edge.shapes.pages import counted, next_link, pagination_of, row_range_of
 from service.links import messages
 from service.store.database import Database
-from service.store.links import LinkFilter, find_key, list_links
+from service.store.reading import LinkFilter, find_key, list_links
 from service.store.writing.group import GroupWriter
 
 NO_TYPE = f"is required, since the id's prefix tells none: one of {', '.join(ENTITY_TYPES)}"

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, structs
 from service.core.ids import LINK_ID_PATTERN, LINK_PREFIX, from_text, to_text
 from service.edge.calls.call import invalid_field
 from service.edge.shapes.messages import Pagination
+from service.store.reading import RowRange
 
 DEFAULT_LIMIT: Final = 25
 MAX_LIMIT: Final = 100
@@ -31,14 +32,6 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         Annotated[str, Meta(extra_json_schema={"pattern": LINK_ID_PATTERN})] | None,
         Meta(description="From a Link header; then `page` is only repeated."),
     ] = None
-
-
-class RowRange(Struct, frozen=True):
-    """The rows of a page: those after a link's id, and after `offset` further rows."""
-
-    limit: int
-    offset: int
-    after: UUID
 
 
 def row_range_of(query: PageQuery) -> RowRange:
