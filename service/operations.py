@@ -59,7 +59,7 @@ def routes(
 
 
 async def _problem(database: Database, stopping: Stopping, supervisor: Supervisor) -> str | None:
-    """Return why the process is not ready; None: it is."""
+    """Return the reason why the process is not ready; None: it is ready."""
     if stopping.begun:
         return "the process is stopping"
     if failing := supervisor.failing():

@@ -1,12 +1,12 @@
 """Limits on callers that uvicorn's HTTP protocol lacks: how much they send, and how slowly.
 
-A caller has to send the head of its first request within the request time-out, counted from the
-connection's beginning, and a later head within the same time from its first byte. Each body has as
-long again. Between requests a connection may be idle for longer: that is uvicorn's keep-alive timer.
-What cannot be read is answered as a problem, and the connection is closed.
+The head of the first request has to be complete within the request time-out after the connection was
+made, a later head within the same time after its first byte, and a body within the same time after its
+head. uvicorn's keep-alive timer bounds the idle time between requests. A request that breaks a limit,
+or that the parser cannot read, is answered with a problem, and the connection is closed.
 
-The parser's callbacks say where the connection is: State. Timers run only for what is incomplete
-when a segment has been read, so a request that arrives in one segment starts none.
+The parser's callbacks set the connection's State. A timer is started only for a head or a body that is
+incomplete after a segment, so a request that arrives in one segment starts none.
 """
 
 import asyncio
@@ -41,27 +41,27 @@ LINGER_S: Final = 1.0
 """Time for the caller to read its refusal. Closing a socket with unread bytes resets the connection,
 which discards what the caller has not read."""
 LAST_CALL_S: Final = 0.5
-"""Time between the end of the drain and the closing of an idle connection, for a request in flight."""
+"""Time between the end of the drain and the closing of an idle connection: a request may be in flight."""
 
 
 class Limits(Struct, frozen=True):
-    """What can be set."""
+    """The limits that are settings."""
 
     request_timeout_s: float
-    """For a head to come, and again for a body."""
+    """Time for a head, and again for a body."""
     max_connections: int
-    """Of one process."""
+    """Open connections of one process."""
 
 
 class State(Enum):
-    """What the parser has read of the latest request."""
+    """How much of the latest request the parser has read."""
 
     IDLE = auto()
-    """All of it, or there has been none."""
+    """The whole request; or there was no request yet."""
     HEAD = auto()
     """A part of its head."""
     BODY = auto()
-    """Its head, and perhaps a part of its body."""
+    """Its head, and possibly a part of its body."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -133,11 +133,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._expect_body(answering, len(data))
 
     def _feed(self, data: bytes) -> None:
-        """Let the parser read; an Upgrade, which a server may ignore (RFC 9110, section 7.8), is ignored.
+        """Let the parser read, and ignore Upgrade, as a server may (RFC 9110, section 7.8).
 
-        Java's HttpClient and `curl --http2` offer HTTP/2 with every first request. Behind the head of
-        such an offer the parser reads no body, and httptools has nothing to change that. So a new
-        parser reads the head again, without Upgrade, and then the rest of the bytes.
+        Java's HttpClient and `curl --http2` send Upgrade with every first request. httptools returns 1
+        from its own on_headers_complete then, so llhttp skips the body, and no callback of the protocol
+        can change that. So a new parser reads the head again, without Upgrade, and then the other bytes.
         """
         unread: list[bytes | memoryview] = [data]
         try:
@@ -165,10 +165,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._state = State.HEAD
 
     def on_headers_complete(self) -> None:
-        """Let the request be answered.
+        """Check the head, and let uvicorn start to answer the request.
 
         Raises:
-            EdgeError: the head is refused. The parser raises its own error, with this one as context.
+            EdgeError: the head is refused. The parser raises an error with this one as its context.
         """
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
@@ -184,7 +184,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.expect_100_continue = False  # RFC 9110, section 10.1.1
         self._before = self._answering
         super().on_headers_complete()
-        self.headers = []  # trailers are dropped: merged, they would pass for headers of the head
+        self.headers = []  # a list for trailers, which must not become headers
         self._state = State.BODY
         self._stop_body_timer()
         self._body_bytes = 0
@@ -196,12 +196,12 @@ class LimitedProtocol(HttpToolsProtocol):
             self._state = State.IDLE
 
     def close_after_answer(self) -> None:
-        """Announce in the answer to the last request that was read that the connection is closed."""
+        """Send `Connection: close` with the answer to the last request that was read."""
         if (answering := self._answering) is not None:
             answering.keep_alive = False
 
     def shutdown(self) -> None:
-        """Answer what has begun to come, then close; nothing new is accepted any more."""
+        """Answer the request that has begun to arrive, then close. uvicorn calls it after the drain."""
         self.close_after_answer()
         self.loop.call_later(LAST_CALL_S, self._close_if_idle)
 
@@ -227,7 +227,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return None if before is None or before.response_complete else before
 
     def _start_head_timer(self) -> None:
-        """Give the caller the time of a request to send its head; further segments add nothing."""
+        """Start the timer of a head, unless it runs: further segments do not extend the time."""
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(
                 self._limits.request_timeout_s, self._on_slow_head
@@ -244,7 +244,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._body_timer = None
 
     def _expect_body(self, cycle: RequestResponseCycle, received: int) -> None:
-        """Give the caller the time of a request to send its body, and room for what is around it."""
+        """Bound the time and the size of a body that is incomplete."""
         if self._body_timer is None:
             self._start_body_timer()
         self._body_bytes += received
@@ -257,7 +257,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _on_slow_head(self) -> None:
         self._head_timer = None
         if self._refused:
-            return  # it is being closed already
+            return  # the connection is being closed
         if self._state is State.HEAD:
             self._refuse(SLOW_HEAD())
         else:
@@ -267,23 +267,23 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_timer = None
         if self._refused or self._state is not State.BODY:
             return
-        if self._answered_first() is not None:  # while it is being answered, nothing is read
+        if self._answered_first() is not None:  # nothing is read while it is answered
             self._start_body_timer()
         elif not self.cycle.response_started:
             self._refuse(SLOW_BODY())
 
     def _refuse(self, refusal: EdgeError) -> None:
-        """Answer with a problem, end what was waiting for the rest, and close.
+        """Answer with a problem, end the request's task, and close the connection.
 
-        While an earlier request of the connection is being answered, the refusal would be read as its
-        answer: the connection is closed after that one instead, and its caller may repeat the later.
+        While an earlier request of the connection is being answered, the caller would take the refusal
+        for its answer. So the connection is closed after that answer instead, without a refusal.
         """
         self._refused = True
         if self.transport.is_closing():
             return
         if (before := self._answered_first()) is not None:
             if self.pipeline and self.pipeline[0][0] is not before:
-                self.pipeline.popleft()  # the one that is refused
+                self.pipeline.popleft()  # the refused request
             before.keep_alive = False
             return
         if (cycle := self._answering) is not None:

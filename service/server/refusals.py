@@ -1,4 +1,4 @@
-"""Answers to callers that the application does not serve; the connection is closed after them."""
+"""Responses to requests that the application does not see; the connection is closed after them."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -38,7 +38,7 @@ FULL: Final = partial(EdgeError, "unavailable", "too many connections are open: 
 
 
 def response(refusal: EdgeError, request_id: str, known: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the whole response: the problem, with the headers that are known for every response."""
+    """Return the bytes of the response: the problem, with the headers of every response to the request."""
     reply = problem_reply(refusal, request_id)
     headers = (
         *known,

@@ -1,4 +1,4 @@
-"""Bodies and query strings, from bytes to structs. The protocol bounds how long a body may take."""
+"""Bodies and query strings, decoded into structs. The server bounds the time that a body takes."""
 
 import re
 from codecs import BOM_UTF8
@@ -29,7 +29,7 @@ _parameter = re.compile(
 )
 
 
-class Disconnected(Exception):  # noqa: N818 - nobody is left to answer
+class Disconnected(Exception):  # noqa: N818 - no error: there is no one to answer
     """The caller closed the connection before the body was complete."""
 
 
@@ -50,8 +50,8 @@ class BodyReader:
         A byte order mark is dropped (RFC 8259, section 8.1).
 
         Raises:
-            EdgeError: there is no body, it is too large, of another type, or malformed.
-            Disconnected: the caller has gone, or has been cut off.
+            EdgeError: the body is missing, too large, of another media type, or malformed.
+            Disconnected: the caller has closed the connection, or was refused by the server.
         """
         headers = call.headers
         if not headers.get(b"content-length", b"").strip(b"0") and (
@@ -66,8 +66,8 @@ class BodyReader:
         """Return the struct.
 
         Raises:
-            EdgeError: `validation_error`, naming every field that is wrong (at most 20), or the first
-                one of a body with more than 10,000 values.
+            EdgeError: `validation_error`, naming every wrong field, at most 20. Of a body with more
+                than 10,000 values it names the first one only.
         """
         try:
             if body.count(b'"') > 2 * MAX_TEXTS:
@@ -83,15 +83,15 @@ class BodyReader:
         raise wrong_fields(errors)
 
     def _check_texts(self, body: bytes) -> None:
-        """Refuse a body with so many texts that decoding it would hold other callers up.
+        """Refuse a body with more than MAX_TEXTS texts: decoding it would block the event loop.
 
         Raises:
-            EdgeError: `validation_error`, naming the field that has most of them.
+            EdgeError: `validation_error`, naming the field with most of the texts.
         """
         try:
             parts = structs.asdict(self._decode_parts(body))
         except msgspec.ValidationError:
-            return  # it is no object: decoding ends at the first byte
+            return  # the body is no object, so decoding stops at its first byte
         texts = {name: _quotes(bytes(part)) // 2 for name, part in parts.items()}
         stored = sum(texts.pop(name) for name in self._stored)
         if _quotes(body) // 2 - stored <= MAX_TEXTS:
@@ -111,14 +111,14 @@ class QueryReader:
         """Return the struct.
 
         Raises:
-            EdgeError: `validation_error`, naming every parameter that is wrong (at most 20).
+            EdgeError: `validation_error`, naming every wrong parameter, at most 20.
         """
         values = _parameters(query) if query else {}
         try:
             query_of_shape = msgspec.convert(values, self.shape, strict=False)
         except msgspec.ValidationError:
             raise wrong_fields(validation.errors_in_query(values, self.shape)) from None
-        # msgspec reads the text "null" as None, which says no more than an absent parameter.
+        # msgspec decodes the text "null" to None, which means the same as an absent parameter.
         if nulls := [name for name in values if getattr(query_of_shape, name) is None]:
             raise wrong_fields([FieldError(name, "cannot be null: leave it out") for name in nulls])
         return query_of_shape
@@ -128,8 +128,8 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     """Return the whole body.
 
     Raises:
-        EdgeError: it is too large.
-        Disconnected: the caller has gone, or has been cut off.
+        EdgeError: `payload_too_large`.
+        Disconnected: the caller has closed the connection, or was refused by the server.
     """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > MAX_BYTES:

@@ -1,8 +1,8 @@
-"""One call: who makes it, under which request id, and what its headers ask for.
+"""One call: its caller, its request id, and the meaning of its headers.
 
-A header whose lines are repeated has one value, theirs joined by commas (RFC 9110, section 5.3).
-For a header that is a list, this is the list. A header that takes a single value becomes malformed
-by the comma, so no value is picked from several that a proxy may read in another order.
+If a header has several lines, their values are joined by commas (RFC 9110, section 5.3). For a header
+that is a list, the result is the whole list. A header that takes a single value becomes malformed by
+the comma. So the service never picks one of several values, where a proxy may pick another one.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _SAMPLED: Final = 1
 
 
 class Call:
-    """What the edge knows of a call; handlers get it first."""
+    """A request, with what the gate has found out about it. It is a handler's first argument."""
 
     __slots__ = (
         "body",
@@ -67,7 +67,7 @@ class Call:
 
     @property
     def caller(self) -> Caller:
-        """On whose behalf a write is made, for its events."""
+        """The caller as the events of a write name it."""
         traceparent = self.headers.get(b"traceparent")
         return Caller(
             self.key.workspace_id,
@@ -78,7 +78,7 @@ class Call:
 
     @property
     def idempotency(self) -> Idempotency | None:
-        """What the Idempotency-Key makes of this call.
+        """The digests by which a reply is stored and found; None: the call has no Idempotency-Key.
 
         Raises:
             EdgeError: the key is not 1 to 255 visible characters.
@@ -133,7 +133,7 @@ def headers_of(lines: Lines) -> dict[bytes, bytes]:
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str | None:
-    """Return the caller's own id of its request; None if it sent none, or an invalid one."""
+    """Return the X-Request-ID; None if the caller sent none, or an invalid one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _valid_request_id(given) else None
 
@@ -141,7 +141,7 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str | None:
 def traceparent_of(value: bytes) -> str | None:
     """Return a traceparent of version 00 (W3C Trace Context); None if the value is not valid.
 
-    A later version is read by its first four fields, and of its flags only "sampled" is known.
+    Of a later version, the first four fields are read, and only the flag "sampled" is kept.
     """
     if (found := _traceparent(value)) is None:
         return None

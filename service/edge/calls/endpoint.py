@@ -1,8 +1,7 @@
-"""What stands behind a route: a path's methods, each with its scope, its body and its handler.
+"""The endpoints of a path, one for each method: scope, body, query, deadline and handler.
 
-Handlers get a Call and return a Reply. A request object and a response object of a framework would
-cost more time than the work that they wrap. The same endpoints describe the calls in the OpenAPI
-document.
+A handler gets a Call and returns a Reply. The request and response objects of a framework would take
+more time than the work between them. The OpenAPI document is made from the same endpoints.
 """
 
 import asyncio
@@ -26,15 +25,15 @@ READ: Final = "read:documents"
 WRITE: Final = "write:documents"
 
 READ_DEADLINE_S: Final = 6.0
-"""Time for a handler that reads. With the look-up of the key and LOOK_EVERY_S, it is less than 10 s."""
+"""Time for a handler that reads. With the look-up of the key and CHECK_INTERVAL_S: less than 10 s."""
 WRITE_DEADLINE_S: Final = 11.0
 """Time for a handler that writes; in the same way less than 15 s."""
 READ_TOO_LONG: Final = "the database did not answer in time: try again"
 WRITE_TOO_LONG: Final = (
     "the database did not answer in time: whether it was written is not known yet"
 )
-LOOK_EVERY_S: Final = 0.25
-"""The longest time that a call runs past its deadline."""
+CHECK_INTERVAL_S: Final = 0.25
+"""Time between two checks of the deadlines: a call may run so much longer."""
 CANCELLED: Final = math.inf
 """In place of the deadline of a call that has been cancelled for it."""
 
@@ -46,26 +45,26 @@ _INVALID_ID: Final = "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a l
 
 
 class Deadlines:
-    """Ends calls that take too long, so that each caller is answered in bounded time.
+    """Cancels calls at their deadlines, so that each caller is answered in bounded time.
 
-    One look at all calls, four times a second, costs a twentieth of what a timer for each costs.
+    One timer checks all calls four times a second. That costs a twentieth of a timer for each call.
     """
 
     def __init__(self) -> None:
         self._due: dict[asyncio.Task[Any], float] = {}
-        """When each call is to be ended, by the monotonic clock; CANCELLED once it is."""
+        """The deadline of each call, on the monotonic clock; CANCELLED after it."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def within(self, seconds: float, work: Awaitable[T], detail: str) -> T:
-        """Return what the work returns, which this task awaits.
+        """Await the work in this task, and return its result.
 
         Raises:
-            Unavailable: it took longer, and was cancelled; `detail` says what is known of it.
+            Unavailable: the work took longer and was cancelled; `detail` is for the caller.
         """
         if self._timer is None:
             self._loop = asyncio.get_running_loop()
-            self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
+            self._timer = self._loop.call_later(CHECK_INTERVAL_S, self._check)
         # Without the loop, this makes a system call before Python 3.12.
         task = cast("asyncio.Task[Any]", asyncio.current_task(self._loop))
         self._due[task] = time.monotonic() + seconds
@@ -79,15 +78,15 @@ class Deadlines:
         finally:
             del self._due[task]
 
-    def _look(self) -> None:
-        """Cancel the tasks that are late; look again while there are others."""
+    def _check(self) -> None:
+        """Cancel the tasks that are past their deadlines; check again while there are others."""
         now = time.monotonic()
         for task in [task for task, due in self._due.items() if due < now]:
             self._due[task] = CANCELLED
             task.cancel()
         self._timer = None
         if self._due and self._loop is not None:
-            self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
+            self._timer = self._loop.call_later(CHECK_INTERVAL_S, self._check)
 
 
 class Endpoint:
@@ -130,7 +129,7 @@ class Endpoint:
         self._deadlines = Deadlines()
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
-        """Check scope, path and body, in the order of the contract; then let the handler answer."""
+        """Check scope, path, body and query, in the published order; then let the handler answer."""
         if self.scope is None:
             return await self.handler(call)
         if self.scope not in call.key.scopes:

@@ -134,10 +134,10 @@ CODES: Final = {
         before_key=True,
     ),
 }
-"""Every code that a caller can meet, by status."""
+"""All error codes, in the order of their statuses."""
 
 _PUBLISHED_TITLES: Final = {413: "Request Entity Too Large", 422: "Unprocessable Entity"}
-"""Python 3.13 renamed them after RFC 9110; a title stays what it was, under every Python."""
+"""Python 3.13 renamed these after RFC 9110. The published titles are the same under every Python."""
 
 
 def title_of(status: int) -> str:
@@ -167,7 +167,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
 
 
 class EdgeError(Exception):
-    """A request that never reached the domain: refused for its key, its form, its size."""
+    """A request that is refused before the domain sees it, for its key, its form or its size."""
 
     def __init__(
         self,
@@ -183,11 +183,11 @@ class EdgeError(Exception):
         self.errors = errors or []
         self.headers = headers
         self.index: int | None = None
-        """Of the operation that is malformed, in an atomic batch."""
+        """The index of the malformed operation in an atomic batch."""
 
 
 def problem(error: Exception, request_id: str) -> Problem:
-    """Describe an error to the caller; what is not meant for callers becomes `internal`."""
+    """Return the problem that describes an error; an unexpected exception becomes `internal`."""
     if not isinstance(error, Refusal | EdgeError):
         error = EdgeError("internal", CODES["internal"].example)
     status = CODES[error.code].status

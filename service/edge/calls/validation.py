@@ -1,8 +1,8 @@
-"""All that is wrong with a request, in words that are derived from the types.
+"""The errors in a body or a query string that msgspec has refused, in words for callers.
 
-msgspec decodes, stops at the first error, and describes it for Python programmers. So a value that
-was refused is searched a second time: each part of it is decoded by itself, as far as the innermost
-part that is not of its type, and the type says what that part has to be.
+msgspec stops at the first error, and describes it in Python's terms. So the refused value is searched
+again: each part is decoded by itself, down to the innermost parts that do not fit their types. The
+words come from those types: kinds, Literal values, and the bounds and patterns in their Meta.
 """
 
 import difflib
@@ -22,12 +22,12 @@ from service.edge.shapes.messages import PATTERN_WORDS
 MAX_ERRORS: Final = 20
 """Errors in one answer."""
 MAX_SEARCHED: Final = 10_000
-"""Values of a body that are all searched: about 20 ms of the event loop's time. In a larger one the
-search ends at the first error."""
+"""The most values of a body that are all searched, which takes about 20 ms on the event loop. In a larger
+body the search ends at the first error."""
 MAX_SPLIT: Final = 100_000
-"""Values of a list that is split into its items: about 10 ms of the event loop's time."""
+"""The most values of a list that is split into its items, which takes about 10 ms on the event loop."""
 PART: Final = 100
-"""Items of a list that are decoded together: nearly all of them are right."""
+"""Items of a list that are decoded together first, because nearly all items are right."""
 MAX_NAME: Final = 100
 """Characters of an unknown field's name that are repeated to the caller."""
 
@@ -66,23 +66,23 @@ class _Member(NamedTuple):
 
 
 def is_stored(shape: Any) -> bool:  # noqa: ANN401 - a type
-    """Whether JSON of this type is stored as it is sent: its content is checked elsewhere."""
+    """Whether JSON of this type is stored as it is sent; `stored_json` checks its content."""
     return any(member.type is Raw for member in _members(shape))
 
 
 @lru_cache
 def parts_decoder(shape: type[Struct]) -> msgspec.json.Decoder[Any]:
-    """Return a decoder that leaves each known field as it is; an absent one is empty."""
+    """Return a decoder that splits an object into its known fields; an absent field is empty."""
     names = [(field.encode_name, Raw, Raw()) for field in structs.fields(shape)]
     return msgspec.json.Decoder(msgspec.defstruct("Parts", names))
 
 
 def errors_in_body(body: bytes, shape: type[Struct]) -> list[FieldError]:
-    """Return what is wrong with a body that the type refuses.
+    """Return the errors in a body that does not fit the type.
 
     Raises:
-        EdgeError: it is no object.
-        DecodeError: it is no JSON, which the decoder did not find out before something else was wrong.
+        EdgeError: the body is no object.
+        DecodeError: the body is no JSON, behind the place of the first error.
     """
     large = sum(map(body.count, (b",", b"[", b"{"))) > MAX_SEARCHED
     if large:
@@ -96,12 +96,12 @@ def errors_in_body(body: bytes, shape: type[Struct]) -> list[FieldError]:
 
 
 def errors_in_query(values: dict[str, str], shape: type[Struct]) -> list[FieldError]:
-    """Return what is wrong with parameters that the type refuses."""
+    """Return the errors in parameters that do not fit the type."""
     return list(_wrong_in_object(msgspec.json.encode(values), shape, "", strict=False))
 
 
 def unreadable(part: str, message: str) -> EdgeError:
-    """Return the refusal of a part of the request in which no field can be told."""
+    """Return the refusal of the body or the query string as a whole."""
     error = FieldError(part, message)
     return EdgeError("validation_error", f"the {part} {message}", errors=[error])
 
@@ -116,7 +116,7 @@ def wrong_fields(errors: list[FieldError]) -> EdgeError:
 
 
 def _wrong(json: bytes, shape: Any, path: str, *, strict: bool) -> Iterator[FieldError]:  # noqa: ANN401 - any type
-    """Yield what keeps the value from being of the type, at the innermost places."""
+    """Yield the innermost errors of a value that does not fit the type; nothing if it fits."""
     if is_stored(shape):
         shape = dict[str, Raw] | None
     if _fits(msgspec.json.Decoder(shape, strict=strict), json):
@@ -205,7 +205,7 @@ def _kind_of(json: bytes) -> Any:  # noqa: ANN401 - a key of _WORDS
 
 
 def _members(shape: Any, metas: tuple[Meta, ...] = ()) -> Iterator[_Member]:  # noqa: ANN401 - a type
-    """Yield the alternatives of a type, but for that of an absent field."""
+    """Yield the alternatives of a type, except UnsetType, which stands for an absent field."""
     if get_origin(shape) is Annotated:
         inner, *more = get_args(shape)
         yield from _members(inner, (*more, *metas))
@@ -222,7 +222,7 @@ def _other_kind(members: list[_Member], kind: Any) -> str:  # noqa: ANN401 - a k
 
 
 def _broken_constraint(value: Any, metas: tuple[Meta, ...]) -> str:  # noqa: ANN401 - text or a list
-    """Return the words for the constraint that a value of the right kind breaks."""
+    """Return the words for the first constraint that a value of the right kind breaks."""
     unit = "item" if isinstance(value, list) else "character"
     for meta in metas:
         for bound, limit, broken in (

@@ -1,4 +1,4 @@
-"""The way in and out of every request: its id, its key, its rate limit, its route, its metrics."""
+"""The ASGI app: it admits a request, finds its route, sends the reply, and counts it."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 
 
 class Gate:
-    """The ASGI app: routes under /v1/ are not reached without a key, and only this class sends."""
+    """Answers every request. Paths under /v1/ need a key. Only this class sends responses."""
 
     def __init__(  # noqa: PLR0913 - the parts, put together in one place
         self,
@@ -54,7 +54,7 @@ class Gate:
         self._unavailable = LastingProblem(log, "http.unavailable", "http.available")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; every response carries its id, and those to a known key their quota."""
+        """Serve one request. Each response has the request's id, and the quota if the key is known."""
         if scope["type"] != "http":
             await self._lifespan(scope, receive, send)
             return
@@ -68,7 +68,7 @@ class Gate:
             reply = await self._answer(call, scope, receive)
         except Disconnected:
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a problem
+        except Exception as error:  # noqa: BLE001 - any error is answered as a problem
             self._log_failure(call, error)
             reply = problem_reply(error, call.request_id)
         headers = [*call.response_headers, *reply.headers]
@@ -103,7 +103,7 @@ class Gate:
         return reply
 
     async def _admit(self, call: Call) -> None:
-        """Let the call in if its key is good and has calls left in this window."""
+        """Check the key and its rate limit, and note the quota for the response."""
         key = call.key = await self._keys.authenticate(call.headers)
         quota = await self._limiter.hit(key.id, key.rate_limit or self._default_rate)
         call.response_headers += rate_headers(quota)
@@ -118,7 +118,7 @@ class Gate:
     async def _routed(self, call: Call, scope: Scope, receive: Receive) -> Reply:
         """Find the path's route and let it answer.
 
-        An escaped slash in an id is refused: decoded, it would name another path.
+        A path with an escaped slash is refused, because the decoded path would be another one.
 
         Raises:
             EdgeError: `not_found`: no route has this path.
@@ -135,7 +135,7 @@ class Gate:
         raise EdgeError("not_found", detail)
 
     def _log_failure(self, call: Call, error: Exception) -> None:
-        """Log what an operator has to know; an unreachable database once, until a call succeeds."""
+        """Log faults of the service, and an unreachable database once until a call succeeds."""
         if isinstance(error, Unavailable):
             self._unavailable.met(error, method=call.method, path=call.path)
         elif not isinstance(error, Refusal | EdgeError):
@@ -153,7 +153,7 @@ def _log_access(call: Call, status: int, started: float) -> None:
 
 
 def rate_headers(quota: Quota) -> list[tuple[bytes, bytes]]:
-    """Return both families of headers: X-RateLimit-*, and draft-ietf-httpapi-ratelimit-headers."""
+    """Return the quota in both families: X-RateLimit-*, and draft-ietf-httpapi-ratelimit-headers."""
     limit, remaining, reset_at, window_s, _ = quota
     wait_s = max(reset_at - int(time.time()), 0)
     return [
