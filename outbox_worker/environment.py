@@ -54,9 +54,7 @@ def read_settings(
     Raises:
         SettingsError: a variable is missing, unknown, or has a value that it does not take.
     """
-    environment = {
-        n: value for n, value in environment.items() if not _service_link(f"{n}={value}")
-    }
+    environment = {n: v for n, v in environment.items() if not _service_link(f"{n}={v}")}
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     given = {name: environment[name] for name in fields if environment.get(name)}
     problems = list(_unknown(environment, fields, prefix))

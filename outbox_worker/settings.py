@@ -1,6 +1,7 @@
 """The worker's settings: read from the environment once, validated together, passed down."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from aiokafka.conn import collect_hosts
@@ -19,12 +20,10 @@ TOPIC_NAME = Meta(
 
 def _check_brokers(text: str) -> None:
     """Check that aiokafka can read the list: otherwise it raises when a client is made."""
-    try:
+    with suppress(ValueError):
         hosts = collect_hosts(text, randomize=False)
         if all(host and "/" not in host and 0 < port <= MOST_PORT for host, port, _ in hosts):
             return
-    except ValueError:
-        pass
     raise ValueError("not a list like broker-1:9092,broker-2:9092")
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -42,18 +43,11 @@ def _check_rate(text: str) -> None:
 
 
 def _check_storage(text: str) -> None:
-    if text == "memory":
-        return
-    try:
+    with suppress(ValueError):  # the port is no number
         url = urlsplit(text)
-        database = url.path.strip("/") or "0"
-        is_redis = url.scheme in {"redis", "rediss"} and database.isdigit()
-        if (
-            is_redis and url.hostname and url.port != 0
-        ):  # urlsplit raises for a port that is no number
+        is_redis = url.scheme in {"redis", "rediss"} and url.hostname and url.port != 0
+        if text == "memory" or (is_redis and (url.path.strip("/") or "0").isdigit()):
             return
-    except ValueError:
-        pass
     raise ValueError("neither `memory` nor a URL like redis://user:password@host:6379/0")
 
 

@@ -1,5 +1,6 @@
 """Running the app under uvicorn, in one process or several."""
 
+import logging
 import os
 import resource
 import shutil
@@ -16,14 +17,14 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from service import logs
 from service.edge.gate.cors import Cors
+from service.logs import get_logger
 from service.server import accepting
 from service.server.protocol import LimitedProtocol, Limits
 from service.settings import SHARED_FOLDER, Settings
 from service.stopping import FINISH_SIGNAL, stop_signals
 
-log = logs.get_logger(__name__)
+log = get_logger(__name__)
 
 OTHER_FILES: Final = 100
 """Open files besides the connections of callers and of the pool: modules, Redis, refused callers."""
@@ -46,12 +47,9 @@ def serve(settings: Settings) -> None:
     Raises:
         CannotServeError: the address is in use, or no folder can be shared by several processes.
     """
-    logs.set_up(settings.links_log_level)
-    if settings.links_rate_limit_storage == "memory":
-        say = (
-            log.warning if settings.links_workers > 1 else log.info
-        )  # another machine may be there
-        say("rate_limits.each_process_on_its_own", workers=settings.links_workers)
+    if settings.links_rate_limit_storage == "memory":  # a single process may have peers elsewhere
+        level = logging.WARNING if settings.links_workers > 1 else logging.INFO
+        log.log(level, "rate_limits.each_process_on_its_own", workers=settings.links_workers)
     connections = _allow_open_files(settings)
     os.environ.pop(SHARED_FOLDER, None)  # a parent process may have set it
     signal.signal(signal.SIGTERM, _end)  # uvicorn raises the signal again at its end

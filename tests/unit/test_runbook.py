@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,16 +34,28 @@ def sources() -> list[Path]:
     return [path for name in ("outbox_worker", "service") for path in (TOP / name).rglob("*.py")]
 
 
-def logged() -> Iterator[tuple[str, str]]:
-    """Yield the level and the name of each event that either program logs."""
+def log_calls() -> Iterator[ast.Call]:
+    """Yield each call of a logger in either program."""
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.Call(
-                    func=ast.Attribute(attr=level, value=ast.Name(id="log" | "_log")),
-                    args=[ast.Constant(value=str(name)), *_],
-                ):
-                    yield level, name
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="log" | "_log"))):
+                    yield node
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """Yield the level and the name of each event that either program logs."""
+    for call in log_calls():
+        match call:
+            case ast.Call(func=ast.Attribute(attr=level), args=[ast.Constant(value=str(name)), *_]):
+                yield level, name
+
+
+def test_no_field_has_the_name_of_an_attribute_of_log_records() -> None:
+    """Fields become attributes of the standard library's record, which refuses to replace its own."""
+    attributes = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
+    fields = {keyword.arg for call in log_calls() for keyword in call.keywords}
+    assert fields & attributes == {"exc_info"}
 
 
 def test_the_runbook_names_every_failure_that_is_logged() -> None:
