@@ -6,7 +6,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
@@ -133,12 +132,7 @@ class Republisher:
         await self._producer.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Disconnect. All records are acknowledged already, so the time limit loses none."""
         with contextlib.suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
