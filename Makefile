@@ -11,6 +11,9 @@ WORKERS ?= 3
 # How long each fault lasts in the long tests.
 FAULT_SECONDS ?= 60
 
+# What the fuzzed tests of `make test-faults` are made from; give the printed one to repeat a run.
+SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-faults fault-table counts contract publish-contract lint format bench bench-peers lock clean
 
@@ -26,8 +29,9 @@ test: $(STAMP)  ## every test but the contract's and the long faults', on real P
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/contract --ignore tests/faults $(ARGS)
 
 test-faults: $(STAMP)  ## both programs through long faults, fuzzed tests with fresh seeds, larger worlds (two hours)
-	@FRESH_SEEDS=20 $(BIN)/python -m pytest --verbose --timeout 1800 \
-		tests/integration/outbox_worker/test_window.py tests/integration/service/test_model.py $(ARGS)
+	@echo "fuzzed tests: SEED=$(SEED)"
+	@FRESH_SEEDS=20 SEED=$(SEED) $(BIN)/python -m pytest --verbose --timeout 1800 -m 'fuzzed or hypothesis' \
+		--hypothesis-seed $(SEED) --ignore tests/contract $(ARGS)
 	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/acceptance/relay/test_faults.py tests/acceptance/relay/test_several_workers.py \
 		tests/acceptance/relay/test_recovery_*.py tests/acceptance/service/test_entity_deletion.py tests/faults $(ARGS)
 

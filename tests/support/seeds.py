@@ -3,13 +3,19 @@
 import os
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
+import pytest
+
+ParameterSet = Any  # pytest has no public name for its type
 FRESH: Final = int(os.environ.get("FRESH_SEEDS", "0"))
 """How many fresh seeds a fuzzed test takes; 0: its fixed ones."""
+SEED: Final = int(os.environ.get("SEED", "0"))
+"""What the fresh seeds are made from, and hypothesis' examples: the same in all processes of a run."""
 
 
-def seeds(fixed: Sequence[int]) -> list[int]:
-    """Return the seeds; the ids of the tests that are made from them show each one."""
-    fresh = random.SystemRandom()
-    return [fresh.randrange(2**32) for _ in range(FRESH)] or list(fixed)
+def seeds(fixed: Sequence[int]) -> list[ParameterSet]:
+    """Return the seeds as parameters of a test, which they mark as fuzzed; its name shows each one."""
+    fresh = random.Random(SEED)
+    numbers = [fresh.randrange(2**32) for _ in range(FRESH)] or fixed
+    return [pytest.param(number, marks=pytest.mark.fuzzed) for number in numbers]

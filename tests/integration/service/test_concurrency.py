@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import asyncpg
 import pytest
 
+from tests.support.seeds import seeds
 from tests.support.service.api import Service, new_key, seed
 from tests.support.service.callers import DOCUMENTS, Caller
 from tests.support.topic.subscriber import check_outbox
@@ -24,9 +25,10 @@ async def calls(caller: Caller) -> None:
         await caller.call()
 
 
+@pytest.mark.parametrize("number", seeds([0]))
 @pytest.mark.parametrize("policy", ["registered", "any"])
 async def test_mixed_writes_do_not_get_in_each_others_way(
-    database: str, connection: asyncpg.Connection, policy: str
+    database: str, connection: asyncpg.Connection, policy: str, number: int
 ) -> None:
     """Every call is answered below 500, and the events tell exactly what the rows hold."""
     key = await new_key(database)
@@ -36,7 +38,7 @@ async def test_mixed_writes_do_not_get_in_each_others_way(
         for _ in range(PROCESSES):
             service = Service(database, LINKS_ENTITY_POLICY=policy)
             apis.append(await (await stack.enter_async_context(service)).api(key))
-        callers = [Caller(apis[n % PROCESSES], n) for n in range(WRITERS)]
+        callers = [Caller(apis[n % PROCESSES], number + n) for n in range(WRITERS)]
         await asyncio.gather(*(calls(caller) for caller in callers))
     statuses = sum((caller.statuses for caller in callers), Counter[int]())
     assert statuses[200] + statuses[201] > WRITERS * CALLS / 3
