@@ -1,4 +1,4 @@
-"""What can be asked of links, what they look like as stored, and what became of a request."""
+"""The values that are decided about: keys, changes of links, stored rows, and outcomes."""
 
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
@@ -25,24 +25,24 @@ class EntityKey(NamedTuple):
 
 
 class LinkKey(NamedTuple):
-    """A link's two ends, which are in the same workspace. There is at most one link between them."""
+    """A link's document and entity, in the same workspace. There is at most one link between them."""
 
     document: DocumentKey
     entity: EntityKey
 
 
 class Link(Struct, frozen=True):
-    """Link the two ends; a role of None leaves the role of a restored link as it was."""
+    """Link the document to the entity. With a role of None, a restored link keeps its role."""
 
     key: LinkKey
     role: str | None = None
 
 
 class Unlink(Struct, frozen=True):
-    """Remove the link; refused if there is none, unless that is just as well.
+    """Remove the link. Without an active link it is refused, or does nothing if `missing_ok`.
 
-    With `orphaned`, only if its entity is deleted: what a deletion that goes on must not do to an
-    entity that has come back meanwhile.
+    With `orphaned`, the link is removed only if its entity is deleted: another call may have registered
+    the entity again while its deletion still removes links.
     """
 
     key: LinkKey
@@ -61,7 +61,7 @@ Change = Link | Unlink | SetRole
 
 
 class Caller(Struct, frozen=True):
-    """On whose behalf: goes into every event, never holds the key itself."""
+    """The authenticated caller, as events name it. `actor` is the API key's public id, never the key."""
 
     workspace_id: str
     actor: str
@@ -70,7 +70,7 @@ class Caller(Struct, frozen=True):
 
 
 class LinkRow(Struct, frozen=True):
-    """A link as stored."""
+    """A stored link."""
 
     key: LinkKey
     id: UUID
@@ -82,18 +82,17 @@ class LinkRow(Struct, frozen=True):
 
 
 MAX_LINKS: Final = 5_000
-"""Active links of a document. With that many, the longest write of a document takes about a second.
+"""The most active links of a document. With this many, its deletion takes about a second.
 
-Each of them is an event and a row in the one transaction that deletes the document, and all of them
-are in the answer that shows it.
+The deletion writes a row and an event for each link in one transaction, and a reply shows all links.
 """
 
 
 class DocumentState(Struct, frozen=True):
-    """What deciding needs of a document: its counters, whether it is deleted, its active links.
+    """A document's counters, whether it is deleted, and how many active links it has.
 
-    `active` is the number of its active links, or an upper bound of it. None: the document has room
-    for more links than the transaction can make.
+    `active` is None if the links were not counted, since the document has room for all links that this
+    transaction may add.
     """
 
     version: int
@@ -103,7 +102,7 @@ class DocumentState(Struct, frozen=True):
 
 
 class DocumentRow(Struct, frozen=True):
-    """A document as stored; `metadata` is its JSON in the form that Postgres gives it (jsonb)."""
+    """A stored document; `metadata` is the text of a jsonb value."""
 
     id: str
     version: int
@@ -117,7 +116,7 @@ class DocumentRow(Struct, frozen=True):
     deletion_id: UUID | None = None
 
     def same_fields(self, other: "DocumentRow") -> bool:
-        """Whether both agree in all that a write can set."""
+        """Whether both rows have the same values in all columns that a write can set."""
         return (
             self.display_name == other.display_name
             and self.category == other.category
@@ -127,10 +126,10 @@ class DocumentRow(Struct, frozen=True):
 
 
 class EntityState(Struct, frozen=True):
-    """What deciding about an entity's own row needs.
+    """An entity's own row, as it was read.
 
-    `registered` says that this transaction made it known; `may_be_linked` that it has active links,
-    or that another transaction may be making one.
+    `registered`: this transaction has inserted the row, or cleared its deletion. `may_be_linked`: the
+    entity has active links, or another transaction may be adding one.
     """
 
     deleted: bool
@@ -142,7 +141,7 @@ OutcomeKind = Literal["created", "existing", "restored", "updated", "unlinked", 
 
 
 class Outcome(Struct, frozen=True):
-    """What became of one change; no link only for an Unlink that had nothing to do."""
+    """The result of one change; `link` is None only if an Unlink found no link."""
 
     kind: OutcomeKind
     link: LinkRow | None

@@ -1,4 +1,4 @@
-"""Deciding about a whole document: its fields, its links as a set, its deletion and return."""
+"""Decisions about a whole document: create, put, update, delete and restore."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
@@ -28,7 +28,7 @@ from service.core.preconditions import Preconditions
 from service.core.writes import Slices, State, Write
 
 SLICE: Final = 100
-"""Links that are decided about at once: about five milliseconds of the event loop's time."""
+"""Changes of links that are decided in one go. They keep the event loop busy for about 5 ms."""
 
 Operation = Literal["create", "put", "update", "delete", "restore"]
 
@@ -42,35 +42,39 @@ CAUSE_OF: dict[Operation, Cause] = {
 
 
 class Fields(Struct, frozen=True):
-    """What a request says of a document's own fields; unset ones stay. `metadata` is JSON."""
+    """A request's values for a document's own fields. UNSET: unchanged. `metadata` is JSON text."""
 
     display_name: str | UnsetType | None = UNSET
     category: str | UnsetType | None = UNSET
     metadata: str | UnsetType | None = UNSET
 
 
-class Item(Struct, frozen=True):
-    """One wanted link; a role of None asks for none in particular."""
+class WantedLink(Struct, frozen=True):
+    """A link that a request asks for. With a role of None, an existing or restored link keeps its role."""
 
     key: LinkKey
     role: str | None = None
 
 
 class LinkEdits(Struct, frozen=True):
-    """Changes to the document's links: some to add and remove, or the whole set."""
+    """Changes of a document's links: links to add and to remove, or, in `set`, the whole set."""
 
-    add: Sequence[Item] = ()
+    add: Sequence[WantedLink] = ()
     remove: Sequence[LinkKey] = ()
-    set: Sequence[Item] | None = None
+    set: Sequence[WantedLink] | None = None
 
     @property
     def wanted(self) -> list[LinkKey]:
-        """Those that have to be linked afterwards."""
-        return [item.key for item in (self.add if self.set is None else self.set)]
+        """The links that are active afterwards."""
+        return [link.key for link in (self.add if self.set is None else self.set)]
 
 
 class DocumentOutcome(Struct):
-    """The document as it is after the request, and what the request changed of its links."""
+    """The document after the request, and the ids of the links that the request changed.
+
+    `created`: the document is new, or a put has brought it back from deletion. `changed`: the request
+    has written something.
+    """
 
     row: DocumentRow
     created: bool = False
@@ -86,7 +90,7 @@ class DocumentOutcome(Struct):
         return bool(self.linked or self.restored or self.unlinked or self.updated)
 
     def add(self, outcome: Outcome) -> None:
-        """Sort what became of one link by its kind."""
+        """Add the id of a changed link to the list of its kind."""
         into = {
             "created": self.linked,
             "restored": self.restored,
@@ -98,18 +102,18 @@ class DocumentOutcome(Struct):
 
 
 Respond = Callable[[DocumentOutcome, Sequence[LinkRow]], Slices]
-"""From the outcome, and the document's active links, to the reply."""
+"""Makes the reply from the outcome and the document's active links."""
 
 
 class DocumentWrite(Write, frozen=True, kw_only=True):
-    """A write to a whole document: its fields, its links as a set, its deletion or return.
+    """A write to one document, its fields and its links.
 
-    A document may have thousands of links. They are decided about in slices, so that neither the event
-    loop nor a statement is busy for long, and no more than a slice's events stay in memory.
+    A document may have thousands of links. Their changes are decided and saved in slices, so that the
+    event loop and each statement are busy for a short time, and only one slice's events are in memory.
 
     Attributes:
-        respond: makes the reply inside the transaction, from the outcome and the document's active links.
-        preconditions: on the document as it was; None: any state will do.
+        respond: makes the reply; called before COMMIT, since the reply may have to be stored.
+        preconditions: conditions on the document before the write; None: there are none.
     """
 
     operation: Operation
@@ -121,7 +125,7 @@ class DocumentWrite(Write, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """The links that the caller names; a restore or a deletion may be about any number."""
+        """One, and the links that the caller names; the links that a deletion removes are not known yet."""
         return 1 + len(self.edits.wanted) + len(self.edits.remove)
 
     @property
@@ -131,27 +135,27 @@ class DocumentWrite(Write, frozen=True, kw_only=True):
 
     @property
     def makes_document(self) -> bool:
-        """Whether the document is inserted unless it exists."""
+        """Whether the document is inserted if it does not exist."""
         return self.operation in {"create", "put"}
 
     def links(self, state: State) -> Sequence[LinkKey]:
-        """Return the links that are named, and those that a restore brings back."""
+        """Return the links that the request names, and those that a restore may bring back."""
         restored = state.links_of(self.key) if self.operation == "restore" else ()
         named = (*self.edits.wanted, *self.edits.remove)
         return [*named, *(link.key for link in restored if link.deletion_id is not None)]
 
     def unknown_entities(self, state: State) -> set[EntityKey]:
-        """Return the unknown entities that are to be linked; a restore leaves such links out."""
+        """Return the unknown entities that the request links; a restore registers none."""
         return {key.entity for key in self.edits.wanted} - state.entities
 
     def decide(self, state: State) -> Slices:
-        """Decide about the links in slices, then about the document's own fields."""
+        """Decide the changes of links in slices, then the document's own fields."""
         made = self.key in state.made
         before = admit(self, state.row(self.key), made=made)
         check(state, self, before, made=made)
         deletion_id = state.ids.uuid7(state.now_us) if self.operation == "delete" else None
         draft = Draft(state, self.caller, CAUSE_OF[self.operation], deletion_id=deletion_id)
-        # Being made is the first write, revision 1.
+        # A document that was just inserted has revision 1 already, and `keep` adds one.
         draft.documents[self.key] = DocumentState(before.version, before.revision - made)
         returns = self.operation == "put" and before.deleted_at is not None
         outcome = DocumentOutcome(row_after(self, before, draft), created=made or returns)
@@ -172,11 +176,11 @@ class DocumentWrite(Write, frozen=True, kw_only=True):
 
 
 def admit(write: DocumentWrite, before: DocumentRow | None, *, made: bool) -> DocumentRow:
-    """Return the row to work on (just inserted, if `made`).
+    """Return the document's row before the write; `made`: this transaction has inserted it.
 
     Raises:
-        NotFound: there is no such document.
-        Conflict: the id is taken.
+        NotFound: the document does not exist.
+        Conflict: the document is to be created, and its id is taken.
     """
     deleted = before is not None and before.deleted_at is not None
     if before is None or (deleted and write.operation in {"update", "delete"}):
@@ -189,7 +193,7 @@ def admit(write: DocumentWrite, before: DocumentRow | None, *, made: bool) -> Do
 
 
 def check(state: State, write: DocumentWrite, before: DocumentRow, *, made: bool) -> None:
-    """Check the entities, the room for links, and last the preconditions.
+    """Check that the entities exist, then the number of links, then the preconditions.
 
     Raises:
         NotFound: an entity to be linked does not exist.
@@ -201,23 +205,24 @@ def check(state: State, write: DocumentWrite, before: DocumentRow, *, made: bool
             raise NotFound(missing_entity(key.entity))
     _check_room(state, write)
     if write.preconditions is not None:
-        # To be restored, a document that is deleted has to exist: there its revision counts.
+        # For a restore, a deleted document exists: If-Match is compared with its revision.
         deleted = before.deleted_at is not None and write.operation != "restore"
         document = None if made else DocumentState(before.version, before.revision, deleted)
         write.preconditions.check(document)
 
 
 def _check_room(state: State, write: DocumentWrite) -> None:
-    """See that the document can have the links that are added, once those to remove are gone.
+    """Refuse an update after which the document would have more than MAX_LINKS active links.
 
-    A set has no more links than its list, and a restore no more than there were.
+    A `set` needs no check, since its list is bounded, nor does a restore, since the links were there.
     """
     document = state.documents.get(write.key)
     if document is None or document.active is None:
         return
     links, edits = state.links, write.edits
-    active = {t for t in (*edits.wanted, *edits.remove) if t in links and not links[t].deleted_at}
-    added = len({item.key for item in edits.add} - active)
+    named = (*edits.wanted, *edits.remove)
+    active = {key for key in named if key in links and not links[key].deleted_at}
+    added = len({link.key for link in edits.add} - active)
     removed = len(active.intersection(edits.remove))
     if added and document.active - removed + added > MAX_LINKS:
         raise Conflict(too_many_links(write.key.id, document.active))
@@ -226,7 +231,7 @@ def _check_room(state: State, write: DocumentWrite) -> None:
 def link_changes(state: State, write: DocumentWrite, before: DocumentRow) -> list[Change]:
     """Return the changes of links, in order.
 
-    The state has the document's active links, and those that its deletion removed.
+    The state holds the document's active links, and the links that its deletion removed.
     """
     edits, links = write.edits, state.links_of(write.key)
     if write.operation == "delete":
@@ -236,11 +241,11 @@ def link_changes(state: State, write: DocumentWrite, before: DocumentRow) -> lis
     if edits.set is not None:
         return _replace(links, edits.set)
     removed = [Unlink(key, missing_ok=True) for key in edits.remove]
-    return [*removed, *(Link(item.key, item.role) for item in edits.add)]
+    return [*removed, *(Link(link.key, link.role) for link in edits.add)]
 
 
 def row_after(write: DocumentWrite, before: DocumentRow, draft: Draft) -> DocumentRow:
-    """Return the document's row as the write leaves it, but for the counters."""
+    """Return the document's row after the write, except for version, revision and updated_at."""
     if write.operation == "delete":
         return replace(before, deleted_at=draft.state.now, deletion_id=draft.deletion_id)
     if write.operation == "restore":
@@ -257,7 +262,7 @@ def row_after(write: DocumentWrite, before: DocumentRow, draft: Draft) -> Docume
 
 
 def _restore(state: State, links: Sequence[LinkRow], before: DocumentRow) -> list[Change]:
-    """Bring back the links that the document's deletion removed, if their entity is there."""
+    """Return a Link for each link that the document's deletion removed, if its entity exists."""
     if before.deletion_id is None:
         return []
     return [
@@ -267,14 +272,14 @@ def _restore(state: State, links: Sequence[LinkRow], before: DocumentRow) -> lis
     ]
 
 
-def _replace(links: Sequence[LinkRow], items: Sequence[Item]) -> list[Change]:
-    """Remove what the set does not name, add what is not there, and give the roles that it names."""
+def _replace(links: Sequence[LinkRow], wanted: Sequence[WantedLink]) -> list[Change]:
+    """Return the changes after which exactly the wanted links are active, with the roles they name."""
     active = {link.key: None for link in links if link.deleted_at is None}
-    wanted = {item.key for item in items}
-    changes: list[Change] = [Unlink(key) for key in active if key not in wanted]
-    for item in items:
-        if item.key not in active:
-            changes.append(Link(item.key, item.role))
-        elif item.role is not None:
-            changes.append(SetRole(item.key, item.role))
+    kept = {link.key for link in wanted}
+    changes: list[Change] = [Unlink(key) for key in active if key not in kept]
+    for link in wanted:
+        if link.key not in active:
+            changes.append(Link(link.key, link.role))
+        elif link.role is not None:
+            changes.append(SetRole(link.key, link.role))
     return changes

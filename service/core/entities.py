@@ -1,4 +1,4 @@
-"""Deciding about an entity's own row: it becomes known, or it is deleted step by step."""
+"""Decisions about an entity's own row: its registration, and its deletion in several transactions."""
 
 from typing import Final, Literal
 
@@ -9,34 +9,35 @@ from service.core.writes import Reply, State, Write
 
 UNFINISHED: Final = Reply(0, b"")
 MARKED: Final = Reply(0, b"marked")
-"""The call goes on in another transaction: a status of 0 is neither sent nor stored for a retry. MARKED
-says that this one has marked the entity as deleted.
+"""Replies with status 0 are neither sent nor stored: the call goes on in another transaction. MARKED says
+that this transaction has marked the entity as deleted.
 """
 
 
 class EntityWrite(Write, frozen=True, kw_only=True):
     """A write to an entity's own row.
 
-    `register` makes the entity known, or brings it back from deletion. `delete` marks it as deleted,
-    so that no new link to it can be made; it is complete when nothing is linked to it. `settle` waits
-    until every link that was being made when the entity was marked is visible.
+    `register` inserts the entity, or clears its deletion. `delete` marks it as deleted, so that no new
+    link to it can be made; the deletion is complete when the entity has no active links. `settle` waits
+    for the transactions that were linking to the entity when it was marked, so that their links are seen.
     """
 
     key: EntityKey
     operation: Literal["register", "delete", "settle"]
     reply: Reply
     reply_if_new: Reply | None = None
-    """Where the entity was not known, or was deleted, until it was registered just now."""
+    """The reply if this write has registered the entity; None: `reply`."""
     preconditions: Preconditions | None = None
-    """On whether the entity exists: it has no entity tag."""
+    """Conditions on whether the entity exists: an entity has no ETag. None: there are none."""
     continues: bool = False
-    """Whether an earlier transaction of the same call has done a part of it."""
+    """Whether an earlier transaction of the same call has done a part of the deletion."""
 
     @property
     def lock_timeout_ms(self) -> int:
-        """A deletion waits for those who are linking to the entity as long as its deadline lets it.
+        """The longest wait for the entity's lock, in milliseconds.
 
-        A shorter wait would end with 503 after the entity was marked.
+        `settle` waits almost until the transaction's deadline (10.5 s): the entity is marked by then, and
+        a shorter wait would answer 503 more often.
         """
         return 9_000 if self.operation == "settle" else 2_000
 
@@ -44,7 +45,7 @@ class EntityWrite(Write, frozen=True, kw_only=True):
         """Return the reply; UNFINISHED or MARKED if the deleted entity may still have links.
 
         Raises:
-            NotFound: there is nothing to delete.
+            NotFound: the entity is unknown, or its deletion was complete before this call.
             PreconditionFailed: the caller requires another state.
         """
         entity = state.entity_rows.get(self.key)
@@ -58,7 +59,7 @@ class EntityWrite(Write, frozen=True, kw_only=True):
             self._check(exists=not entity.registered)
             return (self.reply_if_new if entity.registered else None) or self.reply
         if not self.continues:
-            self._check(exists=True)  # a deletion that goes on is of an entity that exists, too
+            self._check(exists=True)  # so does an entity whose deletion is not complete
         if not entity.deleted and not self.continues:
             state.deleted_entities.add(self.key)
             return MARKED if entity.may_be_linked else self.reply
@@ -68,7 +69,9 @@ class EntityWrite(Write, frozen=True, kw_only=True):
             raise NotFound(
                 f"{self.key.type} {self.key.id!r} is deleted, and nothing is linked to it"
             )
-        return self.reply  # complete, or registered again since
+        return (
+            self.reply
+        )  # the deletion is complete, or another call has registered the entity again
 
     def _check(self, *, exists: bool) -> None:
         if self.preconditions is not None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a request that was understood; the edge maps each to HTTP in one table."""
+"""The reasons for which a well-formed request is refused; the edge maps each to an HTTP status."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault of
         super().__init__(detail)
         self.detail = detail
         self.index: int | None = None
-        """Of the change in its list that was refused."""
+        """The position of the refused change in a batch; None: the request is no batch."""
 
 
 class NotFound(Refusal):
@@ -28,13 +28,13 @@ class Conflict(Refusal):
 
 
 class PreconditionFailed(Refusal):
-    """The document's revision is not the one that If-Match names."""
+    """The resource is not in the state that If-Match or If-None-Match requires."""
 
     code = "precondition_failed"
 
 
 class TooLarge(Refusal):
-    """What the document would store is larger than it may be."""
+    """The document's metadata is larger than the limit."""
 
     code = "payload_too_large"
 

@@ -33,7 +33,7 @@ Traceparent = Annotated[str, Meta(pattern="^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16
 DATASCHEMA_OF: Final[dict[EventType, str]] = {
     event_type: f"urn:document-links:{event_type}:1" for event_type in get_args(EventType)
 }
-"""The `$id` of each type's JSON Schema; its number grows with a change that breaks subscribers."""
+"""The `$id` of each type's JSON Schema; a change that breaks subscribers increases its number."""
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 
@@ -93,7 +93,7 @@ class Event(Struct, frozen=True):
 
 
 class OutboxRow(NamedTuple):
-    """What the outbox stores of an event: columns for the relay, and the message's value."""
+    """A new row of the outbox; `payload` is the value of the Kafka message, byte for byte."""
 
     event_id: str
     event_type: EventType
@@ -106,17 +106,17 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def outbox_row(event_id: str, event: Event) -> OutboxRow:
-    """Serialise the event, once and for all: the payload is what Kafka will carry."""
+    """Return the outbox row of an event."""
     traceparent = None if event.traceparent is UNSET else event.traceparent
     return OutboxRow(event_id, event.type, event.partitionkey, _encode(event), traceparent)
 
 
-@lru_cache(maxsize=256)  # a transaction's links were made at one moment
-def timestamp(moment: datetime) -> str:
-    """ISO 8601 in UTC with microseconds; the moment has to be in UTC."""
-    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+@lru_cache(maxsize=256)  # the rows of one transaction have the same time
+def timestamp(time: datetime) -> str:
+    """Return the time, which must be in UTC, in ISO 8601 with microseconds."""
+    return time.isoformat(timespec="microseconds")[:26] + "Z"
 
 
-def optional_timestamp(moment: datetime | None) -> str | None:
-    """Like `timestamp`; None stays None."""
-    return None if moment is None else timestamp(moment)
+def optional_timestamp(time: datetime | None) -> str | None:
+    """Return the `timestamp` of the time; None for None."""
+    return None if time is None else timestamp(time)

@@ -17,13 +17,13 @@ LINK_ID_PATTERN: Final = (
     rf"^({LINK_PREFIX}_[0-7][0-9a-hjkmnp-tv-z]{{25}}"
     r"|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$"
 )
-"""What `from_text` reads as a link's id: either form."""
+"""The two forms of a link's id: TypeID and UUID."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_TEXT_LENGTH: Final = 26  # of 128 bits, five to a character
+_TEXT_LENGTH: Final = 26  # characters for 128 bits, five bits each
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _UPPER_PAIRS: Final = tuple(map(str.upper, _PAIRS))
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
@@ -33,9 +33,9 @@ _BLOCK: Final = struct.Struct("=256Q")
 _canonical_uuid = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z").match
 
 
-def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 of an aware datetime, exactly (a float of seconds would round)."""
-    return (moment - EPOCH) // _MICROSECOND
+def microseconds(timestamp: datetime) -> int:
+    """Return an aware datetime in microseconds since 1970, without the rounding of a float."""
+    return (timestamp - EPOCH) // _MICROSECOND
 
 
 def to_text(prefix: str, uuid: UUID) -> str:
@@ -44,7 +44,7 @@ def to_text(prefix: str, uuid: UUID) -> str:
 
 
 def from_text(prefix: str, text: str) -> UUID | None:
-    """Read a UUID from its TypeID with that prefix or from its usual text; None otherwise."""
+    """Return the UUID of a TypeID with that prefix or of a UUID's text; None: the text is neither."""
     if _canonical_uuid(text):
         return UUID(text)
     encoded = text.removeprefix(f"{prefix}_")
@@ -60,32 +60,32 @@ def from_text(prefix: str, text: str) -> UUID | None:
 
 
 class IdSource:
-    """Makes ids of random bytes, read in blocks: a system call for each id costs more than the id."""
+    """Makes ids from random bytes, read in blocks to avoid a system call for each id."""
 
     def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
         self._random = random
         self._words: list[int] = []
 
-    def uuid7(self, moment_us: int) -> UUID:
-        """Return a UUIDv7 of the moment, in microseconds since 1970.
+    def uuid7(self, now_us: int) -> UUID:
+        """Return a new UUIDv7; `now_us` is in microseconds since 1970.
 
         The 12 bits after the milliseconds hold the fraction of the millisecond (RFC 9562, section 6.2,
-        method 3), so ids of different microseconds sort as their moments do.
+        method 3), so ids of different microseconds sort by time.
         """
-        return UUID(int=self._uuid7(moment_us))
+        return UUID(int=self._uuid7(now_us))
 
-    def uuid7_text(self, moment_us: int) -> str:
-        """Return the text of a new `uuid7`, for less than by way of the UUID."""
-        text = f"{self._uuid7(moment_us):032x}"
+    def uuid7_text(self, now_us: int) -> str:
+        """Return a new UUIDv7 as text, without the cost of a UUID object."""
+        text = f"{self._uuid7(now_us):032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def request_id(self) -> str:
-        """Return a new request id: `req_` and a ULID (a millisecond and 80 random bits)."""
+        """Return a new request id: `req_` and a ULID (milliseconds since 1970 and 80 random bits)."""
         prefix = _request_prefix(time.time_ns() // 1_000_000)
         return prefix + _eight_characters(self._random64()) + _eight_characters(self._random64())
 
-    def _uuid7(self, moment_us: int) -> int:
-        milliseconds, fraction = divmod(moment_us, 1000)
+    def _uuid7(self, now_us: int) -> int:
+        milliseconds, fraction = divmod(now_us, 1000)
         high = milliseconds << 16 | 0x7000 | fraction * 4096 // 1000
         return high << 64 | 0x8000_0000_0000_0000 | self._random64() >> 2
 
@@ -96,7 +96,7 @@ class IdSource:
 
 
 def _eight_characters(value: int, pairs: tuple[str, ...] = _UPPER_PAIRS) -> str:
-    """Return 40 bits as eight characters: cheaper to shift than a number of 80 bits."""
+    """Return the low 40 bits in base32. Twice this is cheaper than shifting a number of 80 bits."""
     return (
         f"{pairs[value >> 30 & 1023]}{pairs[value >> 20 & 1023]}"
         f"{pairs[value >> 10 & 1023]}{pairs[value & 1023]}"
@@ -109,7 +109,7 @@ def _request_prefix(milliseconds: int) -> str:
 
 
 def _base32(value: int, pairs: tuple[str, ...] = _PAIRS) -> str:
-    """128 bits as 26 characters of Crockford's alphabet, two at a time."""
+    """Return 128 bits as 26 characters of Crockford's base32 alphabet."""
     return (
         f"{pairs[value >> 120]}{pairs[value >> 110 & 1023]}{pairs[value >> 100 & 1023]}"
         f"{pairs[value >> 90 & 1023]}{pairs[value >> 80 & 1023]}{pairs[value >> 70 & 1023]}"

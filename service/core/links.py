@@ -1,7 +1,7 @@
-"""Deciding about links: state and changes in, outcomes, rows and events out.
+"""Decisions about links: from state and changes to outcomes, rows and events.
 
-A transaction may carry the requests of many callers (group commit), so requests are folded one
-after the other over one state; a refused one leaves the state as it was.
+A transaction may hold the writes of many callers (group commit). They are decided one after the other on
+one state, and a refused write leaves the state unchanged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +32,9 @@ from service.core.writes import Reply, State, Write
 
 
 class Draft:
-    """One request's changes on top of the state; `keep` makes them the state's.
+    """One write's changes on top of the state; `keep` moves them into the state.
 
-    `deletion_id` is that of the document's deletion, if that is what unlinks.
+    `deletion_id` is the id of the document's deletion; None: the write does not delete a document.
     """
 
     def __init__(
@@ -54,10 +54,11 @@ class Draft:
         self.outbox: list[events.OutboxRow] = []
 
     def apply(self, change: Change) -> Outcome:
-        """Carry out one change.
+        """Apply one change.
 
         Raises:
             NotFound: its document, entity or link does not exist.
+            Conflict: its document has as many links as a document can have.
         """
         match change:
             case Link(key, role):
@@ -70,7 +71,7 @@ class Draft:
                 return self.set_role(key, role)
 
     def link(self, key: LinkKey, role: str | None) -> Outcome:
-        """Make the link, restore it, or find it there."""
+        """Create the link, restore it, or leave it as it is if it is active."""
         document = self.document(key.document)
         if key.entity not in self.state.entities:
             raise NotFound(missing_entity(key.entity))
@@ -104,7 +105,7 @@ class Draft:
         return Outcome("unlinked", self._write("document.unlinked", link, before))
 
     def set_role(self, key: LinkKey, role: str | None) -> Outcome:
-        """Give the active link another role."""
+        """Change the role of the active link."""
         self.document(key.document)
         before = self.find(key)
         if before is None or before.deleted_at is not None:
@@ -115,7 +116,7 @@ class Draft:
         return Outcome("updated", self._write("document.link_updated", link, before))
 
     def find(self, key: LinkKey) -> LinkRow | None:
-        """Return the link as this request would leave it."""
+        """Return the link with this write's changes; None: it has never been made."""
         return self.links.get(key) or self.state.links.get(key)
 
     def _is_orphan(self, key: LinkKey) -> bool:
@@ -126,10 +127,10 @@ class Draft:
         )
 
     def document(self, key: DocumentKey) -> DocumentState:
-        """Return the document as this request would leave it.
+        """Return the document with this write's changes.
 
         Raises:
-            NotFound: there is none, or it is deleted.
+            NotFound: it does not exist, or is deleted.
         """
         document = self.documents.get(key) or self.state.documents.get(key)
         if document is None or document.deleted:
@@ -137,7 +138,7 @@ class Draft:
         return document
 
     def hand_over(self) -> None:
-        """Make the links and events so far the state's, to be written before the rest is decided."""
+        """Move the links and events so far into the state; they may be saved before the rest is decided."""
         state = self.state
         state.links.update(self.links)
         state.written_links.update(self.links)
@@ -146,18 +147,17 @@ class Draft:
         self.outbox.clear()
 
     def keep(self) -> None:
-        """Make the changes the state's, to be written."""
+        """Move the changes into the state; each changed document's revision grows by one."""
         state = self.state
         self.hand_over()
         for key, document in self.documents.items():
-            # One revision a request, however many of its links it changed.
             state.documents[key] = replace(document, revision=document.revision + 1)
         state.written_documents.update(self.documents)
 
     def _write(
         self, event_type: events.EventType, link: LinkRow, before: LinkRow | None
     ) -> LinkRow:
-        """Take the link's new state, count the document's version, and tell of it."""
+        """Add the link's new row, its document's next version, and its event to the draft."""
         key = link.key
         document = self.document(key.document)
         version = document.version + 1
@@ -217,13 +217,13 @@ def decide(
     atomic: bool = True,
     preconditions: Preconditions | None = None,
 ) -> list[Outcome | Refusal]:
-    """Fold the changes in order; the preconditions are on the document of the first one.
+    """Apply the changes in order, then check the preconditions on the document of the first change.
 
-    With `atomic`, the first refusal is raised and nothing is kept; otherwise it is the outcome of
-    its change, and the others are carried out.
+    If `atomic`, the first refused change refuses all. If not, its refusal is its outcome, and the other
+    changes are applied.
 
     Raises:
-        Refusal: a change cannot be carried out; `index` says which, of a batch.
+        Refusal: a change or a precondition is refused; in a batch, `index` is the change's position.
     """
     outcomes: list[Outcome | Refusal] = []
     for index, change in enumerate(changes):
@@ -242,7 +242,7 @@ def decide(
 
 
 def too_many_links(document_id: str, active: int) -> str:
-    """Say that the document has no room for one more link."""
+    """Return the message for a link that would be one too many."""
     return (
         f"document {document_id!r} has {active} links, and {MAX_LINKS} is the most that a document "
         "can have: unlink some of them first"
@@ -250,22 +250,22 @@ def too_many_links(document_id: str, active: int) -> str:
 
 
 def missing_entity(key: EntityKey) -> str:
-    """Say which entity has to be registered, and how."""
+    """Return the message for a link to an unknown entity: how to register it."""
     return f"{key.type} {key.id!r} does not exist: register it with PUT /v1/entities/{key.type}/{key.id}"
 
 
-Documents = Mapping[DocumentKey, DocumentState]
-Respond = Callable[[list[Outcome | Refusal], Documents], Reply]
-"""From the outcomes, and the documents as they are after them, to the reply."""
+DocumentStates = Mapping[DocumentKey, DocumentState]
+Respond = Callable[[list[Outcome | Refusal], DocumentStates], Reply]
+"""Makes the reply from the outcomes and the documents after the changes."""
 
 
 class LinksWrite(Write, frozen=True, kw_only=True):
-    """A list of changes to links of documents that exist.
+    """A list of changes of links.
 
     Attributes:
-        respond: makes the reply inside the transaction, which may have to store it.
-        atomic: the first refusal refuses the whole list.
-        preconditions: on the first change's document; None: any state will do.
+        respond: makes the reply; called before COMMIT, since the reply may have to be stored.
+        atomic: whether the first refused change refuses the whole list.
+        preconditions: conditions on the first change's document; None: there are none.
     """
 
     cause: Cause
@@ -289,7 +289,7 @@ class LinksWrite(Write, frozen=True, kw_only=True):
         return [change.key for change in self.changes]
 
     def unknown_entities(self, state: State) -> set[EntityKey]:
-        """Return the unknown entities whose documents exist."""
+        """Return the unknown entities that the changes link to documents that exist."""
         return {
             change.key.entity
             for change in self.changes
@@ -300,7 +300,7 @@ class LinksWrite(Write, frozen=True, kw_only=True):
         }
 
     def decide(self, state: State) -> Reply:
-        """Fold the changes in order."""
+        """Apply the changes in order."""
         draft = Draft(state, self.caller, self.cause)
         outcomes = decide(draft, self.changes, atomic=self.atomic, preconditions=self.preconditions)
         return self.respond(outcomes, state.documents)

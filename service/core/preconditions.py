@@ -1,4 +1,4 @@
-"""Conditional requests (RFC 9110, section 13): the state of a document that a caller requires."""
+"""Conditional requests (RFC 9110, section 13): the state that a caller requires of a document."""
 
 from msgspec import Struct
 
@@ -13,23 +13,23 @@ class Tags(Struct, frozen=True):
     star: bool = False
 
     def match(self, document: DocumentState | None) -> bool:
-        """Whether the document is one of those that are named; None: there is no document."""
+        """Whether the document exists and has one of the revisions; None: there is no document."""
         if document is None:
             return False
         return not document.deleted if self.star else document.revision in self.revisions
 
 
 class Preconditions(Struct, frozen=True):
-    """The two conditions that an entity tag can state; None: the caller did not state it."""
+    """A request's If-Match and If-None-Match; None: the request has no such header."""
 
     if_match: Tags | None = None
     if_none_match: Tags | None = None
 
     def check(self, document: DocumentState | None) -> None:
-        """Hold the document, as it is before the call, against both; If-Match counts first.
+        """Check both conditions, If-Match first, against the document before the request.
 
         Raises:
-            PreconditionFailed: one of them is false.
+            PreconditionFailed: a condition is false.
         """
         self.check_match(document)
         if document is not None and self.is_known(document):
@@ -39,10 +39,10 @@ class Preconditions(Struct, frozen=True):
             )
 
     def check_match(self, document: DocumentState | None) -> None:
-        """Hold the document against If-Match alone.
+        """Check If-Match alone.
 
         Raises:
-            PreconditionFailed: somebody has written to it since, or it does not exist.
+            PreconditionFailed: the document has another revision, or does not exist.
         """
         if self.if_match is None or self.if_match.match(document):
             return
@@ -53,20 +53,22 @@ class Preconditions(Struct, frozen=True):
         )
 
     def is_known(self, document: DocumentState) -> bool:
-        """Whether If-None-Match names the document: a reader has it already."""
+        """Whether If-None-Match matches the document: the caller has read this revision before."""
         return self.if_none_match is not None and self.if_none_match.match(document)
 
     def check_untagged(self, *, exists: bool) -> None:
-        """Hold a resource that has no entity tag against both: no tag can match it, `*` can.
+        """Check both conditions for an entity. It has no ETag, so only `*` can match it.
 
         Raises:
-            PreconditionFailed: one of them is false.
+            PreconditionFailed: a condition is false.
         """
         if self.if_match is not None and not (self.if_match.star and exists):
             raise PreconditionFailed(
-                "it does not exist"
+                "the entity does not exist"
                 if self.if_match.star
-                else "it has no ETag: the only If-Match that can hold is `*`"
+                else "an entity has no ETag: send `If-Match: *`, or no If-Match"
             )
         if self.if_none_match is not None and self.if_none_match.star and exists:
-            raise PreconditionFailed("it exists, and If-None-Match requires that it does not")
+            raise PreconditionFailed(
+                "the entity exists, and If-None-Match requires that it does not"
+            )

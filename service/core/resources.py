@@ -21,7 +21,7 @@ ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$"
 """Ids of documents and entities: opaque, safe in a URL's path, a log line and a Kafka key."""
 
 PREFIX_PATTERN: Final = f"^({'|'.join(PREFIXED_TYPES)})."
-"""What begins with a known prefix and goes on after it."""
+"""A known prefix, and at least one more character."""
 
 _valid_id = re.compile(ID_PATTERN.removesuffix("$") + r"\Z").match
 
@@ -32,6 +32,6 @@ def is_valid_id(text: str) -> bool:
 
 
 def type_of(resource_id: str) -> str | None:
-    """Return the type that the id's prefix tells, or None; a prefix alone is no id."""
+    """Return the type that belongs to the id's prefix; None: unknown prefix, or nothing after it."""
     prefix, underscore, rest = resource_id.partition("_")
     return PREFIXED_TYPES.get(prefix + underscore) if rest else None

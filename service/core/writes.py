@@ -1,7 +1,6 @@
-"""What writes: one shape for links, documents and entities, and the reply that a caller gets.
+"""A write as the store executes it: what it needs, the state that it decides on, and its reply.
 
-The store locks and reads what a write needs, lets it decide, and saves what it decided. Several writes
-may share a transaction; they decide one after the other on one state.
+Several writes may share a transaction; they decide one after the other on one state.
 """
 
 from collections.abc import Generator, Sequence
@@ -26,7 +25,10 @@ from service.core.ids import EPOCH, IdSource, microseconds
 
 
 class Reply(NamedTuple):
-    """What the caller gets; status and body are what an Idempotency-Key stores."""
+    """The reply to a caller. Status and body are stored under the call's Idempotency-Key.
+
+    `replayed`: an earlier call has stored the reply.
+    """
 
     status: int
     body: bytes
@@ -35,12 +37,12 @@ class Reply(NamedTuple):
 
 
 def etag(revision: int) -> tuple[bytes, bytes]:
-    """Return the header with a document's revision as a strong entity tag (RFC 9110, 8.8.3)."""
+    """Return the ETag header of a document's revision (RFC 9110, 8.8.3)."""
     return (b"etag", b'"%d"' % revision)
 
 
 Slices = Generator[None, None, Reply]
-"""The steps of a large decision: what is decided before each yield can be saved then."""
+"""A large decision in slices: what was decided before a yield is saved at the yield."""
 
 
 class Idempotency(NamedTuple):
@@ -51,37 +53,37 @@ class Idempotency(NamedTuple):
 
 
 class State(Struct):
-    """What one transaction has locked and read; after deciding, also what it has to write."""
+    """The rows that a transaction has locked and read; after deciding, also the changes to save."""
 
     ids: IdSource
     now: datetime = EPOCH
-    """Taken after the locks: the time of everything that this transaction writes."""
+    """The database's clock after the locks: the time of all rows that this transaction writes."""
     documents: dict[DocumentKey, DocumentState] = field(default_factory=dict)
     rows: dict[DocumentKey, DocumentRow] = field(default_factory=dict)
     """Documents that were read whole; their links are in `links`."""
     made: set[DocumentKey] = field(default_factory=set)
-    """Those of `rows` that this transaction has inserted."""
+    """Documents in `rows` that this transaction has inserted."""
     entities: set[EntityKey] = field(default_factory=set)
-    """Those that can be linked to."""
+    """Entities that exist and are not deleted, so that links to them can be made."""
     entity_rows: dict[EntityKey, EntityState] = field(default_factory=dict)
     links: dict[LinkKey, LinkRow] = field(default_factory=dict)
     stored_links: set[LinkKey] = field(default_factory=set)
-    """Those of `links` that have a row already."""
+    """Links in `links` that have a row in the database."""
     written_links: set[LinkKey] = field(default_factory=set)
     written_documents: set[DocumentKey] = field(default_factory=set)
     written_rows: dict[DocumentKey, DocumentRow] = field(default_factory=dict)
     """Documents whose own fields change; their counters are in `documents`."""
     deleted_entities: set[EntityKey] = field(default_factory=set)
     registered_entities: set[EntityKey] = field(default_factory=set)
-    """Those whose rows this transaction has inserted, or brought back, for their own sake."""
+    """Entities that an EntityWrite of this transaction has registered."""
     outbox: list[events.OutboxRow] = field(default_factory=list)
     now_us: int = 0
-    """`now` in microseconds since 1970, as ids take it."""
+    """`now` in microseconds since 1970, for ids."""
     now_text: str = ""
-    """`now` as events and replies have it."""
+    """`now` in ISO 8601, for events."""
 
     def forget_written(self) -> None:
-        """Drop what has been written, so that a long transaction holds no more than a part of it."""
+        """Forget the changes that were saved: a transaction of many slices keeps one in memory."""
         self.stored_links.update(self.written_links)
         self.written_links.clear()
         self.written_documents.clear()
@@ -91,18 +93,18 @@ class State(Struct):
         self.outbox.clear()
 
     def set_time(self, locked_at: datetime) -> None:
-        """Take the time of a statement that has locked."""
+        """Set the time of the transaction."""
         self.now = locked_at
         self.now_us = microseconds(locked_at)
         self.now_text = events.timestamp(locked_at)
 
     def links_of(self, key: DocumentKey) -> list[LinkRow]:
-        """Return the links of a document that was read whole, oldest first, as they are now."""
+        """Return the links of a document in `rows`, oldest first, with the changes so far."""
         links = [link for link in self.links.values() if link.key.document == key]
         return sorted(links, key=lambda link: link.id.int)
 
     def row(self, key: DocumentKey) -> DocumentRow | None:
-        """Return a document that was read whole, as it is now; None: there is none."""
+        """Return the row of a document in `rows`, with the changes so far; None: there is none."""
         row, counters = self.rows.get(key), self.documents.get(key)
         if row is None or counters is None:
             return row
@@ -112,7 +114,7 @@ class State(Struct):
         )
 
     def keep_row(self, key: DocumentKey, row: DocumentRow) -> None:
-        """Make the fields of a document the state's, to be written if they have changed."""
+        """Replace the row of a document in `rows`; it is saved if a field has changed."""
         self.documents[key] = replace(self.documents[key], deleted=row.deleted_at is not None)
         if not row.same_fields(self.rows[key]):
             self.written_rows[key] = row
@@ -120,39 +122,39 @@ class State(Struct):
 
 
 class Write(Struct, frozen=True, kw_only=True):
-    """What one caller wants to be written. Deciding is pure: no I/O, no clock, no chance."""
+    """The change that one call asks for. Deciding is pure: time and random ids come from the state."""
 
     caller: Caller
     idempotency: Idempotency | None = None
-    """Where the reply is stored; None: the call had no Idempotency-Key."""
+    """The scope under which the reply is stored; None: the call has no Idempotency-Key."""
 
     @property
     def size(self) -> int:
-        """How many links the write is about, as far as is known before it is locked."""
+        """The number of changes, as far as it is known before anything is read. It bounds a group."""
         return 1
 
     @property
     def documents(self) -> set[DocumentKey]:
-        """Documents whose locks the write needs."""
+        """The documents to lock."""
         return set()
 
     @property
     def lock_timeout_ms(self) -> int:
-        """The longest wait for a lock, where the write has a transaction of its own."""
+        """The longest wait for each lock, in milliseconds, in a transaction that waits for locks."""
         return 2_000
 
     def links(self, _: State) -> Sequence[LinkKey]:
-        """Return the links to lock and read; the state has the whole document, if one is needed."""
+        """Return the links to lock and read; called after a DocumentWrite's document was read whole."""
         return ()
 
     def unknown_entities(self, _: State) -> set[EntityKey]:
-        """Return the entities to be linked to that are not known; the policy `any` registers them."""
+        """Return the unknown entities to be linked, which the entity policy `any` registers."""
         return set()
 
     def decide(self, state: State) -> Reply | Slices:
-        """Decide on the state, and return the reply.
+        """Change the state, and return the reply.
 
         Raises:
-            Refusal: nothing of this write is to be saved; the state is as it was.
+            Refusal: the write is refused, and the state is unchanged.
         """
         raise NotImplementedError

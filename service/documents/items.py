@@ -1,8 +1,7 @@
 """From the items in a body's `resources` to links of the document."""
 
 from service.core.changes import MAX_LINKS, DocumentKey, EntityKey, LinkKey
-from service.core.documents import Item as WantedLink
-from service.core.documents import LinkEdits
+from service.core.documents import LinkEdits, WantedLink
 from service.core.resources import type_of
 from service.documents import messages
 from service.edge.calls.problems import FieldError

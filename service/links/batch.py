@@ -17,7 +17,7 @@ from service.core.changes import (
 )
 from service.core.errors import Conflict, NotFound, Refusal
 from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
-from service.core.links import Documents
+from service.core.links import DocumentStates
 from service.core.resources import type_of
 from service.core.writes import Reply
 from service.edge.calls.call import Call, invalid_field
@@ -96,7 +96,7 @@ class Batch:
                     raise
                 refused[index] = error
 
-        def respond(outcomes: list[Outcome | Refusal], _: Documents | None = None) -> Reply:
+        def respond(outcomes: list[Outcome | Refusal], _: DocumentStates | None = None) -> Reply:
             rest = iter(outcomes)
             merged = [refused.get(n) or next(rest) for n in range(len(body.operations))]
             return _reply(merged, call.request_id)

@@ -18,7 +18,7 @@ from service.core.changes import (
 from service.core.errors import Conflict, NotFound, PreconditionFailed, Refusal
 from service.core.events import timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
-from service.core.links import Documents
+from service.core.links import DocumentStates
 from service.core.resources import ENTITY_TYPES, type_of
 from service.core.writes import Reply, etag
 from service.edge.calls.call import Call, invalid_field
@@ -157,7 +157,7 @@ def done(outcomes: list[Outcome | Refusal]) -> tuple[Outcome, LinkRow]:
     return outcome, outcome.link
 
 
-def _reply(outcome: Outcome, link: LinkRow, documents: Documents, message: Struct) -> Reply:
+def _reply(outcome: Outcome, link: LinkRow, documents: DocumentStates, message: Struct) -> Reply:
     status = 201 if outcome.kind == "created" else 200
     tag = etag(documents[link.key.document].revision)
     return Reply(status, encode(message), (tag,))
@@ -170,17 +170,17 @@ def _shown(link: LinkRow) -> messages.Link:
     return messages.Link(link_id, document.id, entity.type, entity.id, link.role, created_at)
 
 
-def _link_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
+def _link_reply(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
     outcome, link = done(outcomes)
     return _reply(outcome, link, documents, messages.LinkReply(_shown(link)))
 
 
-def _role_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
+def _role_reply(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
     outcome, link = done(outcomes)
     return _reply(outcome, link, documents, messages.RoleReply(_shown(link), "Link updated"))
 
 
-def _resource_link_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
+def _resource_link_reply(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
     outcome, link = done(outcomes)
     document, entity = link.key
     shown = messages.LinkedResource(
@@ -195,7 +195,7 @@ def _resource_link_reply(outcomes: list[Outcome | Refusal], documents: Documents
     )
 
 
-def _unlink_reply(outcomes: list[Outcome | Refusal], documents: Documents) -> Reply:
+def _unlink_reply(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
     outcome, link = done(outcomes)
     removed = messages.RemovedLink(str(link.id))
     return _reply(outcome, link, documents, messages.UnlinkReply(removed, "Document unlinked"))

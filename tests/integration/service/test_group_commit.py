@@ -12,7 +12,7 @@ import pytest
 from service.core import changes
 from service.core.errors import NotFound, Refusal, Unavailable
 from service.core.ids import IdSource
-from service.core.links import Documents, LinksWrite
+from service.core.links import DocumentStates, LinksWrite
 from service.core.writes import Idempotency, Reply
 from service.store.database import Database
 from service.store.writing.group import GroupWriter
@@ -50,7 +50,9 @@ async def workspace(database: str, connection: asyncpg.Connection) -> str:
     return workspace
 
 
-def answer(outcomes: list[changes.Outcome | Refusal], _: Documents, body: bytes = b"{}") -> Reply:
+def answer(
+    outcomes: list[changes.Outcome | Refusal], _: DocumentStates, body: bytes = b"{}"
+) -> Reply:
     """Answer with the kind of the first outcome."""
     assert isinstance(outcomes[0], changes.Outcome)
     return Reply(201 if outcomes[0].kind == "created" else 200, body)
