@@ -158,7 +158,10 @@ def _run(work: Callable[[Database], Awaitable[T]], *, migrated: bool = True) -> 
     with _one_clear_line():
         settings = read_settings(os.environ)
         logs.set_up("warning")
-        return asyncio.run(_connected(settings, checked if migrated else work))
+        try:
+            return asyncio.run(_connected(settings, checked if migrated else work))
+        except KeyboardInterrupt:
+            _fail("interrupted")
 
 
 async def _connected(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -134,6 +136,38 @@ async def test_json_is_json_after_an_error_too(arguments: tuple[str, ...], code:
     done = await run("outbox_worker", *arguments)
     assert done.code == code
     assert f"outbox_worker: {json.loads(done.output)['error']}\n" == done.errors
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "line"),
+    [
+        ("outbox_worker", ("status",), "outbox_worker: interrupted\n"),
+        ("service", ("keys", "list"), "interrupted\n"),
+        ("service", ("migrate",), "interrupted\n"),
+    ],
+)
+async def test_an_interruption_is_one_line(
+    module: str, arguments: tuple[str, ...], line: str
+) -> None:
+    """Ctrl-C while the database does not answer: exit 1, one line, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(0)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *arguments,
+            env={**os.environ, **NOWHERE, "DATABASE_URL": url_of(silent)},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+            process.send_signal(signal.SIGINT)
+            printed, errors = await process.communicate()
+            connection.close()
+    assert (process.returncode, printed, errors.decode()) == (1, b"", line)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a database that accepts connections on a socket."""
+    return f"postgresql://nobody@127.0.0.1:{listener.getsockname()[1]}/none"
 
 
 @pytest.mark.parametrize("module", ["outbox_worker", "service"])
