@@ -162,7 +162,7 @@ async def _probe(address: Address) -> str:
     if plain:
         kind = "an HTTP server" if plain.startswith(b"HTTP") else "another kind of server"
         return f"is {kind}, not Kafka; correct {address.named_in}"
-    return f"does not answer as Kafka does; correct {address.named_in}, look at firewalls and at the broker"
+    return f"does not answer as Kafka does; correct {address.named_in}, check firewalls and broker"
 
 
 def _closed(address: Address) -> str:

@@ -14,7 +14,7 @@ KEY = b"cursor"
 OPEN_TRANSACTION_WAIT_S = 10
 """How long the end of an open transaction is waited for. Brokers end that of a dead relay after 10 s."""
 FIRST_STEP = 10
-"""How many offsets before the end the last record is looked for first. Transaction markers and aborted
+"""How many offsets before the end the last record is searched for first. Transaction markers and aborted
 records have offsets too, so the step grows tenfold until a record is found."""
 
 

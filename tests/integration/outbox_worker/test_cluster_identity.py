@@ -1,4 +1,4 @@
-"""Where a database lives, as far as a managed Postgres tells."""
+"""The identity of a database, also if a managed Postgres tells only a part of it."""
 
 from uuid import uuid4
 
@@ -23,18 +23,21 @@ CONTROLS = ("pg_control_system()", "pg_control_checkpoint()")
 async def test_what_is_not_permitted_is_unreadable(
     database: str, revoked: tuple[str, ...], undetected: int
 ) -> None:
-    """Without the right to a function the place is read another way, or said to be unreadable."""
+    """Without the right to a function, the worker reads the identity in another way, or as `unreadable`."""
     role = f"role_{uuid4().hex}"
     rights = [f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC" for function in revoked]
     await execute(database, f"CREATE ROLE {role} LOGIN", *rights)
     as_role = await connect(database.replace("postgres@", f"{role}@"), "test", timeout_s=5)
     as_owner = await connect(database, "test", timeout_s=5)
     try:
-        place, truth = await read_cluster_identity(as_role), await read_cluster_identity(as_owner)
+        identity, truth = (
+            await read_cluster_identity(as_role),
+            await read_cluster_identity(as_owner),
+        )
     finally:
         await disconnect(as_role)
         await disconnect(as_owner)
         await execute(database, f"DROP ROLE {role}")
-    assert len(place.undetected()) == undetected
+    assert len(identity.undetected()) == undetected
     assert truth.undetected() == []
-    assert place.timeline in {truth.timeline, UNREADABLE}
+    assert identity.timeline in {truth.timeline, UNREADABLE}

@@ -1,4 +1,4 @@
-"""The guard of the event topic: when it asks the brokers, and what it finds out by that."""
+"""The guard of the event topic: when it asks brokers for the topic's id, and what it detects."""
 
 from collections.abc import AsyncIterator, Sequence
 from uuid import uuid4
@@ -22,7 +22,7 @@ RELAY = Registration(uuid4().hex, "1", 1, PARTITIONS)
 
 @pytest.fixture
 async def settings(kafka: str, topic: str) -> Settings:
-    """Return settings for topics that are there."""
+    """Return settings for topics that exist."""
     environ = {
         "DATABASE_URL": "postgresql://unused",
         "KAFKA_BOOTSTRAP_SERVERS": kafka,
@@ -36,7 +36,7 @@ async def settings(kafka: str, topic: str) -> Settings:
 
 @pytest.fixture
 async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
-    """Yield a publisher that is guarded from its start on."""
+    """Yield a publisher with a guard."""
     destination = Destination(
         settings.topic, RELAY.progress_topic(settings.topic), PARTITIONS, RELAY.name
     )
@@ -50,7 +50,7 @@ async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
-    """Return what the brokers are asked of from now on, one item a request."""
+    """Return the topics of each request for metadata from now on, one item for each request."""
     requests: list[Sequence[str]] = []
     ask = metadata.topics
 
@@ -63,13 +63,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 
 
 async def publish(publisher: Publisher, count: int) -> None:
-    """Publish a page of so many events of one document."""
+    """Publish a page of `count` events of one document."""
     page = [(n, "one key", b"event", None) for n in range(count)]
     await publisher.publish(publisher.pack(page), b"progress")
 
 
 async def fill(kafka: str, topic: str, count: int) -> None:
-    """Write so many records of a stranger's to each partition."""
+    """Write `count` records of another producer to each partition."""
     async with AIOKafkaProducer(bootstrap_servers=kafka) as stranger:
         for partition in range(PARTITIONS):
             for _ in range(count):
@@ -79,7 +79,7 @@ async def fill(kafka: str, topic: str, count: int) -> None:
 async def test_brokers_are_asked_only_where_offsets_prove_nothing(
     settings: Settings, publisher: Publisher, kafka: str, asked: list[Sequence[str]]
 ) -> None:
-    """A page right behind the last one costs no request; the first one does, and one after a stranger."""
+    """Only the first page, and a page after another producer's records, cost a request."""
     await publish(publisher, 3)
     assert len(asked) == 1
     for count in (1, 5, 2):
@@ -95,7 +95,7 @@ async def test_brokers_are_asked_only_where_offsets_prove_nothing(
 async def test_topic_made_anew_with_more_records_is_refused(
     settings: Settings, publisher: Publisher, kafka: str
 ) -> None:
-    """Its offsets go on beyond the known ones; by its id nothing is committed into it."""
+    """Its offsets are greater than the known ones, but its id is another one: nothing is committed to it."""
     await publish(publisher, 3)
     await topics.delete(kafka, settings.topic)
 

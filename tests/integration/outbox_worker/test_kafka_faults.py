@@ -1,4 +1,4 @@
-"""Each fault of a connection to Kafka is told by itself, with the setting that mends it."""
+"""Each fault of a connection to Kafka has its own message, which names the wrong setting."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -57,7 +57,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 async def complaint(port: int, settings: Mapping[str, str], host: str = "127.0.0.1") -> str:
-    """Return what a client says that cannot connect."""
+    """Return the error of a client that cannot connect."""
     given = {"DATABASE_URL": "postgresql://x", "KAFKA_BOOTSTRAP_SERVERS": f"{host}:{port}"}
     client = read({**given, **settings}).kafka_client()
     with pytest.raises(KafkaConnectionError) as raised:
@@ -90,7 +90,7 @@ def with_certificate(certificate: Certificate) -> dict[str, str]:
 
 
 async def test_wrong_settings(stage: Stage) -> None:
-    """The same broker, asked in eighteen wrong ways, gives each its own words."""
+    """Each of eighteen wrong settings for one broker has its own message."""
     ca, ports = stage.authority.cert, stage.ports
     right, ssl = tls(ca), {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": str(ca)}
     plain = {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}
@@ -135,7 +135,7 @@ async def test_wrong_settings(stage: Stage) -> None:
 
 
 async def test_unknown_host_name() -> None:
-    """A name that cannot be resolved is told with the setting that has it."""
+    """The message about an unknown host name has the name and its setting."""
     said = await complaint(9092, {}, "no-such-host.invalid")
     assert "no-such-host.invalid:9092 has a host name that is not known" in said
     assert "KAFKA_BOOTSTRAP_SERVERS" in said
@@ -143,7 +143,7 @@ async def test_unknown_host_name() -> None:
 
 @asynccontextmanager
 async def server(answer: bytes | None) -> AsyncIterator[int]:
-    """Yield the port of a server that answers everything with this; None is never."""
+    """Yield the port of a server that answers every request with `answer`; None: it never answers."""
     served: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,7 +169,7 @@ NOT_KAFKA = {
 
 @pytest.mark.parametrize("answer", NOT_KAFKA)
 async def test_server_that_is_not_kafka(answer: bytes | None) -> None:
-    """A port of something else, or of something that is silent, is told as that."""
+    """A server that is not Kafka, or does not answer, is recognised."""
     async with server(answer) as port:
         said = await complaint(port, {})
     assert NOT_KAFKA[answer] in said

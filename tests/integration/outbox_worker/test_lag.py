@@ -1,4 +1,4 @@
-"""How far behind the relay is: counted like an independent count, also within a window."""
+"""The relay's lag, within a window, between windows and after a late transaction."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ BATCH = 10
 async def test_late_rows_and_those_beyond_the_window_are_due(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """While a window of late rows only is published, all that is left of it and after it counts."""
+    """While a window of late rows is published, its remaining rows and those after it count."""
     other = await asyncpg.connect(database)
     window = await Window.open(database, BATCH)
     open_transaction = connection.transaction()
@@ -40,7 +40,7 @@ async def test_late_rows_and_those_beyond_the_window_are_due(
 async def test_what_was_published_since_a_late_row_is_not_due(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """A transaction that commits late has lower positions than events that are out already."""
+    """Published rows do not count, although a transaction that commits later has lower positions."""
     other = await asyncpg.connect(database)
     window = await Window.open(database, BATCH)
     open_transaction = connection.transaction()
@@ -58,8 +58,10 @@ async def test_what_was_published_since_a_late_row_is_not_due(
     await other.close()
 
 
-async def test_an_old_look_is_not_shown(database: str, connection: asyncpg.Connection) -> None:
-    """The last look counts for ten seconds; then nothing is known, until the next one."""
+async def test_an_old_measurement_is_not_shown(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """The gauges show a measurement for ten seconds, and have no sample after that."""
     await outbox.insert_events(connection, LATE)
     stop, metrics, now = asyncio.Event(), Metrics(), [1_000.0]
     gauges = lag.Lag(database, stop, metrics, clock=lambda: now[0])
@@ -71,11 +73,11 @@ async def test_an_old_look_is_not_shown(database: str, connection: asyncpg.Conne
         return gauges.known() is not None
 
     assert not await known()
-    looking = asyncio.create_task(gauges.run())
+    measuring = asyncio.create_task(gauges.run())
     gauges.begin(from_the_beginning)
     await until(known)
     stop.set()
-    await looking
+    await measuring
     assert metrics.registry.get_sample_value("outbox_lag_events") == LATE
     now[0] += lag.KNOWN_FOR_S
     assert await known()

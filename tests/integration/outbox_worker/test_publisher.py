@@ -1,4 +1,4 @@
-"""The publisher: what aiokafka does not promise and the relay needs."""
+"""The publisher: the guarantees that the relay needs and aiokafka lacks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,13 +23,13 @@ DELIVERIES = ["exactly-once", "at-least-once"]
 
 
 def rows(values: list[str], key: str = "key") -> list[tuple[int, str, bytes, str | None]]:
-    """Return rows as the window gives them."""
+    """Return rows with the columns of a page."""
     return [(n, f"{key}/{n}", value.encode(), None) for n, value in enumerate(values)]
 
 
 @pytest.fixture
 async def settings(kafka: str, topic: str) -> Settings:
-    """Return settings for topics that are there: the event topic with three partitions."""
+    """Return settings for topics that exist; the event topic has three partitions."""
     settings = read(
         {
             "DATABASE_URL": "postgresql://unused",
@@ -85,12 +85,12 @@ async def last_progress(settings: Settings) -> bytes | None:
 
 
 async def until_progress(settings: Settings, value: bytes) -> None:
-    """Return once that is the last record."""
+    """Return when this is the last record."""
 
-    async def look() -> bool:
+    async def is_last() -> bool:
         return await last_progress(settings) == value
 
-    await until(look)
+    await until(is_last)
 
 
 async def test_rows_and_progress_are_committed_together(
@@ -132,7 +132,7 @@ async def test_newer_publisher_fences_the_older(
 async def test_close_ends_the_open_transaction_at_once(
     settings: Settings, start: Start, kafka: str
 ) -> None:
-    """After a publish that failed, committed readers get on without waiting for its time-out."""
+    """After a failed publish, committed readers continue before the transaction's time-out."""
     await topics.configure(kafka, settings.topic, {"max.message.bytes": "30000"})
     publisher = await start()
     with pytest.raises(MessageSizeTooLargeError):
@@ -148,7 +148,7 @@ async def test_close_ends_the_open_transaction_at_once(
 async def test_publisher_is_replaced_long_before_its_id_expires(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a day the publisher asks to be replaced, however little it has sent."""
+    """After a day the publisher must be replaced, even if it has sent few records."""
     publisher = await start()
     assert not publisher.must_be_replaced
     monkeypatch.setattr(module, "PRODUCER_AGE_S", 0)
@@ -158,7 +158,7 @@ async def test_publisher_is_replaced_long_before_its_id_expires(
 async def test_open_transaction_of_the_older_is_ended(
     settings: Settings, start: Start, kafka: str
 ) -> None:
-    """What a dead relay had sent and not committed is undone before the newer one reads."""
+    """The open transaction of a dead relay is aborted before the newer one reads."""
     older = await start()
     await older._producer.begin_transaction()  # noqa: SLF001 - dies in the middle of publish()
     for batches in older.pack(rows(["lost"])):
@@ -175,7 +175,7 @@ async def test_open_transaction_of_the_older_is_ended(
 async def test_batch_that_the_topic_refuses_fails_the_whole_transaction(
     settings: Settings, start: Start, kafka: str
 ) -> None:
-    """Aiokafka would commit the rest; we raise, and a smaller batch then goes through."""
+    """The publisher raises an error where aiokafka would commit the rest; a smaller batch is accepted."""
     await topics.configure(kafka, settings.topic, {"max.message.bytes": "30000"})
     values = [str(n) * 1_000 for n in range(10)] + ["x" * 16_000] * 12
     publisher = await start()
@@ -202,7 +202,7 @@ async def test_page_larger_than_a_batch_stays_in_order(
 
 
 async def test_traceparent_becomes_a_header(settings: Settings, start: Start, kafka: str) -> None:
-    """A row with a traceparent carries it in a header, another one does not."""
+    """A record has the header `traceparent` if and only if its row has one."""
     publisher = await start()
     page = [(1, "k", b"with", "00-ab-cd-01"), (2, "k", b"without", None)]
     await publisher.publish(publisher.pack(page), b"1")
@@ -215,7 +215,7 @@ async def test_traceparent_becomes_a_header(settings: Settings, start: Start, ka
 async def test_publisher_is_replaced_long_before_sequence_numbers_wrap(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once a partition has had its share of records, the publisher asks to be replaced."""
+    """After RECORDS_A_PRODUCER records in one partition, the publisher must be replaced."""
     monkeypatch.setattr(module, "RECORDS_A_PRODUCER", 10)
     publisher = await start()
     await publish(publisher, ["a"] * 9, b"1")
@@ -225,7 +225,7 @@ async def test_publisher_is_replaced_long_before_sequence_numbers_wrap(
 
 
 async def test_progress_is_found_behind_aborted_records(settings: Settings, start: Start) -> None:
-    """The last committed record is found however many aborted ones came after it."""
+    """The last committed record is found behind many aborted ones."""
     publisher = await start()
     await publish(publisher, ["a"], b"committed")
     for _ in range(30):
@@ -235,8 +235,8 @@ async def test_progress_is_found_behind_aborted_records(settings: Settings, star
     await until_progress(settings, b"committed")
 
 
-async def test_missing_topic_is_not_made_by_looking(kafka: str, topic: str) -> None:
-    """Whether a topic exists can be asked without making it."""
+async def test_missing_topic_is_not_made_by_a_check(kafka: str, topic: str) -> None:
+    """The check whether a topic exists does not make the topic."""
     async with administration.connect({"bootstrap_servers": kafka}) as client:
         assert not await client.exists(topic)
         assert not await client.exists(topic)

@@ -1,4 +1,4 @@
-"""Bounded reads of a topic: they end, and say why, whatever stands in the topic."""
+"""Bounded reads of a topic: they end, and tell why, whatever records the topic has."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ RECORD = Progress(
 
 @pytest.fixture
 async def client(kafka: str, topic: str) -> dict[str, Any]:
-    """Return what clients are made with, for a Kafka that has the topic, of one partition."""
+    """Return the arguments of clients for a Kafka that has the topic, with one partition."""
     await topics.make(kafka, topic, 1, {})
     return {"bootstrap_servers": kafka}
 
@@ -51,14 +51,14 @@ async def producer(client: dict[str, Any]) -> AsyncIterator[AIOKafkaProducer]:
 
 
 async def write(producer: AIOKafkaProducer, topic: str, *records: Progress) -> None:
-    """Put progress records on the topic."""
+    """Write progress records to the topic."""
     for record in records:
         await producer.send_and_wait(topic, key=KEY, value=msgspec.json.encode(record))
 
 
 @asynccontextmanager
 async def open_transaction(client: dict[str, Any], topic: str) -> AsyncIterator[None]:
-    """Keep a stranger's transaction open, with one record, until the context ends."""
+    """Keep another producer's transaction open, with one record, until the context ends."""
     stranger = AIOKafkaProducer(**client, transactional_id=uuid4().hex)
     async with stranger:
         await stranger.begin_transaction()
@@ -71,7 +71,7 @@ async def open_transaction(client: dict[str, Any], topic: str) -> AsyncIterator[
 async def test_strays_are_skipped(
     client: dict[str, Any], topic: str, producer: AIOKafkaProducer, count: int
 ) -> None:
-    """The last progress record is found behind whatever else is on its topic."""
+    """The last progress record is found behind other records."""
     await write(producer, topic, RECORD)
     for key, value in STRAYS * count:
         await producer.send_and_wait(topic, key=key, value=value)
@@ -83,7 +83,7 @@ async def test_strays_are_skipped(
 async def test_topic_of_strays_has_no_record(
     client: dict[str, Any], topic: str, producer: AIOKafkaProducer
 ) -> None:
-    """Where all is stray, there is no progress record."""
+    """A topic with other records only has no progress record."""
     for key, value in STRAYS:
         await producer.send_and_wait(topic, key=key, value=value)
     found = await progress_topic.last(client, topic, wait_s=0)
@@ -93,7 +93,7 @@ async def test_topic_of_strays_has_no_record(
 async def test_open_transaction_hides_later_records(
     client: dict[str, Any], topic: str, producer: AIOKafkaProducer
 ) -> None:
-    """A read that cannot come to the end says from which offset on; at the end it finds all."""
+    """A read tells the offset from which records are hidden; after the transaction it finds all."""
     later = msgspec.structs.replace(RECORD, events=8)
     await write(producer, topic, RECORD)
     async with open_transaction(client, topic):
@@ -108,7 +108,7 @@ async def test_open_transaction_hides_later_records(
 async def test_transaction_that_ends_in_time_is_waited_for(
     client: dict[str, Any], topic: str, producer: AIOKafkaProducer
 ) -> None:
-    """A read waits until the last stable offset has come to the end."""
+    """A read waits until the last stable offset is at the end."""
     later = msgspec.structs.replace(RECORD, events=8)
     await write(producer, topic, RECORD)
     async with open_transaction(client, topic):
@@ -124,7 +124,7 @@ async def test_open_transaction_ends_a_read_between_offsets(
     producer: AIOKafkaProducer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The records before the transaction come, then an error names partition and offset."""
+    """The read yields the records before the transaction, then raises an error with partition and offset."""
     monkeypatch.setattr(reading, "STALLED_S", 1)
     await write(producer, topic, RECORD)
     records: list[Any] = []
@@ -143,7 +143,7 @@ async def test_progress_behind_an_open_transaction_is_not_guessed(
     producer: AIOKafkaProducer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Commands end with the partition and the offset, in place of an old record."""
+    """A command gets an error with partition and offset, and not an old record."""
     monkeypatch.setattr(progress_topic, "OPEN_TRANSACTION_WAIT_S", 1)
     await write(producer, topic, RECORD)
     async with open_transaction(client, topic):

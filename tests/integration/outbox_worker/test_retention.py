@@ -1,4 +1,4 @@
-"""The ring: what is published and old goes, nothing else does, and nobody waits for it long."""
+"""Retention clears published, old rows only, and no session waits for it for long."""
 
 import asyncio
 import logging
@@ -32,14 +32,14 @@ def slot_of(moment: float) -> int:
 
 
 async def write(connection: asyncpg.Connection, moment: float) -> None:
-    """Write an event as if it were that time."""
+    """Write an event with this time."""
     await connection.execute(
         INSERT, slot_of(moment), uuid4(), datetime.fromtimestamp(moment, tz=UTC)
     )
 
 
 async def publish_all(database: str) -> Cursor:
-    """Return the cursor after everything that is committed."""
+    """Return the cursor after all committed rows."""
     window = await Window.open(database, 1_000)
     cursor = (await window.read(BEGINNING)).cursor
     await window.close()
@@ -47,7 +47,7 @@ async def publish_all(database: str) -> Cursor:
 
 
 def retention(database: str, cursor: Cursor, now: float = TODAY) -> Retention:
-    """Return the job as it runs at that time, with that much published."""
+    """Return the job at this time, with a cursor up to which all is published."""
     settings = read(
         {
             "DATABASE_URL": database,
@@ -69,7 +69,7 @@ async def left(connection: asyncpg.Connection) -> list[int]:
 async def test_old_and_published_goes_and_the_rest_stays(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Of ten days of events, those beyond the retention are cleared."""
+    """Of ten days of events, those older than the retention are cleared."""
     for days in range(10):
         await write(connection, TODAY - days * DAY_S)
     cursor = await publish_all(database)
@@ -82,7 +82,7 @@ async def test_old_and_published_goes_and_the_rest_stays(
 async def test_unpublished_rows_stay_however_old(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """A worker that has been away for twenty days clears nothing before it has published it."""
+    """A worker that was stopped for twenty days clears no row before it has published it."""
     await write(connection, TODAY)
     await write(connection, TODAY + 4 * DAY_S)
     later = TODAY + 20 * DAY_S
@@ -94,7 +94,7 @@ async def test_unpublished_rows_stay_however_old(
 async def test_slot_that_came_round_again_waits_for_its_youngest(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Rows of the same slot sixteen days later keep it until they are old too."""
+    """A slot with rows of two days, sixteen days apart, is cleared when both are old."""
     await write(connection, TODAY)
     await write(connection, TODAY + SLOTS * DAY_S)
     cursor = await publish_all(database)
@@ -106,7 +106,7 @@ async def test_slot_that_came_round_again_waits_for_its_youngest(
 async def test_row_of_a_transaction_that_is_still_open_is_not_lost(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """A writer that holds the slot makes the job go away; once it has committed, its row stays."""
+    """While a writer locks the slot, the job gives up; after the commit, the row stays."""
     await write(connection, TODAY)
     cursor = await publish_all(database)
     later = TODAY + 9 * DAY_S
@@ -126,16 +126,16 @@ async def test_row_of_a_transaction_that_is_still_open_is_not_lost(
 async def test_row_committed_between_look_and_lock_is_not_lost(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """The race: a writer commits while TRUNCATE waits for its lock."""
+    """A writer commits while TRUNCATE waits for its lock: the row stays."""
     await write(connection, TODAY)
     job = await asyncpg.connect(database, server_settings={**SESSION, "lock_timeout": "20s"})
     writer = await asyncpg.connect(database)
     transaction = writer.transaction()
     await transaction.start()
     await write(writer, TODAY)
-    looked = Snapshot.parse(await job.fetchval("SELECT pg_current_snapshot()::text"))
+    checked = Snapshot.parse(await job.fetchval("SELECT pg_current_snapshot()::text"))
     table = f"outbox_{slot_of(TODAY):02}"
-    clearing = asyncio.create_task(clear_unless_changed(job, table, looked))
+    clearing = asyncio.create_task(clear_unless_changed(job, table, checked))
     await wait_for_waiter(connection)
     await transaction.commit()
     assert await clearing is False
@@ -145,7 +145,7 @@ async def test_row_committed_between_look_and_lock_is_not_lost(
 
 
 async def wait_for_waiter(connection: asyncpg.Connection) -> None:
-    """Return once a session of this database waits for a table's lock."""
+    """Return when a session of this database waits for a table's lock."""
     waiting = """
         SELECT EXISTS (
             SELECT FROM pg_locks WHERE NOT granted AND locktype = 'relation'
@@ -153,16 +153,16 @@ async def wait_for_waiter(connection: asyncpg.Connection) -> None:
         )
     """
 
-    async def look() -> bool:
+    async def is_waiting() -> bool:
         return bool(await connection.fetchval(waiting))
 
-    await until(look)
+    await until(is_waiting)
 
 
 async def test_writers_do_not_wait_while_somebody_reads_the_whole_table(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """With a long reader in the way the job gives up in time, and nobody queues behind it."""
+    """While a reader locks the slot, the job gives up in time, and no session queues behind it."""
     await write(connection, TODAY)
     await write(connection, TODAY + DAY_S)
     cursor = await publish_all(database)
@@ -185,7 +185,7 @@ async def test_writers_do_not_wait_while_somebody_reads_the_whole_table(
 async def test_slot_that_stays_held_is_told_once(
     database: str, connection: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A line when it is found held, none at the next looks, and one when it is cleared."""
+    """The log has one line when the slot is locked, none at the next attempts, and one when it is cleared."""
     await write(connection, TODAY)
     job = retention(database, await publish_all(database), TODAY + 9 * DAY_S)
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
@@ -201,7 +201,7 @@ async def test_slot_that_stays_held_is_told_once(
 async def test_error_that_stays_is_told_once(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A line for the error, and another only if something else was found in between."""
+    """The log has one line for an error, and another one only if there was a success in between."""
     job = retention(database, BEGINNING)
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
         await execute(database, "ALTER TABLE outbox_00 RENAME TO away")

@@ -27,7 +27,7 @@ async def window(database: str) -> AsyncIterator[Window]:
 
 
 async def drain(window: Window, cursor: Cursor) -> tuple[list[str], Cursor]:
-    """Return what comes after the cursor until there is no more, and the cursor then."""
+    """Return all rows after the cursor, and the cursor after them."""
     values: list[str] = []
     while True:
         page = await window.read(cursor)
@@ -38,7 +38,7 @@ async def drain(window: Window, cursor: Cursor) -> tuple[list[str], Cursor]:
 
 
 async def test_each_row_comes_once_in_order(window: Window, connection: asyncpg.Connection) -> None:
-    """A few rows come in one page; many come in pages; nothing comes a second time."""
+    """A few rows come in one page, many in several pages, and none comes twice."""
     await outbox.insert_events(connection, 7)
     values, cursor = await drain(window, BEGINNING)
     assert values == [str(n) for n in range(1, 8)]
@@ -51,7 +51,7 @@ async def test_each_row_comes_once_in_order(window: Window, connection: asyncpg.
 async def test_window_without_rows_moves_nothing(
     window: Window, connection: asyncpg.Connection
 ) -> None:
-    """Transactions that write no event leave the cursor where it is."""
+    """Transactions that write no event do not move the cursor."""
     await outbox.insert_events(connection, 3)
     _, cursor = await drain(window, BEGINNING)
     for _ in range(5):
@@ -62,7 +62,7 @@ async def test_window_without_rows_moves_nothing(
 async def test_cursor_never_names_a_transaction_that_did_not_commit_a_row(
     window: Window, connection: asyncpg.Connection
 ) -> None:
-    """The new s0 ends right after the last row's xid: xids above may be given out again."""
+    """The new s0 ends after the last row's xid, because Postgres may hand out the xids above again."""
     for rows in (3, 100):
         await outbox.insert_events(connection, rows)
         for _ in range(5):
@@ -75,7 +75,7 @@ async def test_cursor_never_names_a_transaction_that_did_not_commit_a_row(
 async def test_late_row_alone_does_not_take_the_cursor_back(
     window: Window, database: str, connection: asyncpg.Connection
 ) -> None:
-    """A row older than the cursor comes by itself, and what was published does not come again."""
+    """A late row comes alone, and no published row comes again."""
     late = await asyncpg.connect(database)
     transaction = late.transaction()
     await transaction.start()
@@ -93,7 +93,7 @@ async def test_late_row_alone_does_not_take_the_cursor_back(
 async def test_window_stays_as_it_was_when_its_first_page_was_read(
     window: Window, connection: asyncpg.Connection
 ) -> None:
-    """Rows that commit while a backlog is paged through come in the next window."""
+    """Rows that are committed while a backlog is read come in the next window."""
     await outbox.insert_events(connection, 35)
     page = await window.read(BEGINNING)
     assert page.in_backlog
@@ -106,7 +106,7 @@ async def test_window_stays_as_it_was_when_its_first_page_was_read(
 async def test_plans_use_indexes_only(
     database: str, connection: asyncpg.Connection, rows: int
 ) -> None:
-    """No statement of the window reads a table from end to end or through a bitmap, empty or full."""
+    """No statement uses a sequential or a bitmap scan, on empty and on full tables."""
     await outbox.insert_events(connection, rows)
     window = await Window.open(database, page_events=10)
     statements: list[tuple[str, list[str]]] = [
@@ -127,7 +127,7 @@ async def test_plans_use_indexes_only(
 
 
 class Writer:
-    """One session that does whatever a writer may do, and remembers what it committed."""
+    """One session that does what a writer may do, at random, and remembers what it has committed."""
 
     def __init__(self, connection: asyncpg.Connection, name: str, numbers: Iterator[int]) -> None:
         self.connection = connection
@@ -139,7 +139,7 @@ class Writer:
         self.committed: list[tuple[str, str]] = []
 
     async def step(self, choice: random.Random) -> None:
-        """Do one thing at random."""
+        """Do one random step."""
         if self.pending is None:
             await choice.choice([self.begin, self.begin, self.finish_prepared])(choice)
             return
@@ -158,7 +158,7 @@ class Writer:
         await self.connection.execute("SELECT pg_current_xact_id()")
 
     async def insert(self, choice: random.Random) -> None:
-        """Insert under the key's lock, as writers do under the document's."""
+        """Insert while the key's lock is held, as writers do with the document's lock."""
         key = f"key/{choice.randrange(KEYS)}"
         lock = "SELECT pg_try_advisory_xact_lock(hashtext($1))"
         if not await self.connection.fetchval(lock, key):
@@ -175,7 +175,7 @@ class Writer:
         self.savepoints.append(len(self.pending))
 
     async def roll_back_to(self, choice: random.Random) -> None:
-        """Undo what came after a savepoint."""
+        """Roll back to a savepoint."""
         if not self.savepoints:
             return
         assert self.pending is not None
@@ -185,25 +185,25 @@ class Writer:
         del self.savepoints[number + 1 :]
 
     async def commit(self, _: random.Random) -> None:
-        """Commit; its rows are then due."""
+        """Commit: from now on the rows have to be published."""
         await self.connection.execute("COMMIT")
         self.committed += self.pending or []
         self.pending = None
 
     async def roll_back(self, _: random.Random) -> None:
-        """Undo everything."""
+        """Roll back the transaction."""
         await self.connection.execute("ROLLBACK")
         self.pending = None
 
     async def prepare(self, _: random.Random) -> None:
-        """Leave the transaction prepared, to be ended by somebody some time."""
+        """Prepare the transaction; any writer may end it later."""
         name = f"{self.name}_{next(self.numbers)}"
         await self.connection.execute(f"PREPARE TRANSACTION '{name}'")
         self.prepared.append((name, self.pending or []))
         self.pending = None
 
     async def finish_prepared(self, choice: random.Random) -> None:
-        """Commit a prepared transaction, or undo it."""
+        """Commit a prepared transaction, or roll it back."""
         if not self.prepared:
             return
         name, rows = self.prepared.pop(choice.randrange(len(self.prepared)))
@@ -214,7 +214,7 @@ class Writer:
             await self.connection.execute(f"ROLLBACK PREPARED '{name}'")
 
     async def finish(self, choice: random.Random) -> None:
-        """End whatever is open."""
+        """End all open transactions."""
         if self.pending is not None:
             await self.commit(choice)
         while self.prepared:
@@ -223,7 +223,7 @@ class Writer:
 
 
 def reread(cursor: Cursor) -> Cursor:
-    """Return the cursor as a restart finds it."""
+    """Return the cursor after it was written to JSON and read again."""
     s1 = None if cursor.s1 is None else Snapshot.parse(str(cursor.s1))
     after = msgspec.json.decode(msgspec.json.encode(cursor.after), type=tuple[int, int])
     return Cursor(Snapshot.parse(str(cursor.s0)), s1, after)
@@ -231,7 +231,7 @@ def reread(cursor: Cursor) -> Cursor:
 
 @pytest.mark.parametrize("seed", seeds(range(12)))
 async def test_every_committed_row_comes_once_and_in_order(database: str, seed: int) -> None:
-    """Whatever transactions do: savepoints, rollbacks, two-phase commits, early xids."""
+    """Each committed row comes once and in order: savepoints, rollbacks, two-phase commits, early xids."""
     choice = random.Random(seed)
     numbers = itertools.count()
     writers = [

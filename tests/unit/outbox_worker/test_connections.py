@@ -1,4 +1,4 @@
-"""Connections to Kafka: what aiokafka does not expect of uvloop."""
+"""Connections to Kafka on uvloop, which raises errors that aiokafka does not expect."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.support.waiting import until
 
 
 def test_request_on_a_closed_transport_is_a_connection_error() -> None:
-    """A connection that was reset a moment ago must not end the worker."""
+    """A request on a connection that was just reset raises a connection error."""
 
     async def send_after_a_reset() -> None:
         server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)

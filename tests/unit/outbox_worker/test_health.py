@@ -1,4 +1,4 @@
-"""Health means progress, whatever the cause of its lack."""
+"""A worker is healthy while it makes progress."""
 
 import logging
 
@@ -8,7 +8,7 @@ from outbox_worker.relay.health import ANOTHER_LEADS_S, NO_PROGRESS_S, Health
 
 
 class Clock:
-    """A clock that moves when told to."""
+    """A clock that a test sets."""
 
     now = 1_000.0
 
@@ -30,7 +30,7 @@ def test_no_progress_for_too_long_is_unhealthy() -> None:
 
 
 def test_ready_is_who_leads_or_stands_by_without_a_problem() -> None:
-    """Starting is not ready; a problem takes readiness away until there is progress."""
+    """A starting worker is not ready; after a problem, a worker is not ready until there is progress."""
     health = Health(Clock())
     assert not health.ready
     health.enter("standby")
@@ -45,7 +45,7 @@ def test_ready_is_who_leads_or_stands_by_without_a_problem() -> None:
 def test_standby_that_could_not_lead_is_healthy_and_not_ready(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Polling the lock makes it no readier; a check that succeeds does, and so does leading."""
+    """After a failed check, a standby is ready again after a successful check, or when it leads."""
     health = Health(Clock())
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
         for _ in range(2):
@@ -68,7 +68,7 @@ def test_standby_that_could_not_lead_is_healthy_and_not_ready(
 
 
 def test_who_failed_is_not_well_because_another_tries() -> None:
-    """Workers that fail by turns stay unhealthy; one that stands by for long, or was fenced, is well."""
+    """Workers that fail in turn stay unhealthy; one that stands by for long, or was fenced, is healthy."""
     clock = Clock()
     health = Health(clock)
     for _ in range(4):
@@ -87,7 +87,7 @@ def test_who_failed_is_not_well_because_another_tries() -> None:
 
 
 def test_a_standby_is_well_as_soon_as_postgres_answers_again() -> None:
-    """It failed without the lock: nothing else than Postgres was in its way."""
+    """A standby that failed without the lock is healthy at once: only Postgres did not answer."""
     clock = Clock()
     health = Health(clock)
     health.failing("TimeoutError", with_lock=False)
@@ -98,7 +98,7 @@ def test_a_standby_is_well_as_soon_as_postgres_answers_again() -> None:
 
 
 def test_a_line_for_each_problem_and_not_for_each_retry(caplog: pytest.LogCaptureFixture) -> None:
-    """The same problem is told once, another one again, and the end of it."""
+    """The log has one line for a problem, one for another problem, and one for the end."""
     health = Health(Clock())
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
         for problem in ("A", "A", "A", "B", "B"):

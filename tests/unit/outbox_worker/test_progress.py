@@ -1,4 +1,4 @@
-"""Where to start from, line by line of the table, and what a snapshot is clipped to."""
+"""Where a leader starts from, row by row of the table; the progress record; clipping."""
 
 import msgspec
 import pytest
@@ -28,7 +28,7 @@ FOREIGN = msgspec.structs.replace(RECORD, system_identifier="7002")
 
 
 def test_trusted_record_is_where_to_go_on() -> None:
-    """A record of this cluster, database and timeline, whose checkpoint is there, is exact."""
+    """A leader starts from a record of this cluster, database and timeline, whose checkpoint exists."""
     start = decide_start(RECORD, CHECKPOINT, HERE, evidence=HELD)
     assert (start.source, start.cursor.s0) == ("progress", Snapshot(100, 105, (100, 103)))
     assert (start.offsets, start.events) == ({0: 41}, 1_000)
@@ -46,14 +46,14 @@ def test_trusted_record_is_where_to_go_on() -> None:
 def test_checkpoint_is_the_second_choice(
     record: Progress | None, reason: str, *, known: bool
 ) -> None:
-    """Without a record to trust, the newest checkpoint of this database is where to start."""
+    """Without a trusted record, a leader starts from the newest checkpoint of this database."""
     start = decide_start(record, CHECKPOINT, HERE, evidence=Evidence(known, anchor=True))
     assert (start.source, start.cursor) == ("checkpoint", CHECKPOINT.cursor)
     assert reason in start.reason
 
 
 def test_stale_record_gives_way_to_the_checkpoint() -> None:
-    """A record from before the newest checkpoint would publish again what came between them."""
+    """A record that is older than the newest checkpoint is not used: it would repeat events."""
     later = msgspec.structs.replace(RECORD, checkpoint="def", s0="120:120:", events=1_001)
     start = decide_start(RECORD, later, HERE, evidence=HELD)
     assert (start.source, start.cursor, start.events) == ("checkpoint", later.cursor, 1_001)
@@ -61,7 +61,7 @@ def test_stale_record_gives_way_to_the_checkpoint() -> None:
 
 
 def test_record_newer_than_the_checkpoint_is_not_stale() -> None:
-    """The record counts more events than the newest checkpoint: it is where to go on."""
+    """A leader starts from a record that counts more events than the newest checkpoint."""
     newest = msgspec.structs.replace(CHECKPOINT, checkpoint="def", events=990)
     start = decide_start(RECORD, newest, HERE, evidence=HELD)
     assert (start.source, start.cursor) == ("progress", RECORD.cursor)
@@ -69,7 +69,7 @@ def test_record_newer_than_the_checkpoint_is_not_stale() -> None:
 
 @pytest.mark.parametrize("anchor", [True, False])
 def test_checkpoint_of_the_same_event_is_preferred(*, anchor: bool) -> None:
-    """Nothing was published after it: it is exact, and retention may have removed the anchor."""
+    """The checkpoint is used if no event was published after it; retention may have removed the anchor."""
     newest = msgspec.structs.replace(CHECKPOINT, checkpoint="def", events=1_000)
     start = decide_start(RECORD, newest, HERE, evidence=Evidence(checkpoint=True, anchor=anchor))
     assert (start.source, start.cursor) == ("progress", newest.cursor)
@@ -77,7 +77,7 @@ def test_checkpoint_of_the_same_event_is_preferred(*, anchor: bool) -> None:
 
 @pytest.mark.parametrize("checkpoint", [CHECKPOINT, None])
 def test_record_ahead_of_the_database_is_not_trusted(checkpoint: Progress | None) -> None:
-    """A volume that lost its last second has the record's checkpoint, and lacks its last event."""
+    """A database that has the record's checkpoint but not its anchor has gone back in time."""
     start = decide_start(RECORD, checkpoint, HERE, evidence=Evidence(checkpoint=True, anchor=False))
     expected = BEGINNING if checkpoint is None else checkpoint.cursor
     assert (start.source, start.cursor) == ("checkpoint", expected)
@@ -85,7 +85,7 @@ def test_record_ahead_of_the_database_is_not_trusted(checkpoint: Progress | None
 
 
 def test_progress_topic_that_was_lost_at_once_is_said() -> None:
-    """A start leaves a record: without one, events may come twice, also after the first checkpoint."""
+    """Each start writes a record: without one, the topic was lost and the checkpoint is used."""
     first = msgspec.structs.replace(CHECKPOINT, events=0)
     start = decide_start(None, first, HERE, evidence=Evidence(checkpoint=False, anchor=False))
     assert (start.source, start.cursor) == ("checkpoint", first.cursor)
@@ -93,14 +93,14 @@ def test_progress_topic_that_was_lost_at_once_is_said() -> None:
 
 @pytest.mark.parametrize("record", [RECORD, None, FOREIGN])
 def test_hidden_end_of_the_topic_is_not_trusted(record: Progress | None) -> None:
-    """If an open transaction may hide newer records, the checkpoint is where to start."""
+    """If an open transaction may hide newer records, a leader starts from the checkpoint."""
     start = decide_start(record, CHECKPOINT, HERE, evidence=HELD, read_to_end=False)
     assert (start.source, start.cursor) == ("checkpoint", CHECKPOINT.cursor)
     assert "transaction" in start.reason
 
 
 def test_beginning_where_neither_has_ever_been() -> None:
-    """A relay that never published begins with the first row."""
+    """A relay that has never published starts from the beginning."""
     start = decide_start(None, None, HERE, evidence=Evidence(checkpoint=False, anchor=False))
     assert (start.source, start.cursor) == ("beginning", BEGINNING)
 
@@ -110,7 +110,7 @@ def test_beginning_where_neither_has_ever_been() -> None:
 def test_another_databases_progress_is_refused(
     change: dict[str, object], *, with_checkpoint: bool
 ) -> None:
-    """A dump, a template's copy or an upgrade cannot go on from xids of the original."""
+    """A dump, a copy of a template or an upgrade cannot use the xids of the original."""
     record = msgspec.structs.replace(RECORD, **change)
     checkpoint = msgspec.structs.replace(CHECKPOINT, **change) if with_checkpoint else None
     with pytest.raises(RefusedError, match="rebase"):
@@ -118,7 +118,7 @@ def test_another_databases_progress_is_refused(
 
 
 def test_record_survives_its_own_json() -> None:
-    """What is written to the progress topic is read back as it was."""
+    """A record is the same after it was written to JSON and parsed."""
     record = msgspec.structs.replace(RECORD, s1="100:110:", after=(2**63 - 1, 7))
     assert parse(KEY, msgspec.json.encode(record)) == record
 
@@ -168,7 +168,7 @@ def changed(**fields: object) -> bytes:
     ],
 )
 def test_stray_record_is_no_progress(key: bytes | None, value: bytes | None) -> None:
-    """What Postgres or the worker could not take is not a progress record."""
+    """A Kafka record with values that Postgres or the worker cannot use is no progress record."""
     assert parse(key, value) is None
 
 
@@ -183,5 +183,5 @@ def test_stray_record_is_no_progress(key: bytes | None, value: bytes | None) -> 
     ],
 )
 def test_clipped_snapshot_ends_at_the_bound(snapshot: str, xmax: int, clipped: str) -> None:
-    """Nothing at or above the bound is named, and the bound never grows."""
+    """A clipped snapshot has no xid at or above the bound, and its xmax never grows."""
     assert str(Snapshot.parse(snapshot).clipped(xmax)) == clipped

@@ -1,4 +1,4 @@
-"""The relay's protocol in small worlds, every interleaving of each; `make test-faults` has larger ones."""
+"""Every interleaving of the relay's protocol in small worlds; `make test-faults` has larger ones."""
 
 import pytest
 
@@ -38,14 +38,14 @@ def test_each_event_is_published_once_and_in_order(world: World, settings: Setti
 
 @pytest.mark.parametrize("deliveries", DELIVERIES.values(), ids=DELIVERIES)
 def test_leader_that_hung_changes_nothing_later(deliveries: tuple[str, str]) -> None:
-    """In either mode, and while the mode is changed, what a fenced leader sends does not count."""
+    """In each delivery mode, and after a change of it, nothing that a fenced leader sends is accepted."""
     settings = Settings(deliveries=deliveries)
     found = explore(world("AB", Faults(hangs=1), workers=2), settings)
     assert found.violation == "", "\n".join(found.trace)
 
 
 def unclipped(_: Snapshot, s1: Snapshot, __: int | None) -> Snapshot:
-    """Keep the xids above the window's rows, though a crash lets them come back."""
+    """Keep the xids above the window's rows, although Postgres may hand them out again after a crash."""
     return s1
 
 

@@ -16,31 +16,31 @@ JAVA = {
 
 
 class SmallBatch:
-    """A batch that takes two records, then no more."""
+    """A record batch with room for two records."""
 
     def __init__(self) -> None:
         self.values: list[bytes | None] = []
 
     def append(self, *, value: bytes | None, **_: object) -> object | None:
-        """Take a record, unless full."""
+        """Add a record if there is room."""
         if len(self.values) == 2:
             return None
         self.values.append(value)
         return object()
 
     def record_count(self) -> int:
-        """Return how many there are."""
+        """Return the number of records."""
         return len(self.values)
 
 
 @pytest.mark.parametrize(("key", "hashed"), JAVA.items())
 def test_partition_is_the_java_clients(key: bytes, hashed: int) -> None:
-    """Another producer in the topic, written in Java, puts a key into the same partition."""
+    """A key gets the partition that a producer in Java chooses."""
     assert partition_of(key, 1_000) == (hashed & 0x7FFFFFFF) % 1_000
 
 
 def test_full_batch_is_followed_by_another_in_a_later_round() -> None:
-    """Five rows of one key go out in three rounds, in their order, each with one batch."""
+    """Five rows of one key make three rounds of one batch each, in their order."""
     rows = [(n, "key", str(n).encode(), None) for n in range(5)]
     rounds = Packer(4).pack(rows, SmallBatch, 0)
     (partition,) = rounds[0]
@@ -50,5 +50,5 @@ def test_full_batch_is_followed_by_another_in_a_later_round() -> None:
 
 
 def test_no_rows_need_no_round() -> None:
-    """An empty page is nothing to send."""
+    """An empty page makes no batch."""
     assert Packer(4).pack([], SmallBatch, 0) == []
