@@ -404,7 +404,7 @@ async def test_partition_without_a_leader_is_named(database: str, cluster: Kafka
             named = await standby.wait_event(
                 "worker.standby_cannot_lead", problem="LeaderNotAvailableError"
             )
-            with pytest.raises(ReadStalledError, match=rf"in partition 0 of {topic}: .* no leader"):
+            with pytest.raises(ReadStalledError, match=rf"of partition 0 of {topic}: .* no leader"):
                 await end_offsets(client, topic, 3)
             await beside(cluster.start_broker, node)
             await standby.wait_event("worker.standby_can_lead", problem="LeaderNotAvailableError")
