@@ -35,11 +35,13 @@ def check_host(headers: Headers, http_version: str) -> None:
         EdgeError: `validation_error`.
     """
     hosts = [value for name, value in headers if name == b"host"]
-    if not hosts and http_version != "1.0":
-        raise invalid_field("Host", "is missing: HTTP/1.1 requires it")
-    if len(hosts) > 1 or not all(map(_is_host, hosts)):
+    if len(hosts) == 1 and _is_host(hosts[0]):
+        return
+    if hosts:
         words = "has to be one host name or address, with or without a port"
         raise invalid_field("Host", words)
+    if http_version != "1.0":
+        raise invalid_field("Host", "is missing: HTTP/1.1 requires it")
 
 
 def origin_form(target: bytes) -> bytes:

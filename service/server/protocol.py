@@ -128,7 +128,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if answering is None or self._state is State.HEAD:
             self._start_head_timer()
             return
-        self._stop_head_timer()
+        if self._head_timer is not None:
+            self._stop_head_timer()
         if self._state is State.BODY:
             self._expect_body(answering, len(data))
 
@@ -186,7 +187,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.headers = []  # a list for trailers, which must not become headers
         self._state = State.BODY
-        self._stop_body_timer()
+        if self._body_timer is not None:
+            self._stop_body_timer()
         self._body_bytes = 0
 
     def on_message_complete(self) -> None:

@@ -74,7 +74,7 @@ class Gate:
         headers = [*call.response_headers, *reply.headers]
         if reply.body:
             headers.append((b"content-length", b"%d" % len(reply.body)))
-            if not any(name == b"content-type" for name, _ in reply.headers):
+            if b"content-type" not in dict(reply.headers):
                 headers.append(JSON_HEADER)
         if reply.replayed:
             headers.append(REPLAYED_HEADER)

@@ -1,10 +1,10 @@
 """Validation: what is wrong is said at once and by name; what is no JSON is said to be none."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from service.edge.calls.body import BodyReader
 from service.edge.calls.problems import EdgeError
@@ -121,3 +121,55 @@ def test_errors_are_bounded() -> None:
     """A body with a thousand unknown fields is answered with twenty errors."""
     body = msgspec.json.encode({f"field{number}": 1 for number in range(1000)})
     assert len(refused(body).errors) == 20
+
+
+class Nested(Struct, forbid_unknown_fields=True):
+    """Like the body of a batch, with a kind of constraint that no body has yet."""
+
+    items: Annotated[list[Shape | str], Meta(min_length=1, max_length=200_000)]
+    size: Annotated[int, Meta(ge=1)] = 1
+    factor: float = 1.0
+    name: Annotated[str, Meta(min_length=2)] = "ab"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"items":[]}', {"items": "has to have at least 1 item"}),
+        ('{"items":["a",5]}', {"items[1]": "has to be an object or text, not a whole number"}),
+        ('{"items":[{"entity_type":"deal"}]}', {"items[0].entity_id": "is required"}),
+        ('{"items":["a"],"size":0}', {"size": "has to be a whole number from 1 on"}),
+        ('{"items":["a"],"factor":true}', {"factor": "has to be a number, not true or false"}),
+        ('{"items":["a"],"name":"a"}', {"name": "has to have at least 2 characters"}),
+        ('{"items":["a"],"name":1.5}', {"name": "has to be text, not a number"}),
+    ],
+)
+def test_words_come_from_the_types(body: str, expected: dict[str, str]) -> None:
+    """Kinds, bounds and places are told for any type, in one manner."""
+    with pytest.raises(EdgeError) as refusal:
+        BodyReader(Nested).decode(body.encode())
+    assert {error.field: error.message for error in refusal.value.errors} == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        (b'{"items":[%b1]}' % (b'"",' * 20_000), "items[20000]", "not a whole number"),
+        (b'{"items":[%b1]}' % (b"1," * 150_000), "items", "has a wrong item"),
+        (
+            b'{"items":["a"]%b}' % b"".join(b',"f%d":1' % n for n in range(20_000)),
+            "body",
+            "not known",
+        ),
+        (b'{"items":["a"],"size":[%b1]}' % (b"1," * 20_000), "size", "has to be a whole number"),
+        (b'{"size":[%b1]}' % (b"1," * 20_000), "items", "is required"),
+    ],
+    ids=["item", "too many items", "too many fields", "field", "missing"],
+)
+def test_large_body_is_told_its_first_error(body: bytes, field: str, words: str) -> None:
+    """A body with more than 10,000 values is refused with one error, as exactly as time allows."""
+    with pytest.raises(EdgeError) as refusal:
+        BodyReader(Nested).decode(body)
+    (error,) = refusal.value.errors
+    assert error.field == field
+    assert words in error.message
