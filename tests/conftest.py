@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from deploy.local.postgres import Postgres, PostgresAt
 from tests.support import seeds
-from tests.support.parts import parts
+from tests.support.parts import shared
 from tests.support.topic import topics
 
 INTEGRATION = Path(__file__).parent / "integration"
@@ -24,13 +24,13 @@ ACCEPTANCE_TIMEOUT_S = 300
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.register_profile("fresh", deadline=None, max_examples=1_000, print_blob=True)
 settings.load_profile("fresh" if seeds.FRESH else "fixed")
-PARTS = pytest.StashKey[parts.Parts]()
+PARTS = pytest.StashKey[shared.Owner]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the first process own the parts; xdist's workers ask it."""
     if not hasattr(config, "workerinput"):
-        config.stash[PARTS] = parts.Parts()
+        config.stash[PARTS] = shared.Owner()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the integration tests on a second Postgres too, where one is given."""
-    bindir = os.environ.get(parts.EXTRA_BINDIR)
+    bindir = os.environ.get(shared.EXTRA_BINDIR)
     if bindir and "postgres" in metafunc.fixturenames and _is_integration(metafunc):
         which = ["postgres", f"postgres:{bindir}"]
         metafunc.parametrize("postgres", which, ids=["found", "extra"], indirect=True)
@@ -76,16 +76,16 @@ def default_signals() -> None:
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Postgres:
     """Return the Postgres of this run, on which tests make databases."""
-    return PostgresAt(parts.ask(getattr(request, "param", "postgres")))
+    return PostgresAt(shared.ask(getattr(request, "param", "postgres")))
 
 
 @pytest.fixture
 async def database(postgres: Postgres) -> AsyncIterator[str]:
     """Yield the URL of a migrated, empty database that no other test uses."""
     name = f"test_{uuid4().hex}"
-    await parts.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {parts.TEMPLATE}")
+    await shared.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {shared.TEMPLATE}")
     yield postgres.dsn(name)
-    await parts.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
+    await shared.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -100,15 +100,15 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
 async def empty_database(postgres: Postgres) -> AsyncIterator[str]:
     """Yield the URL of a database without the schema."""
     name = f"test_{uuid4().hex}"
-    await parts.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE template0")
+    await shared.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE template0")
     yield postgres.dsn(name)
-    await parts.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
+    await shared.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
 def kafka() -> str:
     """Return the bootstrap servers of this run's Kafka."""
-    return parts.ask("kafka")
+    return shared.ask("kafka")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`make bench` and `make bench-peers`: part after part, round after round, as a table and as JSON."""
+"""`make bench` and `make bench-peers`: each measurement, round after round, as a table and as JSON."""
 
 import logging
 import signal
@@ -24,28 +24,30 @@ from tests.benchmarks import (
     report,
 )
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.parts import Part
+from tests.benchmarks.measurement import Measurement
 from tests.benchmarks.stage import Scale, Stage, stage
 
 # Those with Kafka Connect in the background come last.
-PARTS = {
-    "links": Part(links.part),
-    "growth": Part(growth.part, long=True),
-    "memory": Part(memory.part, long=True, once=True),
-    "held": Part(held.part),
-    "backlog": Part(backlog.part, long=True),
-    "compression": Part(compression.part, long=True),
-    "drain": Part(drain.part),
-    "latency": Part(latency.part),
+MEASUREMENTS = {
+    "links": Measurement(links.measurement),
+    "growth": Measurement(growth.measurement, long=True),
+    "memory": Measurement(memory.measurement, long=True, once=True),
+    "held": Measurement(held.measurement),
+    "backlog": Measurement(backlog.measurement, long=True),
+    "compression": Measurement(compression.measurement, long=True),
+    "drain": Measurement(drain.measurement),
+    "latency": Measurement(latency.measurement),
 }
 
 
 def bench(  # noqa: PLR0913 - a command line
     *,
     peers: Annotated[
-        bool, typer.Option(help="Set up and measure peers too, and long parts.")
+        bool, typer.Option(help="Set up and measure peers too, and long measurements.")
     ] = False,
-    only: Annotated[str, typer.Option(help=f"Some of {', '.join(PARTS)}, with commas.")] = "",
+    only: Annotated[
+        str, typer.Option(help=f"Some of {', '.join(MEASUREMENTS)}, with commas.")
+    ] = "",
     rounds: Annotated[int, typer.Option(help="How often each measurement is made.")] = 3,
     seconds: Annotated[int, typer.Option(help="How long each timed measurement lasts.")] = 8,
     events: Annotated[int, typer.Option(help="How many events there are to drain.")] = 300_000,
@@ -55,12 +57,16 @@ def bench(  # noqa: PLR0913 - a command line
     output: Annotated[Path, typer.Option(help="Where the figures go.")] = Path(".cache/bench.json"),
 ) -> None:
     """Measure on this machine: needs wrk, and nothing else running."""
-    if unknown := {*filter(None, only.split(","))} - PARTS.keys():
-        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(PARTS)}")
-    chosen = only.split(",") if only else [n for n, part in PARTS.items() if peers or not part.long]
+    if unknown := {*filter(None, only.split(","))} - MEASUREMENTS.keys():
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(MEASUREMENTS)}")
+    chosen = (
+        only.split(",")
+        if only
+        else [n for n, each in MEASUREMENTS.items() if peers or not each.long]
+    )
     scale = Scale(seconds, events, backlog, links, requests, peers)
     with stage(scale) as here:
-        uvloop.run(_bench(here, [name for name in PARTS if name in chosen], rounds, output))
+        uvloop.run(_bench(here, [name for name in MEASUREMENTS if name in chosen], rounds, output))
 
 
 async def _bench(here: Stage, chosen: list[str], rounds: int, output: Path) -> None:
@@ -78,9 +84,9 @@ async def _bench(here: Stage, chosen: list[str], rounds: int, output: Path) -> N
 
 
 async def _measure(here: Stage, name: str, measured: list[Figures]) -> None:
-    part = PARTS[name]
-    async with part.open(here) as one_round:
-        rounds = measured[:1] if part.once else measured
+    measurement = MEASUREMENTS[name]
+    async with measurement.open(here) as one_round:
+        rounds = measured[:1] if measurement.once else measured
         for number, figures in enumerate(rounds, 1):
             say(f"{name}, round {number} of {len(rounds)} …")
             figures.update(await one_round())

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.parts import Round
+from tests.benchmarks.measurement import Round
 from tests.benchmarks.relays import Worker, topic_with_consumer
 from tests.benchmarks.stage import Stage
 
@@ -16,7 +16,7 @@ LEADING_S = 30
 
 
 @asynccontextmanager
-async def part(stage: Stage) -> AsyncIterator[Round]:
+async def measurement(stage: Stage) -> AsyncIterator[Round]:
     """Yield what drains one and then the other."""
 
     async def one_round() -> Figures:

@@ -17,7 +17,7 @@ from service.core.links import Draft, decide
 from service.core.writes import State
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.parts import Round
+from tests.benchmarks.measurement import Round
 from tests.benchmarks.relays import PARTITIONS, Worker
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES, Stage
 
@@ -31,7 +31,7 @@ BATCH: Final = 5000
 
 
 @asynccontextmanager
-async def part(stage: Stage) -> AsyncIterator[Round]:
+async def measurement(stage: Stage) -> AsyncIterator[Round]:
     """Yield what drains once with each codec."""
 
     async def one_round() -> Figures:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 
 from deploy.local.process import LocalError, Process, say
 from tests.benchmarks.figures import Figures, cpu_s, forget_peak, peak_mib
-from tests.benchmarks.parts import Round
+from tests.benchmarks.measurement import Round
 from tests.benchmarks.relays import Relay, relays, topic_with_consumer
 from tests.benchmarks.stage import Stage
 
@@ -36,7 +36,7 @@ class Identity(msgspec.Struct):
 
 
 @asynccontextmanager
-async def part(stage: Stage) -> AsyncIterator[Round]:
+async def measurement(stage: Stage) -> AsyncIterator[Round]:
     """Yield what drains once with each relay."""
     everybody = await relays(stage)
     await warm_up(stage, everybody)

@@ -8,7 +8,7 @@ import asyncpg
 from deploy.local import programs
 from deploy.local.process import LocalError, say
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.parts import Round
+from tests.benchmarks.measurement import Round
 from tests.benchmarks.stage import ENTITIES, SERVICE, Database, Stage, checkpoint
 from tests.benchmarks.wrk import Caller, load
 
@@ -30,7 +30,7 @@ FROM generate_series(1, $2::int) AS d, generate_series(1, $3::int) AS n
 
 
 @asynccontextmanager
-async def part(stage: Stage) -> AsyncIterator[Round]:
+async def measurement(stage: Stage) -> AsyncIterator[Round]:
     """Yield what lists and links in the one and in the other."""
     say(f"filling a workspace with {stage.scale.links} links …")
     workspaces = {

@@ -8,7 +8,7 @@ import asyncpg
 
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.parts import Round
+from tests.benchmarks.measurement import Round
 from tests.benchmarks.relays import Waiting, Worker
 from tests.benchmarks.stage import Stage
 
@@ -42,7 +42,7 @@ class HeldOpen(Worker):
 
 
 @asynccontextmanager
-async def part(stage: Stage) -> AsyncIterator[Round]:
+async def measurement(stage: Stage) -> AsyncIterator[Round]:
     """Yield what drains once with nobody else there, and once with each case."""
 
     async def one_round() -> Figures:

@@ -15,7 +15,7 @@ from deploy.local import programs
 from deploy.local.process import LocalError, Process
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures, cpu_s, percentiles_ms
-from tests.benchmarks.parts import Round
+from tests.benchmarks.measurement import Round
 from tests.benchmarks.relays import Relay, relays, topic_with_consumer
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES, SERVICE, Database, Stage
 from tests.benchmarks.steady import Orders
@@ -53,7 +53,7 @@ class Event(msgspec.Struct):
 
 
 @asynccontextmanager
-async def part(stage: Stage) -> AsyncIterator[Round]:
+async def measurement(stage: Stage) -> AsyncIterator[Round]:
     """Yield what measures each relay once."""
     everybody = await relays(stage)
     await drain.warm_up(stage, everybody)

@@ -8,7 +8,7 @@ from deploy.local import programs
 from deploy.local.process import LocalError
 from tests.benchmarks import counted, pgbench
 from tests.benchmarks.figures import Figures, family_cpu_s
-from tests.benchmarks.parts import Round
+from tests.benchmarks.measurement import Round
 from tests.benchmarks.peers import fastapi, openfga
 from tests.benchmarks.peers.peer import Peer
 from tests.benchmarks.stage import SERVICE, Database, Stage, checkpoint
@@ -37,7 +37,7 @@ BATCH = Case(2, 4, links=500)
 
 
 @asynccontextmanager
-async def part(stage: Stage) -> AsyncIterator[Round]:
+async def measurement(stage: Stage) -> AsyncIterator[Round]:
     """Yield what measures each case once, and beside each what it is compared with."""
     database = await stage.make_database("bench_links")
     seconds = stage.scale.seconds

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from deploy.local import programs
 from deploy.local.process import LocalError
 from tests.benchmarks.figures import Figures, memory_mib
-from tests.benchmarks.parts import Round
+from tests.benchmarks.measurement import Round
 from tests.benchmarks.stage import SERVICE, Stage
 from tests.benchmarks.wrk import Caller, load
 
@@ -16,7 +16,7 @@ STEP_S = 4
 
 
 @asynccontextmanager
-async def part(stage: Stage) -> AsyncIterator[Round]:
+async def measurement(stage: Stage) -> AsyncIterator[Round]:
     """Yield what makes so many requests, once."""
 
     async def one_round() -> Figures:

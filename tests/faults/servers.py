@@ -10,7 +10,7 @@ import asyncpg
 
 from deploy.local.postgres import PostgresServer
 from tests.faults.stage import Stage
-from tests.support.parts import parts
+from tests.support.parts import shared
 from tests.support.parts.postgres import DATABASE, END_SESSIONS
 from tests.support.waiting import FAULT_S, last, until
 
@@ -41,20 +41,20 @@ async def postgres_crashes(stage: Stage) -> None:
 async def sessions_ended(stage: Stage) -> None:
     """End all sessions every two seconds."""
     for _ in range(max(1, int(FAULT_S / EVERY_S))):
-        await parts.execute(stage.dsn, END_SESSIONS)
+        await shared.execute(stage.dsn, END_SESSIONS)
         await last(EVERY_S)
 
 
 async def read_only(stage: Stage) -> None:
     """Make the database read-only, as a disk that is nearly full makes a managed one."""
-    await parts.execute(
+    await shared.execute(
         stage.dsn,
         f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on",
         END_SESSIONS,
     )
     await last(FAULT_S)
     reset = f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only"
-    await parts.execute(stage.server.dsn(), reset)  # over a database that is not read-only
+    await shared.execute(stage.server.dsn(), reset)  # over a database that is not read-only
 
 
 async def tables_locked(stage: Stage) -> None:
@@ -78,7 +78,7 @@ async def transaction_open(stage: Stage) -> None:
 async def _synchronous(stage: Stage) -> PostgresServer:
     """Return a standby that every commit waits for."""
     standby = await asyncio.to_thread(stage.server.make_standby)
-    await parts.execute(
+    await shared.execute(
         stage.dsn, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
     )
     return standby
@@ -101,7 +101,7 @@ async def standby_hangs(stage: Stage) -> None:
     await until(lambda: _waits_for_a_standby(stage))
     await last(FAULT_S)
     _signal(standby, signal.SIGCONT)
-    await parts.execute(
+    await shared.execute(
         stage.dsn, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"
     )
 
@@ -127,7 +127,7 @@ async def failover(stage: Stage) -> None:
     standby = await _synchronous(stage)
     await last(FAULT_S / 2)
     await asyncio.to_thread(stage.server.crash)
-    await parts.execute(
+    await shared.execute(
         standby.dsn(), "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"
     )
     await asyncio.to_thread(standby.promote)
@@ -138,12 +138,12 @@ async def failover(stage: Stage) -> None:
 async def became_a_standby(stage: Stage) -> None:
     """Send new connections to a promoted standby; the old ones stay open to a node without writes."""
     standby = await _synchronous(stage)
-    await parts.execute(
+    await shared.execute(
         stage.dsn,
         "ALTER SYSTEM SET default_transaction_read_only = on",
         "SELECT pg_reload_conf()",
     )
-    await parts.execute(
+    await shared.execute(
         standby.dsn(), "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"
     )
     await until(lambda: _replayed(stage.server, standby))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.counts.measure import committed, differences, measure
-from tests.support.parts import parts
+from tests.support.parts import shared
 
-EXTRA = os.environ.get(parts.EXTRA_BINDIR)
+EXTRA = os.environ.get(shared.EXTRA_BINDIR)
 POSTGRES = {"found": None, **({"extra": Path(EXTRA)} if EXTRA else {})}
 
 

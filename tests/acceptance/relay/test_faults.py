@@ -20,7 +20,7 @@ from deploy.local.process import free_port
 from outbox_worker.kafka.connections import LIMITS
 from outbox_worker.kafka.reading import ReadStalledError, end_offsets
 from tests.support.faults.tcp import FaultyProxy
-from tests.support.parts import parts
+from tests.support.parts import shared
 from tests.support.parts.brokers import Broker
 from tests.support.parts.postgres import DATABASE, END_SESSIONS, make_database
 from tests.support.relay import writers
@@ -167,7 +167,7 @@ async def test_lag_grows_while_kafka_is_silent_and_is_nobodys_after_a_demotion(
     with Worker(database, f"127.0.0.1:{proxy.port}", topic) as worker:
         await worker.leading()
         proxy.silence()
-        await parts.execute(database, ONE_EVENT)
+        await shared.execute(database, ONE_EVENT)
         await worker.wait_event("worker.failing")
         seen = await worker.metric("outbox_lag_seconds")
         await until(lambda: lag_beyond(worker, seen + GROWS_S), MARGIN_S)
@@ -215,7 +215,7 @@ async def test_lag_grows_while_kafka_refuses_connections(database: str, broker: 
         worker = stack.enter_context(Worker(database, kafka, topic))
         await worker.leading()
     with stack:
-        await parts.execute(database, *[ONE_EVENT] * EVENTS)
+        await shared.execute(database, *[ONE_EVENT] * EVENTS)
         await worker.wait_event("worker.failing")
         seen = await worker.metric("outbox_lag_seconds")
 
@@ -263,7 +263,7 @@ async def test_postgres_crashes_and_sessions_are_ended(
                     server.crash()
                     server.start()
                     await worker.wait_working(MARGIN_S)
-                    await parts.execute(database, END_SESSIONS)
+                    await shared.execute(database, END_SESSIONS)
             await reckon(database, kafka, topic, delivery, timeout_s=MARGIN_S)
 
 
@@ -306,7 +306,7 @@ async def test_topic_that_forgets_and_grows_is_warned_of_once(
         await begun(1)
         await topics.grow(kafka, topic, 3)
         for terms in (2, 3):
-            await parts.execute(database, end)
+            await shared.execute(database, end)
             await begun(terms)
         assert (said("topic.forgets"), said("topic.grown")) == (1, 1)
 
@@ -461,7 +461,7 @@ async def test_postgres_refuses_to_write(  # noqa: PLR0913, PLR0917 - three of t
         await worker.leading()
         async with writers.writing(lambda: database, WRITERS):
             await worker.wait_published(50)
-            await parts.execute(database, *(statement.format(name) for statement in begin))
+            await shared.execute(database, *(statement.format(name) for statement in begin))
 
             async def refused() -> bool:
                 failing = [line for line in worker.log() if line["event"] == "worker.failing"]
@@ -469,7 +469,7 @@ async def test_postgres_refuses_to_write(  # noqa: PLR0913, PLR0917 - three of t
 
             await until(refused)
             assert (await worker.get("/readyz")).status_code == 503
-            await parts.execute(database, *(statement.format(name) for statement in end))
+            await shared.execute(database, *(statement.format(name) for statement in end))
             await worker.wait_working(MARGIN_S)
         await reckon(database, kafka, topic, delivery)
 

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.local.postgres import PostgresServer
 from tests.support.faults.tcp import FaultyProxy
-from tests.support.parts import parts
+from tests.support.parts import shared
 from tests.support.parts.postgres import (
     DATABASE,
     END_SESSIONS,
@@ -65,7 +65,7 @@ async def test_crash_after_which_xids_come_back(
     with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         worker.pause()
-        await parts.execute(
+        await shared.execute(
             server.dsn(), "SELECT pg_reload_conf()"
         )  # the WAL writer's 10 s begin anew
         await write(server, "before")
@@ -160,8 +160,8 @@ async def test_failover_to_a_standby_that_lost_commits(
         await write(server, "kept 2")
         await published(kafka, topic, 2)
         await caught_up(server, standby)
-        await parts.execute(standby.dsn(), "ALTER SYSTEM SET primary_conninfo = ''")
-        await parts.execute(standby.dsn(), "SELECT pg_reload_conf()")
+        await shared.execute(standby.dsn(), "ALTER SYSTEM SET primary_conninfo = ''")
+        await shared.execute(standby.dsn(), "SELECT pg_reload_conf()")
         await until(lambda: has_no_receiver(standby))
         await write(server, "lost 1", "lost 2")
         await published(kafka, topic, 4)
@@ -208,7 +208,7 @@ async def test_point_in_time_restore(kafka: str, topic: str, delivery: str) -> N
         archive = server.data_dir.with_name("archive")
         backup = server.data_dir.with_name("backup")
         make_folder(archive, server)
-        await parts.execute(
+        await shared.execute(
             server.dsn(),
             f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'",
             "SELECT pg_reload_conf()",
@@ -219,10 +219,10 @@ async def test_point_in_time_restore(kafka: str, topic: str, delivery: str) -> N
             await published(kafka, topic, 1)
             base_backup(server, backup)
             await write(server, "kept 2")
-            await parts.execute(server.dsn(), "SELECT pg_create_restore_point('here')")
+            await shared.execute(server.dsn(), "SELECT pg_create_restore_point('here')")
             await write(server, "undone")
             await published(kafka, topic, 3)
-            await parts.execute(server.dsn(), "SELECT pg_switch_wal()")
+            await shared.execute(server.dsn(), "SELECT pg_switch_wal()")
             server.stop()
             with (backup / "postgresql.conf").open("a") as conf:
                 conf.write(f"restore_command = 'cp {archive}/%f %p'\n")
@@ -272,6 +272,6 @@ async def test_connections_terminated(
         await worker.leading()
         for n in range(5):
             await write(server, str(n))
-            await parts.execute(server.dsn(DATABASE), END_SESSIONS)
+            await shared.execute(server.dsn(DATABASE), END_SESSIONS)
             await until_published(worker, kafka, topic, str(n))
         await hold(worker, kafka, topic, delivery, [str(n) for n in range(5)])

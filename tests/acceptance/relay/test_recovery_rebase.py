@@ -5,7 +5,7 @@ import subprocess
 import asyncpg
 
 from deploy.local.postgres import PostgresServer, wheel_bindir
-from tests.support.parts import parts
+from tests.support.parts import shared
 from tests.support.parts.postgres import DATABASE, make_database, published, until_published, write
 from tests.support.relay import links, outbox, writers
 from tests.support.relay.worker import Worker
@@ -72,7 +72,7 @@ async def test_rebase_makes_a_restored_database_the_relays_own(
 
 async def age(server: PostgresServer, interval: str) -> None:
     """Let no event be younger than that."""
-    await parts.execute(
+    await shared.execute(
         server.dsn(DATABASE),
         f"UPDATE outbox SET created_at = now() - interval '{interval}'"
         f" WHERE created_at > now() - interval '{interval}'",
@@ -127,7 +127,7 @@ async def test_rebase_is_refused_while_somebody_writes(
         await write(server, "1")
         await published(kafka, topic, 1)
         worker.end()
-        await parts.execute(server.dsn(), f"CREATE DATABASE copy TEMPLATE {DATABASE}")
+        await shared.execute(server.dsn(), f"CREATE DATABASE copy TEMPLATE {DATABASE}")
         copy = Worker(server.dsn("copy"), kafka, topic)
         connection = await asyncpg.connect(server.dsn("copy"))
         await connection.execute("UPDATE outbox SET created_at = now() + interval '1 minute'")
@@ -148,7 +148,9 @@ async def test_rebase_is_refused_while_a_worker_leads(
         await worker.leading()
         await write(server, "1")
         await published(kafka, topic, 1)
-        await parts.execute(server.dsn(DATABASE), "UPDATE outbox_relay SET system_identifier = '1'")
+        await shared.execute(
+            server.dsn(DATABASE), "UPDATE outbox_relay SET system_identifier = '1'"
+        )
         await age(server, "1 minute")
         assert worker.command("rebase", "--yes") == 1
         assert "a worker leads" in worker.output()

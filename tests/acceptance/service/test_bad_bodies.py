@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deploy.local import programs
 from deploy.local.postgres import Postgres
-from tests.support.parts.parts import TEMPLATE, execute
+from tests.support.parts.shared import TEMPLATE, execute
 from tests.support.service.api import GENEROUS, new_key
 
 SEED = "INSERT INTO documents (workspace_id, id) SELECT id, 'doc_1' FROM workspaces"

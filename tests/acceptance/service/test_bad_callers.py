@@ -14,7 +14,7 @@ import pytest
 
 from deploy.local import programs
 from deploy.local.postgres import Postgres
-from tests.support.parts.parts import TEMPLATE, execute
+from tests.support.parts.shared import TEMPLATE, execute
 from tests.support.service.api import new_key
 from tests.support.waiting import until
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from deploy.local import programs
-from tests.support.parts.parts import execute
+from tests.support.parts.shared import execute
 from tests.support.programs.command import forked
 
 SECRET = "s3cret-password"

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local import programs
 from deploy.local.postgres import Postgres
-from tests.support.parts.parts import TEMPLATE, execute
+from tests.support.parts.shared import TEMPLATE, execute
 from tests.support.service.api import GENEROUS, new_key, seed
 
 DEADLINE_S = 30.0

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.local import programs
 from deploy.local.process import Process, free_port
-from tests.support.parts.parts import execute
+from tests.support.parts.shared import execute
 from tests.support.service.api import GENEROUS, new_key, seed
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import eventually, until

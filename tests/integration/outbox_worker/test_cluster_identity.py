@@ -6,7 +6,7 @@ import pytest
 
 from outbox_worker.postgres.registration import UNREADABLE, read_cluster_identity
 from outbox_worker.postgres.sessions import connect, disconnect
-from tests.support.parts.parts import execute
+from tests.support.parts.shared import execute
 
 CURRENT = "pg_current_wal_lsn()"
 CONTROLS = ("pg_control_system()", "pg_control_checkpoint()")

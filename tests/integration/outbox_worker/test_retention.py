@@ -14,7 +14,7 @@ from outbox_worker.postgres.window import Window
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.retention import DAY_S, SESSION, SLOTS, Retention, clear_unless_changed
 from outbox_worker.settings import read
-from tests.support.parts.parts import execute
+from tests.support.parts.shared import execute
 from tests.support.waiting import until
 
 RETENTION_DAYS = 7

@@ -9,7 +9,7 @@ import pytest
 from service.edge.gate.rates import MemoryLimiter
 from service.store.database import Database
 from service.store.writing.replies import forget_expired, forget_expired_forever
-from tests.support.parts.parts import execute
+from tests.support.parts.shared import execute
 from tests.support.service.api import Api, Service
 from tests.support.waiting import until
 

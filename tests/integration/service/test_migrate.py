@@ -7,7 +7,7 @@ import pytest
 
 from service.store.database import Database
 from service.store.migrations import SchemaError, check_schema, migrate
-from tests.support.parts.parts import execute
+from tests.support.parts.shared import execute
 from tests.support.service.api import Service, serving
 
 TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"

@@ -13,9 +13,9 @@ from deploy.local.postgres import PostgresServer
 from outbox_worker.postgres import sessions
 from service.store.database import Database
 from tests.support.faults.tcp import FaultyProxy
-from tests.support.parts.parts import execute
 from tests.support.parts.pooler import Pooler
 from tests.support.parts.postgres import SCHEMA
+from tests.support.parts.shared import execute
 from tests.support.service.api import Api, Service, new_key, seed
 from tests.support.waiting import until
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncpg
 
 from deploy.local.postgres import PostgresServer
-from tests.support.parts import parts
+from tests.support.parts import shared
 from tests.support.relay import outbox
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
@@ -22,8 +22,8 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 
 async def make_database(server: PostgresServer) -> None:
     """Make a database with the schema."""
-    await parts.execute(server.dsn(), f"CREATE DATABASE {DATABASE}")
-    await parts.execute(server.dsn(DATABASE), SCHEMA)
+    await shared.execute(server.dsn(), f"CREATE DATABASE {DATABASE}")
+    await shared.execute(server.dsn(DATABASE), SCHEMA)
 
 
 async def write(server: PostgresServer, *values: str) -> None:

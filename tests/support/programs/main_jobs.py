@@ -18,7 +18,7 @@ from outbox_worker.relay.health import Health
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.process import Relay
 from outbox_worker.settings import Settings, read
-from tests.support.parts.parts import TEMPLATE, execute
+from tests.support.parts.shared import TEMPLATE, execute
 from tests.support.relay import outbox
 from tests.support.service.api import Api, Service, new_key, seed
 from tests.support.topic import topics

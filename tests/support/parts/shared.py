@@ -31,8 +31,8 @@ _POSTGRES_SETTINGS = {
 }
 
 
-class Parts:
-    """The owner. One thread starts and ends the parts: they would not outlive another."""
+class Owner:
+    """Owns the parts. One thread starts and ends them: a program ends with the thread that started it."""
 
     def __init__(self) -> None:
         self._listener = Listener(family="AF_UNIX")

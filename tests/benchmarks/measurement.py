@@ -1,4 +1,4 @@
-"""What a part of the benchmark is: something to open, and to measure round after round."""
+"""A measurement of the benchmark: something to open, and to measure round after round."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -11,7 +11,7 @@ Round = Callable[[], Awaitable[Figures]]
 
 
 @dataclass(frozen=True)
-class Part:
+class Measurement:
     """Figures that belong together. `long` ones are left out unless asked for."""
 
     open: Callable[[Stage], AbstractAsyncContextManager[Round]]
