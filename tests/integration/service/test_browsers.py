@@ -24,7 +24,7 @@ async def test_cors_is_off_unless_configured(api: Api) -> None:
 
 @pytest.mark.parametrize("origins", [ORIGIN, f"https://other.example, {ORIGIN}", "*"])
 async def test_known_origin_may_call(database: str, origins: str) -> None:
-    """A preflight is answered without a key; responses may be read, refusals and their reasons too."""
+    """A preflight is answered without a key, and counted; responses may be read, refusals too."""
     async with Service(database, LINKS_CORS_ORIGINS=origins) as service:
         client = await service.client()
         preflight = await client.options(URL, headers=ASKING)
@@ -39,6 +39,8 @@ async def test_known_origin_may_call(database: str, origins: str) -> None:
             assert answer.headers["access-control-allow-origin"] == ORIGIN
             assert answer.headers["vary"] == "Origin"
             assert "ETag" in answer.headers["access-control-expose-headers"]
+        counted = (await client.get("/metrics")).text
+        assert 'method="OPTIONS",route="none",status="204"' in counted
 
 
 async def test_unknown_origin_may_not(database: str) -> None:
