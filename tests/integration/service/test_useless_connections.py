@@ -115,7 +115,7 @@ async def linked(api: Api, resource: str) -> bool:
 
 @pytest.mark.parametrize("program", ["service", "worker"])
 async def test_a_host_that_never_answers_is_passed_over(database: str, program: str) -> None:
-    """Of two hosts the first accepts TCP and says nothing: a connection is there within 3 s."""
+    """Of two hosts the first accepts TCP and says nothing: a connection is there within 5 s."""
     parts = urlsplit(database)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = f"127.0.0.1:{silent.getsockname()[1]},{parts.hostname}:{parts.port}"
@@ -128,7 +128,7 @@ async def test_a_host_that_never_answers_is_passed_over(database: str, program: 
             other = await sessions.connect(url, "test", timeout_s=5)
             assert await other.fetchval("SELECT 1") == 1
             await sessions.disconnect(other)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5
 
 
 async def test_a_pooler_without_prepared_statements_is_named(
