@@ -23,12 +23,8 @@ ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$"
 PREFIX_PATTERN: Final = f"^({'|'.join(PREFIXED_TYPES)})."
 """A known prefix, and at least one more character."""
 
-_valid_id = re.compile(ID_PATTERN.removesuffix("$") + r"\Z").match
-
-
-def is_valid_id(text: str) -> bool:
-    """Whether the text can be the id of a document or an entity."""
-    return _valid_id(text) is not None
+valid_id: Final = re.compile(ID_PATTERN.removesuffix("$") + r"\Z").match
+"""Returns None for a text that cannot be the id of a document or an entity."""
 
 
 def type_of(resource_id: str) -> str | None:

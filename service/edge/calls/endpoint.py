@@ -6,7 +6,6 @@ more time than the work between them. The OpenAPI document is made from the same
 
 import asyncio
 import math
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, cast, get_type_hints
@@ -15,11 +14,12 @@ from msgspec import Struct
 from starlette.types import Receive
 
 from service.core.errors import Refusal, Unavailable
-from service.core.resources import ENTITY_TYPES, ID_PATTERN
+from service.core.resources import ENTITY_TYPES, valid_id
 from service.core.writes import Reply
 from service.edge.calls.body import BodyReader, QueryReader
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.problems import EdgeError
+from service.edge.shapes.messages import INVALID_ID
 
 READ: Final = "read:documents"
 WRITE: Final = "write:documents"
@@ -39,9 +39,6 @@ CANCELLED: Final = math.inf
 
 Handler = Callable[..., Awaitable[Reply]]
 T = TypeVar("T")
-
-_valid_id = re.compile(ID_PATTERN.removesuffix("$") + r"\Z").match
-_INVALID_ID: Final = "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit"
 
 
 class Deadlines:
@@ -135,8 +132,8 @@ class Endpoint:
         if self.scope not in call.key.scopes:
             raise EdgeError("insufficient_permissions", f"the key lacks the scope {self.scope}")
         for name, value in call.params.items():
-            if name in {"id", "entity_id"} and not _valid_id(value):
-                raise invalid_field(name, _INVALID_ID)
+            if name in {"id", "entity_id"} and not valid_id(value):
+                raise invalid_field(name, INVALID_ID)
             if name == "type" and value not in ENTITY_TYPES:
                 raise invalid_field(name, f"has to be one of {', '.join(ENTITY_TYPES)}")
         arguments: dict[str, Struct] = {}

@@ -16,8 +16,10 @@ PrefixedId = Annotated[Id, Meta(extra_json_schema={"allOf": [{"pattern": PREFIX_
 Role = Annotated[str, Meta(max_length=64, pattern=_NO_NUL)]
 Name = Annotated[str, Meta(max_length=512, pattern=_NO_NUL)]
 
+INVALID_ID: Final = "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit"
+"""The error text for an id of a document or an entity."""
 PATTERN_WORDS: Final = {
-    _ID: "has to be 1 to 128 of A-Z a-z 0-9 _ - . and begin with a letter or digit",
+    _ID: INVALID_ID,
     _NO_NUL: "must not contain NUL",
 }
 """The error text for each pattern."""

@@ -37,7 +37,7 @@ def test_there_are_eleven_types() -> None:
 )
 def test_ids_are_opaque(text: str) -> None:
     """Letters, digits, underscore, hyphen and dot make an id, up to 128 of them."""
-    assert resources.is_valid_id(text)
+    assert resources.valid_id(text)
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_ids_are_opaque(text: str) -> None:
 )
 def test_what_is_no_id(text: str) -> None:
     """An id begins with a letter or digit, is not too long, and holds nothing else."""
-    assert not resources.is_valid_id(text)
+    assert not resources.valid_id(text)

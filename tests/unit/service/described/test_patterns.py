@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.ids import LINK_ID_PATTERN, LINK_PREFIX, from_text, to_text
-from service.core.resources import ID_PATTERN, PREFIX_PATTERN, is_valid_id, type_of
+from service.core.resources import ID_PATTERN, PREFIX_PATTERN, type_of, valid_id
 
 UUIDS = st.uuids()
 ALMOST = st.one_of(
@@ -37,10 +37,10 @@ def test_link_ids(text: str) -> None:
 @given(IDS)
 def test_ids(text: str) -> None:
     """An id of a document or an entity is what the service takes for one."""
-    assert takes(ID_PATTERN, text) == is_valid_id(text)
+    assert takes(ID_PATTERN, text) == (valid_id(text) is not None)
 
 
-@given(IDS.filter(is_valid_id))
+@given(IDS.filter(valid_id))
 def test_prefixes(text: str) -> None:
     """A resource's id, if it is an id, has the pattern if its prefix tells a type."""
     assert takes(PREFIX_PATTERN, text) == (type_of(text) is not None)
