@@ -1,4 +1,4 @@
-"""What faults happen to: a broker behind a proxy, and a Postgres of the test's own."""
+"""What acceptance tests run and break: a worker, a broker behind a proxy, a Postgres of the test's own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""Draining while somebody else holds a transaction open: the usual end of queues in Postgres."""
+"""Draining while another session holds a transaction open, which slows most queues in Postgres down."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -15,13 +15,13 @@ AGGREGATE: Final = re.compile(r"(sum|max) by \(job\) \((\w+)\) ([<>]) ([\d *]+)"
 UNLESS: Final = re.compile(r"count by \(job\) \((\w+)\) unless count by \(job\) \((\w+)\)")
 UNITS: Final = {"s": 1, "m": 60}
 PAGED_AFTER_S: Final = 50.0
-"""When an event has waited for so long, somebody is woken: the shortest page takes 30 s."""
+"""An event that has waited for so long must have sent a page: the shortest `for` is 30 s."""
 QUIET_S: Final = 5.0
 """While no event waits for longer, and one worker leads, nobody is woken."""
 
 
 class Page(NamedTuple):
-    """An alert that wakes somebody."""
+    """An alert of severity `page`."""
 
     name: str
     holds: Callable[[Moment], bool]

@@ -11,13 +11,13 @@ TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.02
 LONG_S = 60.0
 FAULT_S = float(os.environ.get("FAULT_SECONDS", "4"))
-"""How long a fault lasts: a few seconds in `make test`, LONG_S in `make test-faults`."""
+"""How long a fault lasts, in seconds: 4 in `make test`, LONG_S in `make test-faults`."""
 
 
 async def until(look: Callable[[], Awaitable[T]], timeout_s: float = TIMEOUT_S) -> T:
     """Return what `look` returns as soon as that is true; TimeoutError at the deadline."""
     async with asyncio.timeout(timeout_s):
-        while not (found := await look()):  # noqa: ASYNC110 - other processes set no event of ours
+        while not (found := await look()):  # noqa: ASYNC110 - another process cannot set an asyncio.Event
             await asyncio.sleep(LOOK_EVERY_S)
     return found
 

@@ -27,7 +27,7 @@ DESCRIBED = (
 
 
 def test_readme_names_every_setting() -> None:
-    """Whoever reads the README's table has read of every setting of both programs."""
+    """The README's table has every setting of both programs."""
     readme = (TOP / "README.md").read_text()
     assert [name for name in sorted(SETTINGS) if f"`{name}`" not in readme] == []
 

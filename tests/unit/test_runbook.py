@@ -59,7 +59,7 @@ def test_no_field_has_the_name_of_an_attribute_of_log_records() -> None:
 
 
 def test_the_runbook_names_every_failure_that_is_logged() -> None:
-    """A line at warning or above is one that somebody may be woken for."""
+    """Each event that is logged at warning or above has its name in the runbook."""
     assert {
         name for level, name in logged() if level in TOLD and f"`{name}`" not in RUNBOOK
     } == set()

@@ -1,4 +1,4 @@
-"""`make bench` in small, so that it runs when somebody needs it."""
+"""`make bench` with small numbers: it runs to its end and writes its figures."""
 
 import asyncio
 import json

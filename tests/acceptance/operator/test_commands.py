@@ -31,7 +31,7 @@ async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
 
 @pytest.fixture
 def operator(worker: Worker) -> Operator:
-    """Return somebody with that worker's environment."""
+    """Return an operator with the worker's environment."""
     return Operator(worker.env)
 
 

@@ -44,7 +44,7 @@ def told(output: Path, text: str) -> Callable[[], bool]:
 
 
 def listens(port: str) -> bool:
-    """Whether somebody listens on a loopback port."""
+    """Whether a program listens on a loopback port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", int(port))) == 0
 

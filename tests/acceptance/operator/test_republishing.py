@@ -138,7 +138,7 @@ async def test_replay_into_a_grown_event_topic_goes_where_the_relay_put_it(
 async def test_an_event_topic_with_fewer_partitions_is_left_alone(
     database: str, kafka: str, topic: str, api: Api
 ) -> None:
-    """A topic that somebody made with too few is refused: the relay would not write to it either."""
+    """A topic with too few partitions is refused, as the relay refuses it."""
     with Worker(database, kafka, topic, OUTBOX_PARTITIONS="3") as worker:
         await topics.wait_for_count(kafka, topic, await link_all(api))
         worker.end()

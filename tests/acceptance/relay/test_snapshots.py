@@ -34,7 +34,7 @@ async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
 async def operator(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
 ) -> Operator:
-    """Return somebody with the worker's environment, once it has published everything."""
+    """Return an operator with the worker's environment, once the worker has published everything."""
     count = await connection.fetchval("SELECT count(*) FROM outbox")
     await topics.wait_for_count(kafka, topic, count)
     return Operator(worker.env)

@@ -100,7 +100,7 @@ def test_a_terminal_shows_the_whole_id(database: str) -> None:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # whoever wrote to it has ended
+    except OSError:  # the program that wrote to it has ended
         return b""
 
 
@@ -232,7 +232,7 @@ def test_every_command_has_help() -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    """An unknown variable of ours is an error with the nearest name, before anything is done."""
+    """An unknown LINKS_ variable is an error that names the nearest one, before anything is done."""
     env = environment(DATABASE_URL="postgresql://127.0.0.1:1/none", LINKS_PROT="80")
     for done in forked("service", COMMANDS, env):
         assert (done.code, done.output) == (2, "")
@@ -309,7 +309,7 @@ async def test_a_foreign_database_is_refused(empty_database: str) -> None:
 
 
 def test_a_port_that_is_taken_is_said(database: str) -> None:
-    """`serve` on a port where somebody listens exits 1 and names it, without a traceback."""
+    """`serve` on a port that is in use exits 1 and names it, without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         port = str(somebody.getsockname()[1])
         done = run(database, "serve", LINKS_PORT=port)

@@ -1,4 +1,4 @@
-"""Rate limits that processes share through a real Redis, which may go away."""
+"""Rate limits that processes share through a real Redis, which may be unreachable."""
 
 import asyncio
 import os
@@ -134,7 +134,7 @@ def logged(program: programs.Program, event: str) -> int:
 
 
 async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_path: Path) -> None:
-    """They count together; while Redis is away each goes on from what it knows; then together."""
+    """Processes count together; while Redis is unreachable, each counts on by itself; then together again."""
     key = await new_key(database, rate_limit=RATE)
     settings = {"LINKS_RATE_LIMIT_STORAGE": redis.url}
     with ExitStack() as running:

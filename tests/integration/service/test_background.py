@@ -67,7 +67,7 @@ async def test_forgetting_goes_on_after_any_error(
 async def test_forgetting_reads_committed(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
-    """A database whose default is stricter would have it fail beside whoever renews a reply."""
+    """A stricter default isolation of the database does not make it fail beside a renewed reply."""
     await api.add("doc_1", "ship_1", KEY)
     await connection.execute(AGE)
     condition = "current_setting('transaction_isolation') <> 'read committed'"

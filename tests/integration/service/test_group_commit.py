@@ -1,4 +1,4 @@
-"""Group commit: requests share a transaction, and nobody pays for anybody else."""
+"""Group commit: requests share a transaction, and an error or a lock of one does not hold up the others."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -163,7 +163,7 @@ async def test_a_durable_answer_does_not_wait_for_the_next_transaction(
 async def test_a_locked_document_holds_up_nobody_else(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
-    """Whoever wants a document that another session has locked waits alone."""
+    """Only the call for a document that another session has locked waits."""
     other = await asyncpg.connect(database)
     transaction = other.transaction()
     await transaction.start()
@@ -295,7 +295,7 @@ async def test_what_was_asked_is_written_before_the_end(
 async def test_queue_that_stands_still_is_answered(
     writer: GroupWriter, workspace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waited too long in the queue is told that the database does not keep up."""
+    """A request that waited too long in the queue is told that the database does not keep up."""
     monkeypatch.setattr("service.store.writing.execute.MAX_WAIT_S", -1.0)
     with pytest.raises(Unavailable, match="does not keep up"):
         await writer.write(request(workspace, "doc_1", "deal_1"))

@@ -61,7 +61,7 @@ async def test_newer_schema_is_refused(database: str) -> None:
 
 
 async def test_foreign_tables_are_refused(empty_database: str) -> None:
-    """A database with somebody else's table in it stays as it is."""
+    """A database with a table of another program in it stays as it is."""
     await execute(empty_database, "CREATE TABLE theirs (n int)")
     with pytest.raises(SchemaError, match="not empty"):
         await migrated(empty_database)
@@ -93,7 +93,7 @@ async def test_service_before_migration_says_so(empty_database: str) -> None:
 
 
 async def test_service_on_a_read_only_database_is_not_ready(database: str) -> None:
-    """Whoever cannot write is not sent callers, and says why; then it is ready again."""
+    """A service that cannot write is not ready and says why; then it is ready again."""
     name = database.rpartition("/")[2]
     await execute(database, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     async with Service(database) as service:

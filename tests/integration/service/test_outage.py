@@ -1,4 +1,4 @@
-"""The database away: callers are told to come back, and when it is back they need do no more."""
+"""While the database is unreachable, calls are answered 503; when it is back, the same calls succeed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

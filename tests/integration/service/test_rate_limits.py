@@ -69,7 +69,7 @@ async def test_a_key_has_its_own_limit(database: str, connection: asyncpg.Connec
 
 
 async def test_pages_without_a_key_are_not_limited(database: str) -> None:
-    """Whoever watches the service is not counted."""
+    """More calls of a page that needs no key than the limit allows are answered."""
     async with Service(database, LINKS_RATE_LIMIT="1/day") as service:
         client = await service.client()
         answers = [await client.get("/healthz") for _ in range(3)]

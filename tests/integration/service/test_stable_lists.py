@@ -1,4 +1,4 @@
-"""Lists while others write: whoever follows the Link headers sees each link that stays once."""
+"""Lists while others write: a caller that follows the Link headers sees each link that stays once."""
 
 import asyncio
 import random

@@ -9,7 +9,7 @@ from deploy.local.process import Process, free_port, is_free
 
 
 class Redis:
-    """As a context manager it runs; `stop` and `start` take it away for a while."""
+    """A context manager that runs it; between `stop` and `start` it is down."""
 
     def __init__(self) -> None:
         self._port = free_port()

@@ -145,7 +145,7 @@ class Worker:
         await until(enough, timeout_s)
 
     async def wait_working(self, timeout_s: float = TIMEOUT_S) -> None:
-        """Return once it publishes, from now on, while somebody writes."""
+        """Return once it has published an event from now on; writers must be running."""
         before: float | None = None
 
         async def working() -> bool:

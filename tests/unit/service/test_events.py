@@ -1,4 +1,4 @@
-"""Events: a CloudEvent's fields, times to the microsecond, one serialisation for good."""
+"""Events: a CloudEvent's fields, times to the microsecond, serialised once."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

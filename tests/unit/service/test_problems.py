@@ -1,4 +1,4 @@
-"""Problems: every error has a code, a status and RFC 9457's fields, and gives nothing away."""
+"""Problems: every error has a code, a status and RFC 9457's fields, and no detail of an internal fault."""
 
 import msgspec
 import pytest
@@ -69,7 +69,7 @@ def test_index_of_a_refused_change_is_shown() -> None:
 
 
 def test_unavailable_says_when_to_come_back() -> None:
-    """A database that is away is worth another try soon."""
+    """The reply to an unreachable database has Retry-After; that to a document not found has not."""
     type_only = problem_reply(errors.NotFound("no"), "req_1").headers
     assert type_only == ((b"content-type", b"application/problem+json"),)
     unreachable = problem_reply(errors.Unavailable("unreachable"), "req_1").headers

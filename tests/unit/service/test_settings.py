@@ -49,7 +49,7 @@ def test_variables_are_read() -> None:
     ],
 )
 def test_unknown_variable_names_the_nearest(name: str, nearest: str) -> None:
-    """A misspelt variable of ours is an error that names the right one."""
+    """A misspelt LINKS_ variable is an error that names the right one."""
     assert refused(**{name: "1"}) == [f"{name}: unknown variable; did you mean {nearest}?"]
 
 
