@@ -30,7 +30,7 @@ WAL_TOLERANCE: Final = 0.02
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """What one run of an operation costs."""
+    """The cost of one run of an operation."""
 
     round_trips: int
     statements: int

@@ -22,11 +22,11 @@ _IN_NO_TRANSACTION: Final = b"I"
 
 @dataclass(eq=False)
 class Session:
-    """What is known of a session on Postgres."""
+    """The state of a session on Postgres, as its messages show it."""
 
     started: bool = False
     idle: bool = False
-    """It waits for no answer and is in no transaction."""
+    """The session waits for no answer and is in no transaction."""
     prepared: dict[bytes, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """The SQL of the round trip that is under way."""

@@ -28,7 +28,7 @@ def test_the_database_that_the_environment_names_comes_first(
 
 
 async def test_a_crash_loses_nothing_committed() -> None:
-    """What was committed is there after a crash and a restart, on the same address."""
+    """Committed rows are there after a crash and a restart, on the same address."""
     with PostgresServer() as server:
         await fetch(server.dsn(), "CREATE TABLE kept AS SELECT 42 AS answer")
         server.crash()

@@ -80,7 +80,7 @@ def anchor_of(row: Row) -> Anchor:
 
 
 class Page(NamedTuple):
-    """What the relay has read: the rows, the cursor after them, the row of the greatest xid."""
+    """A page that the relay has read: its rows, the cursor after them, the row of the greatest xid."""
 
     rows: Sequence[Row]
     cursor: Cursor

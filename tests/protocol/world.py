@@ -26,7 +26,7 @@ class Faults(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What does not change while a world is explored."""
+    """The settings of a world, which do not change while it is explored."""
 
     batch_size: int = 1
     deliveries: tuple[str, str] = ("exactly-once", "exactly-once")

@@ -293,7 +293,7 @@ async def test_doctor_says_what_it_does_not_check() -> None:
 
 
 async def test_doctor_without_database_or_kafka_still_answers() -> None:
-    """What cannot be reached fails with one line each, and exit 1."""
+    """Unreachable Postgres and Kafka fail with one line each, and exit 1."""
     nowhere = {
         "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",

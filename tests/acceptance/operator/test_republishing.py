@@ -41,7 +41,7 @@ async def link_all(api: Api) -> int:
 async def test_snapshot_fills_a_lost_event_topic_that_the_worker_then_accepts(
     database: str, kafka: str, topic: str, api: Api
 ) -> None:
-    """It is made and hashed by the relay's own count of partitions, whatever the environment's is."""
+    """The topic and the hash of keys have the relay's own count of partitions, not the environment's."""
     with Worker(database, kafka, topic, OUTBOX_PARTITIONS="5") as worker:
         count = await link_all(api)
         await topics.wait_for_count(kafka, topic, count)

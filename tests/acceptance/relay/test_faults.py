@@ -391,7 +391,7 @@ async def test_transaction_coordinator_dies(database: str, cluster: KafkaCluster
 
 @pytest.mark.xdist_group("three brokers")
 async def test_partition_without_a_leader_is_named(database: str, cluster: KafkaCluster) -> None:
-    """By a standby, which is unready meanwhile, and by a look-up of the topic's end offsets."""
+    """A standby, which is unready meanwhile, and a look-up of end offsets both name the partition."""
     topic = database.rpartition("/")[2]
     client = {**LIMITS, "bootstrap_servers": cluster.bootstrap}
     await topics.make(cluster.bootstrap, topic, 3, {})  # each partition has one replica

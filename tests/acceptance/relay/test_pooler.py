@@ -32,7 +32,7 @@ def failed(worker: Worker) -> dict[str, str]:
 
 
 def test_doctor_finds_a_transaction_pooler(pooler: Pooler, kafka: str, topic: str) -> None:
-    """It fails that line alone, twice the same way, and says which variable mends it."""
+    """The doctor fails that line alone, twice the same way, and says which variable mends it."""
     worker = Worker(pooler.url, kafka, topic)
     assert failed(worker) == {"session": MEND}
     assert failed(worker) == {"session": MEND}  # where the first one's statements are left behind
@@ -47,7 +47,7 @@ def test_doctor_passes_a_session_url_beside_it(
 
 
 async def test_worker_refuses_a_transaction_pooler(pooler: Pooler, kafka: str, topic: str) -> None:
-    """It ends with one line, that names the variable, before it touches Kafka; so does `status`."""
+    """The worker ends with one line that names the variable, without touching Kafka; so does `status`."""
     with Worker(pooler.url, kafka, topic) as worker:
         await until(worker.ended)
         assert worker.end() == 1

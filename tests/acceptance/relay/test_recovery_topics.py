@@ -145,7 +145,7 @@ async def test_stray_records_on_the_progress_topic(
 async def test_open_transaction_on_the_progress_topic(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
-    """What it hides may have been published: the start is from the checkpoint, and says so."""
+    """An open transaction may hide progress: the start is from the checkpoint, and the log says so."""
     with Worker(database, kafka, topic) as worker:
         await worker.leading()
         name = await progress_topic(connection, topic)

@@ -18,7 +18,7 @@ from tests.support.topic.reckoning import reckon
 async def test_first_start_makes_the_topic_and_publishes_everything(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
 ) -> None:
-    """What was written before the first start arrives, in order for each key, with its header."""
+    """Events written before the first start arrive in order for each key, with their header."""
     await outbox.insert_events(connection, 1_000)
     with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         records = await topics.wait_for_count(kafka, topic, 1_000)

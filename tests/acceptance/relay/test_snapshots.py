@@ -88,7 +88,7 @@ async def test_the_second_snapshot_takes_the_place_of_the_first(
 async def test_every_partition_has_a_beginning_and_an_end(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """Also those without a link; each record is as its schema says, and the counts are right."""
+    """Partitions without a link have both too; each record follows its schema, and the counts are right."""
     done = await operator.run("snapshot", "--yes", "--json")
     assert done.code == 0, done.errors
     records = await topics.read_all(kafka, f"{topic}.snapshot")
@@ -206,7 +206,7 @@ async def test_nothing_else_is_deleted(
 async def test_a_compacted_topic_is_refused(
     kafka: str, topic: str, operator: Operator, command: list[str]
 ) -> None:
-    """It would keep one event of each document."""
+    """A compacted topic, which would keep one event of each document, is refused and stays empty."""
     await topics.make(kafka, f"{topic}.compacted", 1, {"cleanup.policy": "compact"})
     done = await operator.run(*command, "--topic", f"{topic}.compacted", "--yes")
     assert (done.code, "is compacted" in done.errors) == (1, True)

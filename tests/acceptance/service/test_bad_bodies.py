@@ -180,7 +180,7 @@ def test_any_header_is_answered(client: httpx.Client, name: str, value: bytes) -
 
 
 def test_ten_thousand_unknown_fields(client: httpx.Client) -> None:
-    """They are told twenty at a time, and cost little more than to read them."""
+    """Errors of a body are told twenty at a time, and cost little more than reading the body."""
     body = json.dumps({f"field_{number}": number for number in range(10_000)})
     for method, path in CALLS:
         answer = client.request(method, path, content=body)

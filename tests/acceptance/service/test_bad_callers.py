@@ -293,7 +293,7 @@ async def test_head_of_almost_64_kib_is_served(caller: Connection) -> None:
 async def test_garbage_is_a_problem(
     caller: Connection, service: programs.Program, key: str, garbage: bytes
 ) -> None:
-    """What is no HTTP is answered 400 as a problem, and closed."""
+    """Bytes that are no HTTP are answered 400 as a problem, and the connection is closed."""
     await caller.send(garbage)
     told = problem(await caller.rest())
     assert told["status"] == 400
@@ -386,7 +386,7 @@ async def test_forms_of_a_request(caller: Connection, request_line: bytes, statu
 async def test_no_request_is_smuggled(
     hasty_service: programs.Program, slow_caller: Connection, key: str, framing: bytes
 ) -> None:
-    """What a proxy may frame in another way is refused, and what follows is never carried out."""
+    """A request that a proxy may frame in another way is refused, and what follows is not carried out."""
     made = f"smuggled-{uuid4().hex}"
     known = b"X-API-KEY: " + key.encode() + b"\r\n"
     path = f"/v1/documents/{made}".encode()
@@ -485,7 +485,7 @@ async def test_large_body_is_answered_before_its_end(slow_caller: Connection, ke
 
 
 async def test_a_thousand_silent_connections(hasty_service: programs.Program, key: str) -> None:
-    """They cost others nothing, and are closed."""
+    """Idle connections do not hinder other callers, and are closed."""
     silent = await asyncio.gather(*(connect(hasty_service) for _ in range(1000)))
     await is_alive(hasty_service, key)
     assert await asyncio.gather(*(each.rest() for each in silent)) == [b""] * 1000

@@ -140,7 +140,7 @@ ERRORS: dict[tuple[str, ...], tuple[int, str]] = {
 
 
 def test_errors_are_clear(database: str) -> None:
-    """What failed exits 1, what was asked wrongly 2, each in words on standard error alone."""
+    """A failed command exits 1, a wrong call 2, each with words on standard error alone."""
     all_done = forked("service", list(ERRORS), environment(DATABASE_URL=database))
     for (call, (code, words)), done in zip(ERRORS.items(), all_done, strict=True):
         assert (done.code, done.output) == (code, ""), call
@@ -159,7 +159,7 @@ KEYS = (
 def test_a_database_that_was_not_migrated_is_one_line(
     empty_database: str, arguments: tuple[str, ...]
 ) -> None:
-    """It says which command mends it."""
+    """The command's error says which command mends it."""
     done = run(empty_database, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -170,7 +170,7 @@ def test_a_database_that_was_not_migrated_is_one_line(
 
 @pytest.mark.parametrize("arguments", [("migrate",), *KEYS])
 async def test_a_newer_schema_is_one_line(database: str, arguments: tuple[str, ...]) -> None:
-    """It says that the program is the older one."""
+    """The command's error says that the program is the older one."""
     await execute(database, "INSERT INTO schema_version (version) VALUES (1000)")
     done = run(database, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
@@ -180,7 +180,7 @@ async def test_a_newer_schema_is_one_line(database: str, arguments: tuple[str, .
 
 
 async def test_a_read_only_database_is_one_line(database: str, empty_database: str) -> None:
-    """What only reads works; what writes exits 1 and says why it cannot."""
+    """Commands that only read work; those that write exit 1 and say why they cannot."""
     for each in (database, empty_database):
         name = each.rpartition("/")[2]
         await execute(each, f"ALTER DATABASE {name} SET default_transaction_read_only = on")

@@ -121,7 +121,7 @@ async def start_again(program: Program) -> None:
 async def test_killed_in_the_middle_and_called_again(
     database: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """It refuses new links at once, survives a kill -9, and finishes when called again.
+    """The deletion refuses new links at once, survives a kill -9, and finishes when called again.
 
     Other writers get through all the time: they wait for one of its transactions, which takes 20 ms on
     an idle machine, since the number of documents that it locks is bounded.

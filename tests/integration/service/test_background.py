@@ -46,7 +46,7 @@ async def until_logged(event: str, caplog: pytest.LogCaptureFixture) -> None:
 async def test_forgetting_goes_on_after_any_error(
     api: Api, database: str, connection: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What Postgres refuses is logged, and tried again until it succeeds."""
+    """A statement that Postgres refuses is logged and retried until it succeeds."""
     await api.add("doc_1", "ship_1", KEY)
     await connection.execute(AGE)
     await connection.execute(CHECK.format(condition="true"))

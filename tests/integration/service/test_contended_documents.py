@@ -82,7 +82,7 @@ async def test_requests_that_wait_for_one_lock_are_written_together(
 async def test_a_document_that_stays_locked_holds_up_no_other_one(
     apis: list[Api], database: str, connection: asyncpg.Connection
 ) -> None:
-    """Those that wait for another document are written as soon as its lock is free."""
+    """Requests that wait for another document are written as soon as its lock is free."""
     async with locked(database, "doc_1"), locked(database, "doc_2") as session:
         stuck, freed = link_all(apis, "doc_1"), link_all(apis, "doc_2")
         await until(partial(waiting, connection, PROCESSES))

@@ -210,7 +210,7 @@ async def test_second_deletion_has_links_of_its_own(
 async def test_restore_of_an_active_document_changes_nothing(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """It is 200, says so, and writes no row; an unknown document is 404."""
+    """A restore of a document that is not deleted is 200 and writes no row; an unknown document is 404."""
     await api.add("doc_1", "ship_1")
     rows = await everything(connection)
     answer = await restore(api)

@@ -199,7 +199,7 @@ async def test_a_lock_that_is_held_too_long_is_503(
 async def test_a_failing_member_does_not_hurt_its_company(
     writer: GroupWriter, workspace: str, connection: asyncpg.Connection
 ) -> None:
-    """What the database refuses of one request, it does not refuse of the others."""
+    """An error of the database for one request leaves the others of its group written."""
     bad = request(workspace, "doc_2", "deal_2", role="x" * 65)  # document_links_role_check
     good = [request(workspace, f"doc_{number}", "deal_1") for number in range(1, 11)]
     asked = [*good[:5], bad, *good[5:]]

@@ -73,7 +73,7 @@ async def linkers(
 async def test_the_first_deletion_succeeds(
     api: Api, linkers: Linkers, connection: asyncpg.Connection
 ) -> None:
-    """It removes the links that were made before; nobody links any more, and a second one is 404."""
+    """The deletion removes the links made before it; later links and a second deletion are 404."""
     answer = await api.client.delete(SHIP)
     assert answer.status_code == 200, answer.text
     assert await connection.fetchval(ACTIVE) == 0

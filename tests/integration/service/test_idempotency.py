@@ -127,7 +127,7 @@ async def test_a_key_is_good_for_a_day(
 async def test_expired_replies_are_forgotten(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
-    """What is older than a day is deleted, by one process at once; the rest stays."""
+    """Replies older than a day are deleted, by one process at a time; the others stay."""
     await api.add("doc_1", "ship_1", {"Idempotency-Key": "old"})
     await connection.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
     await api.add("doc_1", "ship_2", {"Idempotency-Key": "new"})

@@ -124,7 +124,7 @@ async def test_every_write_is_read_committed(
 async def test_no_statement_timeout_ends_the_wait_of_a_commit(
     database: str, lock_timeout_ms: int | None
 ) -> None:
-    """What a session has by default does not hold in a write's transaction."""
+    """A session's defaults do not hold in a write's transaction."""
     shown: list[str] = []
 
     async def show(inside: Connection) -> None:

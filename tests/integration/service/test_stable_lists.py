@@ -27,7 +27,7 @@ async def follow(api: Api, url: str | None, between: Any) -> list[dict[str, Any]
 
 
 async def test_links_of_a_document(api: Api) -> None:
-    """What stays linked is seen exactly once, in order, however many others come and go."""
+    """Each link that stays is seen exactly once, in order, however many others come and go."""
     choice = random.Random(1)
     for staying, coming in zip(STAYING, COMING_AND_GOING, strict=True):
         await api.add("doc_1", coming)

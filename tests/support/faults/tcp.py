@@ -21,7 +21,7 @@ class Tls(NamedTuple):
 
 @dataclass(eq=False)
 class Connection:
-    """What the proxy knows of one connection; the port is its own end's, as the server sees it."""
+    """A connection through the proxy; the port is that of the proxy's own end, as the server sees it."""
 
     port: int
     made_at: float = field(default_factory=time.monotonic)

@@ -30,7 +30,7 @@ FROM w, generate_series(1, $3::int) AS n,
 
 
 class Link(NamedTuple):
-    """What a link call needs besides the document."""
+    """The arguments of a link call besides the document."""
 
     entity_type: str
     entity_id: str

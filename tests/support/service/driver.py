@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class How(NamedTuple):
-    """What goes with a call: an Idempotency-Key (it is sent twice then), an If-Match."""
+    """The options of a call: an Idempotency-Key (the call is then sent twice), an If-Match."""
 
     keyed: bool = False
     match: Literal["any", "this", "stale"] = "any"

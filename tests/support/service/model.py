@@ -11,7 +11,7 @@ FIELDS = ("display_name", "category", "metadata")
 
 
 class Entity(NamedTuple):
-    """What can be linked to."""
+    """An entity's type and id."""
 
     type: str
     id: str

@@ -13,7 +13,7 @@ Links = dict[str, set[str]]
 
 
 class Partition:
-    """What a subscriber knows of one partition's documents."""
+    """A subscriber's state of one partition: its documents' links and versions."""
 
     def __init__(self) -> None:
         self.links: Links = {}

@@ -34,7 +34,7 @@ class ActiveLink(NamedTuple):
 
 
 class Subscriber:
-    """What is known after the events so far."""
+    """A subscriber's state after the events so far: links, versions, and the faults it has found."""
 
     def __init__(self) -> None:
         self.links: dict[str, ActiveLink] = {}
