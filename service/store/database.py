@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 
 APPLICATION: Final = "document-links"
 COMMAND_TIMEOUT_S: Final = 10.0
+"""The longest wait for the answer to a statement, and the longest pause inside a transaction."""
 CLOSE_TIMEOUT_S: Final = 2.0
-"""For idle connections to end; those that a network forgot do not."""
+"""The longest wait for the pool to close at shutdown: a connection that the network lost does not close."""
 ACQUIRE_TIMEOUT_S: Final = 5.0
+"""The longest wait for a free connection of the pool."""
 WRITERS_PERCENT: Final = 80
-"""Of the pool: the most that transactions may have which wait for locks. The rest is left to reads."""
+"""The share of the pool's connections that may wait for locks, in percent. The rest is left to reads."""
 TURNS: Final = 10
-"""Of two sessions, to find out whether a pooler keeps their prepared statements."""
+"""How often two sessions alternate to find out whether a pooler keeps their prepared statements."""
 ROLLBACK_TIMEOUT_S: Final = 1.0
-"""A caller waits for it, and to drop the connection does as well."""
+"""The longest wait for a ROLLBACK, while a caller waits. After it the connection is dropped instead."""
 
 CONNECTION_ERRORS: Final = (
     OSError,
@@ -40,7 +42,7 @@ CONNECTION_ERRORS: Final = (
     asyncpg.TransactionTimeoutError,  # 25P04
     asyncpg.StatementCompletionUnknownError,  # 40003
 )
-"""The connection is gone, or was never made; whether a COMMIT on it took effect is unknown."""
+"""The connection has ended, or was never made. Whether a COMMIT sent on it took effect is unknown."""
 
 RETRY_ERRORS: Final = (
     asyncpg.TransactionRollbackError,  # class 40: serialization failure, deadlock
@@ -62,22 +64,23 @@ REFUSAL_ERRORS: Final = (
     asyncpg.UndefinedTableError,  # not migrated yet
     asyncpg.UndefinedFunctionError,
 )
-"""Postgres answers, but cannot do it now; nothing was written."""
+"""Postgres answers, but refuses the statement in its present state; nothing was written."""
 
 LOST_ERRORS: Final = (asyncpg.InternalClientError, asyncpg.InterfaceError)
-"""What asyncpg raises, among other things, on a connection that has ended: see `is_lost`."""
+"""Errors that asyncpg raises on a connection that has ended, and for other reasons: see `is_lost`."""
 
 STATEMENTS_LOST: Final = (
     asyncpg.DuplicatePreparedStatementError,
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.ProtocolViolationError,
 )
-"""A prepared statement is not there, or is another session's: a pooler lent out another connection."""
+"""A prepared statement is missing, or is another session's: a pooler has switched the server connection."""
 
 USE_A_POOLER_THAT_KEEPS_THEM: Final = (
     "the pooler before the database does not keep prepared statements; nothing was written: use PgBouncer "
     "1.21 or later with max_prepared_statements, pool_mode=session, or the server's own address"
 )
+HELD_TOO_LONG: Final = "another write has held a lock for too long; nothing was written"
 BACKEND: Final = "SELECT pg_backend_pid()"
 
 INDEXES_ONLY: Final = """
@@ -89,17 +92,17 @@ SET LOCAL enable_material = off;
 SET LOCAL enable_sort = off;
 SET LOCAL jit = off
 """
-"""For statements whose plan may be made while the tables are empty: it would be a sequential scan, or an
-index read from end to end and materialized, and stay so. (What is switched off and needed all the same
-counts as so dear, up to Postgres 17, that it would be compiled.)
+"""Planner settings for statements that may be planned while the tables are empty. The plan would be a
+sequential scan, or a whole index read and materialized, and the session would keep it. A disabled plan node
+that is still needed has a cost of 1e10, which triggers JIT before Postgres 18; so JIT is off as well.
 
-Local to a transaction, so that it holds behind a transaction pooler too.
+SET LOCAL works behind a transaction pooler, too.
 """
 
 BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {INDEXES_ONLY}"
 
 
-# The timeline cannot be asked for in recovery.
+# pg_current_wal_lsn() raises an error in recovery.
 SERVER: Final = """
 SELECT pg_is_in_recovery(), s.system_identifier,
     CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END
@@ -109,9 +112,9 @@ IN_RECOVERY: Final = "SELECT pg_is_in_recovery()"
 
 
 class Server(NamedTuple):
-    """Which cluster a connection reached, on which timeline, and whether as a standby.
+    """The server that a connection has reached: whether it is a standby, its cluster and timeline.
 
-    The system identifier and the timeline are None where the role may not ask for them.
+    The system identifier and the timeline are None if the role may not read them; a standby has no timeline.
     """
 
     in_recovery: bool
@@ -126,7 +129,7 @@ class Session(postgres_connection.Connection):
 
 
 async def _identify(session: "Connection") -> None:
-    """Ask the server which one it is, and remember the answer."""
+    """Read the server's identity, and keep it with the session."""
     try:
         row = await session.fetchrow(SERVER)
     except asyncpg.PostgresError:  # not permitted, or not implemented by a managed Postgres
@@ -166,10 +169,12 @@ class Database:
             self._pool.terminate()
 
     async def connect(self) -> Session:
-        """Open a connection of one's own, outside the pool.
+        """Open a connection outside the pool.
 
         Raises:
-            CONNECTION_ERRORS, REFUSAL_ERRORS: as the name says.
+            CONNECTION_ERRORS: the database is unreachable.
+            REFUSAL_ERRORS: the database refuses the connection.
+            UrlError, TlsError, EncodingError: the settings do not fit the database.
         """
         connection = await self._connector.connect()
         try:
@@ -184,7 +189,7 @@ class Database:
         return await self.connect()
 
     async def refreshed(self, connection: Session | None) -> Session:
-        """Return the connection if it can still be used, else a new one; for those who keep one."""
+        """Return the connection if it is usable, otherwise a new one; for connections outside the pool."""
         if connection is not None:
             if await connection.is_usable():
                 return connection
@@ -193,10 +198,10 @@ class Database:
         return await self.connect()
 
     async def try_to_connect(self) -> None:
-        """Find out what no waiting mends; whether anybody answers is another matter.
+        """Connect once to find errors of the settings; an unreachable database is no error here.
 
         Raises:
-            UrlError, TlsError, EncodingError: as the name says.
+            UrlError, TlsError, EncodingError: the settings do not fit the database.
         """
         try:
             connection = await self.connect()
@@ -207,11 +212,11 @@ class Database:
         connection.terminate()
 
     async def keeps_statements(self) -> bool:
-        """Return whether a session's prepared statements stay its own; asks until they once were.
+        """Return whether a session's prepared statements stay its own; True is remembered.
 
-        Two sessions take turns, so that a transaction pooler has to lend each another connection.
-        It lends the one that was idle for the shortest time, which may have been used by a third
-        session in between: hence several turns.
+        Two sessions alternate, so that a transaction pooler has to switch their server connections. It
+        takes the connection that was idle for the shortest time, and a third session may have used it in
+        between. So the sessions alternate several times.
         """
         if self._statements_kept:
             return True
@@ -228,7 +233,7 @@ class Database:
         except STATEMENTS_LOST:
             return False
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise ConnectionResetError(str(error)) from error  # one of them ended meanwhile
+            raise ConnectionResetError(str(error)) from error  # a session has ended
         finally:
             for session in sessions:
                 session.terminate()
@@ -248,7 +253,7 @@ class Database:
                 with noticing_loss(connection):
                     yield connection
             except (TimeoutError, asyncio.CancelledError, asyncpg.ReadOnlySQLTransactionError):
-                terminate(connection)  # to end what is going on there politely might wait again
+                terminate(connection)  # a cancel request or a ROLLBACK might wait as well
                 raise
             except STATEMENTS_LOST:
                 self._statements_kept = False
@@ -260,10 +265,10 @@ class Database:
     async def acquire_to_wait(self) -> "AsyncIterator[Connection]":
         """Lend a connection of the pool to a transaction that may wait for locks.
 
-        However many of them wait, there are connections for those that only read.
+        Such transactions have at most WRITERS_PERCENT of the pool, so there are connections for reads.
 
         Raises:
-            Unavailable: as `acquire`; or the transactions before this one wait for too long.
+            Unavailable: as `acquire`; or too many transactions wait for locks.
         """
         try:
             async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
@@ -278,7 +283,7 @@ class Database:
             self._writers.release()
 
     async def _acquire_usable(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
-        """Take a connection that answers; one that does not makes the pool renew all of them."""
+        """Acquire a usable connection; an unusable one makes the pool renew all its connections."""
         while True:
             connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
             try:
@@ -294,17 +299,17 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> "AsyncIterator[Connection]":
-        """Lend a connection in a transaction that only reads: all its statements see one moment.
+        """Lend a connection in a read-only transaction, whose statements all read one snapshot.
 
         Raises:
-            Unavailable: the database is away, here or while the connection is in use.
+            Unavailable: as `acquire`.
         """
         async with self.acquire() as connection:
             await connection.execute(BEGIN_READING)
             try:
                 yield connection
             except (TimeoutError, asyncio.CancelledError):
-                raise  # the connection is dropped
+                raise  # `acquire` drops the connection
             except BaseException:
                 await roll_back(connection)
                 raise
@@ -313,11 +318,11 @@ class Database:
 
 @contextmanager
 def noticing_loss(connection: "Connection") -> "Iterator[None]":
-    """Turn asyncpg's complaints about a connection that ended between two calls into ConnectionResetError.
+    """Raise ConnectionResetError in place of asyncpg's errors for a connection that has ended.
 
-    Between the server's farewell and the end of the line it says InternalClientError, since it
-    expected no message then; whatever made it say so, such a connection is of no more use. What else
-    InterfaceError says is a mistake of ours.
+    If Postgres has sent its last error and the socket is still open, asyncpg raises InternalClientError:
+    it expected no message. Such a connection is never usable again. An InterfaceError on an open
+    connection is a programming error, and stays one.
     """
     try:
         yield
@@ -333,12 +338,12 @@ def is_lost(connection: "Connection", error: Exception) -> bool:
     try:
         return isinstance(error, asyncpg.InternalClientError) or connection.is_closed()
     except asyncpg.InterfaceError:
-        return True  # the pool took it back when it closed
+        return True  # the pool has taken back the closed connection
 
 
 def terminate(connection: "Connection") -> None:
-    """Drop the connection, and with it what is open on it; a pool replaces it."""
-    with suppress(asyncpg.InterfaceError):  # gone already
+    """Close the connection at once, so that Postgres rolls back; a pool replaces it."""
+    with suppress(asyncpg.InterfaceError):  # the pool has taken it back
         connection.terminate()
 
 
@@ -350,7 +355,7 @@ class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, asyncpg.LockNotAvailableError):
-            detail = "somebody else is writing to it for too long; nothing was written"
+            detail = HELD_TOO_LONG
         elif isinstance(error, STATEMENTS_LOST):
             detail = USE_A_POOLER_THAT_KEEPS_THEM
         elif isinstance(error, (UrlError, EncodingError)):
@@ -363,10 +368,7 @@ class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
 
 
 async def roll_back(connection: "Connection", *, then: str = "") -> None:
-    """End the transaction without effect, with its connection if need be.
-
-    `then` is appended to the ROLLBACK message.
-    """
+    """Roll back the transaction; drop the connection if that fails. `then` is added to the message."""
     try:
         with noticing_loss(connection):
             await connection.execute(f"ROLLBACK{then}", timeout=ROLLBACK_TIMEOUT_S)
@@ -375,4 +377,4 @@ async def roll_back(connection: "Connection", *, then: str = "") -> None:
 
 
 async def _nothing_to_reset(_: "Connection") -> None:
-    """Do nothing: no session state is ever set outside a transaction, and resetting costs a round trip."""
+    """Do nothing: session state is set inside transactions only, and a reset costs a round trip."""

@@ -62,7 +62,7 @@ SELECT EXISTS (SELECT FROM workspaces WHERE name = $1)
 
 
 class Key(Struct, frozen=True):
-    """A key that was found and is not revoked; whether it has expired depends on when one asks."""
+    """A key that is not revoked; it may have expired."""
 
     id: str
     workspace_id: str
@@ -73,7 +73,7 @@ class Key(Struct, frozen=True):
 
 
 class ListedKey(Struct, frozen=True):
-    """A key as an operator sees it."""
+    """A key as operators see it in the list."""
 
     id: str
     workspace: str
@@ -85,7 +85,7 @@ class ListedKey(Struct, frozen=True):
 
 
 async def find_keys(database: Database, digests: Sequence[bytes]) -> dict[bytes, Key]:
-    """Return those of the keys, by the SHA-256 of each, that exist and are not revoked."""
+    """Return the keys with these SHA-256 digests, except unknown and revoked ones."""
     async with database.acquire() as connection:
         rows = await connection.fetch(FIND, digests)
     return {
@@ -102,7 +102,7 @@ async def create_key(
     rate_limit: str | None,
     expires_at: datetime | None,
 ) -> str:
-    """Make a key for the workspace, and the workspace if it is new; return the key, for the only time."""
+    """Make a key for the workspace, and the workspace if it is new; return the key, which is not stored."""
     key = "wbk_" + _random(KEY_LENGTH)
     digest = hashlib.sha256(key.encode()).digest()
     key_id = "key_" + _random(ID_LENGTH)
@@ -113,7 +113,7 @@ async def create_key(
 
 
 async def list_keys(database: Database, workspace: str | None) -> list[ListedKey]:
-    """Return the keys of a workspace, or of all."""
+    """Return the keys of a workspace; None: of all workspaces."""
     async with database.acquire() as connection:
         return [ListedKey(*row) for row in await connection.fetch(LIST, workspace)]
 

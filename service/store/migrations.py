@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this program: schema.sql, whole, on an empty one."""
+"""The migration, which applies schema.sql to an empty database, and the check of the schema's version."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,15 +39,17 @@ class SchemaError(Exception):
 
 
 async def migrate(database: Database) -> bool:
-    """Apply the schema if the database is empty; return whether it did. Two at once: one waits.
+    """Apply the schema if the database is empty; return whether it did. A lock admits one at a time.
 
     Raises:
-        SchemaError: it holds other tables, or a schema that is newer than this program.
-        Unavailable: the database is away.
+        SchemaError: the database has other tables, or a schema that is newer than this program.
+        Unavailable: the database is unreachable.
     """
     async with (
         database.acquire() as connection,
-        connection.transaction(isolation="read_committed"),  # to see what the one before us made
+        connection.transaction(
+            isolation="read_committed"
+        ),  # sees a migration that it has waited for
     ):
         await connection.execute(LOCK)
         version = await schema_version(connection)
@@ -57,14 +59,14 @@ async def migrate(database: Database) -> bool:
             raise SchemaError(_wrong(version))
         if await connection.fetchval(TABLES):
             raise SchemaError(
-                "the database is not empty, and what is in it is not ours: use one of its own"
+                "the database is not empty, and its tables are not of this program: use another database"
             )
         await connection.execute(SCHEMA.read_text())
         return True
 
 
 async def schema_version(connection: "Connection") -> int | None:
-    """Return the version that the database has; None if it has no schema of ours."""
+    """Return the version of the database's schema; None: it has no schema of this program."""
     if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
         return None
     version: int | None = await connection.fetchval(CURRENT_VERSION)
@@ -72,14 +74,14 @@ async def schema_version(connection: "Connection") -> int | None:
 
 
 async def check_version(connection: "Connection") -> None:
-    """See that the database has the schema of this program; SchemaError where it has not."""
+    """Raise SchemaError unless the database has the schema of this program."""
     version = await schema_version(connection)
     if version != VERSION:
         raise SchemaError(_wrong(version))
 
 
 def _wrong(version: int | None) -> str:
-    """Return what is wrong with a version, and what to do."""
+    """Return the message for a wrong version: what is wrong, and what to do."""
     if version is None:
         return NO_SCHEMA
     if version > VERSION:
@@ -90,11 +92,11 @@ def _wrong(version: int | None) -> str:
 
 
 async def check_schema(database: Database) -> None:
-    """See that the database answers, can be written to and has the schema of this program.
+    """Check that the database answers, can be written to and has the schema of this program.
 
     Raises:
-        SchemaError: it has not.
-        Unavailable: it is away.
+        SchemaError: it has another schema, is read-only, or a pooler loses prepared statements.
+        Unavailable: it is unreachable.
     """
     with unavailable():
         if not await database.keeps_statements():

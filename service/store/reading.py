@@ -1,7 +1,7 @@
-"""What callers read: the SELECTs of the API.
+"""The SELECTs of the API.
 
-Lists are in the order of the links' ids, which is that of (created_at, id), and which is that of the
-indexes they are read from: no page is sorted, and a page costs no more than the count beside it.
+Lists are ordered by the links' ids. This is the order of (created_at, id), and of the indexes that the lists
+are read from, so Postgres sorts no page.
 """
 
 import uuid
@@ -34,7 +34,7 @@ SELECT
             FROM document_links
             WHERE workspace_id = $1 AND document_id = $2 AND deleted_at IS NULL
                 AND ($3::text IS NULL OR entity_type = $3) AND ($4::text IS NULL OR entity_id = $4)
-            ORDER BY id -- so that no other index will do
+            ORDER BY id -- only the primary key has this order, and sorting is switched off
         ) AS l
     )
 """
@@ -56,14 +56,14 @@ FROM (
     FROM document_links
     WHERE workspace_id = $1 AND ($2::text IS NULL OR entity_type = $2) AND entity_id = $3
         AND deleted_at IS NULL AND role = $4
-    ORDER BY workspace_id, entity_id, id -- so that no other index will do
+    ORDER BY workspace_id, entity_id, id -- only document_links_entity_idx has this order
 ) AS l
 """
 
-# From the index alone, since no row has to be read for its role: a third of the time.
+# Without the role this is an index-only scan, which takes a third of the time.
 COUNT_DOCUMENTS: Final = COUNT_WITH_ROLE.replace(" AND role = $4", "")
 
-# The page is cut before the documents are looked up, so that only its own are.
+# LIMIT stands before the join, so that only the documents of the page are read.
 LIST_DOCUMENTS: Final = """
 SELECT l.document_id, d.display_name, l.id, l.role, l.created_at
 FROM (
@@ -79,7 +79,7 @@ CROSS JOIN LATERAL (
     SELECT display_name
     FROM documents
     WHERE workspace_id = l.workspace_id AND id = l.document_id
-    OFFSET 0 -- one by one, never the whole table
+    OFFSET 0 -- keeps the planner from reading the whole table for a join
 ) AS d
 ORDER BY l.id
 """
@@ -109,31 +109,31 @@ LIMIT $4
 """
 
 PAGE: Final = 500
-"""LinkPages that are read, and shown, at once: a few milliseconds of the event loop's time."""
+"""Links that are read and encoded in one go. They keep the event loop busy for a few milliseconds."""
 FIRST: Final = uuid.UUID(int=0)
 
-# Metadata as it would be stored: jsonb writes numbers out, sorts keys and drops a zero's sign.
+# jsonb sorts keys, writes numbers in full, and drops the sign of zero.
 STORED_FORM: Final = """
 SELECT CASE WHEN octet_length(m::text) <= $2 THEN m END
 FROM (SELECT $1::jsonb AS m OFFSET 0) AS given
 """
 
 MAX_METADATA_BYTES: Final = 2 << 20
-"""Of the stored form: `1e300` is five bytes in a body, and 301 in every answer."""
+"""The most bytes of metadata as jsonb text: `1e300` is 5 bytes in a request, and 301 as jsonb."""
 
 LinkPages = AsyncIterator[list[LinkRow]]
 """A document's active links, oldest first, a page at a time."""
 
 
 class LinkFilter(NamedTuple):
-    """Which of a document's links are wanted; None: any."""
+    """Conditions on a document's links; None: any value."""
 
     entity_type: str | None
     entity_id: str | None
 
 
 class RowRange(NamedTuple):
-    """A part of a list: `limit` rows after a link's id, without the first `offset` of them."""
+    """A part of a list: `limit` rows, after skipping `offset` rows that follow the link id `after`."""
 
     limit: int
     offset: int
@@ -142,7 +142,7 @@ class RowRange(NamedTuple):
 
 
 class ListedLink(NamedTuple):
-    """An active link in a list of its document's."""
+    """An active link in the list of its document's links."""
 
     id: UUID
     entity_type: str
@@ -151,7 +151,7 @@ class ListedLink(NamedTuple):
 
 
 class ListedDocument(NamedTuple):
-    """A document in a list of an entity's, and the link between them."""
+    """A document in the list of an entity's documents, and the link between them."""
 
     id: str
     display_name: str | None
@@ -161,7 +161,7 @@ class ListedDocument(NamedTuple):
 
 
 async def find_key(database: Database, document: DocumentKey, link_id: UUID) -> LinkKey:
-    """Return the key of a link, active or not. The key of an id never changes: no lock is needed.
+    """Return the key of a link, active or not. A link's key never changes, so no lock is needed.
 
     Raises:
         NotFound: the document has no such link.
@@ -190,11 +190,7 @@ async def list_links(
 
 
 async def require_entity(database: Database, key: EntityKey) -> None:
-    """See that the entity is there.
-
-    Raises:
-        NotFound: it is unknown or deleted.
-    """
+    """Raise NotFound if the entity is unknown or deleted."""
     async with database.reading() as connection:
         if not await connection.fetchval(IS_ACTIVE, *key):
             raise NotFound(f"{key.type} {key.id!r} does not exist")
@@ -205,7 +201,7 @@ async def list_documents(
 ) -> tuple[int, list[ListedDocument]]:
     """Return the number of the entity's active links, and the documents in the range, oldest link first.
 
-    The entity is its workspace, type (None: any) and id; the role, if given, is the link's.
+    `entity` is workspace, type (None: any) and id. `role` is the links' role (None: any).
     """
     async with database.reading() as connection:
         if role is None:
@@ -221,10 +217,10 @@ async def read_document(
     key: DocumentKey,
     respond: Callable[[DocumentRow, LinkPages], Awaitable[Reply]],
 ) -> Reply:
-    """Answer with an active document and its active links, as of one moment.
+    """Return the reply that `respond` makes of a document and its active links, read in one snapshot.
 
     Raises:
-        NotFound: there is none.
+        NotFound: the document does not exist, or is deleted.
     """
     async with database.reading() as connection:
         row = await connection.fetchrow(READ, *key)
@@ -249,10 +245,10 @@ async def link_pages(connection: "Connection", key: DocumentKey) -> LinkPages:
 
 
 async def stored_metadata(database: Database, metadata: str) -> str:
-    """Return metadata as Postgres would store it, to be compared with what is stored.
+    """Return the jsonb text of metadata, which can be compared with stored metadata.
 
     Raises:
-        TooLarge: it takes too many bytes with its numbers written out.
+        TooLarge: the text is longer than MAX_METADATA_BYTES.
     """
     async with database.acquire() as connection:
         stored: str | None = await connection.fetchval(STORED_FORM, metadata, MAX_METADATA_BYTES)

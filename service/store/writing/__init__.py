@@ -2,34 +2,42 @@
 
 One transaction
 ---------------
-`execute` is the only code between BEGIN and COMMIT. It takes one write or a group of them:
+`execute.execute` takes one write or a group of writes through the steps between BEGIN and COMMIT:
 
-1. Lock and read, each kind in sorted order and the kinds in this order, so that nothing deadlocks:
-   idempotency scopes (advisory locks), documents (FOR NO KEY UPDATE), entities (FOR KEY SHARE). Rows that
-   are to be made are inserted first, because a row that does not exist cannot be locked. Links are read by a
-   later statement than the one that locks: the snapshot of a statement that waits for a lock is older than
-   what the other transaction wrote.
-2. Decide (service/core): pure functions fold the writes over what was read, and give the new rows, one event
-   for each link that changed, and a reply for each caller.
-3. Save: one statement writes links, documents, replies and events, each row once and in its final state.
-   The events' positions are taken while their documents are locked, so for one document the order of
-   positions is the order of commits.
+1. Lock and read (locking.py, replies.py, counts.py), each kind in sorted order and the kinds in this order,
+   so that nothing deadlocks: idempotency scopes (advisory locks), documents (FOR NO KEY UPDATE), entities
+   (FOR KEY SHARE). Missing rows that the write needs are inserted first, because a row that does not exist
+   cannot be locked. Links are read by a later statement than the one that locks: a statement that waits for
+   a lock has an older snapshot, without the rows of the transaction that it waited for.
+2. Decide (service/core): each write changes the state, which gives the new rows, one event for each changed
+   link, and a reply for each caller.
+3. Save (saving.py): one statement writes links, documents, replies and events, each row once and in its
+   final state. The events' positions are taken while their documents are locked, so for one document the
+   order of positions is the order of commits.
 
-COMMIT makes all of it durable together. The relay is told by NOTIFY afterwards, outside the transaction:
-inside, NOTIFY takes a lock of the whole database at commit.
+The relay is told by NOTIFY after COMMIT (notify.py): inside the transaction, NOTIFY would take a lock of the
+whole database at commit.
 
 Group commit
 ------------
-A process has one writing connection. While a transaction is in flight, the next group fills; no timer delays
-a lone write. The joint transaction never waits for locks (SKIP LOCKED). A write whose rows another
-transaction has locked, which inserts rows, or which is large, gets a transaction of its own that waits, at
-most 2 s for each lock. Writes with the same idempotency scope never share a transaction.
+A process has one connection for joint transactions (group.py). While one is in flight, the writes of the
+next one are queued; no timer delays a lone write. The joint transaction takes free locks only (SKIP LOCKED)
+and inserts no missing rows. All other writes wait for locks, at most 2 s for each, in one of two ways:
+
+* Contended documents: the writes whose document another transaction has locked wait for it together, and
+  share the transaction that gets the lock (contended.py).
+* A transaction of its own: a write that inserts a missing row, is large, needs several locked documents, or
+  is about an entity itself. Those of one document take turns (turns.py).
+
+Writes with the same idempotency scope never share a transaction. An entity is deleted in several
+transactions (deletion.py).
 
 Certainty
 ---------
-Before COMMIT was sent, a write whose connection broke is done again, alone. After it was sent and the answer
-was lost, a new connection looks for the witness: a row that only this transaction wrote. There: the prepared
-replies are true. Not there, and the transaction has ended: the write is done again. Neither within 5 s: 503.
-A blind retry would answer 404 to an unlink that was done. The status of the xid alone would be wrong after
-a crash, when Postgres assigns the xids again whose WAL was not flushed.
+transaction.py begins and ends a transaction, and finds out whether it was committed. If the connection
+breaks before COMMIT was sent, the write is retried in a transaction of its own. If it breaks later, a new
+connection looks up the witness, a row that only this transaction wrote. If the row is found, the replies are
+sent. If it is not found and the transaction has ended, the write is retried. If neither is known within 5 s,
+the caller is answered 503. A blind retry would answer 404 to an unlink that was committed. The status of the
+xid is no proof: after a crash Postgres assigns xids again whose WAL was not flushed.
 """

@@ -1,13 +1,12 @@
-"""Requests for documents that another transaction has locked: they wait together, and commit together.
+"""Contended documents: writes whose document another transaction has locked share one transaction.
 
-The joint transaction of the group writer takes locks that are free and waits for none. A process
-that waited in the same way, by trying again, would be overtaken by the others without end; one
-transaction a request would pay one COMMIT each. So all requests of this process that wait for a lock
-share one transaction: it waits in Postgres' queue for the lock, which is first come, first served,
-and when it has the lock it writes every request that has arrived until then.
+The joint transaction of the group writer waits for no lock. If it retried instead, other processes would
+take the lock first each time; a transaction for each write would cost a COMMIT for each. So one transaction
+of the process waits in Postgres' queue for the lock, which is first in, first out. When it has the lock, it
+writes all writes that have arrived by then.
 
-Usually that is one transaction for all contended documents of the process. A document whose lock is
-not free in time gets a transaction of its own, so that the others do not wait for it.
+Usually this is one transaction for all contended documents of the process. A document whose lock is not
+free in time is given a separate transaction, so that the other documents do not wait for it.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ import asyncpg
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
 from service.logs import get_logger
-from service.store.database import Database
+from service.store.database import HELD_TOO_LONG, Database
 from service.store.writing.execute import MAX_CHANGES, Member, take_group
 from service.store.writing.notify import Notifier
 from service.store.writing.transaction import LOCK_TIMEOUT_MS, Witness, transact_alone
@@ -33,12 +32,12 @@ if TYPE_CHECKING:
     from service.store.database import Connection
 
 SHARED_LOCK_TIMEOUT_MS: Final = 250
-"""Of the transaction that waits for several documents. The processes that write to a document hold its
-lock for some 10 ms each; what takes longer is a large write, or a session that stands still."""
+"""The longest wait for each lock in the transaction that waits for several documents. A joint transaction of
+another process holds a lock for some 10 ms; only a large write or a hanging session holds it longer."""
 
 CONTENDED_S: Final = 0.2
-"""How long requests for a document come here at once after its lock was not free, in seconds. Then the
-joint transaction tries again, since most documents are contended for a moment only."""
+"""How long writes to a document come here directly after its lock was not free. After that the joint
+transaction tries the lock again, since most documents are contended for a short time."""
 
 # In the order in which lock_links locks documents.
 LOCK: Final = """
@@ -55,7 +54,7 @@ log = get_logger(__name__)
 
 
 class ContendedWriter:
-    """Writes the requests of this process whose one document is locked elsewhere."""
+    """Executes the writes of this process whose only document is locked elsewhere."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class ContendedWriter:
         self._execute = execute
         self._write_alone = write_alone
         self.waiting: dict[DocumentKey, deque[Member]] = {}
-        """Requests that wait for the lock of a document."""
+        """The writes that wait for the lock of each document."""
         self.recent: set[DocumentKey] = set()
         """Documents whose lock was not free within the last CONTENDED_S."""
         self._apart: dict[DocumentKey, asyncio.Task[None]] = {}
@@ -77,23 +76,23 @@ class ContendedWriter:
         self._stopping = False
 
     def start(self, supervisor: Supervisor) -> None:
-        """Begin to serve."""
+        """Start the task that serves the waiting writes."""
         self._loop = asyncio.get_running_loop()
         self._task = supervisor.start("contended-writer", self._run, self._arrival.set)
 
     async def stop(self, timeout_s: float) -> None:
-        """Write what waits, then end."""
+        """Write the waiting writes, then end the task."""
         self._stopping = True
         self._arrival.set()
         await self._task.stop(timeout_s)
 
     def add(self, member: Member, document: DocumentKey) -> None:
-        """Let the request wait for its document."""
+        """Queue the write for its document."""
         self.waiting.setdefault(document, deque()).append(member)
         self._arrival.set()
 
     def add_locked(self, member: Member, document: DocumentKey) -> None:
-        """Let the request wait for its document, which was found locked."""
+        """Queue the write for its document, whose lock was not free."""
         if document not in self.recent:
             self.recent.add(document)
             self._loop.call_later(CONTENDED_S, self.recent.discard, document)
@@ -112,7 +111,7 @@ class ContendedWriter:
                     self._apart[document] = task
 
     async def _write_apart(self, document: DocumentKey) -> None:
-        """Write one document's requests, until its lock is had or none is left."""
+        """Try to write one document's writes until its lock is taken, or no write is left."""
         try:
             while document in self.waiting and not await self._write([document], LOCK_TIMEOUT_MS):
                 self._refuse(document)
@@ -121,17 +120,16 @@ class ContendedWriter:
             self._arrival.set()
 
     def _refuse(self, document: DocumentKey) -> None:
-        """Answer those that waited for the lock as long as anybody has to."""
+        """Refuse the writes that have waited for LOCK_TIMEOUT_MS."""
         oldest = time.monotonic() - LOCK_TIMEOUT_MS / 1000
         waiting = self.waiting.pop(document, deque())
         while waiting and waiting[0].arrived <= oldest:
-            detail = "somebody else is writing to it for too long; nothing was written"
-            waiting.popleft().fail(Unavailable(detail))
+            waiting.popleft().fail(Unavailable(HELD_TOO_LONG))
         if waiting:
             self.waiting[document] = waiting
 
     async def _write(self, documents: Sequence[DocumentKey], lock_timeout_ms: int) -> bool:
-        """Wait for the documents' locks, write what waits for them; False: a lock was not free in time."""
+        """Wait for the documents' locks, and write the waiting writes; False: a lock was not free in time."""
         members: list[Member] = []
         step = partial(self._step, documents=documents, members=members)
         try:
@@ -161,9 +159,9 @@ class ContendedWriter:
     async def _step(
         self, connection: "Connection", documents: Sequence[DocumentKey], members: list[Member]
     ) -> Witness | None:
-        """Lock the documents; then write whatever waits for them by now, in the transaction."""
+        """Lock the documents, then execute the writes that have arrived by now."""
         await connection.fetchval(LOCK, *zip(*documents, strict=True))
-        if not members:  # otherwise an attempt before this one failed
+        if not members:  # a retry has the members of the attempt before
             members += self._take(documents)
         for member in members:
             member.answer = None
@@ -183,7 +181,7 @@ class ContendedWriter:
         return members
 
     def _settle(self, members: Sequence[Member]) -> None:
-        """Answer what is durable; what lacks another lock or a row is written alone."""
+        """Answer the committed writes; those that need another lock or a missing row are written alone."""
         for member in members:
             if member.answer is None:
                 self._write_alone(member)

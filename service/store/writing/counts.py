@@ -1,9 +1,8 @@
-"""How many active links a document has, for the bound on it; counted only where it may be reached.
+"""The number of a document's active links; counted only if the document may reach MAX_LINKS.
 
-A document's `version` counts its link events, so it has no more active links than that: the version
-alone says of nearly every document that there is room. Of the others the active links are counted,
-under the document's lock. A count is remembered: since then the document cannot have gained more
-links than its version has grown by.
+A document's `version` counts its link events, so it is an upper bound of the active links. For nearly every
+document this bound is low enough. For the others the links are counted, under the document's lock. The
+count is remembered: later, the document has at most as many more links as its version has grown by.
 """
 
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -24,7 +23,7 @@ SELECT (
         SELECT
         FROM document_links AS l
         WHERE l.workspace_id = u.w AND l.document_id = u.d AND l.deleted_at IS NULL
-        ORDER BY l.workspace_id, l.document_id, l.id -- so that no other index will do
+        ORDER BY l.workspace_id, l.document_id, l.id -- only the primary key has this order
     ) AS l
 )
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u (w, d, n)
@@ -32,11 +31,11 @@ ORDER BY u.n
 """
 
 REMEMBERED: Final = 10_000
-"""Documents whose count is remembered; beyond that, all are forgotten and counted again."""
+"""The most documents whose count is remembered. If there are more, all counts are forgotten."""
 
 
 class Count(NamedTuple):
-    """The active links of a document when it was at that version."""
+    """The number of active links of a document at that version."""
 
     version: int
     active: int
@@ -49,7 +48,7 @@ class LinkCounter:
         self._counts: dict[DocumentKey, Count] = {}
 
     async def count(self, connection: "Connection", state: State, more: int) -> None:
-        """Give the state's documents their active links, where `more` may bring them over the bound."""
+        """Set `active` of the documents that might exceed MAX_LINKS with `more` links."""
         unsure = [
             key
             for key, document in state.documents.items()
@@ -70,6 +69,6 @@ class LinkCounter:
     def _at_most(self, key: DocumentKey, document: DocumentState) -> int:
         """Return an upper bound of the active links, from the version and the last count."""
         count = self._counts.get(key)
-        if count is None or document.version < count.version:  # a restored database goes back
+        if count is None or document.version < count.version:  # the database was restored
             return document.version
         return count.active + document.version - count.version

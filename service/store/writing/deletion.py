@@ -15,15 +15,15 @@ from service.store.database import Database
 from service.store.writing.group import GroupWriter
 
 CASCADE_CHUNK: Final = 200
-"""Links that a deletion removes in one transaction; it holds their documents' locks meanwhile."""
+"""The most links removed in one transaction, which holds the locks of their documents."""
 
 WORK_S: Final = 7.0
-"""After so many seconds a call begins no other chunk, and is answered 503: every write has a deadline."""
+"""The time after which a call begins no further chunk and is answered 503; the edge's deadline is 11 s."""
 
 FIRST: Final = UUID(int=0)
 
-# Of an entity that is still deleted, in the order of the index that finds them, from where the last
-# chunk ended: what is unlinked stays in the index until a vacuum, and would be walked over each time.
+# Each chunk begins after the last link of the chunk before: removed links stay in the index until a vacuum,
+# and would be read again each time. An entity that was registered again has no links to remove.
 LINKED: Final = """
 SELECT document_id, id
 FROM document_links
@@ -39,20 +39,20 @@ LIMIT $5
 
 
 class EntityWriter:
-    """Registers and deletes entities; a deletion that was interrupted goes on at the next call."""
+    """Registers and deletes entities. If a deletion was interrupted, the next call continues it."""
 
     def __init__(self, database: Database, writer: GroupWriter) -> None:
         self._database = database
         self._writer = writer
 
     async def write(self, write: EntityWrite) -> Reply:
-        """Write to the entity; while links of a deleted entity are left, unlink them first.
+        """Write to the entity, after removing all links of an entity that is deleted.
 
-        After a call that was answered 503 the next one may find nothing left to do, and is 404: the
-        transactions that were linking to the entity were rolled back, or another call went on.
+        A deletion that was answered 503 may be complete when the caller repeats it, and is then answered
+        404: another call completed it, or the transactions that were linking to the entity rolled back.
 
         Raises:
-            Refusal: as of EntityWrite.decide.
+            Refusal: as in EntityWrite.decide.
             Unavailable: nothing was written, or the deletion is not complete; the detail says which.
         """
         reply = await self._writer.write(write)
@@ -64,7 +64,7 @@ class EntityWriter:
             raise Unavailable(_not_complete(write.key)) from refusal.__cause__
 
     async def _finish(self, write: EntityWrite, reply: Reply) -> Reply:
-        """Go on until the write is complete."""
+        """Continue until the write is complete."""
         end = time.monotonic() + WORK_S
         deletes = write.operation == "delete"
         while not reply.status:
@@ -81,11 +81,11 @@ class EntityWriter:
     async def _unlink_everywhere(self, write: EntityWrite, end: float) -> Reply:
         """Unlink a deleted entity from all documents, a chunk at a time.
 
-        The last chunk's transaction stores the reply of a deletion, and returns it. Where another call
-        takes the last chunk (a second deletion, a revival), returns MARKED if this one took any.
+        The transaction of the last chunk stores and returns the reply of a deletion. If another call
+        removes the last chunk, returns MARKED if this call has removed one before, otherwise UNFINISHED.
 
         Raises:
-            Unavailable: there are more links than can be removed until `end`.
+            Unavailable: not all links were removed before `end`.
         """
         key, after, done = write.key, FIRST, UNFINISHED
         deletes = write.operation == "delete"
@@ -111,7 +111,7 @@ class EntityWriter:
         return done
 
     async def _linked(self, key: EntityKey, after: UUID) -> list[tuple[DocumentKey, UUID]]:
-        """Return a chunk of a deleted entity's documents and links, and one more if there is more."""
+        """Return the next chunk of a deleted entity's documents and links, and one more if there is one."""
         async with self._database.reading() as connection:
             rows = await connection.fetch(LINKED, *key, after, CASCADE_CHUNK + 1)
         return [(DocumentKey(key.workspace_id, row["document_id"]), row["id"]) for row in rows]
@@ -119,6 +119,6 @@ class EntityWriter:
 
 def _not_complete(key: EntityKey) -> str:
     return (
-        f"{key.type} {key.id!r} is deleted, but not all links to it are removed yet: call again, and "
-        "it goes on"
+        f"{key.type} {key.id!r} is deleted, but not all links to it are removed yet: repeat the call "
+        "to continue"
     )

@@ -1,4 +1,4 @@
-"""Everything between BEGIN and COMMIT: lock and read, decide, save; for one write or for many."""
+"""The steps between BEGIN and COMMIT: lock and read, decide, save; for one write or for many."""
 
 import asyncio
 import time
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from service.store.database import Connection
 
 MAX_CHANGES: Final = 500
-"""Changes in one transaction of several requests. It bounds how long the others wait, and the memory."""
+"""The most changes in one joint transaction. It bounds how long other writes wait, and the memory."""
 MAX_WAIT_S: Final = 5.0
-"""The longest time in a queue, in seconds. After that the caller is answered 503."""
+"""The longest time in a queue. After it the caller is answered 503."""
 
 MISMATCH: Final = "this Idempotency-Key was used with another query string or body: take a new one"
 
 
 class Member:
-    """A write on its way, and the future on which its caller waits."""
+    """A write, and the future that its caller awaits."""
 
     __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "scope", "size", "write")
 
@@ -43,7 +43,7 @@ class Member:
         self.answer: Reply | Refusal | None = None
         """Set before COMMIT, sent after it. None: this transaction could not write it."""
         self.locked_elsewhere = False
-        """Whether that was because another transaction has locked its rows."""
+        """Whether another transaction has locked rows of this write."""
         self.scope = (
             None
             if write.idempotency is None
@@ -51,25 +51,25 @@ class Member:
         )
 
     def settle(self) -> None:
-        """Give the caller the prepared answer, now that it is durable."""
+        """Give the caller the prepared answer; called after COMMIT."""
         if self.future.done():
-            return  # the caller has gone
+            return  # the caller has disconnected
         if isinstance(self.answer, Reply):
             self.future.set_result(self.answer)
         elif self.answer is not None:
             self.future.set_exception(self.answer)
 
     def fail(self, error: BaseException) -> None:
-        """Give the caller an error instead."""
+        """Give the caller an error."""
         if not self.future.done():
             self.future.set_exception(error)
 
 
 def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
-    """Remove from the queue the requests that share the next transaction, `room` changes at most.
+    """Remove from the queue the writes of the next transaction, with at most `room` changes.
 
-    A request whose caller has gone is dropped, and one that waited too long is refused. Of several
-    requests with one Idempotency-Key only the first is taken: the next one has to read its reply.
+    A write whose caller has disconnected is dropped; one that has waited longer than MAX_WAIT_S is refused.
+    Of several writes with one Idempotency-Key only the first is taken: the next one has to read its reply.
     """
     group: list[Member] = []
     put_off: list[Member] = []
@@ -92,9 +92,10 @@ def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
 
 
 class Context(Struct, frozen=True):
-    """What deciding depends on besides the database: the entity policy, counts, and the source of ids."""
+    """The parts of the process that a transaction needs besides the database."""
 
     register_unknown: bool
+    """The entity policy is `any`: unknown entities are registered when they are linked."""
     counter: LinkCounter
     ids: IdSource
 
@@ -112,16 +113,16 @@ async def execute(
     Args:
         connection: in a transaction.
         members: one, if `wait`.
-        context: what deciding depends on.
-        wait: wait for locks, and insert rows that are needed; otherwise members whose rows another
-            transaction has locked are left without an answer.
-        on_read: called before deciding; what it wakes up runs while Postgres saves.
+        context: the entity policy, the counts of links, and the source of ids.
+        wait: wait for locks, and insert missing rows; otherwise a member whose rows are missing or locked
+            by another transaction is left without an answer.
+        on_read: called before deciding; tasks that it wakes up run while Postgres saves.
 
     Returns:
         A row that only this transaction wrote; None if it wrote nothing.
 
     Raises:
-        Appeared: (wait) a row was inserted between lock and read; do it again.
+        Appeared: (wait) another transaction inserted a row between lock and read; retry.
     """
     members = await _without_replayed(connection, members, wait=wait)
     if not members:
@@ -159,7 +160,7 @@ async def execute(
 async def _in_slices(
     connection: "Connection", state: State, slices: Slices
 ) -> tuple[Reply, Witness | None]:
-    """Decide a slice at a time, and save what is decided in between."""
+    """Decide slice by slice, and save each slice."""
     witness = None
     while True:
         try:
@@ -170,13 +171,13 @@ async def _in_slices(
         state.forget_written()
         witness = witness or saved
         if saved is None:
-            await asyncio.sleep(0)  # others have a turn
+            await asyncio.sleep(0)  # no statement was awaited: let other tasks run
 
 
 def _can_write(
     member: Member, state: State, locked_elsewhere: set[LinkKey], context: Context
 ) -> bool:
-    """Whether everything that the member needs is locked and read, and no row has to be inserted."""
+    """Whether all rows that the member needs exist, and are locked and read."""
     write = member.write
     member.locked_elsewhere = bool(locked_elsewhere) and not locked_elsewhere.isdisjoint(
         write.links(state)
@@ -191,7 +192,10 @@ def _can_write(
 async def _without_replayed(
     connection: "Connection", members: Sequence[Member], *, wait: bool
 ) -> Sequence[Member]:
-    """Answer those whose reply is stored already; leave out those that have to wait for one."""
+    """Answer the members whose reply is stored, and return those that can be written.
+
+    Members whose scope another transaction has locked are neither answered nor returned.
+    """
     keyed = [member for member in members if member.write.idempotency is not None]
     if not keyed:
         return members

@@ -1,9 +1,7 @@
-"""Group commit: requests that arrive while a transaction is in flight are written together in the next.
+"""Group commit: writes that arrive while a transaction is in flight are written together in the next.
 
-No timer: a lone request starts at once. The joint transaction never waits for a lock: requests whose
-document is locked by another transaction wait for it together (contended.py). Requests
-that are large, concern several locked documents or need a row to be inserted get a transaction of
-their own. No caller pays for another's error: after one, the members are written one by one.
+If the joint transaction fails, its members are written one by one, so that no caller gets the error of
+another's write.
 """
 
 import asyncio
@@ -37,21 +35,22 @@ from service.store.writing.turns import Turns
 from service.supervision import Supervisor
 
 LARGE_CHANGES: Final = 100
-"""A request of more goes alone from the start: company would have to wait for it."""
+"""A write with more changes has a transaction of its own, so that no other write waits for it."""
 AHEAD_S: Final = 0.1
-"""For a transaction begun ahead of its requests: it holds no snapshot, but its `now()` is fixed."""
+"""How long a transaction that was begun ahead waits for its first write. Its `now()` is already fixed."""
 ANSWER_S: Final = 0.005
-"""A durable answer waits no longer for the next transaction to be under way."""
+"""The longest time that the reply to a committed write is held back."""
 DRAIN_TIMEOUT_S: Final = 10.0
+"""The longest wait at shutdown for the writes that have begun or are queued."""
 
 log = get_logger(__name__)
 
 
 class GroupWriter:
-    """The writer of this process: a queue, one connection, and a task that serves them.
+    """The writer of this process: a queue, one connection, and a task that serves both.
 
-    More connections bring nothing: while one transaction is in flight, the next one fills. It is
-    begun with the COMMIT of the one before it, which saves every fourth round trip.
+    More connections make it no faster: with one, the next group fills while a transaction is in flight.
+    The message of each COMMIT also begins the next transaction, which saves one round trip of four.
     """
 
     def __init__(
@@ -97,10 +96,10 @@ class GroupWriter:
         self._drop_connection()
 
     async def write(self, write: Write) -> Reply:
-        """Write, in a transaction with others if possible, and return the reply once that is durable.
+        """Write, together with other writes if possible, and return the reply after COMMIT.
 
         Raises:
-            Refusal: nothing was written, except where Unavailable says that this is not known.
+            Refusal: nothing was written; only Unavailable may say that this is not known.
         """
         member = Member(write, self._loop.create_future(), arrived=time.monotonic())
         if member.size > LARGE_CHANGES or isinstance(write, EntityWrite):
@@ -111,7 +110,7 @@ class GroupWriter:
         return await member.future
 
     def _run_ended(self) -> None:
-        """Answer those whose transaction was in flight when the task ended; it starts again."""
+        """Answer the callers whose transaction was in flight when the task failed; it is started again."""
         self._drop_connection()
         self._answer()
         for member in self._in_flight:
@@ -157,7 +156,7 @@ class GroupWriter:
             self._write_alone(member)
 
     async def _idle(self) -> None:
-        """Wait for an arrival; keep no transaction open for long meanwhile."""
+        """Wait for a write; after AHEAD_S, roll back the transaction that was begun ahead."""
         if self._connection is not None and _is_begun(self._connection):
             with suppress(TimeoutError):
                 async with asyncio.timeout(AHEAD_S):
@@ -167,7 +166,7 @@ class GroupWriter:
         await self._arrival.wait()
 
     def _next_group(self) -> list[Member]:
-        """Take from the queue what fits into one transaction and has no lock to wait for."""
+        """Take the members of the next joint transaction; pass on writes to contended documents."""
         group: list[Member] = []
         for member in take_group(self._queue):
             documents = member.write.documents
@@ -180,10 +179,10 @@ class GroupWriter:
         return group
 
     def _is_contended(self, document: DocumentKey) -> bool:
-        """Whether another transaction waits for the document's lock, or had it a moment ago.
+        """Whether another write of this process waits for the document's lock, or has just waited.
 
-        The joint transaction would overtake it again and again, since it takes a lock in the moment
-        that it is free.
+        A joint transaction does not queue for locks, so it would take the lock before that write each
+        time that the lock is free.
         """
         return (
             document in self._contended.waiting
@@ -209,18 +208,18 @@ class GroupWriter:
             self._answer()
 
     def _answer(self) -> None:
-        """Answer the members of the last transaction, which is durable.
+        """Answer the members of the last transaction, which is committed.
 
-        If others wait, this happens while Postgres saves the next transaction. The callers that are
-        answered send their next requests, and to read those takes as long as to save: between two
-        statements of the transaction it would keep Postgres waiting.
+        If writes are queued, this happens while Postgres saves the next transaction. The answered
+        callers send their next requests, and reading these takes as long as saving; between two
+        statements of a transaction it would keep Postgres waiting.
         """
         for member in self._durable:
             member.settle()
         self._durable = []
 
     def _write_later(self, member: Member) -> None:
-        """Write what the joint transaction could not: a lock was not free, or a row is to be made."""
+        """Write what the joint transaction could not: a row is locked elsewhere, or is missing."""
         documents = member.write.documents
         if member.locked_elsewhere and len(documents) == 1:
             self._contended.add_locked(member, documents.pop())
@@ -228,16 +227,16 @@ class GroupWriter:
             self._write_alone(member)
 
     def _write_alone(self, member: Member) -> None:
-        task = asyncio.create_task(self._alone_to_its_end(member), name="write-alone")
+        task = asyncio.create_task(self._transact_alone(member), name="write-alone")
         self._alone.add(task)
         task.add_done_callback(self._alone.discard)
 
-    async def _alone_to_its_end(self, member: Member) -> None:
+    async def _transact_alone(self, member: Member) -> None:
         step = partial(self._execute, members=[member], wait=True)
         try:
             async with self._turns.take(member.write.documents):
                 if member.future.done():
-                    return  # its caller has gone, and it has not begun
+                    return  # the caller has disconnected, and the write has not begun
                 timeout_ms = member.write.lock_timeout_ms
                 witness = await transact_alone(self._database, step, lock_timeout_ms=timeout_ms)
         except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
@@ -254,5 +253,5 @@ class GroupWriter:
 
 
 def _is_begun(session: Session) -> bool:
-    """Whether a transaction was begun on the session, and the session has not ended since."""
+    """Whether a transaction is open on the session."""
     return not session.is_closed() and session.is_in_transaction()

@@ -1,4 +1,4 @@
-"""Locking and reading what the writes of a transaction need, with the functions of schema.sql."""
+"""Locking and reading the rows that the writes of a transaction need, with the functions of schema.sql."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -45,8 +45,8 @@ SELECT locked_at, is_locked, version, revision, document_deleted_at, entity_know
 FROM lock_links($1, $2)
 """
 
-# An entity whose deletion has not reached all its links yet stays deleted: its links are to stay unlinked.
-# (The planner may make NOT EXISTS a hash of all links.)
+# An entity stays deleted while it has active links: its deletion is not complete, and goes on.
+# For NOT EXISTS the planner might build a hash of all links; so it is a sub-select with LIMIT.
 REGISTER: Final = """
 INSERT INTO entities AS e (workspace_id, type, id, created_at)
 SELECT w, t, i, clock_timestamp()
@@ -87,22 +87,22 @@ FOR UPDATE
 """
 
 READ_CHUNK: Final = 500
-"""Links in one call of lock_links, whose cost grows with their square."""
+"""Links in one call of lock_links; the cost of a call grows with the square of their number."""
 
 FEW_LINKS: Final = 100
-"""A document that may have more links is written in a transaction of its own: no other write waits for it."""
+"""The most links of a document in a joint transaction: reading more would delay the other writes."""
 
 ANY_NUMBER: Final = 2**62
-"""No limit on the links of a document that is read."""
+"""For a document that is read with all its links, however many."""
 
 
 async def lock_all(
     connection: "Connection", state: State, write: Write, *, register_unknown: bool
 ) -> None:
-    """Lock and read everything that the write needs, and insert the rows that it needs.
+    """Insert the missing rows that the write needs; wait for its locks, and read its rows into the state.
 
     Raises:
-        Appeared: a row was inserted between lock and read.
+        Appeared: another transaction inserted a row between lock and read.
     """
     if isinstance(write, DocumentWrite):
         if write.makes_document and await connection.fetchval(MAKE_DOCUMENT, *write.key):
@@ -117,17 +117,17 @@ async def lock_all(
         locked_elsewhere = await lock_links(connection, state, keys, wait=True)
     if locked_elsewhere:
         raise Appeared
-    if state.now is EPOCH:  # a batch without a valid operation locks nothing; its reply is stored
+    if state.now is EPOCH:  # a batch without a valid operation locks nothing, and stores its reply
         state.set_time(await connection.fetchval(NOW))
 
 
 async def lock_free(
     connection: "Connection", state: State, writes: Sequence[Write]
 ) -> set[LinkKey]:
-    """Lock and read without waiting for locks.
+    """Take the locks that are free, and read their rows into the state.
 
-    Returns the links that another transaction has locked. A document that is to be written whole is not
-    in `state.rows` if it does not exist, is locked, or may have more than FEW_LINKS links.
+    Returns the links that another transaction has locked. The document of a DocumentWrite is not in
+    `state.rows` if it does not exist, is locked elsewhere, or may have more than FEW_LINKS links.
     """
     whole = {write.key for write in writes if isinstance(write, DocumentWrite)}
     if whole:
@@ -147,10 +147,10 @@ async def _lock_documents(
     wait: bool,
     most_links: int = ANY_NUMBER,
 ) -> None:
-    """Lock whole documents and read them with their links.
+    """Lock documents, and read them with their links into the state.
 
-    Documents that do not exist are left out of the state. So are those whose version says that they may
-    have more than `most_links` and, unless `wait`, those that another transaction has locked.
+    Left out are documents that do not exist, that may have more than `most_links` links according to their
+    version, and, unless `wait`, that another transaction has locked.
     """
     rows = await connection.fetch(LOCK_DOCUMENTS, *zip(*keys, strict=True), wait, most_links)
     for locked_at, workspace_id, links, *values in rows:
@@ -176,8 +176,8 @@ async def lock_links(
 ) -> set[LinkKey]:
     """Lock the links' documents and entities, and read the links into the state.
 
-    Returns the links that another transaction has locked; their rows were not read. Callers that
-    wait pass the keys sorted, so that nothing deadlocks.
+    Returns the links that another transaction has locked; their rows were not read. With `wait`, the
+    keys must be sorted, so that nothing deadlocks.
     """
     locked_elsewhere: set[LinkKey] = set()
     for start in range(0, len(keys), READ_CHUNK):
@@ -194,7 +194,7 @@ async def lock_links(
 
 
 def _take(state: State, key: LinkKey, row: "asyncpg.Record") -> None:
-    """Put one row of lock_links into the state, except for what was read with its whole document."""
+    """Put a row of lock_links into the state, unless its document was read whole before."""
     _, _, version, revision, document_deleted, entity_known, *link = row
     link_id, role, created, deleted = link
     if version is not None and (document := key.document) not in state.documents:
@@ -207,16 +207,16 @@ def _take(state: State, key: LinkKey, row: "asyncpg.Record") -> None:
 
 
 async def _register(connection: "Connection", keys: Sequence[EntityKey]) -> Sequence[datetime]:
-    """Make the entities known, or bring them back from deletion; their links stay unlinked.
+    """Insert the entities, or clear their deletion.
 
-    Takes the keys sorted, so that nothing deadlocks. Returns a time for each that was not known before.
+    The keys must be sorted, so that nothing deadlocks. Returns a time for each entity that was changed.
     """
     rows = await connection.fetch(REGISTER, *zip(*keys, strict=True))
     return [row[0] for row in rows]
 
 
 async def _lock_entity(connection: "Connection", state: State, write: EntityWrite) -> None:
-    """Lock the entity of a write as its operation needs it, and read it into the state."""
+    """Register or lock the entity as the write's operation requires, and read it into the state."""
     registered: Sequence[datetime] = ()
     row = None
     if write.operation == "settle":

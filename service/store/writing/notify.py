@@ -1,7 +1,7 @@
-"""Telling the relay that there is work: a hint, at most one in 10 ms for each process.
+"""NOTIFY tells the relay that there are new events: at most once in 10 ms for each process.
 
-Outside the writing transaction, since NOTIFY takes a database-wide lock at commit. A hint that gets
-lost costs the relay's poll interval, nothing else.
+It is sent outside the writing transaction, since NOTIFY takes a database-wide lock at commit. If it is lost,
+the relay reads the events at its next poll.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ log = get_logger(__name__)
 
 
 class Notifier:
-    """Sends hints, one at a time, on a connection of its own: lending one would cost more than the hint."""
+    """Sends NOTIFY on a connection of its own: acquiring one from the pool would cost more than sending."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Session | None = None
         self.due = asyncio.Event()
-        """Set after the COMMIT of a transaction that wrote events: a hint is sent soon."""
+        """Set after the COMMIT of a transaction that wrote events: NOTIFY is sent within 10 ms."""
         self._problem = LastingProblem(log, "notify.failed", "notify.recovered")
 
     async def __aenter__(self) -> Self:
@@ -36,16 +36,14 @@ class Notifier:
     async def __aexit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        """Send no more; a hint that is lost costs little."""
+        """Stop; a NOTIFY that is due is lost."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
         self._drop()
 
     async def _send_forever(self) -> None:
-        with suppress(
-            Exception
-        ):  # so that the first hint need not wait for it; each hint tries again
+        with suppress(Exception):  # connected before the first NOTIFY; `_send` connects again
             self._connection = await self._database.connect()
         while True:
             await self.due.wait()
@@ -54,7 +52,7 @@ class Notifier:
                 with unavailable():
                     await self._send()
                 self._problem.over()
-            except Exception as error:  # noqa: BLE001 - a hint that is lost costs little
+            except Exception as error:  # noqa: BLE001 - the relay polls as well
                 self._problem.met(error)
                 self._drop()
             await asyncio.sleep(INTERVAL_S)

@@ -1,6 +1,6 @@
-"""Stored replies: a call that is repeated with its Idempotency-Key gets the reply of the first one.
+"""Stored replies: a call that is repeated with its Idempotency-Key gets the reply of the first call.
 
-They are deleted after 24 hours.
+Replies are deleted after 24 hours.
 """
 
 import asyncio
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 LOCK_SCOPES: Final = "SELECT ordinal, fingerprint, status, body FROM lock_scopes($1, $2, $3)"
 
 INTERVAL_S: Final = 60.0
+"""The pause between two deletions of expired replies."""
 BATCH: Final = 1000
+"""Expired replies deleted in one transaction, which keeps it short."""
 
 TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('document-links forget replies'))"
 
@@ -40,9 +42,9 @@ log = get_logger(__name__)
 async def lock_scopes(
     connection: "Connection", scopes: Sequence[tuple[str, Idempotency]], *, wait: bool
 ) -> "list[tuple[bytes, Reply] | bool]":
-    """Lock each scope; return for each the reply stored under it, with its fingerprint.
+    """Lock each scope; return for each its stored fingerprint and reply.
 
-    Where there is none: True if the scope is locked now, False if another transaction has locked it.
+    If none is stored: True if the scope is locked now, False if another transaction has locked it.
     """
     answers: list[tuple[bytes, Reply] | bool] = [False] * len(scopes)
     rows = await connection.fetch(
@@ -58,7 +60,7 @@ async def lock_scopes(
 
 
 async def forget_expired_forever(database: Database) -> None:
-    """Delete expired replies, a batch at a time; of all processes, one at once."""
+    """Delete expired replies, a batch at a time; an advisory lock admits one process at a time."""
     problem = LastingProblem(log, "idempotency.forget_failed", "idempotency.forget_recovered")
     while True:
         try:
@@ -75,7 +77,7 @@ async def forget_expired(database: Database) -> bool:
     """Delete one batch; return whether there may be more."""
     async with (
         database.acquire() as connection,
-        connection.transaction(isolation="read_committed"),  # whatever the database's default is
+        connection.transaction(isolation="read_committed"),  # overrides the database's default
     ):
         if not await connection.fetchval(TRY_LOCK):
             return False

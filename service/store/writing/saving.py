@@ -19,11 +19,11 @@ WHERE e.workspace_id = u.w AND e.type = u.t AND e.id = u.i
 
 SAVE_NEW: Final = "SELECT save_changes($1, $2, $3, $4)"
 SAVE_ALL: Final = "SELECT save_changes($1, $2, $3, $4, $5, $6, $7)"
-"""With changed links, changed documents and replies: arrays cost time even if they are empty."""
+"""Also changed links, changed documents and replies. SAVE_NEW is faster: empty arrays cost time, too."""
 
 
 class StoredReply(NamedTuple):
-    """A reply to be stored, and the workspace and Idempotency-Key that it is stored under."""
+    """A reply, and the workspace and idempotency scope under which it is stored."""
 
     workspace_id: str
     idempotency: Idempotency
@@ -33,9 +33,9 @@ class StoredReply(NamedTuple):
 async def save(
     connection: "Connection", state: State, replies: Sequence[StoredReply] = ()
 ) -> Witness | None:
-    """Write what was decided, and the replies to be stored.
+    """Save the state's changes and the replies.
 
-    Returns a row that only this transaction wrote; None if there was nothing to write.
+    Returns a row that only this transaction wrote; None: there was nothing to save.
     """
     witness = _witness(state, replies)
     if witness is None:
@@ -45,7 +45,7 @@ async def save(
         await connection.execute(DELETE_ENTITIES, *keys, state.now)
     written = [state.links[key] for key in state.written_links]
     new = [_new(link) for link in written if link.key not in state.stored_links]
-    # A link that is made and removed in one transaction is inserted, and then updated like others.
+    # A link that is made and removed in one transaction is inserted, and then updated.
     changed = [
         _changed(link)
         for link in written
@@ -65,20 +65,19 @@ async def save(
 
 
 def _witness(state: State, replies: Sequence[StoredReply]) -> Witness | None:
-    """Return what proves the transaction, without its xid; an event is looked up at the least cost."""
+    """Return the witness, without its xid; an event if there is one, since its look-up costs least."""
     if state.outbox:
         return Witness(event_id=state.outbox[0].event_id)
-    moment = state.now
+    now = state.now
     if replies:
         first = replies[0]
-        return Witness(
-            moment=moment, workspace_id=first.workspace_id, scope=first.idempotency.scope
-        )
+        scope = first.idempotency.scope
+        return Witness(written_at=now, workspace_id=first.workspace_id, scope=scope)
     for workspace_id, document_id in state.written_documents:
-        return Witness(moment=moment, workspace_id=workspace_id, document_id=document_id)
+        return Witness(written_at=now, workspace_id=workspace_id, document_id=document_id)
     for workspace_id, entity_type, entity_id in state.deleted_entities | state.registered_entities:
         return Witness(
-            moment=moment,
+            written_at=now,
             workspace_id=workspace_id,
             entity_type=entity_type,
             entity_id=entity_id,

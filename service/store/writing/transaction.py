@@ -1,4 +1,4 @@
-"""One transaction, to its certain end: committed, not committed, or honestly unknown."""
+"""One transaction: BEGIN, COMMIT, retries, and finding out whether a COMMIT without an answer took effect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,17 +32,17 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = '10s'
 """
-"""Whatever the defaults of the role and the database are.
+"""Overrides the defaults of the role and the database.
 
-A statement_timeout that fires while COMMIT waits for a synchronous standby makes Postgres commit on
-the primary alone, and say so in a warning only (manual, runtime-config-replication). A process that
-hangs must not keep documents locked.
+If statement_timeout fires while COMMIT waits for a synchronous standby, Postgres commits on the primary
+alone and sends only a warning (manual, runtime-config-replication). A process that hangs loses its locks
+after 10 s.
 """
 
 BEGIN_WAITING: Final = f"{BEGIN}; SET LOCAL lock_timeout = {{}}; {INDEXES_ONLY}"
 
 LOCK_TIMEOUT_MS: Final = 2_000
-"""The longest wait for a lock; then the caller is answered 503."""
+"""The longest wait for each lock. After it the caller is answered 503."""
 
 STATUS: Final = "SELECT pg_xact_status($1::xid8)"
 
@@ -57,22 +57,25 @@ SELECT EXISTS (SELECT FROM outbox WHERE xid = $1::xid8 AND event_id = $2)
 """
 
 ATTEMPTS: Final = 3
+"""How often a write is tried while its attempts end without a commit."""
 DEADLINE_S: Final = 10.5
-"""For all attempts together: the caller is answered within 15 s, time in a queue included."""
+"""The longest time of all attempts together. With the time in a queue, a caller is answered within 15 s."""
 LOOK_UP_DEADLINE_S: Final = 5.0
+"""The longest look-up of a witness. After it the outcome is unknown, and the caller is answered 503."""
 LOOK_UP_INTERVAL_S: Final = 0.05
+"""The pause between two attempts of a look-up."""
 
 
 class Witness(NamedTuple):
-    """A row that only this transaction wrote: if the row is there, the transaction was committed.
+    """A row that only this transaction wrote: if the row is found, the transaction was committed.
 
     The row is an event; or a stored reply, a document or an entity with the time of this transaction.
-    The xid alone is no proof: after a crash Postgres assigns the xids again whose WAL was not flushed.
+    The xid is no proof: after a crash Postgres assigns xids again whose WAL was not flushed.
     """
 
     xid: int = 0
     event_id: str | None = None
-    moment: datetime | None = None
+    written_at: datetime | None = None
     workspace_id: str | None = None
     scope: bytes | None = None
     document_id: str | None = None
@@ -86,11 +89,11 @@ class Witness(NamedTuple):
 
 
 class NotCommitted(Exception):  # noqa: N818 - a fact, on which the caller retries
-    """The connection broke, and the transaction did not take effect: do it again."""
+    """The transaction was interrupted and is not committed: retry it."""
 
 
 class Appeared(Exception):  # noqa: N818 - likewise
-    """A row that was not there to be locked was there to be read: do it again."""
+    """Another transaction inserted a row after this one failed to find and lock it: retry."""
 
 
 Execute = Callable[["Connection"], Awaitable[Witness | None]]
@@ -103,28 +106,28 @@ async def transact(
     *,
     lock_timeout_ms: int | None = None,
 ) -> Witness | None:
-    """Execute in a transaction, and return its witness once that is durable; None: nothing was written.
+    """Run `execute` in a transaction, commit, and return the witness; None: nothing was written.
 
-    With `lock_timeout_ms` the transaction waits for locks. Without, it waits for none: the next one is
-    begun in the same message that ends this one, and this one may have been begun so.
+    `lock_timeout_ms` is the longest wait for each lock. None: the transaction waits for no lock, and the
+    message that ends it also begins the next one; it may have been begun in this way itself.
 
     Raises:
-        NotCommitted: the connection broke, and nothing was written.
-        Unavailable: the database does not answer; or the connection broke during COMMIT, and what
-            became of it could not be found out in time.
+        NotCommitted: the transaction was interrupted, and nothing was written.
+        Unavailable: the database does not answer; or the connection broke during COMMIT, and the outcome
+            was not found out in time.
     """
     waits = lock_timeout_ms is not None
     begin = BEGIN_WAITING.format(lock_timeout_ms) if waits else BEGIN
     then = "" if waits else f";{BEGIN}"
-    server: Server | None = getattr(connection, "server", None)  # a proxy of the pool has it, too
+    server: Server | None = getattr(connection, "server", None)  # the pool's proxy passes it on
     witness = await _run(connection, execute, begin)
     if witness is None:
-        await roll_back(connection, then=then)  # nothing to flush
+        await roll_back(connection, then=then)  # unlike COMMIT, it does not flush WAL
         return None
     try:
         await connection.execute(f"COMMIT{then}")
     except (*CONNECTION_ERRORS, *LOST_ERRORS) as error:
-        terminate(connection)  # nothing is known of what it is in the middle of
+        terminate(connection)  # the state of its protocol is unknown
         if not await _was_committed(database, witness, server):
             raise NotCommitted from error
     except RETRY_ERRORS as error:
@@ -133,7 +136,7 @@ async def transact(
 
 
 async def _run(connection: "Connection", execute: Execute, begin: str) -> Witness | None:
-    """Execute up to the COMMIT; if that fails, the transaction or its connection is ended."""
+    """Run `execute` up to the COMMIT; if it fails, roll back or drop the connection."""
     try:
         if not connection.is_in_transaction():
             await connection.execute(begin)
@@ -157,7 +160,7 @@ async def _run(connection: "Connection", execute: Execute, begin: str) -> Witnes
         await roll_back(connection)
         raise NotCommitted from error
     except asyncio.CancelledError:
-        terminate(connection)  # a ROLLBACK might wait, too
+        terminate(connection)  # a ROLLBACK might wait as well
         raise
     except BaseException:
         await roll_back(connection)
@@ -167,12 +170,12 @@ async def _run(connection: "Connection", execute: Execute, begin: str) -> Witnes
 async def transact_alone(
     database: Database, execute: Execute, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
 ) -> Witness | None:
-    """Execute in a transaction that waits for locks; again if nothing was written.
+    """Run `execute` in a transaction that waits for locks; retry if it was not committed.
 
     `lock_timeout_ms` is the longest wait for each lock.
 
     Raises:
-        Unavailable: the database is away, or somebody held a lock for too long.
+        Unavailable: the database is unreachable, or a lock was not free in time.
     """
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -198,28 +201,32 @@ async def _transact_alone(
         raise Unavailable("the database is read-only; nothing was written") from last.__cause__
     if last is not None and isinstance(last.__cause__, STATEMENTS_LOST):
         raise Unavailable(USE_A_POOLER_THAT_KEEPS_THEM) from last.__cause__
-    raise Unavailable("the database was interrupted again and again; nothing was written") from last
+    detail = f"all {ATTEMPTS} attempts were interrupted; nothing was written"
+    raise Unavailable(detail) from last
 
 
 async def _was_committed(database: Database, witness: Witness, server: Server | None) -> bool:
-    """Look for what the transaction wrote on that server, on a new connection, until it is certain."""
+    """Look the witness up on new connections until the outcome of the transaction is certain.
+
+    `server` is the server that the transaction ran on; None: not known.
+    """
     try:
         async with asyncio.timeout(LOOK_UP_DEADLINE_S):
             while True:
-                answer = await _look(database, witness, server)
-                if answer is not None:
-                    return answer
+                committed = await _look_up(database, witness, server)
+                if committed is not None:
+                    return committed
                 await asyncio.sleep(LOOK_UP_INTERVAL_S)
     except TimeoutError:
-        detail = "the database went away while it was writing: whether it did is not known yet"
+        detail = "the connection broke during COMMIT: whether it was written is not known yet"
         raise Unavailable(detail) from None
 
 
-async def _look(database: Database, witness: Witness, server: Server | None) -> bool | None:
-    """Return whether it was committed; None if that is not known yet.
+async def _look_up(database: Database, witness: Witness, server: Server | None) -> bool | None:
+    """Return whether the transaction was committed; None: not known yet.
 
-    A standby may lag, so it is not asked. A primary of another cluster or timeline may have parted
-    from the server before the transaction: what it has is true, what it has not proves nothing.
+    A standby may lag, so it is not asked. A primary of another cluster or timeline may have diverged
+    before the transaction: there a found witness is proof, and a missing one is none.
     """
     try:
         connection = await database.connect()
@@ -228,7 +235,7 @@ async def _look(database: Database, witness: Witness, server: Server | None) -> 
     try:
         if connection.server is None or connection.server.in_recovery:
             return None
-        # In this order: what was no longer in progress before the look is seen by the look.
+        # The status is read first: if the transaction has ended by then, the next statement sees its rows.
         with noticing_loss(connection):
             status = await _status(connection, witness.xid)
             found = await connection.fetchval(FOUND, *witness)
@@ -240,14 +247,14 @@ async def _look(database: Database, witness: Witness, server: Server | None) -> 
         return True
     if status == "in progress" or connection.server != server:
         return None
-    # A transaction of that xid was committed, and has overwritten the row, or was overwritten: not known.
+    # A transaction with this xid was committed, but a later one may have overwritten the row: not known.
     return None if status == "committed" and witness.may_be_overwritten else False
 
 
 async def _status(connection: "Connection", xid: int) -> str | None:
-    """Return whether a transaction is in progress, was committed or aborted; None: it has not begun yet."""
+    """Return `in progress`, `committed` or `aborted`; None: it is in the future, or too old."""
     try:
         status: str | None = await connection.fetchval(STATUS, xid)
     except asyncpg.InvalidParameterValueError:
-        return None  # "in the future": a crash lost the xid together with the transaction
+        return None  # the xid is "in the future": a crash lost the transaction
     return status

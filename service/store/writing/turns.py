@@ -1,4 +1,4 @@
-"""The order in which this process' own transactions wait for the lock of a document."""
+"""Turns: writes of this process that have a transaction of their own queue for each document."""
 
 import asyncio
 from collections import Counter
@@ -11,27 +11,25 @@ from service.store.writing.execute import MAX_WAIT_S
 
 
 class Turns:
-    """One lock for each document, given in the order of arrival.
+    """One lock for each document, taken in the order of arrival.
 
-    Of the requests that are written in a transaction of their own, one for each document waits for
-    Postgres' lock. The others wait here, without a connection, so that the callers of one document
-    do not occupy the pool.
+    One write for each document waits for the lock in Postgres. The others wait here, without a
+    connection, so that the callers of one document do not occupy the pool.
     """
 
     def __init__(self) -> None:
         self._locks: dict[DocumentKey, asyncio.Lock] = {}
         self.users: Counter[DocumentKey] = Counter()
-        """How many requests have the turn of a document, wait for it, or wait for Postgres' lock."""
+        """The number of writes to a document that have a transaction of their own, or wait for a turn."""
 
     @asynccontextmanager
     async def take(self, documents: Collection[DocumentKey]) -> AsyncIterator[None]:
-        """Wait for the document's turn, and keep it as long as the context lasts.
+        """Wait for the document's turn, and keep it until the context ends.
 
-        A request about several documents waits for none: while it waited for one of them, it would
-        keep the turns of the others.
+        A write to several documents waits for no turn: while it waits for one, it would keep the others.
 
         Raises:
-            Unavailable: the requests before this one took too long.
+            Unavailable: the writes before this one took longer than MAX_WAIT_S.
         """
         self.users.update(documents)
         try:
@@ -50,7 +48,7 @@ class Turns:
             async with asyncio.timeout(MAX_WAIT_S):
                 await lock.acquire()
         except TimeoutError as error:
-            detail = "too many others write to the same document; nothing was written"
+            detail = "too many other writes to this document are waiting; nothing was written"
             raise Unavailable(detail) from error
         try:
             yield
@@ -58,7 +56,7 @@ class Turns:
             lock.release()
 
     def _leave(self, documents: Collection[DocumentKey]) -> None:
-        """Forget the documents that no request wants any more."""
+        """Count the write out, and forget documents without writes."""
         for document in documents:
             self.users[document] -= 1
             if not self.users[document]:
