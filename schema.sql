@@ -1,13 +1,13 @@
 -- The schema of the document-link service, whole. `python -m service migrate` applies it to an empty database.
 --
--- Two programs meet here and nowhere else: the service writes a link and its event in one transaction; the outbox
--- worker reads the events and tells Kafka. PostgreSQL 15 or later.
+-- Two programs share this schema, and nothing else: the service writes a link and its event in one transaction; the
+-- outbox worker reads the events and publishes them to Kafka. PostgreSQL 15 or later.
 --
 -- Rules that hold for every table:
 --   * a tenant's row begins its primary key with workspace_id, so that workspaces can be spread over databases later;
 --   * ids are compared byte by byte (COLLATE "C"): it is faster, and the order is the one in which programs sort
 --     them before they lock, whatever the locale of the database;
---   * nothing a caller made is deleted: rows carry deleted_at.
+--   * documents, entities and links are never deleted, but marked with deleted_at.
 
 CREATE TABLE schema_version (
     version integer NOT NULL,
@@ -59,7 +59,7 @@ COMMENT ON COLUMN api_keys.id IS 'Public name of the key: shown in lists, logs a
 CREATE TABLE documents (
     workspace_id uuid NOT NULL,
     id text COLLATE "C" NOT NULL,
-    -- Grows by one with each link event, for ever: subscribers see a loss or a duplicate by it.
+    -- Grows by one with each link event, so that subscribers can detect a lost or repeated event.
     version bigint NOT NULL DEFAULT 0,
     -- Grows with each write to the document or its links: the ETag.
     revision bigint NOT NULL DEFAULT 1,
@@ -69,15 +69,15 @@ CREATE TABLE documents (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     deleted_at timestamptz,
-    -- Which deletion took the document away; its links remember the same one, and a restore brings back those only.
+    -- The id of the document's deletion. The links that it removed have the same id; a restore brings back only these.
     deletion_id uuid,
     CONSTRAINT documents_pkey PRIMARY KEY (workspace_id, id),
     CONSTRAINT documents_workspace_fkey FOREIGN KEY (workspace_id) REFERENCES workspaces (id),
-    -- Checked at each update, too: the length apart, since a bounded repetition makes the match twenty times slower.
+    -- Each update checks this. The length is apart, since a bounded repetition makes the match twenty times slower.
     CONSTRAINT documents_id_check CHECK (length(id) <= 128 AND id ~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$'),
     CONSTRAINT documents_version_check CHECK (version >= 0 AND revision >= 1),
     CONSTRAINT documents_deletion_check CHECK ((deleted_at IS NULL) = (deletion_id IS NULL))
-) WITH (fillfactor = 80); -- every link event updates its document: leave room to do it in the same page (HOT)
+) WITH (fillfactor = 80); -- each link event updates its document: the free space is for HOT updates
 
 CREATE TABLE entities (
     workspace_id uuid NOT NULL,
@@ -103,10 +103,10 @@ CREATE TABLE document_links (
     deleted_at timestamptz,
     deleted_cause text,
     deletion_id uuid,
-    -- The document comes first: a link is only ever named together with its document, and lists of a document's links
-    -- come out of this index in their order.
+    -- The document comes before the id: each query for a link names its document, and lists of a document's links are
+    -- read from this index in order.
     CONSTRAINT document_links_pkey PRIMARY KEY (workspace_id, document_id, id),
-    -- One row a triple, for ever. Linking again restores this row.
+    -- One row for each document and entity. Linking them again restores this row.
     CONSTRAINT document_links_triple_key UNIQUE (workspace_id, document_id, entity_type, entity_id),
     CONSTRAINT document_links_document_fkey
     FOREIGN KEY (workspace_id, document_id) REFERENCES documents (workspace_id, id),
@@ -121,8 +121,8 @@ CREATE TABLE document_links (
     )
 );
 
--- The reverse look-up: the active links of an entity, oldest first. The type comes last because it may be unknown
--- ("which documents belong to X?"), and hardly ever have two types an id in common.
+-- The reverse look-up: the active links of an entity, oldest first. The type comes last because a query may leave it
+-- open ("which documents belong to X?"), and two types rarely share an id.
 CREATE INDEX document_links_entity_idx ON document_links (workspace_id, entity_id, id, entity_type)
 WHERE deleted_at IS NULL;
 
@@ -141,7 +141,7 @@ CREATE TABLE idempotency_keys (
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT idempotency_keys_pkey PRIMARY KEY (workspace_id, scope),
     CONSTRAINT idempotency_keys_hashes_check CHECK (octet_length(scope) = 32 AND octet_length(fingerprint) = 32),
-    CONSTRAINT idempotency_keys_status_check CHECK (status BETWEEN 200 AND 299) -- failures wrote nothing: retry them
+    CONSTRAINT idempotency_keys_status_check CHECK (status BETWEEN 200 AND 299) -- a failed call has written nothing
 );
 
 CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
@@ -151,15 +151,15 @@ CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
 ------------------------------------------------------------------------------------------------------------------------
 
 -- Insert-only: no row is ever updated or deleted, so there are no dead tuples, nothing for vacuum to do, and no
--- slow-down while some session holds an old snapshot (the usual end of queues in Postgres).
+-- slow-down while some session holds an old snapshot.
 --
--- A ring of sixteen days: a row's slot is its UTC day modulo 16, all slots exist from the start, so no job has to make
--- one in time. Retention is TRUNCATE of a slot whose rows are all published and old enough (outbox_worker/relay/retention.py).
+-- A ring of sixteen days: a row's slot is its UTC day modulo 16. All slots exist from the start, so no job has to create
+-- partitions. Retention is TRUNCATE of a slot whose rows are all published and old enough (outbox_worker/relay/retention.py).
 CREATE TABLE outbox (
-    -- With position, what the relay's cursor is made of (outbox_worker/postgres/cursor.py).
+    -- The relay's cursor selects rows by xid and position (outbox_worker/postgres/cursor.py).
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    -- Taken while the document's row lock is held: for one document, position order is commit order. (An identity
-    -- column's sequence has CACHE 1; a session that cached positions would break just that.)
+    -- Taken while the document's row lock is held: for one document, position order is commit order. The sequence has
+    -- to keep its default, CACHE 1: positions that a session has cached would break this order.
     position bigint GENERATED ALWAYS AS IDENTITY,
     slot smallint NOT NULL DEFAULT (extract(EPOCH FROM now())::bigint / 86400 % 16),
     event_id uuid NOT NULL,
@@ -171,7 +171,7 @@ CREATE TABLE outbox (
     traceparent text,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT outbox_pkey PRIMARY KEY (position, slot),
-    -- Well under any broker's limit, so that there is no event that cannot be delivered.
+    -- Far below the message size limit of any broker, so that each event can be delivered.
     CONSTRAINT outbox_payload_check CHECK (octet_length(payload) <= 16384),
     CONSTRAINT outbox_key_check CHECK (octet_length(key) <= 256)
 ) PARTITION BY LIST (slot);
@@ -195,17 +195,18 @@ CREATE TABLE outbox_13 PARTITION OF outbox FOR VALUES IN (13);
 CREATE TABLE outbox_14 PARTITION OF outbox FOR VALUES IN (14);
 CREATE TABLE outbox_15 PARTITION OF outbox FOR VALUES IN (15);
 
--- Who relays this outbox. One row, made by the worker's first start: a database made from a migrated template has none
--- yet, so no two databases ever share a name.
+-- The relay of this outbox: one row, inserted by the worker's first start. A database made from a migrated template has
+-- none yet, so that two databases never share a name.
 CREATE TABLE outbox_relay (
     singleton boolean NOT NULL DEFAULT true,
     -- Random; names the transactional id, the advisory lock and the progress topic.
     name text NOT NULL,
-    -- Of the cluster and database that the name was given to: a copy of the database must not fence the original.
+    -- The cluster and database of the first start: the relay of a copy of the database must not fence the original.
     -- The identifier is PostgreSQL's unsigned 64-bit number as text.
     system_identifier text NOT NULL,
     database_oid oid NOT NULL,
-    -- Keys are hashed by this count even if somebody adds partitions to the topic: order per document depends on it.
+    -- Keys are hashed by this count even if partitions are added to the topic: the order of a document's events depends
+    -- on it.
     topic_partitions integer NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT outbox_relay_pkey PRIMARY KEY (singleton),
@@ -213,8 +214,8 @@ CREATE TABLE outbox_relay (
     CONSTRAINT outbox_relay_partitions_check CHECK (topic_partitions > 0)
 );
 
--- The relay's cursor as of every 10 s of work. The truth is the record on the progress topic; this copy goes back in
--- time together with the data (failover, point-in-time restore), which is when the record cannot be trusted.
+-- The relay's cursor, saved after every 10 s of work. The cursor on the progress topic counts, except after a failover or
+-- a point-in-time restore: this copy goes back in time together with the data, and the record on the topic does not.
 CREATE TABLE outbox_checkpoints (
     id bigint GENERATED ALWAYS AS IDENTITY,
     relay text NOT NULL,
@@ -228,10 +229,10 @@ CREATE TABLE outbox_checkpoints (
 );
 
 ------------------------------------------------------------------------------------------------------------------------
--- The write path (service/store/writing): one function to lock scopes, two to lock and read, one to write, so that one
--- round trip can hold several statements, each with a snapshot of its own. The planner's settings are fixed on the
--- functions: a plan made while the tables are empty would be a sequential scan, or a whole index read and materialized,
--- and a session keeps it.
+-- The write path (service/store/writing): one function to lock scopes, two to lock and read, one to save. In a VOLATILE
+-- function one round trip holds several statements, each with a snapshot of its own. The planner's settings are fixed on
+-- the functions: a plan made while the tables are empty would be a sequential scan, or a whole index read and
+-- materialized, and a session keeps it.
 ------------------------------------------------------------------------------------------------------------------------
 
 CREATE TYPE link_key AS (workspace_id uuid, document_id text, entity_type text, entity_id text);
@@ -260,9 +261,9 @@ CREATE TYPE new_event AS (event_id uuid, event_type text, key text, payload byte
 
 CREATE TYPE stored_reply AS (workspace_id uuid, scope bytea, fingerprint bytea, status smallint, body bytea);
 
--- Locks idempotency scopes and returns the replies stored under them, one row for each scope that could be locked.
--- patient: wait for the locks (at most lock_timeout) rather than leave out what somebody else holds.
-CREATE FUNCTION lock_scopes(workspaces uuid [], scopes bytea [], patient boolean)
+-- Locks idempotency scopes and returns the replies stored under them, one row for each scope that is locked now.
+--   wait  wait for locks, at most lock_timeout; otherwise scopes that another transaction has locked are left out
+CREATE FUNCTION lock_scopes(workspaces uuid [], scopes bytea [], wait boolean)
 RETURNS TABLE (ordinal integer, fingerprint bytea, status smallint, body bytea)
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
@@ -280,7 +281,7 @@ BEGIN
         FROM unnest(workspaces, scopes) WITH ORDINALITY AS u (workspace, scope, ordinal)
         ORDER BY 2
     LOOP
-        IF patient THEN
+        IF wait THEN
             PERFORM pg_advisory_xact_lock(scope.lock_key);
             locked := locked || scope.ordinal;
         ELSIF pg_try_advisory_xact_lock(scope.lock_key) THEN
@@ -296,9 +297,10 @@ BEGIN
 END
 $$;
 
--- Locks whole documents and reads them with their active links, and with those that the document's present deletion
--- removed. One row for each document that is there; none for one that another transaction has locked, unless wait.
---   most_links  where a document may have more links than this, links is NULL
+-- Locks documents and reads them with their active links, and with the links that their present deletion removed. One row
+-- for each document that exists.
+--   wait        wait for locks, at most lock_timeout; otherwise documents that another transaction has locked are left out
+--   most_links  links is NULL if the document's version, which counts its link events, is greater than this
 CREATE FUNCTION lock_documents(workspaces uuid [], ids text [], wait boolean, most_links bigint)
 RETURNS TABLE (
     locked_at timestamptz, workspace_id uuid, id text, version bigint, revision bigint,
@@ -354,13 +356,13 @@ BEGIN
 END
 $$;
 
--- Locks the links' documents, then their entities, then reads the links: one row for each, in order. A lock returns its
--- row as the transaction that we waited for has committed it. The links are read by a later statement, whose snapshot
--- includes what that transaction wrote. A deleted entity is not locked: its deletion marks it first and then waits for
--- the locks on it, and new locks would make that wait endless.
+-- Locks the links' documents, then their entities, then reads the links: one row for each, in order. A locked row is read
+-- as the transaction that held its lock before has committed it. The links are read by a later statement, whose snapshot
+-- includes that transaction. A deleted entity is not locked: its deletion marks it first and then waits for the locks on
+-- it, and new locks would make that wait endless.
 --   wait          wait for locks, at most lock_timeout; otherwise rows that another transaction has locked are skipped
 --   locked_at     the clock after the locks: the time of everything that is written
---   is_locked     document and entity are locked, or do not exist; if not, the rest of the row is not to be relied on
+--   is_locked     document and entity are locked, or do not exist; if false, the rest of the row is not valid
 --   entity_known  the entity exists, is not deleted, and is locked
 CREATE FUNCTION lock_links(wanted link_key [], wait boolean)
 RETURNS TABLE (
@@ -430,7 +432,7 @@ BEGIN
     RETURN QUERY
     SELECT
         clock_timestamp(),
-        -- (The planner may make NOT EXISTS a hash of all documents.)
+        -- (For NOT EXISTS the planner might build a hash of all documents.)
         (
             k.version IS NOT NULL
             OR (SELECT true FROM documents AS d WHERE d.workspace_id = k.workspace_id AND d.id = k.document_id) IS NULL
@@ -448,8 +450,8 @@ BEGIN
     FROM unnest(wanted, versions, revisions, document_deletions, entities_locked) WITH ORDINALITY AS k (
         workspace_id, document_id, entity_type, entity_id, version, revision, document_deleted_at, entity_locked, n
     )
-    -- Found in the order of the triples' index, and so by no other one. The planner takes the primary key for as good
-    -- while its statistics say that a document has few links, and would read all of them for each triple.
+    -- Only document_links_triple_key has this order. Without ORDER BY, and with statistics by which documents have few
+    -- links, the planner takes the primary key, and would read all links of a document for each of them.
     LEFT JOIN LATERAL (
         SELECT l.id, l.entity_id, l.role, l.created_at, l.deleted_at
         FROM document_links AS l
@@ -463,8 +465,8 @@ END
 $$;
 
 -- Writes one transaction's changes: each link and each document once, in its final state; events in list order, which
--- becomes the order of their positions; the replies kept for idempotency. Returns the transaction's id, by which a
--- lost answer to COMMIT is looked up. A NULL list is an empty one, and costs less.
+-- becomes the order of their positions; the replies kept for idempotency. Returns the transaction's xid, which is needed
+-- if the answer to COMMIT is lost. A NULL array costs less than an empty one.
 CREATE FUNCTION save_changes(
     written_at timestamptz,
     new_links new_link [], documents document_counters [], events new_event [],
@@ -494,13 +496,13 @@ BEGIN
         FROM unnest(new_links) AS n;
     END IF;
     IF cardinality(changed_links) > 0 THEN
-        -- Found in the order of the primary key, and so by no other index. The planner takes that of the triples for as
-        -- good while its statistics say that a document has few links, and would read all of them for each row.
+        -- Only the primary key has this order. Without ORDER BY, and with statistics by which documents have few links,
+        -- the planner takes document_links_triple_key, and would read all links of a document for each of them.
         UPDATE document_links AS l
         SET role = c.role, deleted_at = c.deleted_at, deleted_cause = c.deleted_cause, deletion_id = c.deletion_id
         FROM unnest(changed_links) AS c
         CROSS JOIN LATERAL (
-            SELECT s.ctid AS place -- stays: the document is locked
+            SELECT s.ctid AS place -- does not change: the document is locked
             FROM document_links AS s
             WHERE s.workspace_id = c.workspace_id AND s.document_id = c.document_id AND s.id >= c.id
             ORDER BY s.id
@@ -526,7 +528,7 @@ BEGIN
         INSERT INTO idempotency_keys (workspace_id, scope, fingerprint, status, body, created_at)
         SELECT r.workspace_id, r.scope, r.fingerprint, r.status, r.body, written_at
         FROM unnest(replies) AS r
-        ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE -- only one past its 24 hours can be in the way
+        ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE -- a stored reply here is older than 24 hours
         SET fingerprint = excluded.fingerprint, status = excluded.status, body = excluded.body,
             created_at = excluded.created_at;
     END IF;
@@ -539,18 +541,11 @@ END
 $$;
 
 ------------------------------------------------------------------------------------------------------------------------
--- Functions that release 0.1 calls. They stay while its programs may run beside this release, or be rolled back to.
+-- Functions that release 0.1 calls. They stay as long as its programs may run beside this release.
 ------------------------------------------------------------------------------------------------------------------------
 
--- Locks documents, then entities, then reads the links between them: one row for each triple, in order. A lock returns
--- its row as the transaction that we waited for has committed it, and the links are read by a later statement, that sees
--- what it wrote. A triple without an entity (NULL, NULL) asks for its document alone.
---   patient  waits for locks, at most lock_timeout; otherwise what somebody else holds is left alone
---   moment   the clock after the locks: the time of whatever is written, one clock for all processes
---   held     document and entity are locked, or were not there; if not, the rest of the row is not to be relied on
---   entity_known       the entity is there, not deleted, and locked
---   entity_deleted_at  NULL: a deleted entity is not locked. Whoever deletes an entity marks it first and then waits
---                      for the locks on it; new ones on the marked row would make that wait endless.
+-- Like lock_links, with an array for each column; `patient` is `wait`, `moment` is `locked_at`, `held` is `is_locked`, and
+-- `entity_deleted_at` is always NULL. Without an entity (NULL, NULL) only the document is locked.
 CREATE FUNCTION lock_and_read(
     workspaces uuid [], document_ids text [], entity_types text [], entity_ids text [], patient boolean
 )
@@ -572,7 +567,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    -- One element a triple, in order; NULL: not there, or not to be locked.
+    -- One element for each link, in order; NULL: not there, or skipped.
     versions bigint[];
     revisions bigint[];
     document_deletions timestamptz[];
@@ -622,7 +617,7 @@ BEGIN
     RETURN QUERY
     SELECT
         now_locked,
-        -- (NOT EXISTS might be made a hash of all documents.)
+        -- (For NOT EXISTS the planner might build a hash of all documents.)
         (u.v IS NOT NULL OR (SELECT true FROM documents AS d WHERE d.workspace_id = u.w AND d.id = u.d) IS NULL)
         AND (
             u.k IS NOT NULL
@@ -638,8 +633,7 @@ BEGIN
         workspaces, document_ids, entity_types, entity_ids,
         versions, revisions, document_deletions, entities_locked
     ) WITH ORDINALITY AS u (w, d, t, e, v, r, x, k, n)
-    -- Found in the order of the triples' index, and so by no other one. To the planner the primary key is as good while it
-    -- believes that a document has few links, and would read all of them for each triple.
+    -- Only document_links_triple_key has this order, as in lock_links.
     LEFT JOIN LATERAL (
         SELECT k.id, k.entity_id, k.role, k.created_at, k.deleted_at
         FROM document_links AS k
@@ -651,9 +645,7 @@ BEGIN
 END
 $$;
 
--- Writes one transaction's changes: each link and each document once, in its final state; events in list order, which
--- becomes the order of their positions; the replies kept for idempotency. Returns the transaction's id, by which a
--- lost answer to COMMIT is looked up. Most calls write new links only: arrays cost something when they are empty, too.
+-- Like save_changes, with an array for each column.
 CREATE FUNCTION write_changes(
     moment timestamptz,
     new_workspaces uuid [], new_documents text [], new_ids uuid [], new_types text [], new_entities text [],
@@ -688,14 +680,13 @@ BEGIN
         FROM unnest(new_workspaces, new_documents, new_ids, new_types, new_entities, new_roles) AS u (w, d, i, t, e, r);
     END IF;
     IF cardinality(old_ids) > 0 THEN
-        -- Found in the order of the primary key, and so by no other index. To the planner that of the triples is as good
-        -- while it believes that a document has few links, and would read all of them for each row.
+        -- Only the primary key has this order, as in save_changes.
         UPDATE document_links AS l
         SET role = u.r, deleted_at = u.x, deleted_cause = u.c, deletion_id = u.y
         FROM unnest(old_workspaces, old_documents, old_ids, old_roles, old_deleted_ats, old_causes, old_deletions)
             AS u (w, d, i, r, x, c, y)
         CROSS JOIN LATERAL (
-            SELECT k.ctid AS place -- stays: the document is locked
+            SELECT k.ctid AS place -- does not change: the document is locked
             FROM document_links AS k
             WHERE k.workspace_id = u.w AND k.document_id = u.d AND k.id >= u.i
             ORDER BY k.id
@@ -714,7 +705,7 @@ BEGIN
         SELECT u.w, u.s, u.f, u.c, u.b
         FROM unnest(reply_workspaces, reply_scopes, reply_fingerprints, reply_statuses, reply_bodies)
             AS u (w, s, f, c, b)
-        ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE -- only one past its 24 hours can be in the way
+        ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE -- a stored reply here is older than 24 hours
         SET fingerprint = excluded.fingerprint, status = excluded.status, body = excluded.body, created_at = now();
     END IF;
     INSERT INTO outbox (event_id, event_type, key, payload, traceparent)
