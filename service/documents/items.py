@@ -1,4 +1,4 @@
-"""From the items in a body's `resources` to links of the document."""
+"""The links that the items of a body's `resources` stand for."""
 
 from service.core.changes import MAX_LINKS, DocumentKey, EntityKey, LinkKey
 from service.core.documents import LinkEdits, WantedLink
@@ -10,10 +10,10 @@ from service.edge.shapes.messages import NO_PREFIX
 
 
 def whole_set(key: DocumentKey, items: list[messages.Item]) -> LinkEdits:
-    """Return the edits that leave exactly the items linked.
+    """Return the edits after which exactly the items are linked.
 
     Raises:
-        EdgeError: `validation_error`: ids whose prefix tells no type.
+        EdgeError: `validation_error`: too many items, or ids without a known prefix.
     """
     return LinkEdits(set=_wanted(key, items, "resources"))
 
@@ -22,7 +22,8 @@ def edits(key: DocumentKey, resources: messages.Edits) -> LinkEdits:
     """Return the edits that a body's `resources` asks for.
 
     Raises:
-        EdgeError: `validation_error`: forms that exclude each other, or ids without a known prefix.
+        EdgeError: `validation_error`: `set` beside `add` or `remove`, a resource in both of these, too many
+            items, or ids without a known prefix.
     """
     add, remove, whole = resources.add, resources.remove, resources.set
     if isinstance(whole, list):

@@ -1,4 +1,4 @@
-"""Lists of documents by what is linked to them: by a resource id, or by an entity."""
+"""Lists of the documents that are linked to a resource id or to an entity."""
 
 from typing import Annotated
 
@@ -14,22 +14,20 @@ from service.store.reading import ListedDocument, list_documents, require_entity
 
 
 class EntityDocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
-    """Which of an entity's documents."""
+    """Conditions on an entity's documents."""
 
-    role: Annotated[Role | None, Meta(description="Of the links; any unless told.")] = None
+    role: Annotated[Role | None, Meta(description="The role of the links. Default: any.")] = None
 
 
 class DocumentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Documents of which resource; without a type, those of any type with that id."""
+    """The resource whose documents are listed; without a type, every resource with this id."""
 
-    resource_id: Annotated[
-        Id, Meta(description="The entity's id, literally.", examples=["ship_abc123"])
-    ]
+    resource_id: Annotated[Id, Meta(description="The entity's id.", examples=["ship_abc123"])]
     resource_type: AnyEntityType = None
 
 
 class DocumentLink(Struct, frozen=True):
-    """The link by which a document is in the list."""
+    """The link between the document and the resource."""
 
     id: Uuid
     role: str | None
@@ -37,7 +35,7 @@ class DocumentLink(Struct, frozen=True):
 
 
 class LinkedDocument(Struct, frozen=True):
-    """A document that is linked to what was asked for."""
+    """A document that is linked to the resource."""
 
     id: str
     display_name: str | None
@@ -55,7 +53,7 @@ class DocumentList(Struct, frozen=True):
 async def documents_of_resource(
     database: Database, workspace_id: str, query: DocumentsQuery
 ) -> Reply:
-    """List the documents of a resource; the list of an unknown one is empty."""
+    """List the documents of a resource; an unknown resource has none."""
     key = (workspace_id, query.resource_type, query.resource_id)
     total, found = await list_documents(database, key, None, row_range_of(query))
     return _page(query, total, found)
@@ -67,7 +65,7 @@ async def documents_of_entity(
     """List the documents of an entity.
 
     Raises:
-        NotFound: it is unknown or deleted.
+        NotFound: the entity is unknown or deleted.
     """
     await require_entity(database, key)
     total, found = await list_documents(database, key, query.role, row_range_of(query))

@@ -1,4 +1,4 @@
-"""What callers send and get about whole documents."""
+"""Bodies of the calls for whole documents."""
 
 from typing import Annotated, Any, Final
 
@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from service.edge.shapes.messages import EntityType, Id, IsoTime, Name, PrefixedId, Role, Uuid
 
 OBJECT_OR_NULL: Final[dict[str, Any]] = {"anyOf": [{"type": "object"}, {"type": "null"}]}
-"""What is stored as JSON; its bytes are checked apart, see `edge.stored_json`."""
+"""The schema of a field that is stored as JSON; edge/calls/stored_json.py checks its bytes."""
 
 
 class EntityItem(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +49,7 @@ ALONE: Final = {
 
 
 class UpdateDocument(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to change: an absent field stays, null clears, `metadata` replaces the whole."""
+    """Changes of a document. An absent field is unchanged, null clears it; `metadata` is replaced whole."""
 
     display_name: Name | UnsetType | None = UNSET
     category: Name | UnsetType | None = UNSET
@@ -81,7 +81,7 @@ class Document(Struct, frozen=True):
 
 
 class DocumentReply(Struct, frozen=True):
-    """The document as it is now."""
+    """The document."""
 
     data: Document
     message: str
@@ -97,7 +97,7 @@ class LinkChanges(Struct, frozen=True):
 
 
 class ChangedDocumentReply(Struct, frozen=True):
-    """The document as it is now, and what the call changed of its links."""
+    """The document after the call, and the links that the call changed."""
 
     data: Document
     changes: LinkChanges
@@ -111,7 +111,7 @@ class RemovedDocument(Struct, frozen=True):
 
 
 class DeleteDocumentReply(Struct, frozen=True):
-    """The document and its links are gone, until it is restored."""
+    """The deleted document. A restore brings it back with its links."""
 
     data: RemovedDocument
     message: str

@@ -1,4 +1,4 @@
-"""Documents as callers see them; their links are encoded a page at a time."""
+"""The replies of the document calls; a document's links are encoded a page at a time."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from service.store.reading import PAGE, LinkPages
 def changed(
     *, created: str, otherwise: str
 ) -> Callable[[DocumentOutcome, Sequence[LinkRow]], Slices]:
-    """Return what answers a write: the document and the links that changed, under a message."""
+    """Return the function that replies with the document, the ids of the changed links and a message."""
 
     def respond(outcome: DocumentOutcome, links: Sequence[LinkRow]) -> Slices:
         changes = messages.LinkChanges(
@@ -43,20 +43,20 @@ def changed(
 
 
 def restored(outcome: DocumentOutcome, links: Sequence[LinkRow]) -> Slices:
-    """Answer a restore, which does nothing to a document that is there."""
+    """Reply to a restore, which changes nothing if the document is not deleted."""
     message = "Document restored" if outcome.changed else "Document is not deleted"
     return changed(created=message, otherwise=message)(outcome, links)
 
 
 def deleted(outcome: DocumentOutcome, _: Sequence[LinkRow]) -> Slices:
-    """Answer a deletion."""
+    """Reply to a deletion."""
     yield from ()
     removed = messages.RemovedDocument(outcome.row.id)
     return Reply(200, encode(messages.DeleteDocumentReply(removed, "Document deleted")))
 
 
 async def retrieved(row: DocumentRow, links: LinkPages) -> Reply:
-    """Answer a read."""
+    """Reply to a read."""
     view = DocumentView(row)
     async for page in links:
         view.add(page)
@@ -65,7 +65,7 @@ async def retrieved(row: DocumentRow, links: LinkPages) -> Reply:
 
 
 def unchanged(row: DocumentRow) -> Reply:
-    """Answer a read by someone who has the document already."""
+    """Reply 304 to a read whose If-None-Match matches."""
     return Reply(304, b"", (etag(row.revision),))
 
 
@@ -102,7 +102,7 @@ class DocumentView:
 
 
 def _compact(metadata: str) -> dict[str, Any]:
-    """Return the JSON without spaces; to decode and encode it would hold other callers up."""
+    """Return the JSON without spaces; decoding and encoding it would block the event loop for longer."""
     return cast("dict[str, Any]", Raw(format_json(metadata.encode(), indent=-1)))
 
 

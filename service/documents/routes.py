@@ -1,4 +1,4 @@
-"""The calls under `/v1/documents` that are about whole documents."""
+"""The calls for whole documents, under `/v1/documents`."""
 
 import time
 from functools import partial
@@ -40,7 +40,7 @@ class Documents:
         self._ids = ids
 
     async def create(self, call: Call, body: messages.PutDocument) -> Reply:
-        """Make a document, with links if `resources` names any; the id is made up unless given."""
+        """Create a document, with links to its `resources`; without an `id`, the service makes one."""
         if isinstance(body.id, UnsetType):
             document_id = to_text(DOCUMENT_PREFIX, self._ids.uuid7(time.time_ns() // 1000))
         else:
@@ -48,10 +48,10 @@ class Documents:
         return await self._put(call, "create", document_id, body)
 
     async def put(self, call: Call, body: messages.PutDocument) -> Reply:
-        """Make or replace a document whose id the caller owns; with `resources`, its links are set.
+        """Create or replace the document with this id; `resources` is the whole set of its links.
 
-        `display_name`, `category` and `metadata` are cleared where they are absent: to change one
-        of them and keep the others, POST to the document. Without `resources` the links stay.
+        Without `resources` the links are unchanged. An absent `display_name`, `category` or `metadata`
+        is cleared: to change one of them and keep the others, POST to the document.
         """
         document_id = call.params["id"]
         if body.id not in {UNSET, document_id}:
@@ -71,7 +71,7 @@ class Documents:
         return await self._write(call, "delete", _key(call), replies.deleted)
 
     async def restore(self, call: Call) -> Reply:
-        """Restore a document with the links that its deletion removed, if their entity is there."""
+        """Restore a document with the links that its deletion removed, if their entities exist."""
         return await self._write(call, "restore", _key(call), replies.restored)
 
     async def read(self, call: Call) -> Reply:
@@ -144,7 +144,7 @@ class Documents:
 
 
 def routes(documents: Documents) -> list[Route]:
-    """Return the routes of this room."""
+    """Return the routes of documents."""
     changed = messages.ChangedDocumentReply
     find = Endpoint(documents.find, scope=READ, replies={200: DocumentList})
     read = Endpoint(

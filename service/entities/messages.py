@@ -1,4 +1,4 @@
-"""What callers get about entities."""
+"""Bodies of the calls for entities."""
 
 from msgspec import Struct
 
@@ -6,7 +6,7 @@ from service.edge.shapes.messages import Resource
 
 
 class EntityReply(Struct, frozen=True):
-    """The entity that is registered now."""
+    """The entity of the call."""
 
     data: Resource
     message: str

@@ -16,7 +16,7 @@ from service.store.writing.deletion import EntityWriter
 
 NOT_COMPLETE = (
     "not complete in time: links to the entity are still being removed, or the database does not answer; "
-    "call again, and it goes on from there"
+    "repeat the call to continue"
 )
 
 
@@ -27,7 +27,7 @@ class Entities:
         self._writer = writer
 
     async def put(self, call: Call) -> Reply:
-        """Register an entity, so that documents can be linked to it; or bring a deleted one back."""
+        """Register an entity, so that documents can be linked to it, or restore a deleted one."""
         key = _key(call)
         return await self._write(
             call,
@@ -40,8 +40,8 @@ class Entities:
     async def delete(self, call: Call) -> Reply:
         """Delete an entity and unlink it from every document.
 
-        503 if that takes longer than a call may: call again, and it goes on. 404 then means that
-        nothing was left to do.
+        A deletion that takes too long is answered 503: repeat the call to continue. 404 then means that
+        the deletion is complete.
         """
         key = _key(call)
         return await self._write(call, "delete", key, reply=_reply(200, key, "Entity deleted"))
@@ -68,7 +68,7 @@ class Entities:
 
 
 def routes(entities: Entities) -> list[Route]:
-    """Return the routes of this room."""
+    """Return the routes of entities."""
     reply = messages.EntityReply
     return [
         Route(

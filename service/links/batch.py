@@ -48,7 +48,7 @@ class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OperationOutcome(Struct, frozen=True):
-    """What became of an operation: the link as it is after it, or why it was not carried out."""
+    """The result of an operation: the link after it, or the problem for which it was refused."""
 
     index: int
     status: int
@@ -76,14 +76,14 @@ class Batch:
     async def apply(self, call: Call, body: BatchRequest) -> Reply:
         """Link and unlink up to 500 times; each operation has its own outcome, unless atomic.
 
-        What an operation is about can only fail that operation, with a `problem` as its outcome: an
-        unknown document or entity, a link that is not there, a prefix that tells no type, an entity
-        that is named in both ways or in none. With `atomic` the first such failure is the answer,
-        with its `index`, and nothing is written.
+        An operation is refused alone, with a `problem` as its outcome, if its document, entity or link
+        does not exist, if the prefix of its `resource_id` stands for no type, or if the entity is named
+        in both ways or in none. With `atomic`, the first such problem is the answer, with its `index`,
+        and nothing is written.
 
-        A body of another shape is 400 as a whole, whichever operation is to blame: an unknown field
-        or `op`, a missing `document_id`, a value of another type, an id or role that is none, no
-        operation or more than 500.
+        A malformed operation makes the whole body invalid (400): an unknown field or `op`, a missing
+        `document_id`, a value of a wrong type, an invalid id or role; so do no operation and more than
+        500.
         """
         changes: list[Change] = []
         refused: dict[int, EdgeError] = {}
@@ -103,9 +103,10 @@ class Batch:
 
         write = call.links_write("batch", changes, respond)
         if not changes and write.idempotency is None:
-            return respond([])  # nothing to write, not even the answer
+            return respond([])  # nothing to write, and no reply to store
+        # If-Match is ignored: a batch has no single document.
         return await self._writer.write(
-            structs.replace(write, atomic=body.atomic, preconditions=None)  # no single document
+            structs.replace(write, atomic=body.atomic, preconditions=None)
         )
 
 
@@ -124,14 +125,14 @@ def _change(workspace_id: str, operation: Operation, index: int) -> Change:
     """Return the change that the operation asks for.
 
     Raises:
-        EdgeError: `validation_error`: it does not say which entity, or says it twice.
+        EdgeError: `validation_error`: the entity is not named, named twice, or of no known type.
     """
     where = f"operations[{index}]"
     entity_type, entity_id = operation.entity_type, operation.entity_id
     if operation.resource_id is not None:
         if entity_type is not None or entity_id is not None:
             raise invalid_field(
-                f"{where}.resource_id", "cannot stand beside entity_type and entity_id"
+                f"{where}.resource_id", "cannot be combined with entity_type or entity_id"
             )
         entity_type, entity_id = type_of(operation.resource_id), operation.resource_id
         if entity_type is None:

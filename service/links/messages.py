@@ -1,4 +1,4 @@
-"""What callers send and get: the two vendors' shapes, field by field."""
+"""Bodies and queries of the calls for single links, in the formats of two vendors."""
 
 from typing import Annotated, Literal
 
@@ -40,7 +40,7 @@ class Link(Struct, frozen=True):
 
 
 class LinkReply(Struct, frozen=True):
-    """The link that is there now."""
+    """The link after the call."""
 
     data: Link
 
@@ -52,20 +52,20 @@ class RoleRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RoleReply(Struct, frozen=True):
-    """The link with its role as it is now."""
+    """The link with its new role."""
 
     data: Link
     message: str
 
 
 class ResourceLinkRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Link the document to a resource whose type its id's prefix tells."""
+    """Link the document to a resource whose type follows from its id's prefix."""
 
     resource_id: PrefixedId
 
 
 class DocumentName(Struct, frozen=True):
-    """The document's end."""
+    """The document of the link."""
 
     id: str
 
@@ -86,17 +86,17 @@ class LinkedResource(ResourceLink, frozen=True):
 
 
 class ResourceLinkReply(Struct, frozen=True):
-    """The link that is there now, and whether it was before."""
+    """The link after the call; the message says whether it is new, restored or unchanged."""
 
     data: LinkedResource
     message: str
 
 
 class LinksQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
-    """Which of a document's links; the resource's id is taken literally, whatever its prefix."""
+    """Conditions on a document's links. The prefix of `resource_id` implies no type."""
 
     resource_type: AnyEntityType = None
-    resource_id: Annotated[Id | None, Meta(description="The entity's id; any unless told.")] = None
+    resource_id: Annotated[Id | None, Meta(description="The entity's id. Default: any.")] = None
 
 
 class ResourceLinkList(Struct, frozen=True):
@@ -108,11 +108,11 @@ class ResourceLinkList(Struct, frozen=True):
 
 
 class UnlinkQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which link to remove; the type is needed where the id's prefix does not tell it."""
+    """The resource whose link is removed."""
 
     resource_id: Annotated[Id, Meta(description="The entity's id.", examples=["ship_abc123"])]
     resource_type: Annotated[
-        EntityType | None, Meta(description="Its type, unless its id's prefix tells it.")
+        EntityType | None, Meta(description="Its type; required if the id's prefix implies none.")
     ] = None
 
 
@@ -123,7 +123,7 @@ class RemovedLink(Struct, frozen=True):
 
 
 class UnlinkReply(Struct, frozen=True):
-    """The document is not affected."""
+    """The removed link. The document stays."""
 
     data: RemovedLink
     message: str

@@ -31,7 +31,7 @@ from service.store.database import Database
 from service.store.reading import LinkFilter, find_key, list_links
 from service.store.writing.group import GroupWriter
 
-NO_TYPE = f"is required, since the id's prefix tells none: one of {', '.join(ENTITY_TYPES)}"
+NO_TYPE = f"is required, since the id's prefix implies none: one of {', '.join(ENTITY_TYPES)}"
 
 MESSAGE_OF = {
     "created": "Document linked",
@@ -55,7 +55,7 @@ class Links:
         )
 
     async def link_resource(self, call: Call, body: messages.ResourceLinkRequest) -> Reply:
-        """Link a document to a resource, whose type the prefix of its id tells."""
+        """Link a document to a resource, whose type follows from the prefix of its id."""
         entity_type = type_of(body.resource_id)
         if entity_type is None:
             raise invalid_field("resource_id", NO_PREFIX)
@@ -63,12 +63,12 @@ class Links:
         return await self._writer.write(call.links_write("link", [Link(key)], _resource_link_reply))
 
     async def unlink(self, call: Call) -> Reply:
-        """Remove an active link by its id, in either form."""
+        """Remove an active link by its id, a UUID or its `dlnk_` form."""
         key = await self._key_of_id(call)
         return await self._writer.write(call.links_write("unlink", [Unlink(key)], _unlink_reply))
 
     async def unlink_resource(self, call: Call, query: messages.UnlinkQuery) -> Reply:
-        """Remove an active link by what it links."""
+        """Remove an active link by its document and its resource."""
         entity_type = query.resource_type or type_of(query.resource_id)
         if entity_type is None:
             raise invalid_field("resource_type", NO_TYPE)
@@ -108,12 +108,12 @@ class Links:
         if link_id is None:
             words = f"has to be a UUID, or {LINK_PREFIX}_ and 26 base32 characters"
             raise invalid_field("link_id", words)
-        _ = call.idempotency, call.preconditions  # malformed ones are 400, before a 404
+        _ = call.idempotency, call.preconditions  # raises 400 for malformed headers before any 404
         return await find_key(self._database, _document(call), link_id)
 
 
 def routes(links: Links) -> list[Route]:
-    """Return the routes of this room, the hot ones first."""
+    """Return the routes of single links, the most used first."""
     reply, resource_reply = messages.LinkReply, messages.ResourceLinkReply
     write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed), etag=True)
     make = partial(write, refusals=(NotFound, Conflict, PreconditionFailed))
@@ -150,7 +150,7 @@ def _key(call: Call, entity_type: str, entity_id: str) -> LinkKey:
 
 
 def done(outcomes: list[Outcome | Refusal]) -> tuple[Outcome, LinkRow]:
-    """Return the outcome of a request with one change, which has a link."""
+    """Return the only outcome of a request with one change, and its link."""
     outcome = outcomes[0]
     if isinstance(outcome, Refusal) or outcome.link is None:
         raise TypeError(outcome)

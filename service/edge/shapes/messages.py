@@ -25,9 +25,7 @@ PATTERN_WORDS: Final = {
 """The error text for each pattern."""
 
 EntityType = Literal[ENTITY_TYPES]  # type: ignore[valid-type] # the registry is the one list
-AnyEntityType = Annotated[
-    EntityType | None, Meta(description="The entity's type; any unless told.")
-]
+AnyEntityType = Annotated[EntityType | None, Meta(description="The entity's type. Default: any.")]
 IsoTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 EpochSeconds = Annotated[int, Meta(description="Seconds since 1970.")]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
