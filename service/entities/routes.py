@@ -16,7 +16,7 @@ from service.store.writing.deletion import EntityWriter
 
 NOT_COMPLETE = (
     "not complete in time: links to the entity are still being removed, or the database does not answer; "
-    "repeat the call to continue"
+    "call again to continue"
 )
 
 
@@ -40,7 +40,7 @@ class Entities:
     async def delete(self, call: Call) -> Reply:
         """Delete an entity and unlink it from every document.
 
-        A deletion that takes too long is answered 503: repeat the call to continue. 404 then means that
+        A deletion that takes too long is answered 503: call again to continue. 404 then means that
         the deletion is complete.
         """
         key = _key(call)

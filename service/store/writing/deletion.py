@@ -119,6 +119,6 @@ class EntityWriter:
 
 def _not_complete(key: EntityKey) -> str:
     return (
-        f"{key.type} {key.id!r} is deleted, but not all links to it are removed yet: repeat the call "
+        f"{key.type} {key.id!r} is deleted, but not all links to it are removed yet: call again "
         "to continue"
     )

@@ -207,11 +207,11 @@ def test_every_call_says_what_it_does(document: Document) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "words"),
     [
-        ("/v1/documents/{id}", "put", ("cleared where they are absent", "the links stay")),
+        ("/v1/documents/{id}", "put", ("is cleared", "the links are unchanged")),
         (
             "/v1/links/batch",
             "post",
-            ("only fail that operation", "unknown document or entity", "is 400 as a whole"),
+            ("is refused alone", "or link does not exist", "makes the whole body invalid (400)"),
         ),
     ],
 )
