@@ -8,6 +8,7 @@ A write (`writes.Write`) is the change that one call asks for. It answers two qu
   (errors.py) and leaves the state unchanged. The store saves the changed rows and the events of the state,
   and stores the reply if the call has an Idempotency-Key.
 
+A transaction may hold the writes of many callers. They are decided one after the other on one state.
 Three classes implement it: `LinksWrite` (links.py), a list of changes of links; `DocumentWrite`
 (documents.py), a document's fields, its whole set of links, its deletion and its restore; `EntityWrite`
 (entities.py), the registration and deletion of an entity. Links change in `links.Draft` only, which makes

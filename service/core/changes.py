@@ -82,10 +82,8 @@ class LinkRow(Struct, frozen=True):
 
 
 MAX_LINKS: Final = 5_000
-"""The most active links of a document. With this many, its deletion takes about a second.
-
-The deletion writes a row and an event for each link in one transaction, and a reply shows all links.
-"""
+"""The most active links of a document. The deletion of such a document takes about a second: it writes a row
+and an event for each link in one transaction."""
 
 
 class DocumentState(Struct, frozen=True):

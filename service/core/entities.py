@@ -34,11 +34,7 @@ class EntityWrite(Write, frozen=True, kw_only=True):
 
     @property
     def lock_timeout_ms(self) -> int:
-        """The longest wait for the entity's lock, in milliseconds.
-
-        `settle` waits almost until the transaction's deadline (10.5 s): the entity is marked by then, and
-        a shorter wait would answer 503 more often.
-        """
+        """`settle` waits longer, since the entity is marked: a short wait would answer 503 more often."""
         return 9_000 if self.operation == "settle" else 2_000
 
     def decide(self, state: State) -> Reply:

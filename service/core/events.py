@@ -13,13 +13,7 @@ EventType = Literal[
     "document.linked", "document.unlinked", "document.restored", "document.link_updated"
 ]
 Cause = Literal[
-    "link",
-    "unlink",
-    "update",
-    "batch",
-    "document_deleted",
-    "document_restored",
-    "entity_deleted",
+    "link", "unlink", "update", "batch", "document_deleted", "document_restored", "entity_deleted"
 ]
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]

@@ -1,8 +1,4 @@
-"""Decisions about links: from state and changes to outcomes, rows and events.
-
-A transaction may hold the writes of many callers (group commit). They are decided one after the other on
-one state, and a refused write leaves the state unchanged.
-"""
+"""Decisions about links: from state and changes to outcomes, rows and events."""
 
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
@@ -38,12 +34,7 @@ class Draft:
     """
 
     def __init__(
-        self,
-        state: State,
-        caller: Caller,
-        cause: Cause,
-        *,
-        deletion_id: UUID | None = None,
+        self, state: State, caller: Caller, cause: Cause, *, deletion_id: UUID | None = None
     ) -> None:
         self.state = state
         self.caller = caller

@@ -1,7 +1,4 @@
-"""A write as the store executes it: what it needs, the state that it decides on, and its reply.
-
-Several writes may share a transaction; they decide one after the other on one state.
-"""
+"""A write as the store executes it: what it needs, the state that it decides on, and its reply."""
 
 from collections.abc import Generator, Sequence
 from datetime import datetime

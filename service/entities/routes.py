@@ -89,7 +89,7 @@ def routes(entities: Entities) -> list[Route]:
                     too_long=NOT_COMPLETE,
                 ),
             ),
-        ),
+        )
     ]
 
 

@@ -82,8 +82,7 @@ class Batch:
         and nothing is written.
 
         A malformed operation makes the whole body invalid (400): an unknown field or `op`, a missing
-        `document_id`, a value of a wrong type, an invalid id or role; so do no operation and more than
-        500.
+        `document_id`, a value of a wrong type, an invalid id or role. So do 0 or over 500 operations.
         """
         changes: list[Change] = []
         refused: dict[int, EdgeError] = {}
@@ -113,10 +112,7 @@ class Batch:
 def routes(batch: Batch) -> list[Route]:
     """Return the route of the batch."""
     apply = Endpoint(
-        batch.apply,
-        scope=WRITE,
-        replies={200: BatchReply},
-        refusals=(NotFound, Conflict),
+        batch.apply, scope=WRITE, replies={200: BatchReply}, refusals=(NotFound, Conflict)
     )
     return [Route("/v1/links/batch", Path(POST=apply))]
 

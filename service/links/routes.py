@@ -118,15 +118,9 @@ def routes(links: Links) -> list[Route]:
     write = partial(Endpoint, scope=WRITE, refusals=(NotFound, PreconditionFailed), etag=True)
     make = partial(write, refusals=(NotFound, Conflict, PreconditionFailed))
     link = make(links.link, replies={201: reply, 200: reply})
-    link_resource = make(
-        links.link_resource,
-        replies={201: resource_reply, 200: resource_reply},
-    )
+    link_resource = make(links.link_resource, replies={201: resource_reply, 200: resource_reply})
     list_links = Endpoint(
-        links.list_links,
-        scope=READ,
-        replies={200: messages.ResourceLinkList},
-        refusals=(NotFound,),
+        links.list_links, scope=READ, replies={200: messages.ResourceLinkList}, refusals=(NotFound,)
     )
     unlink_resource = write(links.unlink_resource, replies={200: messages.UnlinkReply})
     unlink = write(links.unlink, replies={200: messages.UnlinkReply})

@@ -95,9 +95,7 @@ SET LOCAL jit = off
 """Planner settings for statements that may be planned while the tables are empty. The plan would be a
 sequential scan, or a whole index read and materialized, and the session would keep it. A disabled plan node
 that is still needed has a cost of 1e10, which triggers JIT before Postgres 18; so JIT is off as well.
-
-SET LOCAL works behind a transaction pooler, too.
-"""
+SET LOCAL works behind a transaction pooler, too."""
 
 BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {INDEXES_ONLY}"
 

@@ -1,7 +1,6 @@
 """The SELECTs of the API.
 
-Lists are ordered by the links' ids. This is the order of (created_at, id), and of the indexes that the lists
-are read from, so Postgres sorts no page.
+Lists are ordered by the links' ids. This is the order of (created_at, id), and of the indexes.
 """
 
 import uuid

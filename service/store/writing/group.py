@@ -1,8 +1,4 @@
-"""Group commit: writes that arrive while a transaction is in flight are written together in the next.
-
-If the joint transaction fails, its members are written one by one, so that no caller gets the error of
-another's write.
-"""
+"""Group commit: writes that arrive while a transaction is in flight are written together in the next."""
 
 import asyncio
 import time
@@ -19,13 +15,7 @@ from service.core.errors import Unavailable
 from service.core.ids import IdSource
 from service.core.writes import Reply, Write
 from service.logs import get_logger
-from service.store.database import (
-    Database,
-    Session,
-    roll_back,
-    terminate,
-    unavailable,
-)
+from service.store.database import Database, Session, roll_back, terminate, unavailable
 from service.store.writing.contended import ContendedWriter
 from service.store.writing.counts import LinkCounter
 from service.store.writing.execute import Context, Member, execute, take_group
@@ -139,7 +129,10 @@ class GroupWriter:
                 self._not_written(members, error)
 
     def _not_written(self, members: Sequence[Member], error: Exception) -> None:
-        """Answer the members if the database is unavailable; otherwise write them one by one."""
+        """Answer the members if the database is unavailable; otherwise write them one by one.
+
+        So no caller gets the error of another caller's write.
+        """
         try:
             with unavailable():
                 raise error  # noqa: TRY301 - the clauses below sort it

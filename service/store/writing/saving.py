@@ -77,10 +77,7 @@ def _witness(state: State, replies: Sequence[StoredReply]) -> Witness | None:
         return Witness(written_at=now, workspace_id=workspace_id, document_id=document_id)
     for workspace_id, entity_type, entity_id in state.deleted_entities | state.registered_entities:
         return Witness(
-            written_at=now,
-            workspace_id=workspace_id,
-            entity_type=entity_type,
-            entity_id=entity_id,
+            written_at=now, workspace_id=workspace_id, entity_type=entity_type, entity_id=entity_id
         )
     return None
 

@@ -32,12 +32,9 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = '10s'
 """
-"""Overrides the defaults of the role and the database.
-
-If statement_timeout fires while COMMIT waits for a synchronous standby, Postgres commits on the primary
-alone and sends only a warning (manual, runtime-config-replication). A process that hangs loses its locks
-after 10 s.
-"""
+"""Overrides the defaults of the role and the database. If statement_timeout fires while COMMIT waits for a
+synchronous standby, Postgres commits on the primary alone and sends only a warning (manual,
+runtime-config-replication). A process that hangs loses its locks after 10 s."""
 
 BEGIN_WAITING: Final = f"{BEGIN}; SET LOCAL lock_timeout = {{}}; {INDEXES_ONLY}"
 
