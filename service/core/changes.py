@@ -31,7 +31,7 @@ class LinkKey(NamedTuple):
     entity: EntityKey
 
 
-class Link(Struct, frozen=True):
+class AddLink(Struct, frozen=True):
     """Link the document to the entity. With a role of None, a restored link keeps its role."""
 
     key: LinkKey
@@ -57,7 +57,7 @@ class SetRole(Struct, frozen=True):
     role: str | None
 
 
-Change = Link | Unlink | SetRole
+Change = AddLink | Unlink | SetRole
 
 
 class Caller(Struct, frozen=True):

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from service.core.changes import (
     MAX_LINKS,
+    AddLink,
     Change,
     DocumentKey,
     DocumentRow,
     DocumentState,
     EntityKey,
-    Link,
     LinkKey,
     LinkRow,
     Outcome,
@@ -241,7 +241,7 @@ def link_changes(state: State, write: DocumentWrite, before: DocumentRow) -> lis
     if edits.set is not None:
         return _replace(links, edits.set)
     removed = [Unlink(key, missing_ok=True) for key in edits.remove]
-    return [*removed, *(Link(link.key, link.role) for link in edits.add)]
+    return [*removed, *(AddLink(link.key, link.role) for link in edits.add)]
 
 
 def row_after(write: DocumentWrite, before: DocumentRow, draft: Draft) -> DocumentRow:
@@ -262,11 +262,11 @@ def row_after(write: DocumentWrite, before: DocumentRow, draft: Draft) -> Docume
 
 
 def _restore(state: State, links: Sequence[LinkRow], before: DocumentRow) -> list[Change]:
-    """Return a Link for each link that the document's deletion removed, if its entity exists."""
+    """Return an AddLink for each link that the document's deletion removed, if its entity exists."""
     if before.deletion_id is None:
         return []
     return [
-        Link(link.key)
+        AddLink(link.key)
         for link in links
         if link.deletion_id == before.deletion_id and link.key.entity in state.entities
     ]
@@ -279,7 +279,7 @@ def _replace(links: Sequence[LinkRow], wanted: Sequence[WantedLink]) -> list[Cha
     changes: list[Change] = [Unlink(key) for key in active if key not in kept]
     for link in wanted:
         if link.key not in active:
-            changes.append(Link(link.key, link.role))
+            changes.append(AddLink(link.key, link.role))
         elif link.role is not None:
             changes.append(SetRole(link.key, link.role))
     return changes

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from service.core import events
 from service.core.changes import (
     MAX_LINKS,
+    AddLink,
     Caller,
     Change,
     DocumentKey,
     DocumentState,
     EntityKey,
-    Link,
     LinkKey,
     LinkRow,
     Outcome,
@@ -52,7 +52,7 @@ class Draft:
             Conflict: its document has as many links as a document can have.
         """
         match change:
-            case Link(key, role):
+            case AddLink(key, role):
                 return self.link(key, role)
             case Unlink(key, missing_ok, orphaned):
                 if orphaned and not self._is_orphan(key):
@@ -284,7 +284,7 @@ class LinksWrite(Write, frozen=True, kw_only=True):
         return {
             change.key.entity
             for change in self.changes
-            if isinstance(change, Link)
+            if isinstance(change, AddLink)
             and change.key.entity not in state.entities
             and (document := state.documents.get(change.key.document)) is not None
             and not document.deleted

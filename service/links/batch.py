@@ -6,10 +6,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from starlette.routing import Route
 
 from service.core.changes import (
+    AddLink,
     Change,
     DocumentKey,
     EntityKey,
-    Link,
     LinkKey,
     LinkRow,
     Outcome,
@@ -139,7 +139,7 @@ def _change(workspace_id: str, operation: Operation, index: int) -> Change:
         DocumentKey(workspace_id, operation.document_id),
         EntityKey(workspace_id, entity_type, entity_id),
     )
-    return Link(key, operation.role) if operation.op == "link" else Unlink(key)
+    return AddLink(key, operation.role) if operation.op == "link" else Unlink(key)
 
 
 def _reply(outcomes: list[Outcome | Refusal | EdgeError], request_id: str) -> Reply:

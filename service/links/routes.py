@@ -6,9 +6,9 @@ from msgspec import Struct
 from starlette.routing import Route
 
 from service.core.changes import (
+    AddLink,
     DocumentKey,
     EntityKey,
-    Link,
     LinkKey,
     LinkRow,
     Outcome,
@@ -51,7 +51,7 @@ class Links:
         """Link a document to an entity: 201 for a new link, 200 for one that exists or is restored."""
         key = _key(call, body.entity_type, body.entity_id)
         return await self._writer.write(
-            call.links_write("link", [Link(key, body.role)], _link_reply)
+            call.links_write("link", [AddLink(key, body.role)], _link_reply)
         )
 
     async def link_resource(self, call: Call, body: messages.ResourceLinkRequest) -> Reply:
@@ -60,7 +60,9 @@ class Links:
         if entity_type is None:
             raise invalid_field("resource_id", NO_PREFIX)
         key = _key(call, entity_type, body.resource_id)
-        return await self._writer.write(call.links_write("link", [Link(key)], _resource_link_reply))
+        return await self._writer.write(
+            call.links_write("link", [AddLink(key)], _resource_link_reply)
+        )
 
     async def unlink(self, call: Call) -> Reply:
         """Remove an active link by its id, a UUID or its `dlnk_` form."""

@@ -10,7 +10,7 @@ from uuid import uuid4
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from outbox_worker.kafka.records import CONTENT_TYPE, partition_of
-from service.core.changes import Caller, DocumentKey, DocumentState, EntityKey, Link, LinkKey
+from service.core.changes import AddLink, Caller, DocumentKey, DocumentState, EntityKey, LinkKey
 from service.core.events import OutboxRow
 from service.core.ids import IdSource
 from service.core.links import Draft, decide
@@ -77,5 +77,5 @@ def _events() -> list[OutboxRow]:
         state.documents.setdefault(key.document, DocumentState(1, 1))
         state.entities.add(key.entity)
         draft = Draft(state, Caller(workspace, "key_0123456789", state.ids.request_id()), "link")
-        decide(draft, [Link(key, "signed")])
+        decide(draft, [AddLink(key, "signed")])
     return state.outbox

@@ -69,7 +69,7 @@ async def test_a_process_that_stood_still_tries_again(
     request = LinksWrite(
         caller=changes.Caller(workspace, "key_1", "req_1"),
         cause="batch",
-        changes=[changes.Link(key) for key in keys],
+        changes=[changes.AddLink(key) for key in keys],
         respond=respond,
     )
     async with (

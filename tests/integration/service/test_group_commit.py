@@ -68,7 +68,7 @@ def request(
     return LinksWrite(
         caller=changes.Caller(workspace, "key_1", f"req_{document}"),
         cause="link",
-        changes=[changes.Link(link, role)],
+        changes=[changes.AddLink(link, role)],
         respond=answer,
         idempotency=None if key is None else Idempotency(key * 32, b"f" * 32),
     )
@@ -259,7 +259,7 @@ async def test_a_large_request_goes_alone(
     large = LinksWrite(
         caller=changes.Caller(workspace, "key_1", "req_1"),
         cause="batch",
-        changes=[changes.Link(key) for key in keys],
+        changes=[changes.AddLink(key) for key in keys],
         respond=answer,
     )
     small = request(workspace, "doc_1", "deal_1")

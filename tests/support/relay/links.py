@@ -7,11 +7,11 @@ from uuid import UUID
 import asyncpg
 
 from service.core.changes import (
+    AddLink,
     Caller,
     DocumentKey,
     DocumentState,
     EntityKey,
-    Link,
     LinkKey,
     LinkRow,
     Unlink,
@@ -92,7 +92,7 @@ async def toggle(connection: asyncpg.Connection, document: str, entity: str) -> 
         assert found
         state = _state(key, counters, found)
         draft = Draft(state, CALLER, "unlink" if _is_active(found) else "link")
-        draft.apply(Unlink(key) if _is_active(found) else Link(key))
+        draft.apply(Unlink(key) if _is_active(found) else AddLink(key))
         draft.keep()
         link, (event,) = state.links[key], state.outbox
         await connection.execute(

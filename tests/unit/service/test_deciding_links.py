@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.changes import (
+    AddLink,
     Caller,
     Change,
     DocumentKey,
     DocumentState,
     EntityKey,
-    Link,
     LinkKey,
     LinkRow,
     Outcome,
@@ -41,7 +41,7 @@ KEYS = [
 ]
 ROLES = st.sampled_from([None, "draft", "signed"])
 CHANGES = st.one_of(
-    st.builds(Link, st.sampled_from(KEYS), ROLES),
+    st.builds(AddLink, st.sampled_from(KEYS), ROLES),
     st.builds(Unlink, st.sampled_from(KEYS), st.booleans()),
     st.builds(SetRole, st.sampled_from(KEYS), ROLES),
 )
@@ -101,7 +101,7 @@ def expect(state: State, shadow: Shadow, change: Change) -> str:
     if document is None or document.deleted:
         return "not_found"
     match change:
-        case Link():
+        case AddLink():
             return expect_link(state, shadow, change)
         case Unlink(missing_ok=missing_ok) if not active:
             return "unchanged" if missing_ok else "not_found"
@@ -115,7 +115,7 @@ def expect(state: State, shadow: Shadow, change: Change) -> str:
             return "unchanged" if wanted == role else "updated"
 
 
-def expect_link(state: State, shadow: Shadow, change: Link) -> str:
+def expect_link(state: State, shadow: Shadow, change: AddLink) -> str:
     """Do so for a Link to a document that is there."""
     if change.key.entity not in state.entities:
         return "not_found"
@@ -243,7 +243,7 @@ def test_refused_request_leaves_the_state_untouched(state: State, changes: list[
             Draft(state, CALLER, "batch"),
             [
                 *changes,
-                Link(LinkKey(DocumentKey(WORKSPACE, "no"), EntityKey(WORKSPACE, "deal", "a"))),
+                AddLink(LinkKey(DocumentKey(WORKSPACE, "no"), EntityKey(WORKSPACE, "deal", "a"))),
             ],
         )
     except Refusal:
@@ -260,7 +260,7 @@ def test_restoring_keeps_id_and_creation() -> None:
     state.documents[KEYS[0].document] = DocumentState(3, 4)
     state.entities.add(KEYS[0].entity)
     state.links[KEYS[0]] = old
-    decide(Draft(state, CALLER, "link"), [Link(KEYS[0])])
+    decide(Draft(state, CALLER, "link"), [AddLink(KEYS[0])])
     assert state.links[KEYS[0]] == LinkRow(KEYS[0], UUID(int=5), "draft", BEFORE)
 
 
@@ -274,7 +274,7 @@ def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
     with pytest.raises(PreconditionFailed):
         decide(
             Draft(state, CALLER, "link"),
-            [Link(KEYS[0])],
+            [AddLink(KEYS[0])],
             preconditions=Preconditions(Tags(accepted)),
         )
     assert (state.links, state.outbox) == ({}, [])
@@ -288,7 +288,7 @@ def test_the_right_revision_is_accepted() -> None:
     state.entities.add(KEYS[0].entity)
     decide(
         Draft(state, CALLER, "link"),
-        [Link(KEYS[0])],
+        [AddLink(KEYS[0])],
         preconditions=Preconditions(Tags(frozenset({4}))),
     )
     assert state.documents[KEYS[0].document] == DocumentState(1, 5)

@@ -10,12 +10,12 @@ from cloudevents.core.v1.event import CloudEvent
 
 from service.core import events
 from service.core.changes import (
+    AddLink,
     Caller,
     Change,
     DocumentKey,
     DocumentState,
     EntityKey,
-    Link,
     LinkKey,
     SetRole,
     Unlink,
@@ -43,7 +43,7 @@ def outbox_of(*changes: Change, caller: Caller = CALLER) -> list[events.OutboxRo
 
 def test_first_event_of_a_link_field_by_field() -> None:
     """The value is the whole CloudEvent; only its ids are not known beforehand."""
-    (row,) = outbox_of(Link(KEY, "signed"))
+    (row,) = outbox_of(AddLink(KEY, "signed"))
     event = msgspec.json.decode(row.payload)
     link_id = event["data"]["link"]["id"]
     assert UUID(link_id).version == UUID(event["id"]).version == 7
@@ -80,7 +80,7 @@ def test_first_event_of_a_link_field_by_field() -> None:
 
 def test_outbox_row_says_what_its_payload_says() -> None:
     """Type, key and traceparent beside the payload are those in it."""
-    (row,) = outbox_of(Link(KEY))
+    (row,) = outbox_of(AddLink(KEY))
     event = msgspec.json.decode(row.payload)
     assert (row.event_type, row.key, row.traceparent) == (
         event["type"],
@@ -91,14 +91,14 @@ def test_outbox_row_says_what_its_payload_says() -> None:
 
 def test_without_a_traceparent_the_attribute_is_absent() -> None:
     """CloudEvents knows no null attributes, so there is no traceparent at all."""
-    (row,) = outbox_of(Link(KEY), caller=Caller(WORKSPACE, "key_abc", "req_1"))
+    (row,) = outbox_of(AddLink(KEY), caller=Caller(WORKSPACE, "key_abc", "req_1"))
     assert "traceparent" not in msgspec.json.decode(row.payload)
     assert row.traceparent is None
 
 
 def test_previous_is_what_the_change_replaced() -> None:
     """Each event after a link's first tells the role and deletion that it replaced."""
-    rows = outbox_of(Link(KEY, "draft"), SetRole(KEY, "signed"), Unlink(KEY), Link(KEY, None))
+    rows = outbox_of(AddLink(KEY, "draft"), SetRole(KEY, "signed"), Unlink(KEY), AddLink(KEY, None))
     told = [msgspec.json.decode(row.payload) for row in rows]
     time = "2026-04-17T10:55:00.000007Z"
     assert [event["type"] for event in told] == [
@@ -124,7 +124,7 @@ def test_previous_is_what_the_change_replaced() -> None:
 
 def test_a_cloudevents_library_reads_it() -> None:
     """The CNCF's own reader finds a valid event, its extensions included."""
-    (row,) = outbox_of(Link(KEY))
+    (row,) = outbox_of(AddLink(KEY))
     event = JSONFormat().read(CloudEvent, row.payload)
     assert event.get_id() == str(row.event_id)
     assert event.get_time() == MOMENT
