@@ -115,7 +115,7 @@ def _collect_less_garbage() -> None:
 
 
 class LinkService(Starlette):
-    """Starlette's lifespan, with the gate in place of its middlewares and its router."""
+    """Starlette with the gate, which calls the router, in place of its middlewares."""
 
     def __init__(
         self,
@@ -127,5 +127,5 @@ class LinkService(Starlette):
         self._gate = gate
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return what Starlette calls for each request."""
+        """Return the ASGI application that Starlette calls for each request."""
         return self._gate(self.router, self.routes)

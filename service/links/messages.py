@@ -79,7 +79,7 @@ class ResourceLink(Struct, frozen=True):
 
 
 class LinkedResource(ResourceLink, frozen=True):
-    """A link, as `/links` makes it; `restored` if it had been removed before."""
+    """A link, as `/links` makes it; `restored`: it was removed before."""
 
     document: DocumentName
     restored: bool

@@ -38,7 +38,7 @@ CONNECTION_ERRORS: Final = (
     TimeoutError,
     asyncpg.PostgresConnectionError,  # class 08
     asyncpg.OperatorInterventionError,  # class 57: shut down, crashed, starting up, canceled
-    asyncpg.IdleInTransactionSessionTimeoutError,  # 25P03: this process stood still meanwhile
+    asyncpg.IdleInTransactionSessionTimeoutError,  # 25P03: this process has hung
     asyncpg.TransactionTimeoutError,  # 25P04
     asyncpg.StatementCompletionUnknownError,  # 40003
 )
@@ -47,7 +47,7 @@ CONNECTION_ERRORS: Final = (
 RETRY_ERRORS: Final = (
     asyncpg.TransactionRollbackError,  # class 40: serialization failure, deadlock
     asyncpg.SnapshotTooOldError,
-    asyncpg.InvalidCachedStatementError,  # the schema was changed meanwhile
+    asyncpg.InvalidCachedStatementError,  # the schema has changed since the statement was prepared
 )
 """Postgres rolled the transaction back, and the same transaction may succeed at once."""
 
@@ -56,7 +56,7 @@ REFUSAL_ERRORS: Final = (
     asyncpg.ProgramLimitExceededError,  # 54000: out of transaction ids
     asyncpg.ObjectNotInPrerequisiteStateError,  # class 55: a lock not available, recovery going on
     asyncpg.PostgresSystemError,  # class 58: an input/output error
-    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a full disk's emergency brake
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or default_transaction_read_only
     asyncpg.InvalidAuthorizationSpecificationError,  # class 28
     asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidCatalogNameError,
@@ -345,11 +345,11 @@ def terminate(connection: "Connection") -> None:
         connection.terminate()
 
 
-class unavailable:  # noqa: N801 - reads as what it does: `with unavailable():`
-    """Turns the errors of an unreachable database into Unavailable; the cause stays attached."""
+class unavailable:  # noqa: N801 - used as a function: `with unavailable():`
+    """Raises Unavailable in place of the errors of an unreachable database, with the error as its cause."""
 
     def __enter__(self) -> None:
-        """Nothing to set up."""
+        """Do nothing."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, asyncpg.LockNotAvailableError):

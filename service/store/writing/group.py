@@ -76,7 +76,7 @@ class GroupWriter:
     async def __aexit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        """Write what is in the queue, then stop."""
+        """Write the queued writes, then stop."""
         self._stopping = True
         self._arrival.set()
         await self._task.stop(DRAIN_TIMEOUT_S)
@@ -212,7 +212,7 @@ class GroupWriter:
         self._durable = []
 
     def _write_later(self, member: Member) -> None:
-        """Write what the joint transaction could not: a row is locked elsewhere, or is missing."""
+        """Write a member that the joint transaction could not: a row is locked elsewhere, or is missing."""
         documents = member.write.documents
         if member.locked_elsewhere and len(documents) == 1:
             self._contended.add_locked(member, documents.pop())
@@ -232,7 +232,7 @@ class GroupWriter:
                     return  # the caller has disconnected, and the write has not begun
                 timeout_ms = member.write.lock_timeout_ms
                 witness = await transact_alone(self._database, step, lock_timeout_ms=timeout_ms)
-        except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
+        except Exception as error:  # noqa: BLE001 - the caller gets every error
             member.fail(error)
             return
         except asyncio.CancelledError:

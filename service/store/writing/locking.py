@@ -45,7 +45,7 @@ SELECT locked_at, is_locked, version, revision, document_deleted_at, entity_know
 FROM lock_links($1, $2)
 """
 
-# An entity stays deleted while it has active links: its deletion is not complete, and goes on.
+# An entity whose deletion is not complete, since it has active links, stays deleted.
 # For NOT EXISTS the planner might build a hash of all links; so it is a sub-select with LIMIT.
 REGISTER: Final = """
 INSERT INTO entities AS e (workspace_id, type, id, created_at)

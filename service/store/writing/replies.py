@@ -66,7 +66,7 @@ async def forget_expired_forever(database: Database) -> None:
         try:
             full = await forget_expired(database)
             problem.over()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
+        except Exception as error:  # noqa: BLE001 - the next try may succeed after any error
             problem.met(error)
             full = False
         if not full:

@@ -1,4 +1,4 @@
-"""Saving what the writes of a transaction have decided: one statement, with save_changes of schema.sql."""
+"""Saving the changes that a transaction's writes have decided: one call of save_changes (schema.sql)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple

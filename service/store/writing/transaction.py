@@ -85,7 +85,7 @@ class Witness(NamedTuple):
         return self.event_id is None and self.scope is None
 
 
-class NotCommitted(Exception):  # noqa: N818 - a fact, on which the caller retries
+class NotCommitted(Exception):  # noqa: N818 - a reason to retry, not a failure
     """The transaction was interrupted and is not committed: retry it."""
 
 
