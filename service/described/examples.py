@@ -1,7 +1,6 @@
 """Examples: instances of the message structs, where possible the ones from the vendors' pages."""
 
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +12,6 @@ from service.core.events import (
     EventLink,
     EventResource,
 )
-from service.core.ids import LINK_PREFIX, to_text
 from service.documents import lists
 from service.documents import messages as documents
 from service.edge.calls.problems import CODES, EdgeError, FieldError, Problem, problem
@@ -26,7 +24,6 @@ from service.operations import Health
 REQUEST_ID: Final = "req_01K94V7RZ7N0A9M3T8Q4E2C6BX"
 WORKSPACE: Final = "0193e6c4-0000-7000-8000-000000000001"
 LINK_ID: Final = "019696c6-4b3a-7e1d-b9a2-3f8c1d0e5a72"
-SHORT_LINK_ID: Final = to_text(LINK_PREFIX, UUID(LINK_ID))
 TIME: Final = "2026-04-17T10:55:00.000000Z"
 
 _SHIPMENT: Final = Resource("ship_abc123", "shipment")

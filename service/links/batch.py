@@ -17,7 +17,7 @@ from service.core.changes import (
 )
 from service.core.errors import Conflict, NotFound, Refusal
 from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
-from service.core.links import DocumentStates
+from service.core.links import DocumentStates, LinksWrite
 from service.core.resources import type_of
 from service.core.writes import Reply
 from service.edge.calls.call import Call, invalid_field
@@ -100,13 +100,20 @@ class Batch:
             merged = [refused.get(n) or next(rest) for n in range(len(body.operations))]
             return _reply(merged, call.request_id)
 
-        write = call.links_write("batch", changes, respond)
+        _ = (
+            call.preconditions
+        )  # 400 if malformed; else ignored, since a batch has no single document
+        write = LinksWrite(
+            caller=call.caller,
+            idempotency=call.idempotency,
+            cause="batch",
+            changes=changes,
+            respond=respond,
+            atomic=body.atomic,
+        )
         if not changes and write.idempotency is None:
             return respond([])  # nothing to write, and no reply to store
-        # If-Match is ignored: a batch has no single document.
-        return await self._writer.write(
-            structs.replace(write, atomic=body.atomic, preconditions=None)
-        )
+        return await self._writer.write(write)
 
 
 def routes(batch: Batch) -> list[Route]:

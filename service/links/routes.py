@@ -1,5 +1,6 @@
 """The calls under `/v1/documents/{id}/link` and `/links`."""
 
+from collections.abc import Callable
 from functools import partial
 
 from msgspec import Struct
@@ -7,6 +8,7 @@ from starlette.routing import Route
 
 from service.core.changes import (
     AddLink,
+    Change,
     DocumentKey,
     EntityKey,
     LinkKey,
@@ -16,9 +18,9 @@ from service.core.changes import (
     Unlink,
 )
 from service.core.errors import Conflict, NotFound, PreconditionFailed, Refusal
-from service.core.events import timestamp
+from service.core.events import Cause, timestamp
 from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
-from service.core.links import DocumentStates
+from service.core.links import DocumentStates, LinksWrite
 from service.core.resources import ENTITY_TYPES, type_of
 from service.core.writes import Reply, etag
 from service.edge.calls.call import Call, invalid_field
@@ -39,6 +41,9 @@ MESSAGE_OF = {
     "restored": "Link restored",
 }
 
+MessageOf = Callable[[Outcome, LinkRow], Struct]
+"""From the outcome, and the link as it is afterwards, to the body of the reply."""
+
 
 class Links:
     """Handlers of the link calls."""
@@ -50,9 +55,8 @@ class Links:
     async def link(self, call: Call, body: messages.LinkRequest) -> Reply:
         """Link a document to an entity: 201 for a new link, 200 for one that exists or is restored."""
         key = _key(call, body.entity_type, body.entity_id)
-        return await self._writer.write(
-            call.links_write("link", [AddLink(key, body.role)], _link_reply)
-        )
+        write = _one_change(call, "link", AddLink(key, body.role), _link_message)
+        return await self._writer.write(write)
 
     async def link_resource(self, call: Call, body: messages.ResourceLinkRequest) -> Reply:
         """Link a document to a resource, whose type follows from the prefix of its id."""
@@ -60,14 +64,14 @@ class Links:
         if entity_type is None:
             raise invalid_field("resource_id", NO_PREFIX)
         key = _key(call, entity_type, body.resource_id)
-        return await self._writer.write(
-            call.links_write("link", [AddLink(key)], _resource_link_reply)
-        )
+        write = _one_change(call, "link", AddLink(key), _resource_link_message)
+        return await self._writer.write(write)
 
     async def unlink(self, call: Call) -> Reply:
         """Remove an active link by its id, a UUID or its `dlnk_` form."""
         key = await self._key_of_id(call)
-        return await self._writer.write(call.links_write("unlink", [Unlink(key)], _unlink_reply))
+        write = _one_change(call, "unlink", Unlink(key), _unlink_message)
+        return await self._writer.write(write)
 
     async def unlink_resource(self, call: Call, query: messages.UnlinkQuery) -> Reply:
         """Remove an active link by its document and its resource."""
@@ -75,14 +79,14 @@ class Links:
         if entity_type is None:
             raise invalid_field("resource_type", NO_TYPE)
         key = _key(call, entity_type, query.resource_id)
-        return await self._writer.write(call.links_write("unlink", [Unlink(key)], _unlink_reply))
+        write = _one_change(call, "unlink", Unlink(key), _unlink_message)
+        return await self._writer.write(write)
 
     async def set_role(self, call: Call, body: messages.RoleRequest) -> Reply:
         """Change the role of an active link, or clear it with null."""
         key = await self._key_of_id(call)
-        return await self._writer.write(
-            call.links_write("update", [SetRole(key, body.role)], _role_reply)
-        )
+        write = _one_change(call, "update", SetRole(key, body.role), _role_message)
+        return await self._writer.write(write)
 
     async def list_links(self, call: Call, query: messages.LinksQuery) -> Reply:
         """List a document's active links, oldest first."""
@@ -145,18 +149,25 @@ def _key(call: Call, entity_type: str, entity_id: str) -> LinkKey:
     return LinkKey(_document(call), EntityKey(call.key.workspace_id, entity_type, entity_id))
 
 
-def done(outcomes: list[Outcome | Refusal]) -> tuple[Outcome, LinkRow]:
-    """Return the only outcome of a request with one change, and its link."""
-    outcome = outcomes[0]
-    if isinstance(outcome, Refusal) or outcome.link is None:
-        raise TypeError(outcome)
-    return outcome, outcome.link
+def _one_change(call: Call, cause: Cause, change: Change, message: MessageOf) -> LinksWrite:
+    """Return the write of one change, which is answered with the link as it is afterwards."""
 
+    def respond(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
+        outcome = outcomes[0]
+        if isinstance(outcome, Refusal) or outcome.link is None:
+            raise TypeError(outcome)
+        status = 201 if outcome.kind == "created" else 200
+        tag = etag(documents[change.key.document].revision)
+        return Reply(status, encode(message(outcome, outcome.link)), (tag,))
 
-def _reply(outcome: Outcome, link: LinkRow, documents: DocumentStates, message: Struct) -> Reply:
-    status = 201 if outcome.kind == "created" else 200
-    tag = etag(documents[link.key.document].revision)
-    return Reply(status, encode(message), (tag,))
+    return LinksWrite(
+        caller=call.caller,
+        idempotency=call.idempotency,
+        cause=cause,
+        changes=[change],
+        respond=respond,
+        preconditions=call.preconditions,
+    )
 
 
 def _shown(link: LinkRow) -> messages.Link:
@@ -166,18 +177,15 @@ def _shown(link: LinkRow) -> messages.Link:
     return messages.Link(link_id, document.id, entity.type, entity.id, link.role, created_at)
 
 
-def _link_reply(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
-    outcome, link = done(outcomes)
-    return _reply(outcome, link, documents, messages.LinkReply(_shown(link)))
+def _link_message(_: Outcome, link: LinkRow) -> messages.LinkReply:
+    return messages.LinkReply(_shown(link))
 
 
-def _role_reply(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
-    outcome, link = done(outcomes)
-    return _reply(outcome, link, documents, messages.RoleReply(_shown(link), "Link updated"))
+def _role_message(_: Outcome, link: LinkRow) -> messages.RoleReply:
+    return messages.RoleReply(_shown(link), "Link updated")
 
 
-def _resource_link_reply(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
-    outcome, link = done(outcomes)
+def _resource_link_message(outcome: Outcome, link: LinkRow) -> messages.ResourceLinkReply:
     document, entity = link.key
     shown = messages.LinkedResource(
         str(link.id),
@@ -186,12 +194,8 @@ def _resource_link_reply(outcomes: list[Outcome | Refusal], documents: DocumentS
         messages.DocumentName(document.id),
         outcome.kind == "restored",
     )
-    return _reply(
-        outcome, link, documents, messages.ResourceLinkReply(shown, MESSAGE_OF[outcome.kind])
-    )
+    return messages.ResourceLinkReply(shown, MESSAGE_OF[outcome.kind])
 
 
-def _unlink_reply(outcomes: list[Outcome | Refusal], documents: DocumentStates) -> Reply:
-    outcome, link = done(outcomes)
-    removed = messages.RemovedLink(str(link.id))
-    return _reply(outcome, link, documents, messages.UnlinkReply(removed, "Document unlinked"))
+def _unlink_message(_: Outcome, link: LinkRow) -> messages.UnlinkReply:
+    return messages.UnlinkReply(messages.RemovedLink(str(link.id)), "Document unlinked")

@@ -15,8 +15,8 @@ kept-alive connections that list links, four interleaved rounds of 6 s, medians,
 | 4, 128 | 1,374, 62/1,074, 32 | 1,373, 71/945, 43 |
 
 Neither is faster: other runs differed by as much in the other direction. But the kernel spreads by a
-hash of the addresses, also to a worker that hangs. Until uvicorn replaced it, 11 of 25 new connections
-failed, and none with shared sockets.
+hash of the addresses, also to a worker that hangs. With one of two workers stopped, 11 of 100 new
+connections failed, and none with shared sockets.
 """
 
 import asyncio

@@ -10,10 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from service.core.changes import Caller, Change
-from service.core.events import Cause
+from service.core.changes import Caller
 from service.core.ids import IdSource
-from service.core.links import LinksWrite, Respond
 from service.core.preconditions import Preconditions
 from service.core.writes import Idempotency
 from service.edge.calls.conditions import preconditions_of
@@ -104,21 +102,6 @@ class Call:
         if b"if-match" in self.headers or b"if-none-match" in self.headers:
             return preconditions_of(self.headers)
         return None
-
-    def links_write(self, cause: Cause, changes: Sequence[Change], respond: Respond) -> LinksWrite:
-        """Return the write of this call.
-
-        Raises:
-            EdgeError: a header that it depends on is malformed.
-        """
-        return LinksWrite(
-            caller=self.caller,
-            cause=cause,
-            changes=changes,
-            respond=respond,
-            preconditions=self.preconditions,
-            idempotency=self.idempotency,
-        )
 
 
 def headers_of(lines: Lines) -> dict[bytes, bytes]:
