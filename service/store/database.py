@@ -146,7 +146,8 @@ class Database:
             Session,
             idle_in_transaction_session_timeout=f"{COMMAND_TIMEOUT_S:g}s",
         )
-        self._statements_kept = False
+        self.statements_kept = False
+        """Whether sessions have been seen to keep their prepared statements, and none has lost one since."""
         self._writers = asyncio.Semaphore(max(1, pool_size * WRITERS_PERCENT // 100))
         self._pool: Pool = asyncpg.create_pool(
             connect=self._connect_for_pool,
@@ -216,7 +217,7 @@ class Database:
         takes the connection that was idle for the shortest time, and a third session may have used it in
         between. So the sessions alternate several times.
         """
-        if self._statements_kept:
+        if self.statements_kept:
             return True
         sessions: list[Session] = []
         try:
@@ -235,7 +236,7 @@ class Database:
         finally:
             for session in sessions:
                 session.terminate()
-        self._statements_kept = True
+        self.statements_kept = True
         return True
 
     @asynccontextmanager
@@ -254,7 +255,7 @@ class Database:
                 terminate(connection)  # a cancel request or a ROLLBACK might wait as well
                 raise
             except STATEMENTS_LOST:
-                self._statements_kept = False
+                self.statements_kept = False
                 raise
             finally:
                 await self._pool.release(connection)

@@ -117,7 +117,12 @@ async def transact(
     begin = BEGIN_WAITING.format(lock_timeout_ms) if waits else BEGIN
     then = "" if waits else f";{BEGIN}"
     server: Server | None = getattr(connection, "server", None)  # the pool's proxy passes it on
-    witness = await _run(connection, execute, begin)
+    try:
+        witness = await _run(connection, execute, begin)
+    except NotCommitted as error:
+        if isinstance(error.__cause__, STATEMENTS_LOST):
+            database.statements_kept = False
+        raise
     if witness is None:
         await roll_back(connection, then=then)  # unlike COMMIT, it does not flush WAL
         return None

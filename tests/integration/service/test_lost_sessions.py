@@ -60,9 +60,11 @@ async def test_a_transaction_pooler_that_appears_later_is_named(
                 proxy.cut()
                 statuses: set[int] = set()
 
+                # Reads beside the writes, so that the pooler has several connections to lend.
                 async def named() -> bool:
                     answers = await asyncio.gather(
-                        *(api.add("doc_1", f"ship_{number}") for number in range(1, 41))
+                        *(api.add("doc_1", f"ship_{number}") for number in range(1, 41)),
+                        *(api.client.get("/v1/documents/doc_1/links") for _ in range(10)),
                     )
                     statuses.update(answer.status_code for answer in answers)
                     ready = await api.client.get("/readyz")
