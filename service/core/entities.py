@@ -1,17 +1,11 @@
 """Decisions about an entity's own row: its registration, and its deletion in several transactions."""
 
-from typing import Final, Literal
+from typing import Literal
 
 from service.core.changes import EntityKey
 from service.core.errors import NotFound
 from service.core.preconditions import Preconditions
-from service.core.writes import Reply, State, Write
-
-UNFINISHED: Final = Reply(0, b"")
-MARKED: Final = Reply(0, b"marked")
-"""Replies with status 0 are neither sent nor stored: the call goes on in another transaction. MARKED says
-that this transaction has marked the entity as deleted.
-"""
+from service.core.writes import Progress, Reply, State, Write
 
 
 class EntityWrite(Write, frozen=True, kw_only=True):
@@ -37,8 +31,8 @@ class EntityWrite(Write, frozen=True, kw_only=True):
         """`settle` waits longer, since the entity is marked: a short wait would answer 503 more often."""
         return 9_000 if self.operation == "settle" else 2_000
 
-    def decide(self, state: State) -> Reply:
-        """Return the reply; UNFINISHED or MARKED if the deleted entity may still have links.
+    def decide(self, state: State) -> Reply | Progress:
+        """Return the reply, or the progress of the call if the deleted entity may still have links.
 
         Raises:
             NotFound: the entity is unknown, or its deletion was complete before this call.
@@ -46,28 +40,26 @@ class EntityWrite(Write, frozen=True, kw_only=True):
         """
         entity = state.entity_rows.get(self.key)
         if self.operation == "settle":
-            return UNFINISHED
+            return Progress.NONE
         if entity is None:
             raise NotFound(f"{self.key.type} {self.key.id!r} does not exist")
         if self.operation == "register":
             if entity.deleted:
-                return UNFINISHED
+                return Progress.NONE
             self._check(exists=not entity.registered)
             return (self.reply_if_new if entity.registered else None) or self.reply
         if not self.continues:
             self._check(exists=True)  # so does an entity whose deletion is not complete
         if not entity.deleted and not self.continues:
             state.deleted_entities.add(self.key)
-            return MARKED if entity.may_be_linked else self.reply
+            return Progress.SOME if entity.may_be_linked else self.reply
         if entity.deleted and entity.may_be_linked:
-            return UNFINISHED
+            return Progress.NONE
         if not self.continues:
             raise NotFound(
                 f"{self.key.type} {self.key.id!r} is deleted, and nothing is linked to it"
             )
-        return (
-            self.reply
-        )  # the deletion is complete, or another call has registered the entity again
+        return self.reply  # complete, or another call has registered the entity again
 
     def _check(self, *, exists: bool) -> None:
         if self.preconditions is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from datetime import datetime
+from enum import Enum, auto
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -36,6 +37,15 @@ class Reply(NamedTuple):
 def etag(revision: int) -> tuple[bytes, bytes]:
     """Return the ETag header of a document's revision (RFC 9110, 8.8.3)."""
     return (b"etag", b'"%d"' % revision)
+
+
+class Progress(Enum):
+    """The answer to a write whose call goes on in another transaction; it is neither sent nor stored."""
+
+    NONE = auto()
+    """This transaction has written nothing."""
+    SOME = auto()
+    """This transaction has done a part of the work."""
 
 
 Slices = Generator[None, None, Reply]
@@ -148,7 +158,7 @@ class Write(Struct, frozen=True, kw_only=True):
         """Return the unknown entities to be linked, which the entity policy `any` registers."""
         return set()
 
-    def decide(self, state: State) -> Reply | Slices:
+    def decide(self, state: State) -> Reply | Progress | Slices:
         """Change the state, and return the reply.
 
         Raises:

@@ -147,9 +147,8 @@ class ContendedWriter:
                 self._write_alone(member)
             return True
         except asyncio.CancelledError:
-            detail = "the writer was interrupted: whether it was written is not known"
             for member in members:
-                member.fail(Unavailable(detail))
+                member.interrupt()
             raise
         if witness is not None and witness.event_id is not None:
             self._notifier.due.set()

@@ -5,6 +5,7 @@ document this bound is low enough. For the others the links are counted, under t
 count is remembered: later, the document has at most as many more links as its version has grown by.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -47,14 +48,12 @@ class LinkCounter:
     def __init__(self) -> None:
         self._counts: dict[DocumentKey, Count] = {}
 
-    async def count(self, connection: "Connection", state: State, more: int) -> None:
-        """Set `active` of the documents that might exceed MAX_LINKS with `more` links."""
+    async def count(
+        self, connection: "Connection", state: State, near: Sequence[DocumentKey], more: int
+    ) -> None:
+        """Set `active` of those documents in `near` that might exceed MAX_LINKS with `more` links."""
         unsure = [
-            key
-            for key, document in state.documents.items()
-            if document.active is None
-            and document.version + more > MAX_LINKS
-            and self._at_most(key, document) + more > MAX_LINKS
+            key for key in near if self._at_most(key, state.documents[key]) + more > MAX_LINKS
         ]
         if not unsure:
             return

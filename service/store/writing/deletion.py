@@ -7,10 +7,10 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from service.core.changes import DocumentKey, EntityKey, LinkKey, Unlink
-from service.core.entities import MARKED, UNFINISHED, EntityWrite
+from service.core.entities import EntityWrite
 from service.core.errors import Unavailable
 from service.core.links import LinksWrite
-from service.core.writes import Reply
+from service.core.writes import Progress, Reply
 from service.store.database import Database
 from service.store.writing.group import GroupWriter
 
@@ -55,39 +55,40 @@ class EntityWriter:
             Refusal: as in EntityWrite.decide.
             Unavailable: nothing was written, or the deletion is not complete; the detail says which.
         """
-        reply = await self._writer.write(write)
-        if reply.status:
-            return reply
+        answer = await self._writer.write_entity(write)
+        if isinstance(answer, Reply):
+            return answer
         try:
-            return await self._finish(write, reply)
+            return await self._finish(write, answer)
         except Unavailable as refusal:
             raise Unavailable(_not_complete(write.key)) from refusal.__cause__
 
-    async def _finish(self, write: EntityWrite, reply: Reply) -> Reply:
+    async def _finish(self, write: EntityWrite, answer: Reply | Progress) -> Reply:
         """Continue until the write is complete."""
         end = time.monotonic() + WORK_S
         deletes = write.operation == "delete"
-        while not reply.status:
+        while isinstance(answer, Progress):
             if deletes:
-                await self._writer.write(replace(write, operation="settle", idempotency=None))
-            done = await self._unlink_everywhere(write, end)
-            if deletes and done.status:
-                return done
-            if MARKED in {reply, done}:
+                settle = replace(write, operation="settle", idempotency=None)
+                await self._writer.write_entity(settle)
+            unlinked = await self._unlink_everywhere(write, end)
+            if isinstance(unlinked, Reply):
+                return unlinked
+            if Progress.SOME in {answer, unlinked}:
                 write = replace(write, continues=True)
-            reply = await self._writer.write(write)
-        return reply
+            answer = await self._writer.write_entity(write)
+        return answer
 
-    async def _unlink_everywhere(self, write: EntityWrite, end: float) -> Reply:
+    async def _unlink_everywhere(self, write: EntityWrite, end: float) -> Reply | Progress:
         """Unlink a deleted entity from all documents, a chunk at a time.
 
         The transaction of the last chunk stores and returns the reply of a deletion. If another call
-        removes the last chunk, returns MARKED if this call has removed one before, otherwise UNFINISHED.
+        removes the last chunk, or the entity is to be registered, returns the progress of this call.
 
         Raises:
             Unavailable: not all links were removed before `end`.
         """
-        key, after, done = write.key, FIRST, UNFINISHED
+        key, after, done = write.key, FIRST, Progress.NONE
         deletes = write.operation == "delete"
         while found := await self._linked(key, after):
             is_last = len(found) <= CASCADE_CHUNK
@@ -100,14 +101,14 @@ class EntityWriter:
                     Unlink(LinkKey(document, key), missing_ok=True, orphaned=True)
                     for document, _ in chunk
                 ],
-                respond=lambda *_: write.reply if deletes else MARKED,
+                respond=lambda *_: write.reply,
             )
-            answer = await self._writer.write(unlink)
+            reply = await self._writer.write(unlink)
             if is_last:
-                return answer
+                return reply if deletes else Progress.SOME
             if time.monotonic() > end:
                 raise Unavailable(_not_complete(key))
-            done, after = MARKED, found[CASCADE_CHUNK - 1][1]
+            done, after = Progress.SOME, found[CASCADE_CHUNK - 1][1]
         return done
 
     async def _linked(self, key: EntityKey, after: UUID) -> list[tuple[DocumentKey, UUID]]:

@@ -12,7 +12,7 @@ from service.core.changes import MAX_LINKS, LinkKey
 from service.core.documents import DocumentWrite
 from service.core.errors import IdempotencyMismatch, Refusal, Unavailable
 from service.core.ids import IdSource
-from service.core.writes import Reply, Slices, State, Write
+from service.core.writes import Progress, Reply, Slices, State, Write
 from service.store.writing.counts import LinkCounter
 from service.store.writing.locking import lock_all, lock_free
 from service.store.writing.replies import lock_scopes
@@ -35,12 +35,14 @@ class Member:
 
     __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "scope", "size", "write")
 
-    def __init__(self, write: Write, future: asyncio.Future[Reply], arrived: float) -> None:
+    def __init__(
+        self, write: Write, future: asyncio.Future[Reply | Progress], arrived: float
+    ) -> None:
         self.write = write
         self.size = write.size
         self.arrived = arrived
         self.future = future
-        self.answer: Reply | Refusal | None = None
+        self.answer: Reply | Progress | Refusal | None = None
         """Set before COMMIT, sent after it. None: this transaction could not write it."""
         self.locked_elsewhere = False
         """Whether another transaction has locked rows of this write."""
@@ -54,15 +56,19 @@ class Member:
         """Give the caller the prepared answer; called after COMMIT."""
         if self.future.done():
             return  # the caller has disconnected
-        if isinstance(self.answer, Reply):
-            self.future.set_result(self.answer)
-        elif self.answer is not None:
+        if isinstance(self.answer, Refusal):
             self.future.set_exception(self.answer)
+        elif self.answer is not None:
+            self.future.set_result(self.answer)
 
     def fail(self, error: BaseException) -> None:
         """Give the caller an error."""
         if not self.future.done():
             self.future.set_exception(error)
+
+    def interrupt(self) -> None:
+        """Tell the caller that its transaction was interrupted, perhaps after COMMIT was sent."""
+        self.fail(Unavailable("the writer was interrupted: whether it was written is not known"))
 
 
 def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
@@ -135,8 +141,13 @@ async def execute(
         locked = await lock_free(connection, state, writes)
         members = [member for member in members if _can_write(member, state, locked, context)]
     more = sum(member.size for member in members)
-    if any(document.version + more > MAX_LINKS for document in state.documents.values()):
-        await context.counter.count(connection, state, more)
+    near = [
+        key
+        for key, document in state.documents.items()
+        if document.active is None and document.version + more > MAX_LINKS
+    ]
+    if near:
+        await context.counter.count(connection, state, near, more)
     on_read()
     witness: Witness | None = None
     replies: list[StoredReply] = []
@@ -144,14 +155,14 @@ async def execute(
         write = member.write
         try:
             reply = write.decide(state)
-            if not isinstance(reply, Reply):
+            if not isinstance(reply, Reply | Progress):
                 reply, saved = await _in_slices(connection, state, reply)
                 witness = witness or saved
         except Refusal as refusal:
             member.answer = refusal
             continue
         member.answer = reply
-        if write.idempotency is not None and reply.status:
+        if write.idempotency is not None and isinstance(reply, Reply):
             replies.append(StoredReply(write.caller.workspace_id, write.idempotency, reply))
     saved = await save(connection, state, replies)
     return witness or saved

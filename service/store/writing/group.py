@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from service.core.changes import DocumentKey
 from service.core.entities import EntityWrite
 from service.core.errors import Unavailable
 from service.core.ids import IdSource
-from service.core.writes import Reply, Write
+from service.core.writes import Progress, Reply, Write
 from service.logs import get_logger
 from service.store.database import Database, Session, roll_back, terminate, unavailable
 from service.store.writing.contended import ContendedWriter
@@ -91,22 +91,29 @@ class GroupWriter:
         Raises:
             Refusal: nothing was written; only Unavailable may say that this is not known.
         """
-        member = Member(write, self._loop.create_future(), arrived=time.monotonic())
-        if member.size > LARGE_CHANGES or isinstance(write, EntityWrite):
+        member = self._member(write)
+        if member.size > LARGE_CHANGES:
             self._write_alone(member)
         else:
             self._queue.append(member)
             self._arrival.set()
+        return cast("Reply", await member.future)
+
+    async def write_entity(self, write: EntityWrite) -> Reply | Progress:
+        """Write in a transaction of its own; as `write`, or return how far the call is."""
+        member = self._member(write)
+        self._write_alone(member)
         return await member.future
+
+    def _member(self, write: Write) -> Member:
+        return Member(write, self._loop.create_future(), arrived=time.monotonic())
 
     def _run_ended(self) -> None:
         """Answer the callers whose transaction was in flight when the task failed; it is started again."""
         self._drop_connection()
         self._answer()
         for member in self._in_flight:
-            member.fail(
-                Unavailable("the writer was interrupted: whether it was written is not known")
-            )
+            member.interrupt()
         self._in_flight = []
         self._arrival.set()
 
@@ -236,9 +243,7 @@ class GroupWriter:
             member.fail(error)
             return
         except asyncio.CancelledError:
-            member.fail(
-                Unavailable("the write was interrupted: whether it was written is not known")
-            )
+            member.interrupt()
             raise
         if witness is not None and witness.event_id is not None:
             self._notifier.due.set()
