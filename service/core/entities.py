@@ -5,7 +5,7 @@ from typing import Literal
 from service.core.changes import EntityKey
 from service.core.errors import NotFound
 from service.core.preconditions import Preconditions
-from service.core.writes import Progress, Reply, State, Write
+from service.core.writes import LOCK_TIMEOUT_MS, Progress, Reply, State, Write
 
 
 class EntityWrite(Write, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class EntityWrite(Write, frozen=True, kw_only=True):
     @property
     def lock_timeout_ms(self) -> int:
         """`settle` waits longer, since the entity is marked: a short wait would answer 503 more often."""
-        return 9_000 if self.operation == "settle" else 2_000
+        return 9_000 if self.operation == "settle" else LOCK_TIMEOUT_MS
 
     def decide(self, state: State) -> Reply | Progress:
         """Return the reply, or the progress of the call if the deleted entity may still have links.

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Sequence
 from datetime import datetime
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -20,6 +20,9 @@ from service.core.changes import (
     LinkRow,
 )
 from service.core.ids import EPOCH, IdSource, microseconds
+
+LOCK_TIMEOUT_MS: Final = 2_000
+"""The longest wait for each lock. After it the caller is answered 503."""
 
 
 class Reply(NamedTuple):
@@ -148,7 +151,7 @@ class Write(Struct, frozen=True, kw_only=True):
     @property
     def lock_timeout_ms(self) -> int:
         """The longest wait for each lock, in milliseconds, in a transaction that waits for locks."""
-        return 2_000
+        return LOCK_TIMEOUT_MS
 
     def links(self, _: State) -> Sequence[LinkKey]:
         """Return the links to lock and read; called after a DocumentWrite's document was read whole."""

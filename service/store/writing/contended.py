@@ -21,11 +21,11 @@ import asyncpg
 
 from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
-from service.logs import get_logger
+from service.core.writes import LOCK_TIMEOUT_MS
 from service.store.database import HELD_TOO_LONG, Database
 from service.store.writing.execute import MAX_CHANGES, Member, take_group
 from service.store.writing.notify import Notifier
-from service.store.writing.transaction import LOCK_TIMEOUT_MS, Witness, transact_alone
+from service.store.writing.transaction import Witness, transact_alone
 from service.supervision import Supervisor
 
 if TYPE_CHECKING:
@@ -50,8 +50,6 @@ CROSS JOIN LATERAL (
 
 Execute = Callable[..., Awaitable[Witness | None]]
 
-log = get_logger(__name__)
-
 
 class ContendedWriter:
     """Executes the writes of this process whose only document is locked elsewhere."""
@@ -62,11 +60,13 @@ class ContendedWriter:
         notifier: Notifier,
         execute: Execute,
         write_alone: Callable[[Member], None],
+        not_written: Callable[[Sequence[Member], Exception], None],
     ) -> None:
         self._database = database
         self._notifier = notifier
         self._execute = execute
         self._write_alone = write_alone
+        self._not_written = not_written
         self.waiting: dict[DocumentKey, deque[Member]] = {}
         """The writes that wait for the lock of each document."""
         self.recent: set[DocumentKey] = set()
@@ -134,24 +134,16 @@ class ContendedWriter:
         step = partial(self._step, documents=documents, members=members)
         try:
             witness = await transact_alone(self._database, step, lock_timeout_ms=lock_timeout_ms)
-        except Unavailable as refusal:
-            if not members and isinstance(refusal.__cause__, asyncpg.LockNotAvailableError):
+        except Exception as error:  # noqa: BLE001 - the members are answered, or written alone
+            if not members and isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 return False
-            for member in members or self._take(documents):
-                member.fail(refusal)
-            return True
-        except Exception:
-            ids = [member.write.caller.request_id for member in members]
-            log.exception("write.group_failed", members=len(ids), request_ids=ids)
-            for member in members or self._take(documents):
-                self._write_alone(member)
+            self._not_written(members or self._take(documents), error)
             return True
         except asyncio.CancelledError:
             for member in members:
                 member.interrupt()
             raise
-        if witness is not None and witness.event_id is not None:
-            self._notifier.due.set()
+        self._notifier.committed(witness)
         self._settle(members)
         return True
 

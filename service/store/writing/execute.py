@@ -149,6 +149,15 @@ async def execute(
     if near:
         await context.counter.count(connection, state, near, more)
     on_read()
+    replies, witness = await _decide(connection, state, members)
+    saved = await save(connection, state, replies)
+    return witness or saved
+
+
+async def _decide(
+    connection: "Connection", state: State, members: Sequence[Member]
+) -> tuple[list[StoredReply], Witness | None]:
+    """Prepare each member's answer; return the replies to store, and the witness of slices saved already."""
     witness: Witness | None = None
     replies: list[StoredReply] = []
     for member in members:
@@ -164,8 +173,7 @@ async def execute(
         member.answer = reply
         if write.idempotency is not None and isinstance(reply, Reply):
             replies.append(StoredReply(write.caller.workspace_id, write.idempotency, reply))
-    saved = await save(connection, state, replies)
-    return witness or saved
+    return replies, witness
 
 
 async def _in_slices(
@@ -207,17 +215,13 @@ async def _without_replayed(
 
     Members whose scope another transaction has locked are neither answered nor returned.
     """
-    keyed = [member for member in members if member.write.idempotency is not None]
+    keyed = [(member, key) for member in members if (key := member.write.idempotency) is not None]
     if not keyed:
         return members
-    scopes = [
-        (member.write.caller.workspace_id, member.write.idempotency)
-        for member in keyed
-        if member.write.idempotency is not None
-    ]
+    scopes = [(member.write.caller.workspace_id, key) for member, key in keyed]
     left_out = set()
     found = await lock_scopes(connection, scopes, wait=wait)
-    for member, (_, idempotency), stored in zip(keyed, scopes, found, strict=True):
+    for (member, idempotency), stored in zip(keyed, found, strict=True):
         if stored is True:
             continue
         left_out.add(member)

@@ -58,7 +58,9 @@ class GroupWriter:
         self._notifier = notifier
         self._turns = Turns()
         self._supervisor = supervisor
-        self._contended = ContendedWriter(database, notifier, self._execute, self._write_alone)
+        self._contended = ContendedWriter(
+            database, notifier, self._execute, self._write_alone, self._not_written
+        )
         self._queue: deque[Member] = deque()
         self._arrival = asyncio.Event()
         self._stopping = False
@@ -195,8 +197,7 @@ class GroupWriter:
             self._connection = await self._database.refreshed(self._connection)
         step = partial(self._execute, members=members, wait=False, on_read=self._answer)
         witness = await transact(self._database, self._connection, step)
-        if witness is not None and witness.event_id is not None:
-            self._notifier.due.set()
+        self._notifier.committed(witness)
         for member in members:
             if member.answer is None:
                 self._write_later(member)
@@ -245,8 +246,7 @@ class GroupWriter:
         except asyncio.CancelledError:
             member.interrupt()
             raise
-        if witness is not None and witness.event_id is not None:
-            self._notifier.due.set()
+        self._notifier.committed(witness)
         member.settle()
 
 

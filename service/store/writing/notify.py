@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from service.logs import get_logger
 from service.store.database import Database, Session, noticing_loss, unavailable
+from service.store.writing.transaction import Witness
 from service.supervision import LastingProblem
 
 NOTIFY: Final = "NOTIFY outbox"
@@ -25,8 +26,7 @@ class Notifier:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Session | None = None
-        self.due = asyncio.Event()
-        """Set after the COMMIT of a transaction that wrote events: NOTIFY is sent within 10 ms."""
+        self._due = asyncio.Event()
         self._problem = LastingProblem(log, "notify.failed", "notify.recovered")
 
     async def __aenter__(self) -> Self:
@@ -42,12 +42,15 @@ class Notifier:
             await self._task
         self._drop()
 
+    def committed(self, witness: Witness | None) -> None:
+        """Send NOTIFY within 10 ms if the transaction of the witness wrote events."""
+        if witness is not None and witness.event_id is not None:
+            self._due.set()
+
     async def _send_forever(self) -> None:
-        with suppress(Exception):  # connected before the first NOTIFY; `_send` connects again
-            self._connection = await self._database.connect()
         while True:
-            await self.due.wait()
-            self.due.clear()
+            await self._due.wait()
+            self._due.clear()
             try:
                 with unavailable():
                     await self._send()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 
 from service.core.errors import Unavailable
+from service.core.writes import LOCK_TIMEOUT_MS
 from service.store.database import (
     CONNECTION_ERRORS,
     INDEXES_ONLY,
@@ -37,9 +38,6 @@ synchronous standby, Postgres commits on the primary alone and sends only a warn
 runtime-config-replication). A process that hangs loses its locks after 10 s."""
 
 BEGIN_WAITING: Final = f"{BEGIN}; SET LOCAL lock_timeout = {{}}; {INDEXES_ONLY}"
-
-LOCK_TIMEOUT_MS: Final = 2_000
-"""The longest wait for each lock. After it the caller is answered 503."""
 
 STATUS: Final = "SELECT pg_xact_status($1::xid8)"
 
@@ -117,12 +115,7 @@ async def transact(
     begin = BEGIN_WAITING.format(lock_timeout_ms) if waits else BEGIN
     then = "" if waits else f";{BEGIN}"
     server: Server | None = getattr(connection, "server", None)  # the pool's proxy passes it on
-    try:
-        witness = await _run(connection, execute, begin)
-    except NotCommitted as error:
-        if isinstance(error.__cause__, STATEMENTS_LOST):
-            database.statements_kept = False
-        raise
+    witness = await _run(database, connection, execute, begin)
     if witness is None:
         await roll_back(connection, then=then)  # unlike COMMIT, it does not flush WAL
         return None
@@ -137,7 +130,9 @@ async def transact(
     return witness
 
 
-async def _run(connection: "Connection", execute: Execute, begin: str) -> Witness | None:
+async def _run(
+    database: Database, connection: "Connection", execute: Execute, begin: str
+) -> Witness | None:
     """Run `execute` up to the COMMIT; if it fails, roll back or drop the connection."""
     try:
         if not connection.is_in_transaction():
@@ -146,17 +141,16 @@ async def _run(connection: "Connection", execute: Execute, begin: str) -> Witnes
     except TimeoutError as error:
         terminate(connection)
         raise Unavailable("the database does not answer; nothing was written") from error
-    except CONNECTION_ERRORS as error:
-        terminate(connection)
+    except (*CONNECTION_ERRORS, *STATEMENTS_LOST, asyncpg.ReadOnlySQLTransactionError) as error:
+        if isinstance(error, STATEMENTS_LOST):
+            database.statements_kept = False
+        terminate(connection)  # a new connection may reach the primary
         raise NotCommitted from error
     except LOST_ERRORS as error:
         if not is_lost(connection, error):
             await roll_back(connection)
             raise
         terminate(connection)
-        raise NotCommitted from error
-    except (asyncpg.ReadOnlySQLTransactionError, *STATEMENTS_LOST) as error:
-        terminate(connection)  # a new connection may reach the primary
         raise NotCommitted from error
     except RETRY_ERRORS as error:
         await roll_back(connection)
