@@ -81,7 +81,7 @@ CREATE TABLE documents (
 
 CREATE TABLE entities (
     workspace_id uuid NOT NULL,
-    -- The registry of types lives in code (service/core/resources.py); a new type needs no migration.
+    -- The registry of types lives in code (service/core/ids.py); a new type needs no migration.
     type text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),

@@ -7,7 +7,11 @@ from uuid import UUID
 from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from service.core.changes import (
+from service.core.errors import Conflict, NotFound
+from service.core.events import Cause
+from service.core.links import Draft, missing_entity, too_many_links
+from service.core.preconditions import Preconditions
+from service.core.values import (
     MAX_LINKS,
     AddLink,
     Change,
@@ -21,10 +25,6 @@ from service.core.changes import (
     SetRole,
     Unlink,
 )
-from service.core.errors import Conflict, NotFound
-from service.core.events import Cause
-from service.core.links import Draft, missing_entity, too_many_links
-from service.core.preconditions import Preconditions
 from service.core.writes import Slices, State, Write
 
 SLICE: Final = 100

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from service.core.changes import EntityKey
 from service.core.errors import NotFound
 from service.core.preconditions import Preconditions
+from service.core.values import EntityKey
 from service.core.writes import LOCK_TIMEOUT_MS, Progress, Reply, State, Write
 
 

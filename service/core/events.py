@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.core.resources import ID_PATTERN
+from service.core.ids import ID_PATTERN
 
 EventType = Literal[
     "document.linked", "document.unlinked", "document.restored", "document.link_updated"

@@ -1,4 +1,8 @@
-"""Ids that the service makes: UUIDv7 (RFC 9562), their TypeID text, and ULIDs for requests."""
+"""Ids: those of documents and entities, and those that the service makes.
+
+The entity types and the id prefixes that name them are listed here only. The service makes UUIDv7 (RFC 9562),
+their TypeID text, and ULIDs for requests.
+"""
 
 import os
 import re
@@ -9,6 +13,29 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
+
+NAMED_TYPES: Final = ("contact", "company", "deal", "event", "matter", "task")
+"""Types that a caller names in the body of `/link`."""
+
+PREFIXED_TYPES: Final = {
+    "ful_": "fulfillment",
+    "ship_": "shipment",
+    "ast_": "asset",
+    "mfst_": "manifest",
+    "item_": "item",
+}
+"""Types that `/links` infers from the prefix of the resource's id."""
+
+ENTITY_TYPES: Final = (*NAMED_TYPES, *PREFIXED_TYPES.values())
+
+ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$"
+"""Ids of documents and entities: opaque, safe in a URL's path, a log line and a Kafka key."""
+
+PREFIX_PATTERN: Final = f"^({'|'.join(PREFIXED_TYPES)})."
+"""A known prefix, and at least one more character."""
+
+valid_id: Final = re.compile(ID_PATTERN.removesuffix("$") + r"\Z").match
+"""Returns None for a text that cannot be the id of a document or an entity."""
 
 DOCUMENT_PREFIX: Final = "doc"
 LINK_PREFIX: Final = "dlnk"
@@ -31,6 +58,12 @@ _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 _BLOCK: Final = struct.Struct("=256Q")
 
 _canonical_uuid = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z").match
+
+
+def type_of(resource_id: str) -> str | None:
+    """Return the type that belongs to the id's prefix; None: unknown prefix, or nothing after it."""
+    prefix, underscore, rest = resource_id.partition("_")
+    return PREFIXED_TYPES.get(prefix + underscore) if rest else None
 
 
 def microseconds(timestamp: datetime) -> int:

@@ -7,7 +7,10 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from service.core import events
-from service.core.changes import (
+from service.core.errors import Conflict, NotFound, Refusal
+from service.core.events import Cause
+from service.core.preconditions import Preconditions
+from service.core.values import (
     MAX_LINKS,
     AddLink,
     Caller,
@@ -21,9 +24,6 @@ from service.core.changes import (
     SetRole,
     Unlink,
 )
-from service.core.errors import Conflict, NotFound, Refusal
-from service.core.events import Cause
-from service.core.preconditions import Preconditions
 from service.core.writes import Reply, State, Write
 
 

@@ -2,8 +2,8 @@
 
 from msgspec import Struct
 
-from service.core.changes import DocumentState
 from service.core.errors import PreconditionFailed
+from service.core.values import DocumentState
 
 
 class Tags(Struct, frozen=True):

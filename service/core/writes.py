@@ -9,7 +9,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from service.core import events
-from service.core.changes import (
+from service.core.ids import EPOCH, IdSource, microseconds
+from service.core.values import (
     Caller,
     DocumentKey,
     DocumentRow,
@@ -19,7 +20,6 @@ from service.core.changes import (
     LinkKey,
     LinkRow,
 )
-from service.core.ids import EPOCH, IdSource, microseconds
 
 LOCK_TIMEOUT_MS: Final = 2_000
 """The longest wait for each lock. After it the caller is answered 503."""

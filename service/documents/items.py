@@ -1,8 +1,8 @@
 """The links that the items of a body's `resources` stand for."""
 
-from service.core.changes import MAX_LINKS, DocumentKey, EntityKey, LinkKey
 from service.core.documents import LinkEdits, WantedLink
-from service.core.resources import type_of
+from service.core.ids import type_of
+from service.core.values import MAX_LINKS, DocumentKey, EntityKey, LinkKey
 from service.documents import messages
 from service.edge.calls.problems import FieldError
 from service.edge.calls.validation import wrong_fields

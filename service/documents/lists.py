@@ -4,8 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.core.changes import EntityKey
 from service.core.events import timestamp
+from service.core.values import EntityKey
 from service.core.writes import Reply
 from service.edge.shapes.messages import AnyEntityType, Id, IsoTime, Pagination, Role, Uuid, encode
 from service.edge.shapes.pages import PageQuery, counted, next_link, pagination_of, row_range_of

@@ -8,9 +8,9 @@ from uuid import UUID
 from msgspec import Raw
 from msgspec.json import format as format_json
 
-from service.core.changes import DocumentRow, LinkRow
 from service.core.documents import DocumentOutcome
 from service.core.events import timestamp
+from service.core.values import DocumentRow, LinkRow
 from service.core.writes import Reply, Slices, etag
 from service.documents import messages
 from service.edge.shapes.messages import encode

@@ -6,10 +6,10 @@ from functools import partial
 from msgspec import UNSET, Raw, UnsetType, structs
 from starlette.routing import Route
 
-from service.core.changes import DocumentKey, DocumentRow, DocumentState, EntityKey
 from service.core.documents import DocumentWrite, Fields, LinkEdits, Operation, Respond
 from service.core.errors import Conflict, NotFound, PreconditionFailed
 from service.core.ids import DOCUMENT_PREFIX, IdSource, to_text
+from service.core.values import DocumentKey, DocumentRow, DocumentState, EntityKey
 from service.core.writes import Reply
 from service.documents import messages, replies
 from service.documents.items import edits, whole_set

@@ -4,9 +4,9 @@ from typing import Literal
 
 from starlette.routing import Route
 
-from service.core.changes import EntityKey
 from service.core.entities import EntityWrite
 from service.core.errors import NotFound, PreconditionFailed
+from service.core.values import EntityKey
 from service.core.writes import Reply
 from service.edge.calls.call import Call
 from service.edge.calls.endpoint import WRITE, Endpoint, Path

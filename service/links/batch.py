@@ -5,7 +5,11 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from starlette.routing import Route
 
-from service.core.changes import (
+from service.core.errors import Conflict, NotFound, Refusal
+from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
+from service.core.ids import type_of
+from service.core.links import DocumentStates, LinksWrite
+from service.core.values import (
     AddLink,
     Change,
     DocumentKey,
@@ -15,10 +19,6 @@ from service.core.changes import (
     Outcome,
     Unlink,
 )
-from service.core.errors import Conflict, NotFound, Refusal
-from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
-from service.core.links import DocumentStates, LinksWrite
-from service.core.resources import type_of
 from service.core.writes import Reply
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import WRITE, Endpoint, Path

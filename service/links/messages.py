@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from service.core.resources import NAMED_TYPES
+from service.core.ids import NAMED_TYPES
 from service.edge.shapes.messages import (
     AnyEntityType,
     EntityType,

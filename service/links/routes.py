@@ -6,7 +6,11 @@ from functools import partial
 from msgspec import Struct
 from starlette.routing import Route
 
-from service.core.changes import (
+from service.core.errors import Conflict, NotFound, PreconditionFailed, Refusal
+from service.core.events import Cause, timestamp
+from service.core.ids import ENTITY_TYPES, LINK_PREFIX, from_text, microseconds, to_text, type_of
+from service.core.links import DocumentStates, LinksWrite
+from service.core.values import (
     AddLink,
     Change,
     DocumentKey,
@@ -17,11 +21,6 @@ from service.core.changes import (
     SetRole,
     Unlink,
 )
-from service.core.errors import Conflict, NotFound, PreconditionFailed, Refusal
-from service.core.events import Cause, timestamp
-from service.core.ids import LINK_PREFIX, from_text, microseconds, to_text
-from service.core.links import DocumentStates, LinksWrite
-from service.core.resources import ENTITY_TYPES, type_of
 from service.core.writes import Reply, etag
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path

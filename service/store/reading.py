@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-from service.core.changes import DocumentKey, DocumentRow, EntityKey, LinkKey, LinkRow
 from service.core.errors import NotFound, TooLarge
+from service.core.values import DocumentKey, DocumentRow, EntityKey, LinkKey, LinkRow
 from service.core.writes import Reply
 from service.store.database import Database
 

@@ -10,10 +10,10 @@ from uuid import uuid4
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from outbox_worker.kafka.records import CONTENT_TYPE, partition_of
-from service.core.changes import AddLink, Caller, DocumentKey, DocumentState, EntityKey, LinkKey
 from service.core.events import OutboxRow
 from service.core.ids import IdSource
 from service.core.links import Draft, decide
+from service.core.values import AddLink, Caller, DocumentKey, DocumentState, EntityKey, LinkKey
 from service.core.writes import State
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from service.core.changes import Caller
 from service.core.ids import IdSource
 from service.core.preconditions import Preconditions
+from service.core.values import Caller
 from service.core.writes import Idempotency
 from service.edge.calls.conditions import preconditions_of
 from service.edge.calls.problems import EdgeError, FieldError

@@ -14,7 +14,7 @@ from msgspec import Struct
 from starlette.types import Receive
 
 from service.core.errors import Refusal, Unavailable
-from service.core.resources import ENTITY_TYPES, valid_id
+from service.core.ids import ENTITY_TYPES, valid_id
 from service.core.writes import Reply
 from service.edge.calls.body import BodyReader, QueryReader
 from service.edge.calls.call import Call, invalid_field

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from service.core.resources import ENTITY_TYPES, ID_PATTERN, PREFIX_PATTERN, PREFIXED_TYPES
+from service.core.ids import ENTITY_TYPES, ID_PATTERN, PREFIX_PATTERN, PREFIXED_TYPES
 
 # Python's `$` also matches before a final newline; the look-ahead excludes that.
 _ID = ID_PATTERN.replace("$", r"(?!\n)$")

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
+from service.core.values import DocumentKey
 from service.core.writes import LOCK_TIMEOUT_MS
 from service.store.database import HELD_TOO_LONG, Database
 from service.store.writing.execute import MAX_CHANGES, Member, take_group

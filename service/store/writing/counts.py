@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from service.core.changes import MAX_LINKS, DocumentKey, DocumentState
+from service.core.values import MAX_LINKS, DocumentKey, DocumentState
 from service.core.writes import State
 from service.store.database import INDEXES_ONLY
 

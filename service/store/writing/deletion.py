@@ -6,10 +6,10 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from service.core.changes import DocumentKey, EntityKey, LinkKey, Unlink
 from service.core.entities import EntityWrite
 from service.core.errors import Unavailable
 from service.core.links import LinksWrite
+from service.core.values import DocumentKey, EntityKey, LinkKey, Unlink
 from service.core.writes import Progress, Reply
 from service.store.database import Database
 from service.store.writing.group import GroupWriter

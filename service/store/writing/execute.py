@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from service.core.changes import MAX_LINKS, LinkKey
 from service.core.documents import DocumentWrite
 from service.core.errors import IdempotencyMismatch, Refusal, Unavailable
 from service.core.ids import IdSource
+from service.core.values import MAX_LINKS, LinkKey
 from service.core.writes import Progress, Reply, Slices, State, Write
 from service.store.writing.counts import LinkCounter
 from service.store.writing.locking import lock_all, lock_free

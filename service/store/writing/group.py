@@ -9,10 +9,10 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self, cast
 
-from service.core.changes import DocumentKey
 from service.core.entities import EntityWrite
 from service.core.errors import Unavailable
 from service.core.ids import IdSource
+from service.core.values import DocumentKey
 from service.core.writes import Progress, Reply, Write
 from service.logs import get_logger
 from service.store.database import Database, Session, roll_back, terminate, unavailable

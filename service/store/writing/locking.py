@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from service.core.changes import (
+from service.core.documents import DocumentWrite
+from service.core.entities import EntityWrite
+from service.core.ids import EPOCH
+from service.core.values import (
     DocumentKey,
     DocumentRow,
     DocumentState,
@@ -13,9 +16,6 @@ from service.core.changes import (
     LinkKey,
     LinkRow,
 )
-from service.core.documents import DocumentWrite
-from service.core.entities import EntityWrite
-from service.core.ids import EPOCH
 from service.core.writes import State, Write
 from service.store.writing.transaction import Appeared
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from service.core.changes import DocumentKey, LinkRow
+from service.core.values import DocumentKey, LinkRow
 from service.core.writes import Idempotency, Reply, State
 from service.store.writing.transaction import Witness
 

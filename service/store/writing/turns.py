@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from service.core.changes import DocumentKey
 from service.core.errors import Unavailable
+from service.core.values import DocumentKey
 from service.store.writing.execute import MAX_WAIT_S
 
 

@@ -5,7 +5,7 @@ import time
 import asyncpg
 import pytest
 
-from service.core import changes
+from service.core import values
 from service.core.ids import IdSource
 from service.core.links import LinksWrite
 from service.core.writes import Reply
@@ -61,15 +61,15 @@ async def test_a_process_that_stood_still_tries_again(
 
     names = [f"doc_{number + 1}" for number in range(LARGE_CHANGES + 1)]
     keys = [
-        changes.LinkKey(
-            changes.DocumentKey(workspace, name), changes.EntityKey(workspace, "deal", "deal_1")
+        values.LinkKey(
+            values.DocumentKey(workspace, name), values.EntityKey(workspace, "deal", "deal_1")
         )
         for name in names
     ]
     request = LinksWrite(
-        caller=changes.Caller(workspace, "key_1", "req_1"),
+        caller=values.Caller(workspace, "key_1", "req_1"),
         cause="batch",
-        changes=[changes.AddLink(key) for key in keys],
+        changes=[values.AddLink(key) for key in keys],
         respond=respond,
     )
     async with (

@@ -9,7 +9,7 @@ from functools import partial
 import asyncpg
 import pytest
 
-from service.core import changes
+from service.core import values
 from service.core.errors import NotFound, Refusal, Unavailable
 from service.core.ids import IdSource
 from service.core.links import DocumentStates, LinksWrite
@@ -51,10 +51,10 @@ async def workspace(database: str, connection: asyncpg.Connection) -> str:
 
 
 def answer(
-    outcomes: list[changes.Outcome | Refusal], _: DocumentStates, body: bytes = b"{}"
+    outcomes: list[values.Outcome | Refusal], _: DocumentStates, body: bytes = b"{}"
 ) -> Reply:
     """Answer with the kind of the first outcome."""
-    assert isinstance(outcomes[0], changes.Outcome)
+    assert isinstance(outcomes[0], values.Outcome)
     return Reply(201 if outcomes[0].kind == "created" else 200, body)
 
 
@@ -62,13 +62,13 @@ def request(
     workspace: str, document: str, entity: str, *, role: str | None = None, key: bytes | None = None
 ) -> LinksWrite:
     """Return a request for one link."""
-    link = changes.LinkKey(
-        changes.DocumentKey(workspace, document), changes.EntityKey(workspace, "deal", entity)
+    link = values.LinkKey(
+        values.DocumentKey(workspace, document), values.EntityKey(workspace, "deal", entity)
     )
     return LinksWrite(
-        caller=changes.Caller(workspace, "key_1", f"req_{document}"),
+        caller=values.Caller(workspace, "key_1", f"req_{document}"),
         cause="link",
-        changes=[changes.AddLink(link, role)],
+        changes=[values.AddLink(link, role)],
         respond=answer,
         idempotency=None if key is None else Idempotency(key * 32, b"f" * 32),
     )
@@ -249,17 +249,17 @@ async def test_a_large_request_goes_alone(
 ) -> None:
     """More than a hundred changes share no transaction with others that come with them."""
     keys = [
-        changes.LinkKey(
-            changes.DocumentKey(workspace, f"doc_{d}"),
-            changes.EntityKey(workspace, "deal", f"deal_{e}"),
+        values.LinkKey(
+            values.DocumentKey(workspace, f"doc_{d}"),
+            values.EntityKey(workspace, "deal", f"deal_{e}"),
         )
         for d in range(1, 21)
         for e in range(2, 21)
     ]
     large = LinksWrite(
-        caller=changes.Caller(workspace, "key_1", "req_1"),
+        caller=values.Caller(workspace, "key_1", "req_1"),
         cause="batch",
-        changes=[changes.AddLink(key) for key in keys],
+        changes=[values.AddLink(key) for key in keys],
         respond=answer,
     )
     small = request(workspace, "doc_1", "deal_1")

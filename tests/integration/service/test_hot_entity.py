@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from service.core.changes import DocumentKey, EntityKey, LinkKey
 from service.core.ids import IdSource
+from service.core.values import DocumentKey, EntityKey, LinkKey
 from service.core.writes import State
 from service.store.writing.locking import lock_links
 from tests.support.service.api import Api

@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from service.core.changes import MAX_LINKS
+from service.core.values import MAX_LINKS
 from tests.support.service.api import Api, persistently
 from tests.support.service.large import fill
 from tests.support.service.rows import everything

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from service.core.changes import MAX_LINKS
+from service.core.values import MAX_LINKS
 from service.edge.calls.body import MAX_BYTES
 from service.links.batch import MAX_OPERATIONS
 from tests.support.service.api import Api

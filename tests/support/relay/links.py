@@ -6,7 +6,9 @@ from uuid import UUID
 
 import asyncpg
 
-from service.core.changes import (
+from service.core.ids import IdSource
+from service.core.links import Draft
+from service.core.values import (
     AddLink,
     Caller,
     DocumentKey,
@@ -16,8 +18,6 @@ from service.core.changes import (
     LinkRow,
     Unlink,
 )
-from service.core.ids import IdSource
-from service.core.links import Draft
 from service.core.writes import State
 
 WORKSPACE: Final = UUID("0193e6c4-0000-7000-8000-000000000001")

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from outbox_worker.operator.verify import MAX_EVENTS
-from service.core.changes import MAX_LINKS, DocumentKey
+from service.core.values import MAX_LINKS, DocumentKey
 from service.described.words import API
 from service.documents.items import whole_set
 from service.documents.messages import PutDocument

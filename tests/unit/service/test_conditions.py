@@ -2,10 +2,10 @@
 
 import pytest
 
-from service.core.changes import DocumentState
 from service.core.errors import PreconditionFailed
 from service.core.ids import IdSource
 from service.core.preconditions import Preconditions, Tags
+from service.core.values import DocumentState
 from service.edge.calls.call import Call
 from service.edge.calls.conditions import preconditions_of
 from service.edge.calls.problems import EdgeError

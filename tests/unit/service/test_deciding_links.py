@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.changes import (
+from service.core.errors import NotFound, PreconditionFailed, Refusal
+from service.core.ids import IdSource
+from service.core.links import Draft, decide
+from service.core.preconditions import Preconditions, Tags
+from service.core.values import (
     AddLink,
     Caller,
     Change,
@@ -23,10 +27,6 @@ from service.core.changes import (
     SetRole,
     Unlink,
 )
-from service.core.errors import NotFound, PreconditionFailed, Refusal
-from service.core.ids import IdSource
-from service.core.links import Draft, decide
-from service.core.preconditions import Preconditions, Tags
 from service.core.writes import State
 
 WORKSPACE = "0193e6c4-0000-7000-8000-000000000001"

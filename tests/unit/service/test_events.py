@@ -9,7 +9,9 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 from service.core import events
-from service.core.changes import (
+from service.core.ids import IdSource
+from service.core.links import Draft, decide
+from service.core.values import (
     AddLink,
     Caller,
     Change,
@@ -20,8 +22,6 @@ from service.core.changes import (
     SetRole,
     Unlink,
 )
-from service.core.ids import IdSource
-from service.core.links import Draft, decide
 from service.core.writes import State
 
 WORKSPACE = "0193e6c4-0000-7000-8000-000000000001"

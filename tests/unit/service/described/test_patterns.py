@@ -4,8 +4,16 @@ import jsonschema_rs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.ids import LINK_ID_PATTERN, LINK_PREFIX, from_text, to_text
-from service.core.resources import ID_PATTERN, PREFIX_PATTERN, type_of, valid_id
+from service.core.ids import (
+    ID_PATTERN,
+    LINK_ID_PATTERN,
+    LINK_PREFIX,
+    PREFIX_PATTERN,
+    from_text,
+    to_text,
+    type_of,
+    valid_id,
+)
 
 UUIDS = st.uuids()
 ALMOST = st.one_of(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.core import resources
+from service.core import ids
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ from service.core import resources
 )
 def test_prefix_tells_the_type(resource_id: str, entity_type: str | None) -> None:
     """The five prefixes tell their types; a prefix alone, and any other, tells none."""
-    assert resources.type_of(resource_id) == entity_type
+    assert ids.type_of(resource_id) == entity_type
 
 
 def test_there_are_eleven_types() -> None:
     """Six types are named, five are inferred, none is both."""
-    assert len(resources.ENTITY_TYPES) == len(set(resources.ENTITY_TYPES)) == 11
+    assert len(ids.ENTITY_TYPES) == len(set(ids.ENTITY_TYPES)) == 11
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_there_are_eleven_types() -> None:
 )
 def test_ids_are_opaque(text: str) -> None:
     """Letters, digits, underscore, hyphen and dot make an id, up to 128 of them."""
-    assert resources.valid_id(text)
+    assert ids.valid_id(text)
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_ids_are_opaque(text: str) -> None:
 )
 def test_what_is_no_id(text: str) -> None:
     """An id begins with a letter or digit, is not too long, and holds nothing else."""
-    assert not resources.valid_id(text)
+    assert not ids.valid_id(text)
