@@ -31,9 +31,7 @@ from service.operations import routes as operator_routes
 from service.settings import Settings, read_settings
 from service.stopping import Stopping
 from service.store.database import Database
-from service.store.writing.deletion import EntityWriter
 from service.store.writing.group import GroupWriter
-from service.store.writing.notify import Notifier
 from service.store.writing.replies import forget_expired_forever
 from service.supervision import Supervisor
 
@@ -62,11 +60,10 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
     """
     handles_signals, stopping = stopping is not None, stopping or Stopping()
     database = Database(settings.database_url, pool_size=settings.links_pool_size)
-    notifier = Notifier(database)
     register_unknown = settings.links_entity_policy == "any"
     ids = IdSource()
     supervisor = Supervisor()
-    writer = GroupWriter(database, notifier, supervisor, register_unknown=register_unknown, ids=ids)
+    writer = GroupWriter(database, supervisor, register_unknown=register_unknown, ids=ids)
     documents = Documents(database, writer, ids)
     keys = KeyRing(database)
     metrics = Metrics()
@@ -75,7 +72,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Stopping]]:
         signals = stopping.on_signals() if handles_signals else nullcontext()
-        async with signals, database, notifier, writer:
+        async with signals, database, writer:
             background = [
                 supervisor.start("refresh-keys", keys.refresh_forever),
                 supervisor.start("forget-replies", partial(forget_expired_forever, database)),
@@ -91,7 +88,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
         *link_routes(Links(database, writer)),
         *document_routes(documents),
         *batch_routes(Batch(writer)),
-        *entity_routes(Entities(EntityWriter(database, writer))),
+        *entity_routes(Entities(writer)),
         *entity_document_routes(documents),
         *operator_routes(database, metrics, stopping, supervisor),
     ]

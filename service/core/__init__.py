@@ -2,11 +2,11 @@
 
 A write (`writes.Write`) is the change that one call asks for. It answers two questions of the store:
 
-* What does it need? The documents, links and entities to lock and read (`documents`, `links`,
+* What does it need? The documents, links and entities to lock and read (`needs`, `links`,
   `unknown_entities`). The store reads them into a `State`.
 * What does it decide (`decide`)? It changes the state and returns the reply, or raises a `Refusal`
-  (errors.py) and leaves the state unchanged. The store saves the changed rows and the events of the state,
-  and stores the reply if the call has an Idempotency-Key.
+  (errors.py) and leaves the state unchanged. The store saves the changes (`State.unsaved`), and the
+  reply if the call has an Idempotency-Key.
 
 A transaction may hold the writes of many callers. They are decided one after the other on one state.
 Three classes implement it: `LinksWrite` (links.py), a list of changes of links; `DocumentWrite`

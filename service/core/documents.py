@@ -1,6 +1,9 @@
 """Decisions about a whole document: create, put, update, delete and restore."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Final, Literal
 from uuid import UUID
 
@@ -8,12 +11,12 @@ from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from service.core.errors import Conflict, NotFound
-from service.core.events import Cause
+from service.core.ids import microseconds
 from service.core.links import Draft, missing_entity, too_many_links
-from service.core.preconditions import Preconditions
 from service.core.values import (
     MAX_LINKS,
     AddLink,
+    Cause,
     Change,
     DocumentKey,
     DocumentRow,
@@ -21,24 +24,26 @@ from service.core.values import (
     EntityKey,
     LinkKey,
     LinkRow,
-    Outcome,
+    OutcomeKind,
     SetRole,
     Unlink,
 )
-from service.core.writes import Slices, State, Write
+from service.core.writes import Needs, Slices, State, Write
 
 SLICE: Final = 100
 """Changes of links that are decided in one go. They keep the event loop busy for about 5 ms."""
 
 Operation = Literal["create", "put", "update", "delete", "restore"]
 
-CAUSE_OF: dict[Operation, Cause] = {
-    "create": "update",
-    "put": "update",
-    "update": "update",
+CAUSE_OF: Final[dict[Operation, Cause]] = {
     "delete": "document_deleted",
     "restore": "document_restored",
 }
+"""The cause in the events; that of the others is `update`."""
+
+
+_fields = attrgetter("display_name", "category", "metadata", "deletion_id")
+"""The columns of a document that a write can set, without the times that go with them."""
 
 
 class Fields(Struct, frozen=True):
@@ -70,7 +75,7 @@ class LinkEdits(Struct, frozen=True):
 
 
 class DocumentOutcome(Struct):
-    """The document after the request, and the ids of the links that the request changed.
+    """The document after the request, and the ids of the links that the request changed, by outcome.
 
     `created`: the document is new, or a put has brought it back from deletion. `changed`: the request
     has written something.
@@ -79,29 +84,10 @@ class DocumentOutcome(Struct):
     row: DocumentRow
     created: bool = False
     changed: bool = False
-    linked: list[UUID] = field(default_factory=list)
-    restored: list[UUID] = field(default_factory=list)
-    unlinked: list[UUID] = field(default_factory=list)
-    updated: list[UUID] = field(default_factory=list)
-
-    @property
-    def changes_links(self) -> bool:
-        """Whether a link was written."""
-        return bool(self.linked or self.restored or self.unlinked or self.updated)
-
-    def add(self, outcome: Outcome) -> None:
-        """Add the id of a changed link to the list of its kind."""
-        into = {
-            "created": self.linked,
-            "restored": self.restored,
-            "unlinked": self.unlinked,
-            "updated": self.updated,
-        }.get(outcome.kind)
-        if into is not None and outcome.link is not None:
-            into.append(outcome.link.id)
+    links: defaultdict[OutcomeKind, list[UUID]] = field(default_factory=partial(defaultdict, list))
 
 
-Respond = Callable[[DocumentOutcome, Sequence[LinkRow]], Slices]
+MakeDocumentReply = Callable[[DocumentOutcome, Sequence[LinkRow]], Slices]
 """Makes the reply from the outcome and the document's active links."""
 
 
@@ -113,30 +99,21 @@ class DocumentWrite(Write, frozen=True, kw_only=True):
 
     Attributes:
         respond: makes the reply; called before COMMIT, since the reply may have to be stored.
-        preconditions: conditions on the document before the write; None: there are none.
+        preconditions: conditions on the document before the write.
     """
 
     operation: Operation
     key: DocumentKey
-    respond: Respond
+    respond: MakeDocumentReply
     fields: Fields = Fields()
     edits: LinkEdits = LinkEdits()
-    preconditions: Preconditions | None = None
 
     @property
-    def size(self) -> int:
-        """One, and the links that the caller names; the links that a deletion removes are not known yet."""
-        return 1 + len(self.edits.wanted) + len(self.edits.remove)
-
-    @property
-    def documents(self) -> set[DocumentKey]:
-        """The document."""
-        return {self.key}
-
-    @property
-    def makes_document(self) -> bool:
-        """Whether the document is inserted if it does not exist."""
-        return self.operation in {"create", "put"}
+    def needs(self) -> Needs:
+        """The document with its links; the links that a deletion removes are not known yet."""
+        size = 1 + len(self.edits.wanted) + len(self.edits.remove)
+        makes = self.operation in {"create", "put"}
+        return Needs({self.key}, size, whole=self.key, makes_row=makes)
 
     def links(self, state: State) -> Sequence[LinkKey]:
         """Return the links that the request names, and those that a restore may bring back."""
@@ -151,10 +128,14 @@ class DocumentWrite(Write, frozen=True, kw_only=True):
     def decide(self, state: State) -> Slices:
         """Decide the changes of links in slices, then the document's own fields."""
         made = self.key in state.made
-        before = admit(self, state.row(self.key), made=made)
+        before = admit(state, self, made=made)
         check(state, self, before, made=made)
-        deletion_id = state.ids.uuid7(state.now_us) if self.operation == "delete" else None
-        draft = Draft(state, self.caller, CAUSE_OF[self.operation], deletion_id=deletion_id)
+        deletion_id = (
+            state.ids.uuid7(microseconds(state.now)) if self.operation == "delete" else None
+        )
+        draft = Draft(
+            state, self.caller, CAUSE_OF.get(self.operation, "update"), deletion_id=deletion_id
+        )
         # A document that was just inserted has revision 1 already, and `keep` adds one.
         draft.documents[self.key] = DocumentState(before.version, before.revision - made)
         returns = self.operation == "put" and before.deleted_at is not None
@@ -162,26 +143,29 @@ class DocumentWrite(Write, frozen=True, kw_only=True):
         changes = link_changes(state, self, before)
         for start in range(0, len(changes), SLICE):
             for change in changes[start : start + SLICE]:
-                outcome.add(draft.apply(change))
+                applied = draft.apply(change)
+                if applied.link is not None and applied.kind not in {"existing", "unchanged"}:
+                    outcome.links[applied.kind].append(applied.link.id)
             draft.hand_over()
             if start + SLICE < len(changes):
                 yield
-        outcome.changed = made or outcome.changes_links or not outcome.row.same_fields(before)
+        fields_changed = _fields(outcome.row) != _fields(before)
+        outcome.changed = made or bool(outcome.links) or fields_changed
         if outcome.changed:
             draft.keep()
-            state.keep_row(self.key, outcome.row)
-            outcome.row = state.row(self.key) or outcome.row
+            outcome.row = state.keep_row(self.key, outcome.row, fields_changed=fields_changed)
         links = [link for link in state.links_of(self.key) if link.deleted_at is None]
         return (yield from self.respond(outcome, links))
 
 
-def admit(write: DocumentWrite, before: DocumentRow | None, *, made: bool) -> DocumentRow:
+def admit(state: State, write: DocumentWrite, *, made: bool) -> DocumentRow:
     """Return the document's row before the write; `made`: this transaction has inserted it.
 
     Raises:
         NotFound: the document does not exist.
         Conflict: the document is to be created, and its id is taken.
     """
+    before = state.row(write.key) if write.key in state.rows else None
     deleted = before is not None and before.deleted_at is not None
     if before is None or (deleted and write.operation in {"update", "delete"}):
         raise NotFound(f"document {write.key.id!r} does not exist")

@@ -7,13 +7,11 @@ from typing import Annotated, Final, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.core.ids import ID_PATTERN
+from service.core.ids import ID_PATTERN, IdSource
+from service.core.values import Caller, Cause, LinkRow
 
 EventType = Literal[
     "document.linked", "document.unlinked", "document.restored", "document.link_updated"
-]
-Cause = Literal[
-    "link", "unlink", "update", "batch", "document_deleted", "document_restored", "entity_deleted"
 ]
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
@@ -99,10 +97,68 @@ class OutboxRow(NamedTuple):
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def outbox_row(event_id: str, event: Event) -> OutboxRow:
-    """Return the outbox row of an event."""
-    traceparent = None if event.traceparent is UNSET else event.traceparent
-    return OutboxRow(event_id, event.type, event.partitionkey, _encode(event), traceparent)
+class EventMaker(Struct, frozen=True):
+    """Makes the events of one write: ids, and what all its events have in common.
+
+    `now` is the time of the transaction, `now_us` the same in microseconds since 1970.
+    """
+
+    caller: Caller
+    cause: Cause
+    ids: IdSource
+    now: datetime
+    now_us: int
+
+    def make(
+        self, event_type: EventType, link: LinkRow, before: LinkRow | None, version: int
+    ) -> OutboxRow:
+        """Return the outbox row of a changed link's event.
+
+        `before` is the link before the change, None for a new one. `version` is the document's new version.
+        """
+        workspace_id, document_id = link.key.document
+        caller = self.caller
+        event_id = self.ids.uuid7_text(self.now_us)
+        key = f"{workspace_id}/{document_id}"
+        event = Event(
+            specversion="1.0",
+            id=event_id,
+            source=f"/workspaces/{workspace_id}",
+            type=event_type,
+            subject=document_id,
+            time=timestamp(self.now),
+            datacontenttype="application/json",
+            dataschema=DATASCHEMA_OF[event_type],
+            partitionkey=key,
+            sequence=f"{version:020d}",
+            data=EventData(
+                workspace_id,
+                document_id,
+                version,
+                event_link(link),
+                None if before is None else _previous(before),
+                self.cause,
+                caller.actor,
+                caller.request_id,
+            ),
+            traceparent=caller.traceparent or UNSET,
+        )
+        return OutboxRow(event_id, event_type, key, _encode(event), caller.traceparent)
+
+
+def _previous(before: LinkRow) -> Previous:
+    return Previous(before.role, optional_timestamp(before.deleted_at))
+
+
+def event_link(link: LinkRow) -> EventLink:
+    """Return the link as events show it."""
+    return EventLink(
+        str(link.id),
+        EventResource(link.key.entity.id, link.key.entity.type),
+        link.role,
+        timestamp(link.created_at),
+        optional_timestamp(link.deleted_at),
+    )
 
 
 @lru_cache(maxsize=256)  # the rows of one transaction have the same time

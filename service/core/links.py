@@ -3,17 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
-from service.core import events
 from service.core.errors import Conflict, NotFound, Refusal
-from service.core.events import Cause
+from service.core.events import EventMaker, EventType, OutboxRow
+from service.core.ids import microseconds
 from service.core.preconditions import Preconditions
 from service.core.values import (
     MAX_LINKS,
     AddLink,
     Caller,
+    Cause,
     Change,
     DocumentKey,
     DocumentState,
@@ -24,7 +24,7 @@ from service.core.values import (
     SetRole,
     Unlink,
 )
-from service.core.writes import Reply, State, Write
+from service.core.writes import Needs, Reply, State, Write
 
 
 class Draft:
@@ -37,12 +37,13 @@ class Draft:
         self, state: State, caller: Caller, cause: Cause, *, deletion_id: UUID | None = None
     ) -> None:
         self.state = state
-        self.caller = caller
         self.cause = cause
         self.deletion_id = deletion_id
+        self._now_us = microseconds(state.now)
+        self._events = EventMaker(caller, cause, state.ids, state.now, self._now_us)
         self.links: dict[LinkKey, LinkRow] = {}
         self.documents: dict[DocumentKey, DocumentState] = {}
-        self.outbox: list[events.OutboxRow] = []
+        self.outbox: list[OutboxRow] = []
 
     def apply(self, change: Change) -> Outcome:
         """Apply one change.
@@ -72,7 +73,7 @@ class Draft:
         if document.active is not None and document.active >= MAX_LINKS:
             raise Conflict(too_many_links(key.document.id, document.active))
         if before is None:
-            link = LinkRow(key, self.state.ids.uuid7(self.state.now_us), role, self.state.now)
+            link = LinkRow(key, self.state.ids.uuid7(self._now_us), role, self.state.now)
             return Outcome("created", self._write("document.linked", link, None))
         link = LinkRow(key, before.id, before.role if role is None else role, before.created_at)
         return Outcome("restored", self._write("document.restored", link, before))
@@ -132,8 +133,8 @@ class Draft:
         """Move the links and events so far into the state; they may be saved before the rest is decided."""
         state = self.state
         state.links.update(self.links)
-        state.written_links.update(self.links)
-        state.outbox.extend(self.outbox)
+        state.unsaved.links.update(self.links)
+        state.unsaved.outbox.extend(self.outbox)
         self.links.clear()
         self.outbox.clear()
 
@@ -143,11 +144,9 @@ class Draft:
         self.hand_over()
         for key, document in self.documents.items():
             state.documents[key] = replace(document, revision=document.revision + 1)
-        state.written_documents.update(self.documents)
+        state.unsaved.documents.update(self.documents)
 
-    def _write(
-        self, event_type: events.EventType, link: LinkRow, before: LinkRow | None
-    ) -> LinkRow:
+    def _write(self, event_type: EventType, link: LinkRow, before: LinkRow | None) -> LinkRow:
         """Add the link's new row, its document's next version, and its event to the draft."""
         key = link.key
         document = self.document(key.document)
@@ -157,48 +156,8 @@ class Draft:
             active += (link.deleted_at is None) - (before is not None and before.deleted_at is None)
         self.documents[key.document] = DocumentState(version, document.revision, active=active)
         self.links[key] = link
-        self.outbox.append(self._event(event_type, link, before, version))
+        self.outbox.append(self._events.make(event_type, link, before, version))
         return link
-
-    def _event(
-        self, event_type: events.EventType, link: LinkRow, before: LinkRow | None, version: int
-    ) -> events.OutboxRow:
-        workspace_id, document_id = link.key.document
-        _, entity_type, entity_id = link.key.entity
-        event_id = self.state.ids.uuid7_text(self.state.now_us)
-        is_new = before is None
-        event = events.Event(
-            specversion="1.0",
-            id=event_id,
-            source=f"/workspaces/{workspace_id}",
-            type=event_type,
-            subject=document_id,
-            time=self.state.now_text,
-            datacontenttype="application/json",
-            dataschema=events.DATASCHEMA_OF[event_type],
-            partitionkey=f"{workspace_id}/{document_id}",
-            sequence=f"{version:020d}",
-            data=events.EventData(
-                workspace_id,
-                document_id,
-                version,
-                events.EventLink(
-                    str(link.id),
-                    events.EventResource(entity_id, entity_type),
-                    link.role,
-                    self.state.now_text if is_new else events.timestamp(link.created_at),
-                    events.optional_timestamp(link.deleted_at),
-                ),
-                None
-                if before is None
-                else events.Previous(before.role, events.optional_timestamp(before.deleted_at)),
-                self.cause,
-                self.caller.actor,
-                self.caller.request_id,
-            ),
-            traceparent=self.caller.traceparent or UNSET,
-        )
-        return events.outbox_row(event_id, event)
 
 
 def decide(
@@ -246,7 +205,7 @@ def missing_entity(key: EntityKey) -> str:
 
 
 DocumentStates = Mapping[DocumentKey, DocumentState]
-Respond = Callable[[list[Outcome | Refusal], DocumentStates], Reply]
+MakeLinksReply = Callable[[list[Outcome | Refusal], DocumentStates], Reply]
 """Makes the reply from the outcomes and the documents after the changes."""
 
 
@@ -256,24 +215,18 @@ class LinksWrite(Write, frozen=True, kw_only=True):
     Attributes:
         respond: makes the reply; called before COMMIT, since the reply may have to be stored.
         atomic: whether the first refused change refuses the whole list.
-        preconditions: conditions on the first change's document; None: there are none.
+        preconditions: conditions on the first change's document before the changes.
     """
 
     cause: Cause
     changes: Sequence[Change]
-    respond: Respond
+    respond: MakeLinksReply
     atomic: bool = True
-    preconditions: Preconditions | None = None
 
     @property
-    def size(self) -> int:
-        """The number of changes."""
-        return len(self.changes)
-
-    @property
-    def documents(self) -> set[DocumentKey]:
+    def needs(self) -> Needs:
         """The documents of the changes."""
-        return {change.key.document for change in self.changes}
+        return Needs({change.key.document for change in self.changes}, len(self.changes))
 
     def links(self, _: State) -> Sequence[LinkKey]:
         """Return the links of the changes, in order."""

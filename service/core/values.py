@@ -6,7 +6,10 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from service.core.events import Cause
+Cause = Literal[
+    "link", "unlink", "update", "batch", "document_deleted", "document_restored", "entity_deleted"
+]
+"""The kind of call that has changed a link."""
 
 
 class DocumentKey(NamedTuple):
@@ -113,26 +116,18 @@ class DocumentRow(Struct, frozen=True):
     deleted_at: datetime | None = None
     deletion_id: UUID | None = None
 
-    def same_fields(self, other: "DocumentRow") -> bool:
-        """Whether both rows have the same values in all columns that a write can set."""
-        return (
-            self.display_name == other.display_name
-            and self.category == other.category
-            and self.deletion_id == other.deletion_id
-            and self.metadata == other.metadata
-        )
-
 
 class EntityState(Struct, frozen=True):
     """An entity's own row, as it was read.
 
-    `registered`: this transaction has inserted the row, or cleared its deletion. `may_be_linked`: the
-    entity has active links, or another transaction may be adding one.
+    `linked`: the entity has active links. `may_be_linking`: another transaction may be adding one.
+    `registered`: this transaction has inserted the row, or cleared its deletion.
     """
 
     deleted: bool
+    linked: bool
+    may_be_linking: bool = False
     registered: bool = False
-    may_be_linked: bool = False
 
 
 OutcomeKind = Literal["created", "existing", "restored", "updated", "unlinked", "unchanged"]

@@ -1,15 +1,15 @@
 """A write as the store executes it: what it needs, the state that it decides on, and its reply."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from datetime import datetime
-from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from service.core import events
-from service.core.ids import EPOCH, IdSource, microseconds
+from service.core.events import OutboxRow
+from service.core.ids import EPOCH, IdSource
+from service.core.preconditions import Preconditions
 from service.core.values import (
     Caller,
     DocumentKey,
@@ -21,34 +21,29 @@ from service.core.values import (
     LinkRow,
 )
 
-LOCK_TIMEOUT_MS: Final = 2_000
-"""The longest wait for each lock. After it the caller is answered 503."""
-
 
 class Reply(NamedTuple):
     """The reply to a caller. Status and body are stored under the call's Idempotency-Key.
 
-    `replayed`: an earlier call has stored the reply.
+    `revision`: the document's, sent as its ETag. `replayed`: an earlier call has stored the reply.
     """
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    revision: int | None = None
     replayed: bool = False
 
 
-def etag(revision: int) -> tuple[bytes, bytes]:
-    """Return the ETag header of a document's revision (RFC 9110, 8.8.3)."""
-    return (b"etag", b'"%d"' % revision)
+class Progress(NamedTuple):
+    """The answer to a write whose call goes on in another transaction; it is neither sent nor stored.
 
+    `written`: this transaction has done a part of the work. `settle`: other transactions may be linking to
+    the deleted entity, so the next step is to wait for them.
+    """
 
-class Progress(Enum):
-    """The answer to a write whose call goes on in another transaction; it is neither sent nor stored."""
-
-    NONE = auto()
-    """This transaction has written nothing."""
-    SOME = auto()
-    """This transaction has done a part of the work."""
+    written: bool = False
+    settle: bool = False
 
 
 Slices = Generator[None, None, Reply]
@@ -62,8 +57,21 @@ class Idempotency(NamedTuple):
     fingerprint: bytes
 
 
+class Unsaved(Struct):
+    """The changes that a transaction has decided and not saved yet."""
+
+    links: set[LinkKey] = field(default_factory=set)
+    documents: set[DocumentKey] = field(default_factory=set)
+    rows: set[DocumentKey] = field(default_factory=set)
+    """Those of `documents` whose own fields change."""
+    deleted_entity: EntityKey | None = None
+    registered_entity: EntityKey | None = None
+    """Its registration is saved already, and is the witness of the transaction."""
+    outbox: list[OutboxRow] = field(default_factory=list)
+
+
 class State(Struct):
-    """The rows that a transaction has locked and read; after deciding, also the changes to save."""
+    """The rows that a transaction has locked and read, with the changes that it has decided so far."""
 
     ids: IdSource
     now: datetime = EPOCH
@@ -75,60 +83,53 @@ class State(Struct):
     """Documents in `rows` that this transaction has inserted."""
     entities: set[EntityKey] = field(default_factory=set)
     """Entities that exist and are not deleted, so that links to them can be made."""
-    entity_rows: dict[EntityKey, EntityState] = field(default_factory=dict)
+    entity: EntityState | None = None
+    """The row of the entity that an EntityWrite is about; None: there is none."""
     links: dict[LinkKey, LinkRow] = field(default_factory=dict)
     stored_links: set[LinkKey] = field(default_factory=set)
     """Links in `links` that have a row in the database."""
-    written_links: set[LinkKey] = field(default_factory=set)
-    written_documents: set[DocumentKey] = field(default_factory=set)
-    written_rows: dict[DocumentKey, DocumentRow] = field(default_factory=dict)
-    """Documents whose own fields change; their counters are in `documents`."""
-    deleted_entities: set[EntityKey] = field(default_factory=set)
-    registered_entities: set[EntityKey] = field(default_factory=set)
-    """Entities that an EntityWrite of this transaction has registered."""
-    outbox: list[events.OutboxRow] = field(default_factory=list)
-    now_us: int = 0
-    """`now` in microseconds since 1970, for ids."""
-    now_text: str = ""
-    """`now` in ISO 8601, for events."""
+    unsaved: Unsaved = field(default_factory=Unsaved)
 
-    def forget_written(self) -> None:
+    def forget_saved(self) -> None:
         """Forget the changes that were saved: a transaction of many slices keeps one in memory."""
-        self.stored_links.update(self.written_links)
-        self.written_links.clear()
-        self.written_documents.clear()
-        self.written_rows.clear()
-        self.deleted_entities.clear()
-        self.registered_entities.clear()
-        self.outbox.clear()
-
-    def set_time(self, locked_at: datetime) -> None:
-        """Set the time of the transaction."""
-        self.now = locked_at
-        self.now_us = microseconds(locked_at)
-        self.now_text = events.timestamp(locked_at)
+        self.stored_links |= self.unsaved.links
+        self.unsaved = Unsaved()
 
     def links_of(self, key: DocumentKey) -> list[LinkRow]:
         """Return the links of a document in `rows`, oldest first, with the changes so far."""
         links = [link for link in self.links.values() if link.key.document == key]
         return sorted(links, key=lambda link: link.id.int)
 
-    def row(self, key: DocumentKey) -> DocumentRow | None:
-        """Return the row of a document in `rows`, with the changes so far; None: there is none."""
-        row, counters = self.rows.get(key), self.documents.get(key)
-        if row is None or counters is None:
-            return row
-        written = self.now if key in self.written_documents else row.updated_at
+    def row(self, key: DocumentKey) -> DocumentRow:
+        """Return the row of a document in `rows`, with the changes so far."""
+        row, counters = self.rows[key], self.documents[key]
+        written = self.now if key in self.unsaved.documents else row.updated_at
         return replace(
             row, version=counters.version, revision=counters.revision, updated_at=written
         )
 
-    def keep_row(self, key: DocumentKey, row: DocumentRow) -> None:
-        """Replace the row of a document in `rows`; it is saved if a field has changed."""
+    def keep_row(self, key: DocumentKey, row: DocumentRow, *, fields_changed: bool) -> DocumentRow:
+        """Replace the row of a document in `rows`, and return it with its new counters."""
         self.documents[key] = replace(self.documents[key], deleted=row.deleted_at is not None)
-        if not row.same_fields(self.rows[key]):
-            self.written_rows[key] = row
+        if fields_changed:
+            self.unsaved.rows.add(key)
         self.rows[key] = row
+        return self.row(key)
+
+
+class Needs(Struct, frozen=True):
+    """The locks and rows that a write needs, as far as they are known before anything is read."""
+
+    documents: Collection[DocumentKey] = ()
+    """The documents to lock."""
+    size: int = 1
+    """The number of changes that the caller names. It bounds a group."""
+    whole: DocumentKey | None = None
+    """The document in `documents` to read whole, with all its links."""
+    entity: EntityKey | None = None
+    """The entity whose own row is written, in place of links."""
+    makes_row: bool = False
+    """Whether the row of `whole` or `entity` is inserted if it does not exist."""
 
 
 class Write(Struct, frozen=True, kw_only=True):
@@ -137,24 +138,16 @@ class Write(Struct, frozen=True, kw_only=True):
     caller: Caller
     idempotency: Idempotency | None = None
     """The scope under which the reply is stored; None: the call has no Idempotency-Key."""
+    preconditions: Preconditions | None = None
+    """The state that the caller requires; None: any."""
 
     @property
-    def size(self) -> int:
-        """The number of changes, as far as it is known before anything is read. It bounds a group."""
-        return 1
-
-    @property
-    def documents(self) -> set[DocumentKey]:
-        """The documents to lock."""
-        return set()
-
-    @property
-    def lock_timeout_ms(self) -> int:
-        """The longest wait for each lock, in milliseconds, in a transaction that waits for locks."""
-        return LOCK_TIMEOUT_MS
+    def needs(self) -> Needs:
+        """The locks and rows that are known before anything is read."""
+        raise NotImplementedError
 
     def links(self, _: State) -> Sequence[LinkKey]:
-        """Return the links to lock and read; called after a DocumentWrite's document was read whole."""
+        """Return the links to lock and read; called after a document was read whole."""
         return ()
 
     def unknown_entities(self, _: State) -> set[EntityKey]:

@@ -2,7 +2,8 @@
 
 from typing import Any, Final, NamedTuple, get_args
 
-from service.core.events import DATASCHEMA_OF, Cause, Event, EventType
+from service.core.events import DATASCHEMA_OF, Event, EventType
+from service.core.values import Cause
 from service.described.examples import EVENT
 from service.described.schemas import DIALECT, Schema, inlined
 

@@ -16,7 +16,7 @@ from service.documents import lists
 from service.documents import messages as documents
 from service.edge.calls.problems import CODES, EdgeError, FieldError, Problem, problem
 from service.edge.shapes.messages import Pagination, Resource
-from service.entities.messages import EntityReply
+from service.entities.routes import EntityReply
 from service.links import batch
 from service.links import messages as links
 from service.operations import Health

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
-from uuid import UUID
 
 from msgspec import Raw
 from msgspec.json import format as format_json
@@ -11,7 +10,7 @@ from msgspec.json import format as format_json
 from service.core.documents import DocumentOutcome
 from service.core.events import timestamp
 from service.core.values import DocumentRow, LinkRow
-from service.core.writes import Reply, Slices, etag
+from service.core.writes import Reply, Slices
 from service.documents import messages
 from service.edge.shapes.messages import encode
 from service.store.reading import PAGE, LinkPages
@@ -24,10 +23,10 @@ def changed(
 
     def respond(outcome: DocumentOutcome, links: Sequence[LinkRow]) -> Slices:
         changes = messages.LinkChanges(
-            linked=_texts(outcome.linked),
-            restored=_texts(outcome.restored),
-            unlinked=_texts(outcome.unlinked),
-            updated=_texts(outcome.updated),
+            linked=[str(link_id) for link_id in outcome.links["created"]],
+            restored=[str(link_id) for link_id in outcome.links["restored"]],
+            unlinked=[str(link_id) for link_id in outcome.links["unlinked"]],
+            updated=[str(link_id) for link_id in outcome.links["updated"]],
         )
         message = created if outcome.created else otherwise
         view = DocumentView(outcome.row)
@@ -37,7 +36,7 @@ def changed(
             view.add(links[start : start + PAGE])
         shown = view.message()
         body = encode(messages.ChangedDocumentReply(shown, changes, message))
-        return Reply(201 if outcome.created else 200, body, (etag(outcome.row.revision),))
+        return Reply(201 if outcome.created else 200, body, revision=outcome.row.revision)
 
     return respond
 
@@ -61,16 +60,12 @@ async def retrieved(row: DocumentRow, links: LinkPages) -> Reply:
     async for page in links:
         view.add(page)
     body = encode(messages.DocumentReply(view.message(), "Document retrieved"))
-    return Reply(200, body, (etag(row.revision),))
+    return Reply(200, body, revision=row.revision)
 
 
 def unchanged(row: DocumentRow) -> Reply:
     """Reply 304 to a read whose If-None-Match matches."""
-    return Reply(304, b"", (etag(row.revision),))
-
-
-def _texts(ids: list[UUID]) -> list[str]:
-    return [str(link_id) for link_id in ids]
+    return Reply(304, b"", revision=row.revision)
 
 
 class DocumentView:

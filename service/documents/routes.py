@@ -3,16 +3,29 @@
 import time
 from functools import partial
 
-from msgspec import UNSET, Raw, UnsetType, structs
+from msgspec import UNSET, UnsetType, structs
 from starlette.routing import Route
 
-from service.core.documents import DocumentWrite, Fields, LinkEdits, Operation, Respond
+from service.core.documents import (
+    DocumentWrite,
+    Fields,
+    LinkEdits,
+    MakeDocumentReply,
+    Operation,
+    WantedLink,
+)
 from service.core.errors import Conflict, NotFound, PreconditionFailed
-from service.core.ids import DOCUMENT_PREFIX, IdSource, to_text
-from service.core.values import DocumentKey, DocumentRow, DocumentState, EntityKey
+from service.core.ids import DOCUMENT_PREFIX, IdSource, to_text, type_of
+from service.core.values import (
+    MAX_LINKS,
+    DocumentKey,
+    DocumentRow,
+    DocumentState,
+    EntityKey,
+    LinkKey,
+)
 from service.core.writes import Reply
 from service.documents import messages, replies
-from service.documents.items import edits, whole_set
 from service.documents.lists import (
     DocumentList,
     DocumentsQuery,
@@ -22,13 +35,13 @@ from service.documents.lists import (
 )
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
+from service.edge.calls.problems import FieldError
 from service.edge.calls.stored_json import stored_json
+from service.edge.calls.validation import wrong_fields
+from service.edge.shapes.messages import NO_PREFIX
 from service.store.database import Database
 from service.store.reading import LinkPages, read_document, stored_metadata
 from service.store.writing.group import GroupWriter
-
-NO_FIELDS = Fields()
-NO_EDITS = LinkEdits()
 
 
 class Documents:
@@ -62,17 +75,18 @@ class Documents:
         """Change a document and its links in one transaction."""
         key = _key(call)
         wanted = edits(key, body.resources) if body.resources is not UNSET else LinkEdits()
-        fields = await self._fields(body.display_name, body.category, body.metadata)
+        fields = await self._fields(body)
         respond = replies.changed(created="Document updated", otherwise="Document updated")
-        return await self._write(call, "update", key, respond, fields, wanted)
+        write = _asked(call, "update", key, respond)
+        return await self._writer.write(structs.replace(write, fields=fields, edits=wanted))
 
     async def delete(self, call: Call) -> Reply:
         """Delete a document and its links; a restore brings both back."""
-        return await self._write(call, "delete", _key(call), replies.deleted)
+        return await self._writer.write(_asked(call, "delete", _key(call), replies.deleted))
 
     async def restore(self, call: Call) -> Reply:
         """Restore a document with the links that its deletion removed, if their entities exist."""
-        return await self._write(call, "restore", _key(call), replies.restored)
+        return await self._writer.write(_asked(call, "restore", _key(call), replies.restored))
 
     async def read(self, call: Call) -> Reply:
         """Read a document with its active links."""
@@ -102,45 +116,20 @@ class Documents:
     ) -> Reply:
         key = DocumentKey(call.key.workspace_id, document_id)
         wanted = whole_set(key, body.resources) if isinstance(body.resources, list) else LinkEdits()
-        fields = await self._fields(body.display_name, body.category, body.metadata)
+        fields = await self._fields(body)
         if fields.metadata is UNSET:
             fields = structs.replace(fields, metadata=None)
         respond = replies.changed(created="Document created", otherwise="Document updated")
-        return await self._write(call, operation, key, respond, fields, wanted)
+        write = _asked(call, operation, key, respond)
+        return await self._writer.write(structs.replace(write, fields=fields, edits=wanted))
 
-    async def _fields(
-        self,
-        display_name: str | UnsetType | None,
-        category: str | UnsetType | None,
-        metadata: Raw | UnsetType,
-    ) -> Fields:
-        if isinstance(metadata, UnsetType):
-            return Fields(display_name, category)
-        json = await stored_json("metadata", metadata)
+    async def _fields(self, body: messages.PutDocument | messages.UpdateDocument) -> Fields:
+        if isinstance(body.metadata, UnsetType):
+            return Fields(body.display_name, body.category)
+        json = await stored_json("metadata", body.metadata)
         if json is not None:
             json = await stored_metadata(self._database, json)
-        return Fields(display_name, category, json)
-
-    async def _write(  # noqa: PLR0913, PLR0917 - the parts of a write, each by its name there
-        self,
-        call: Call,
-        operation: Operation,
-        key: DocumentKey,
-        respond: Respond,
-        fields: Fields = NO_FIELDS,
-        wanted: LinkEdits = NO_EDITS,
-    ) -> Reply:
-        write = DocumentWrite(
-            caller=call.caller,
-            idempotency=call.idempotency,
-            preconditions=call.preconditions,
-            operation=operation,
-            key=key,
-            respond=respond,
-            fields=fields,
-            edits=wanted,
-        )
-        return await self._writer.write(write)
+        return Fields(body.display_name, body.category, json)
 
 
 def routes(documents: Documents) -> list[Route]:
@@ -192,3 +181,71 @@ def entity_routes(documents: Documents) -> list[Route]:
 
 def _key(call: Call) -> DocumentKey:
     return DocumentKey(call.key.workspace_id, call.params["id"])
+
+
+def _asked(
+    call: Call, operation: Operation, key: DocumentKey, respond: MakeDocumentReply
+) -> DocumentWrite:
+    """Return the write of a call that changes no fields and names no links."""
+    return DocumentWrite(
+        caller=call.caller,
+        idempotency=call.idempotency,
+        preconditions=call.preconditions,
+        operation=operation,
+        key=key,
+        respond=respond,
+    )
+
+
+def whole_set(key: DocumentKey, items: list[messages.Item]) -> LinkEdits:
+    """Return the edits after which exactly the items are linked.
+
+    Raises:
+        EdgeError: `validation_error`: too many items, or ids without a known prefix.
+    """
+    return LinkEdits(set=_wanted(key, items, "resources"))
+
+
+def edits(key: DocumentKey, resources: messages.Edits) -> LinkEdits:
+    """Return the edits that a body's `resources` asks for.
+
+    Raises:
+        EdgeError: `validation_error`: `set` beside `add` or `remove`, a resource in both of these, too many
+            items, or ids without a known prefix.
+    """
+    add, remove, whole = resources.add, resources.remove, resources.set
+    if isinstance(whole, list):
+        if isinstance(add, list) or isinstance(remove, list):
+            message = "cannot be combined with add or remove"
+            raise wrong_fields([FieldError("resources.set", message)])
+        return LinkEdits(set=_wanted(key, whole, "resources.set"))
+    to_add = _wanted(key, add if isinstance(add, list) else [], "resources.add")
+    to_remove = _wanted(key, remove if isinstance(remove, list) else [], "resources.remove")
+    removed = {item.key for item in to_remove}
+    both = [item.key.entity.id for item in to_add if item.key in removed]
+    if both:
+        message = f"{', '.join(both[:5])}: cannot be added and removed at once"
+        raise wrong_fields([FieldError("resources.remove", message)])
+    return LinkEdits(to_add, [item.key for item in to_remove])
+
+
+def _wanted(document: DocumentKey, items: list[messages.Item], field: str) -> list[WantedLink]:
+    """Return the links that the items name, each once."""
+    if len(items) > MAX_LINKS:
+        message = f"has {len(items)} items, and {MAX_LINKS} is the most: send them in several calls"
+        raise wrong_fields([FieldError(field, message)])
+    wanted: dict[LinkKey, WantedLink] = {}
+    errors = []
+    for index, item in enumerate(items):
+        if isinstance(item, messages.EntityItem):
+            entity_type, entity_id, role = item.entity_type, item.entity_id, item.role
+        elif (entity_type := type_of(item)) is not None:
+            entity_id, role = item, None
+        else:
+            errors.append(FieldError(f"{field}[{index}]", NO_PREFIX))
+            continue
+        key = LinkKey(document, EntityKey(document.workspace_id, entity_type, entity_id))
+        wanted.setdefault(key, WantedLink(key, role))
+    if errors:
+        raise wrong_fields(errors)
+    return list(wanted.values())

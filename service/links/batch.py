@@ -6,19 +6,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from starlette.routing import Route
 
 from service.core.errors import Conflict, NotFound, Refusal
-from service.core.events import EventLink, EventResource, optional_timestamp, timestamp
+from service.core.events import EventLink, event_link
 from service.core.ids import type_of
 from service.core.links import DocumentStates, LinksWrite
-from service.core.values import (
-    AddLink,
-    Change,
-    DocumentKey,
-    EntityKey,
-    LinkKey,
-    LinkRow,
-    Outcome,
-    Unlink,
-)
+from service.core.values import AddLink, Change, DocumentKey, EntityKey, LinkKey, Outcome, Unlink
 from service.core.writes import Reply
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import WRITE, Endpoint, Path
@@ -100,9 +91,8 @@ class Batch:
             merged = [refused.get(n) or next(rest) for n in range(len(body.operations))]
             return _reply(merged, call.request_id)
 
-        _ = (
-            call.preconditions
-        )  # 400 if malformed; else ignored, since a batch has no single document
+        # If-Match is ignored, since a batch has no single document. If malformed, it is answered 400.
+        _ = call.preconditions
         write = LinksWrite(
             caller=call.caller,
             idempotency=call.idempotency,
@@ -155,7 +145,7 @@ def _reply(outcomes: list[Outcome | Refusal | EdgeError], request_id: str) -> Re
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, Outcome) and outcome.link is not None:
             status = 201 if outcome.kind == "created" else 200
-            link, restored = _shown(outcome.link), outcome.kind == "restored"
+            link, restored = event_link(outcome.link), outcome.kind == "restored"
             data.append(OperationOutcome(index, status, link, restored))
             applied += 1
         elif isinstance(outcome, Exception):
@@ -163,14 +153,3 @@ def _reply(outcomes: list[Outcome | Refusal | EdgeError], request_id: str) -> Re
             data.append(OperationOutcome(index, described.status, problem=described))
     message = f"{applied} of {len(data)} operation{'' if len(data) == 1 else 's'} applied"
     return Reply(200, encode(BatchReply(data, message)))
-
-
-def _shown(link: LinkRow) -> EventLink:
-    """Show the link as events do."""
-    return EventLink(
-        str(link.id),
-        EventResource(link.key.entity.id, link.key.entity.type),
-        link.role,
-        timestamp(link.created_at),
-        optional_timestamp(link.deleted_at),
-    )

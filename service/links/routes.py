@@ -7,11 +7,12 @@ from msgspec import Struct
 from starlette.routing import Route
 
 from service.core.errors import Conflict, NotFound, PreconditionFailed, Refusal
-from service.core.events import Cause, timestamp
+from service.core.events import timestamp
 from service.core.ids import ENTITY_TYPES, LINK_PREFIX, from_text, microseconds, to_text, type_of
 from service.core.links import DocumentStates, LinksWrite
 from service.core.values import (
     AddLink,
+    Cause,
     Change,
     DocumentKey,
     EntityKey,
@@ -21,7 +22,7 @@ from service.core.values import (
     SetRole,
     Unlink,
 )
-from service.core.writes import Reply, etag
+from service.core.writes import Reply
 from service.edge.calls.call import Call, invalid_field
 from service.edge.calls.endpoint import READ, WRITE, Endpoint, Path
 from service.edge.shapes.messages import NO_PREFIX, encode
@@ -156,8 +157,8 @@ def _one_change(call: Call, cause: Cause, change: Change, message: MessageOf) ->
         if isinstance(outcome, Refusal) or outcome.link is None:
             raise TypeError(outcome)
         status = 201 if outcome.kind == "created" else 200
-        tag = etag(documents[change.key.document].revision)
-        return Reply(status, encode(message(outcome, outcome.link)), (tag,))
+        revision = documents[change.key.document].revision
+        return Reply(status, encode(message(outcome, outcome.link)), revision=revision)
 
     return LinksWrite(
         caller=call.caller,

@@ -353,17 +353,28 @@ class unavailable:  # noqa: N801 - used as a function: `with unavailable():`
         """Do nothing."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, asyncpg.LockNotAvailableError):
-            detail = HELD_TOO_LONG
-        elif isinstance(error, STATEMENTS_LOST):
-            detail = USE_A_POOLER_THAT_KEEPS_THEM
-        elif isinstance(error, (UrlError, EncodingError)):
-            detail = f"the database cannot be used: {error}"
-        elif isinstance(error, (*CONNECTION_ERRORS, *RETRY_ERRORS, *REFUSAL_ERRORS)):
-            detail = "the database is not available; nothing was written"
-        else:
-            return
-        raise Unavailable(detail) from error
+        refusal = None if error is None else as_refusal(error)
+        if refusal is not None and refusal is not error:
+            raise refusal from error
+
+
+def as_refusal(error: BaseException) -> Unavailable | None:
+    """Return the refusal that stands for an error of an unreachable database; None for any other error."""
+    if isinstance(error, Unavailable):
+        return error
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        detail = HELD_TOO_LONG
+    elif isinstance(error, STATEMENTS_LOST):
+        detail = USE_A_POOLER_THAT_KEEPS_THEM
+    elif isinstance(error, (UrlError, EncodingError)):
+        detail = f"the database cannot be used: {error}"
+    elif isinstance(error, (*CONNECTION_ERRORS, *RETRY_ERRORS, *REFUSAL_ERRORS)):
+        detail = "the database is not available; nothing was written"
+    else:
+        return None
+    refusal = Unavailable(detail)
+    refusal.__cause__ = error
+    return refusal
 
 
 async def roll_back(connection: "Connection", *, then: str = "") -> None:

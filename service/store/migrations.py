@@ -47,9 +47,8 @@ async def migrate(database: Database) -> bool:
     """
     async with (
         database.acquire() as connection,
-        connection.transaction(
-            isolation="read_committed"
-        ),  # sees a migration that it has waited for
+        # Read committed, so that it sees a migration that it has waited for.
+        connection.transaction(isolation="read_committed"),
     ):
         await connection.execute(LOCK)
         version = await schema_version(connection)

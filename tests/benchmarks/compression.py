@@ -67,7 +67,7 @@ def _events() -> list[OutboxRow]:
     """Return events as the service makes them, each of a request of its own."""
     workspace, choice = str(uuid4()), random.Random(1)
     state = State(IdSource())
-    state.set_time(datetime.now(UTC))
+    state.now = datetime.now(UTC)
     for _ in range(BATCH):
         document, entity = choice.randint(1, DOCUMENTS), choice.randint(1, ENTITIES)
         key = LinkKey(
@@ -78,4 +78,4 @@ def _events() -> list[OutboxRow]:
         state.entities.add(key.entity)
         draft = Draft(state, Caller(workspace, "key_0123456789", state.ids.request_id()), "link")
         decide(draft, [AddLink(key, "signed")])
-    return state.outbox
+    return state.unsaved.outbox

@@ -71,13 +71,7 @@ class Gate:
         except Exception as error:  # noqa: BLE001 - any error is answered as a problem
             self._log_failure(call, error)
             reply = problem_reply(error, call.request_id)
-        headers = [*call.response_headers, *reply.headers]
-        if reply.body:
-            headers.append((b"content-length", b"%d" % len(reply.body)))
-            if b"content-type" not in dict(reply.headers):
-                headers.append(JSON_HEADER)
-        if reply.replayed:
-            headers.append(REPLAYED_HEADER)
+        headers = [*call.response_headers, *headers_of(reply)]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         body = b"" if call.method == "HEAD" else reply.body
         await send({"type": "http.response.body", "body": body})
@@ -150,6 +144,20 @@ def _log_access(call: Call, status: int, started: float) -> None:
         status=status,
         ms=round((time.perf_counter() - started) * 1000, 2),
     )
+
+
+def headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a reply, with those that say what it holds."""
+    headers = list(reply.headers)
+    if reply.revision is not None:
+        headers.append((b"etag", b'"%d"' % reply.revision))  # RFC 9110, section 8.8.3
+    if reply.body:
+        headers.append((b"content-length", b"%d" % len(reply.body)))
+        if b"content-type" not in dict(reply.headers):
+            headers.append(JSON_HEADER)
+    if reply.replayed:
+        headers.append(REPLAYED_HEADER)
+    return headers
 
 
 def rate_headers(quota: Quota) -> list[tuple[bytes, bytes]]:

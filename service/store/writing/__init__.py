@@ -2,42 +2,44 @@
 
 One transaction
 ---------------
-`execute.execute` takes one write or a group of writes through the steps between BEGIN and COMMIT:
+`execute.Executor` takes one write or a group of writes through the steps between BEGIN and COMMIT:
 
-1. Lock and read (locking.py, replies.py, counts.py), each kind in sorted order and the kinds in this order,
-   so that nothing deadlocks: idempotency scopes (advisory locks), documents (FOR NO KEY UPDATE), entities
-   (FOR KEY SHARE). Missing rows that the write needs are inserted first, because a row that does not exist
-   cannot be locked. Links are read by a later statement than the one that locks: a statement that waits for
-   a lock has an older snapshot, without the rows of the transaction that it waited for.
+1. Lock and read (rows.py; also replies.py, counts.py, entities.py), each kind in sorted order and the kinds
+   in this order, so that nothing deadlocks: idempotency scopes (advisory locks), documents (FOR NO KEY
+   UPDATE), entities (FOR KEY SHARE). Missing rows that the write needs are inserted first, because a row
+   that does not exist cannot be locked. What the locks protect is read by a later statement than the one
+   that locks: a statement that waits for a lock has an older snapshot, without the rows of the transaction
+   that it waited for.
 2. Decide (service/core): each write changes the state, which gives the new rows, one event for each changed
    link, and a reply for each caller.
-3. Save (saving.py): one statement writes links, documents, replies and events, each row once and in its
-   final state. The events' positions are taken while their documents are locked, so for one document the
-   order of positions is the order of commits.
+3. Save (rows.py): one statement writes links, documents, replies and events, each row once and in its final
+   state. The events' positions are taken while their documents are locked, so for one document the order of
+   positions is the order of commits.
 
-The relay is told by NOTIFY after COMMIT (notify.py): inside the transaction, NOTIFY would take a lock of the
-whole database at commit.
+The relay is told by NOTIFY after COMMIT (transaction.py).
 
-Group commit
-------------
-A process has one connection for joint transactions (group.py). While one is in flight, the writes of the
-next one are queued; no timer delays a lone write. The joint transaction takes free locks only (SKIP LOCKED)
-and inserts no missing rows. All other writes wait for locks, at most 2 s for each, in one of two ways:
+Three ways to a transaction
+---------------------------
+`group.GroupWriter` is the entry, and chooses the way of each write in one place (`_way_of`):
 
-* Contended documents: the writes whose document another transaction has locked wait for it together, and
-  share the transaction that gets the lock (contended.py).
-* A transaction of its own: a write that inserts a missing row, is large, needs several locked documents, or
-  is about an entity itself. Those of one document take turns (turns.py).
+* Joint (group.py): with all other writes, in the transactions of the one connection that a process has for
+  them. While one is in flight, the writes of the next one are queued; no timer delays a lone write. A joint
+  transaction takes free locks only (SKIP LOCKED), and inserts no missing rows.
+* Contended (contended.py): the writes whose document another transaction has locked wait for it together,
+  and share the transaction that gets the lock.
+* Alone (alone.py): a write that inserts a missing row, is large, needs several locked documents, or is
+  about an entity itself. The writes of one document take turns. The deletion of an entity goes on in
+  further transactions, which unlink the entity everywhere (entities.py).
 
-Writes with the same idempotency scope never share a transaction. An entity is deleted in several
-transactions (deletion.py).
+A write waits at most 2 s for each lock. Writes with the same idempotency scope never share a transaction.
 
 Certainty
 ---------
-transaction.py begins and ends a transaction, and finds out whether it was committed. If the connection
-breaks before COMMIT was sent, the write is retried in a transaction of its own. If it breaks later, a new
-connection looks up the witness, a row that only this transaction wrote. If the row is found, the replies are
-sent. If it is not found and the transaction has ended, the write is retried. If neither is known within 5 s,
-the caller is answered 503. A blind retry would answer 404 to an unlink that was committed. The status of the
-xid is no proof: after a crash Postgres assigns xids again whose WAL was not flushed.
+transaction.py begins and ends a transaction, and witness.py finds out whether it was committed. If the
+connection breaks before COMMIT was sent, the write is retried in a transaction of its own. If it breaks
+later, a new connection looks up the witness, a row that only this transaction wrote. If the row is found,
+the replies are sent. If it is not found and the transaction has ended, the write is retried. If neither is
+known within 5 s, the caller is answered 503. A blind retry would answer 404 to an unlink that was
+committed. The status of the xid is no proof: after a crash Postgres assigns xids again whose WAL was not
+flushed.
 """

@@ -12,7 +12,7 @@ free in time is given a separate transaction, so that the other documents do not
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -21,11 +21,10 @@ import asyncpg
 
 from service.core.errors import Unavailable
 from service.core.values import DocumentKey
-from service.core.writes import LOCK_TIMEOUT_MS
-from service.store.database import HELD_TOO_LONG, Database
-from service.store.writing.execute import MAX_CHANGES, Member, take_group
-from service.store.writing.notify import Notifier
-from service.store.writing.transaction import Witness, transact_alone
+from service.store.database import HELD_TOO_LONG
+from service.store.writing.execute import MAX_CHANGES, Executor, Member, take_group
+from service.store.writing.transaction import LOCK_TIMEOUT_MS, Transactions
+from service.store.writing.witness import Witness
 from service.supervision import Supervisor
 
 if TYPE_CHECKING:
@@ -48,24 +47,21 @@ CROSS JOIN LATERAL (
 ) AS l
 """
 
-Execute = Callable[..., Awaitable[Witness | None]]
-
 
 class ContendedWriter:
     """Executes the writes of this process whose only document is locked elsewhere."""
 
     def __init__(
         self,
-        database: Database,
-        notifier: Notifier,
-        execute: Execute,
-        write_alone: Callable[[Member], None],
+        transactions: Transactions,
+        executor: Executor,
+        left_out: Callable[[Member], None],
         not_written: Callable[[Sequence[Member], Exception], None],
     ) -> None:
-        self._database = database
-        self._notifier = notifier
-        self._execute = execute
-        self._write_alone = write_alone
+        """Take what to call with a write that was not executed, and with writes that met an error."""
+        self._transactions = transactions
+        self._executor = executor
+        self._left_out = left_out
         self._not_written = not_written
         self.waiting: dict[DocumentKey, deque[Member]] = {}
         """The writes that wait for the lock of each document."""
@@ -86,17 +82,14 @@ class ContendedWriter:
         self._arrival.set()
         await self._task.stop(timeout_s)
 
-    def add(self, member: Member, document: DocumentKey) -> None:
+    def add(self, member: Member) -> None:
         """Queue the write for its document."""
-        self.waiting.setdefault(document, deque()).append(member)
-        self._arrival.set()
-
-    def add_locked(self, member: Member, document: DocumentKey) -> None:
-        """Queue the write for its document, whose lock was not free."""
-        if document not in self.recent:
+        (document,) = member.needs.documents
+        if member.locked_elsewhere and document not in self.recent:
             self.recent.add(document)
             self._loop.call_later(CONTENDED_S, self.recent.discard, document)
-        self.add(member, document)
+        self.waiting.setdefault(document, deque()).append(member)
+        self._arrival.set()
 
     async def _run(self) -> None:
         while self.waiting or self._apart or not self._stopping:
@@ -133,7 +126,7 @@ class ContendedWriter:
         members: list[Member] = []
         step = partial(self._step, documents=documents, members=members)
         try:
-            witness = await transact_alone(self._database, step, lock_timeout_ms=lock_timeout_ms)
+            await self._transactions.run_alone(step, lock_timeout_ms)
         except Exception as error:  # noqa: BLE001 - the members are answered, or written alone
             if not members and isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 return False
@@ -143,8 +136,11 @@ class ContendedWriter:
             for member in members:
                 member.interrupt()
             raise
-        self._notifier.committed(witness)
-        self._settle(members)
+        for member in members:
+            if member.answer is None:
+                self._left_out(member)
+            else:
+                member.settle()
         return True
 
     async def _step(
@@ -156,7 +152,7 @@ class ContendedWriter:
             members += self._take(documents)
         for member in members:
             member.answer = None
-        return await self._execute(connection, members, wait=False)
+        return await self._executor.execute(connection, members, wait=False)
 
     def _take(self, documents: Sequence[DocumentKey]) -> list[Member]:
         members: list[Member] = []
@@ -168,13 +164,5 @@ class ContendedWriter:
             if not self.waiting[document]:
                 del self.waiting[document]
             members += group
-            room -= sum(member.size for member in group)
+            room -= sum(member.needs.size for member in group)
         return members
-
-    def _settle(self, members: Sequence[Member]) -> None:
-        """Answer the committed writes; those that need another lock or a missing row are written alone."""
-        for member in members:
-            if member.answer is None:
-                self._write_alone(member)
-            else:
-                member.settle()

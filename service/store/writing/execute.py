@@ -6,18 +6,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
-
-from service.core.documents import DocumentWrite
 from service.core.errors import IdempotencyMismatch, Refusal, Unavailable
 from service.core.ids import IdSource
 from service.core.values import MAX_LINKS, LinkKey
 from service.core.writes import Progress, Reply, Slices, State, Write
 from service.store.writing.counts import LinkCounter
-from service.store.writing.locking import lock_all, lock_free
+from service.store.writing.entities import lock_entity
 from service.store.writing.replies import lock_scopes
-from service.store.writing.saving import StoredReply, save
-from service.store.writing.transaction import Witness
+from service.store.writing.rows import StoredReply, lock_all, lock_free, save
+from service.store.writing.witness import Witness
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -33,24 +30,23 @@ MISMATCH: Final = "this Idempotency-Key was used with another query string or bo
 class Member:
     """A write, and the future that its caller awaits."""
 
-    __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "scope", "size", "write")
+    __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "needs", "scope", "write")
 
-    def __init__(
-        self, write: Write, future: asyncio.Future[Reply | Progress], arrived: float
-    ) -> None:
-        self.write = write
-        self.size = write.size
+    def __init__(self, write: Write, future: asyncio.Future[Reply], arrived: float) -> None:
+        self.take(write)
         self.arrived = arrived
         self.future = future
         self.answer: Reply | Progress | Refusal | None = None
         """Set before COMMIT, sent after it. None: this transaction could not write it."""
         self.locked_elsewhere = False
         """Whether another transaction has locked rows of this write."""
-        self.scope = (
-            None
-            if write.idempotency is None
-            else (write.caller.workspace_id, write.idempotency.scope)
-        )
+        key = write.idempotency
+        self.scope = None if key is None else (write.caller.workspace_id, key.scope)
+
+    def take(self, write: Write) -> None:
+        """Set the write that is executed for the caller."""
+        self.write = write
+        self.needs = write.needs
 
     def settle(self) -> None:
         """Give the caller the prepared answer; called after COMMIT."""
@@ -58,7 +54,7 @@ class Member:
             return  # the caller has disconnected
         if isinstance(self.answer, Refusal):
             self.future.set_exception(self.answer)
-        elif self.answer is not None:
+        elif isinstance(self.answer, Reply):
             self.future.set_result(self.answer)
 
     def fail(self, error: BaseException) -> None:
@@ -81,7 +77,7 @@ def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
     put_off: list[Member] = []
     scopes = set()
     oldest = time.monotonic() - MAX_WAIT_S
-    while queue and room >= queue[0].size:
+    while queue and room >= queue[0].needs.size:
         member = queue.popleft()
         if member.future.done():
             continue
@@ -92,66 +88,83 @@ def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
         else:
             scopes.add(member.scope)
             group.append(member)
-            room -= member.size
+            room -= member.needs.size
     queue.extendleft(reversed(put_off))
     return group
 
 
-class Context(Struct, frozen=True):
-    """The parts of the process that a transaction needs besides the database."""
+class Executor:
+    """Executes the steps between BEGIN and COMMIT.
 
-    register_unknown: bool
-    """The entity policy is `any`: unknown entities are registered when they are linked."""
-    counter: LinkCounter
-    ids: IdSource
-
-
-async def execute(
-    connection: "Connection",
-    members: Sequence[Member],
-    context: Context,
-    *,
-    wait: bool,
-    on_read: Callable[[], None] = lambda: None,
-) -> Witness | None:
-    """Lock, read, decide and save the members' writes; each `answer` is valid after COMMIT.
-
-    Args:
-        connection: in a transaction.
-        members: one, if `wait`.
-        context: the entity policy, the counts of links, and the source of ids.
-        wait: wait for locks, and insert missing rows; otherwise a member whose rows are missing or locked
-            by another transaction is left without an answer.
-        on_read: called before deciding; tasks that it wakes up run while Postgres saves.
-
-    Returns:
-        A row that only this transaction wrote; None if it wrote nothing.
-
-    Raises:
-        Appeared: (wait) another transaction inserted a row between lock and read; retry.
+    `register_unknown`: the entity policy is `any`, so unknown entities are registered when they are linked.
     """
-    members = await _without_replayed(connection, members, wait=wait)
-    if not members:
-        return None
-    state = State(context.ids)
-    writes = [member.write for member in members]
-    if wait:
-        await lock_all(connection, state, writes[0], register_unknown=context.register_unknown)
-    else:
-        locked = await lock_free(connection, state, writes)
-        members = [member for member in members if _can_write(member, state, locked, context)]
-    more = sum(member.size for member in members)
-    near = [
-        key
-        for key, document in state.documents.items()
-        if document.active is None and document.version + more > MAX_LINKS
-    ]
-    if near:
-        await context.counter.count(connection, state, near, more)
-    on_read()
-    replies, witness = await _decide(connection, state, members)
-    saved = await save(connection, state, replies)
-    return witness or saved
+
+    def __init__(self, ids: IdSource, *, register_unknown: bool) -> None:
+        self._ids = ids
+        self._register_unknown = register_unknown
+        self._counter = LinkCounter()
+
+    async def execute(
+        self,
+        connection: "Connection",
+        members: Sequence[Member],
+        *,
+        wait: bool,
+        on_read: Callable[[], None] = lambda: None,
+    ) -> Witness | None:
+        """Lock, read, decide and save the members' writes; each `answer` is valid after COMMIT.
+
+        With `wait`, the one member waits for locks, and its missing rows are inserted. Without, a member
+        whose rows are missing or locked by another transaction is left without an answer. `on_read` is called
+        before deciding; tasks that it wakes up run while Postgres saves.
+
+        Returns:
+            A row that only this transaction wrote; None if it wrote nothing.
+
+        Raises:
+            Appeared: another transaction inserted a row between lock and read; retry.
+        """
+        members = await _without_replayed(connection, members, wait=wait)
+        if not members:
+            return None
+        state = State(self._ids)
+        if wait:
+            (member,) = members
+            needs = member.needs
+            if needs.entity is not None:
+                await lock_entity(connection, state, needs.entity, registers=needs.makes_row)
+            else:
+                unknown = self._register_unknown
+                await lock_all(connection, state, member.write, needs, register_unknown=unknown)
+        else:
+            whole = {member.needs.whole for member in members if member.needs.whole is not None}
+            writes = [member.write for member in members]
+            locked = await lock_free(connection, state, writes, whole)
+            members = [member for member in members if self._can_write(member, state, locked)]
+        more = sum(member.needs.size for member in members)
+        near = [
+            key
+            for key, document in state.documents.items()
+            if document.active is None and document.version + more > MAX_LINKS
+        ]
+        if near:
+            await self._counter.count(connection, state, near, more)
+        on_read()
+        replies, witness = await _decide(connection, state, members)
+        saved = await save(connection, state, replies)
+        return witness or saved
+
+    def _can_write(self, member: Member, state: State, locked_elsewhere: set[LinkKey]) -> bool:
+        """Whether all rows that the member needs exist, and are locked and read."""
+        write, whole = member.write, member.needs.whole
+        member.locked_elsewhere = bool(locked_elsewhere) and not locked_elsewhere.isdisjoint(
+            write.links(state)
+        )
+        return not (
+            member.locked_elsewhere
+            or (whole is not None and whole not in state.rows)
+            or (self._register_unknown and write.unknown_entities(state))
+        )
 
 
 async def _decide(
@@ -172,7 +185,8 @@ async def _decide(
             continue
         member.answer = reply
         if write.idempotency is not None and isinstance(reply, Reply):
-            replies.append(StoredReply(write.caller.workspace_id, write.idempotency, reply))
+            workspace_id = write.caller.workspace_id
+            replies.append(StoredReply(workspace_id, *write.idempotency, reply.status, reply.body))
     return replies, witness
 
 
@@ -187,25 +201,10 @@ async def _in_slices(
         except StopIteration as end:
             return end.value, witness
         saved = await save(connection, state)
-        state.forget_written()
+        state.forget_saved()
         witness = witness or saved
         if saved is None:
             await asyncio.sleep(0)  # no statement was awaited: let other tasks run
-
-
-def _can_write(
-    member: Member, state: State, locked_elsewhere: set[LinkKey], context: Context
-) -> bool:
-    """Whether all rows that the member needs exist, and are locked and read."""
-    write = member.write
-    member.locked_elsewhere = bool(locked_elsewhere) and not locked_elsewhere.isdisjoint(
-        write.links(state)
-    )
-    return not (
-        member.locked_elsewhere
-        or (isinstance(write, DocumentWrite) and write.key not in state.rows)
-        or (context.register_unknown and write.unknown_entities(state))
-    )
 
 
 async def _without_replayed(

@@ -6,23 +6,20 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, Literal, Self
 
-from service.core.entities import EntityWrite
-from service.core.errors import Unavailable
 from service.core.ids import IdSource
 from service.core.values import DocumentKey
-from service.core.writes import Progress, Reply, Write
+from service.core.writes import Reply, Write
 from service.logs import get_logger
-from service.store.database import Database, Session, roll_back, terminate, unavailable
+from service.store.database import Database, Session, as_refusal, roll_back, terminate
+from service.store.writing.alone import AloneWriter
 from service.store.writing.contended import ContendedWriter
-from service.store.writing.counts import LinkCounter
-from service.store.writing.execute import Context, Member, execute, take_group
-from service.store.writing.notify import Notifier
-from service.store.writing.transaction import NotCommitted, transact, transact_alone
-from service.store.writing.turns import Turns
+from service.store.writing.execute import Executor, Member, take_group
+from service.store.writing.transaction import NotCommitted, Transactions
 from service.supervision import Supervisor
+
+Way = Literal["joint", "contended", "alone"]
 
 LARGE_CHANGES: Final = 100
 """A write with more changes has a transaction of its own, so that no other write waits for it."""
@@ -37,55 +34,50 @@ log = get_logger(__name__)
 
 
 class GroupWriter:
-    """The writer of this process: a queue, one connection, and a task that serves both.
+    """The writer of this process. Its joint transactions have a queue, one connection, and a task for both.
 
     More connections make it no faster: with one, the next group fills while a transaction is in flight.
     The message of each COMMIT also begins the next transaction, which saves one round trip of four.
     """
 
     def __init__(
-        self,
-        database: Database,
-        notifier: Notifier,
-        supervisor: Supervisor,
-        *,
-        register_unknown: bool,
-        ids: IdSource,
+        self, database: Database, supervisor: Supervisor, *, register_unknown: bool, ids: IdSource
     ) -> None:
-        context = Context(register_unknown, LinkCounter(), ids)
-        self._execute = partial(execute, context=context)
         self._database = database
-        self._notifier = notifier
-        self._turns = Turns()
         self._supervisor = supervisor
+        self._executor = Executor(ids, register_unknown=register_unknown)
+        self._transactions = Transactions(database)
         self._contended = ContendedWriter(
-            database, notifier, self._execute, self._write_alone, self._not_written
+            self._transactions,
+            self._executor,
+            partial(self._pass_on, tried="contended"),
+            self._not_written,
         )
+        self._alone = AloneWriter(self._transactions, self._executor, self.write)
         self._queue: deque[Member] = deque()
         self._arrival = asyncio.Event()
         self._stopping = False
         self._connection: Session | None = None
         self._durable: list[Member] = []
         self._in_flight: list[Member] = []
-        self._alone: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()  # asking costs a system call, before Python 3.12
+        self._transactions.notifier.start()
         self._task = self._supervisor.start("group-writer", self._run, self._run_ended)
         self._contended.start(self._supervisor)
         return self
 
-    async def __aexit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Write the queued writes, then stop."""
+        await self._alone.stop(DRAIN_TIMEOUT_S)  # first: the deletion of an entity needs the others
         self._stopping = True
         self._arrival.set()
         await self._task.stop(DRAIN_TIMEOUT_S)
         await self._contended.stop(DRAIN_TIMEOUT_S)
-        if self._alone:
-            await asyncio.wait(self._alone, timeout=DRAIN_TIMEOUT_S)
+        await self._alone.stop(DRAIN_TIMEOUT_S)
         self._drop_connection()
+        await self._transactions.notifier.stop()
 
     async def write(self, write: Write) -> Reply:
         """Write, together with other writes if possible, and return the reply after COMMIT.
@@ -93,22 +85,55 @@ class GroupWriter:
         Raises:
             Refusal: nothing was written; only Unavailable may say that this is not known.
         """
-        member = self._member(write)
-        if member.size > LARGE_CHANGES:
-            self._write_alone(member)
-        else:
-            self._queue.append(member)
-            self._arrival.set()
-        return cast("Reply", await member.future)
-
-    async def write_entity(self, write: EntityWrite) -> Reply | Progress:
-        """Write in a transaction of its own; as `write`, or return how far the call is."""
-        member = self._member(write)
-        self._write_alone(member)
+        member = Member(write, self._loop.create_future(), arrived=time.monotonic())
+        self._pass_on(member)
         return await member.future
 
-    def _member(self, write: Write) -> Member:
-        return Member(write, self._loop.create_future(), arrived=time.monotonic())
+    def _way_of(self, member: Member, tried: Way | None) -> Way:
+        """Choose one of the three ways that the package's docstring explains.
+
+        `tried` is the way that has left the write without an answer; None: this is the first choice.
+        """
+        needs = member.needs
+        if needs.entity is not None or needs.size > LARGE_CHANGES or tried == "contended":
+            return "alone"
+        if tried is None and not any(map(self._is_contended, needs.documents)):
+            return "joint"
+        contended = tried is None or member.locked_elsewhere  # otherwise a row is missing
+        return "contended" if contended and len(needs.documents) == 1 else "alone"
+
+    def _is_contended(self, document: DocumentKey) -> bool:
+        """Whether another write of this process waits for the document's lock, or has just waited.
+
+        A joint transaction does not queue for locks, so it would take the lock before that write each
+        time that the lock is free.
+        """
+        return (
+            document in self._contended.waiting
+            or document in self._contended.recent
+            or document in self._alone.documents
+        )
+
+    def _pass_on(self, member: Member, tried: Way | None = None) -> None:
+        """Queue the write for its way."""
+        way = self._way_of(member, tried)
+        if way == "joint":
+            self._queue.append(member)
+            self._arrival.set()
+        elif way == "contended":
+            self._contended.add(member)
+        else:
+            self._alone.add(member)
+
+    def _next_group(self) -> list[Member]:
+        """Take the members of the next joint transaction; pass on those that have become contended."""
+        group: list[Member] = []
+        for member in take_group(self._queue):
+            if self._way_of(member, None) == "joint":
+                group.append(member)
+            else:
+                self._pass_on(member)
+        return group
 
     def _run_ended(self) -> None:
         """Answer the callers whose transaction was in flight when the task failed; it is started again."""
@@ -142,20 +167,17 @@ class GroupWriter:
 
         So no caller gets the error of another caller's write.
         """
-        try:
-            with unavailable():
-                raise error  # noqa: TRY301 - the clauses below sort it
-        except Unavailable as refusal:
+        if (refusal := as_refusal(error)) is not None:
             for member in members:
                 member.fail(refusal)
             return
-        except NotCommitted:
-            pass  # the connection broke: no member is at fault
-        except Exception:
+        if not isinstance(
+            error, NotCommitted
+        ):  # otherwise the connection broke: no member is at fault
             ids = [member.write.caller.request_id for member in members]
-            log.exception("write.group_failed", members=len(ids), request_ids=ids)
+            log.error("write.group_failed", members=len(ids), request_ids=ids, exc_info=error)
         for member in members:
-            self._write_alone(member)
+            self._alone.add(member)
 
     async def _idle(self) -> None:
         """Wait for a write; after AHEAD_S, roll back the transaction that was begun ahead."""
@@ -167,40 +189,15 @@ class GroupWriter:
             await roll_back(self._connection)
         await self._arrival.wait()
 
-    def _next_group(self) -> list[Member]:
-        """Take the members of the next joint transaction; pass on writes to contended documents."""
-        group: list[Member] = []
-        for member in take_group(self._queue):
-            documents = member.write.documents
-            if not any(map(self._is_contended, documents)):
-                group.append(member)
-            elif len(documents) == 1:
-                self._contended.add(member, documents.pop())
-            else:
-                self._write_alone(member)
-        return group
-
-    def _is_contended(self, document: DocumentKey) -> bool:
-        """Whether another write of this process waits for the document's lock, or has just waited.
-
-        A joint transaction does not queue for locks, so it would take the lock before that write each
-        time that the lock is free.
-        """
-        return (
-            document in self._contended.waiting
-            or document in self._contended.recent
-            or document in self._turns.users
-        )
-
     async def _write_together(self, members: Sequence[Member]) -> None:
         if self._connection is None or not _is_begun(self._connection):
             self._connection = await self._database.refreshed(self._connection)
-        step = partial(self._execute, members=members, wait=False, on_read=self._answer)
-        witness = await transact(self._database, self._connection, step)
-        self._notifier.committed(witness)
+        execute = self._executor.execute
+        step = partial(execute, members=members, wait=False, on_read=self._answer)
+        await self._transactions.run(self._connection, step)
         for member in members:
             if member.answer is None:
-                self._write_later(member)
+                self._pass_on(member, tried="joint")
         self._answer()
         self._durable = [member for member in members if member.answer is not None]
         if self._queue:
@@ -218,36 +215,6 @@ class GroupWriter:
         for member in self._durable:
             member.settle()
         self._durable = []
-
-    def _write_later(self, member: Member) -> None:
-        """Write a member that the joint transaction could not: a row is locked elsewhere, or is missing."""
-        documents = member.write.documents
-        if member.locked_elsewhere and len(documents) == 1:
-            self._contended.add_locked(member, documents.pop())
-        else:
-            self._write_alone(member)
-
-    def _write_alone(self, member: Member) -> None:
-        task = asyncio.create_task(self._transact_alone(member), name="write-alone")
-        self._alone.add(task)
-        task.add_done_callback(self._alone.discard)
-
-    async def _transact_alone(self, member: Member) -> None:
-        step = partial(self._execute, members=[member], wait=True)
-        try:
-            async with self._turns.take(member.write.documents):
-                if member.future.done():
-                    return  # the caller has disconnected, and the write has not begun
-                timeout_ms = member.write.lock_timeout_ms
-                witness = await transact_alone(self._database, step, lock_timeout_ms=timeout_ms)
-        except Exception as error:  # noqa: BLE001 - the caller gets every error
-            member.fail(error)
-            return
-        except asyncio.CancelledError:
-            member.interrupt()
-            raise
-        self._notifier.committed(witness)
-        member.settle()
 
 
 def _is_begun(session: Session) -> bool:

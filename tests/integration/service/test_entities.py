@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.store.writing import deletion
+from service.store.writing import entities
 from tests.support.service.api import Api
 from tests.support.service.rows import everything
 from tests.support.topic.subscriber import check_outbox, read_outbox
@@ -179,7 +179,7 @@ async def test_reply_is_stored_with_the_last_link(
     api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, documents: int
 ) -> None:
     """The Idempotency-Key's record comes with the last of the links; from then on it is replayed."""
-    monkeypatch.setattr(deletion, "CASCADE_CHUNK", 5)
+    monkeypatch.setattr(entities, "CASCADE_CHUNK", 5)
     if documents:
         await link_everywhere(api, documents)
     headers = {"Idempotency-Key": "delete-ship"}
@@ -254,8 +254,8 @@ async def test_more_links_than_one_call_has_time_for(
     status: int,
 ) -> None:
     """503 says that the call has to be repeated; each one removes a part, and the last one succeeds."""
-    monkeypatch.setattr(deletion, "CASCADE_CHUNK", 5)
-    monkeypatch.setattr(deletion, "WORK_S", 0.0)
+    monkeypatch.setattr(entities, "CASCADE_CHUNK", 5)
+    monkeypatch.setattr(entities, "WORK_S", 0.0)
     await link_everywhere(api, 20)
     await half_delete(connection)
     answers = [await api.client.request(method, SHIP) for _ in range(4)]
@@ -274,7 +274,7 @@ async def test_it_has_a_deadline(api: Api, monkeypatch: pytest.MonkeyPatch, meth
     async def hang(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("service.store.writing.group.transact_alone", hang)
+    monkeypatch.setattr("service.store.writing.transaction.Transactions.run_alone", hang)
     async with asyncio.timeout(5):
         answer = await api.client.request(method, SHIP)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -11,7 +11,6 @@ from service.core.links import LinksWrite
 from service.core.writes import Reply
 from service.store.database import Database
 from service.store.writing.group import LARGE_CHANGES, GroupWriter
-from service.store.writing.notify import Notifier
 from service.store.writing.transaction import BEGIN_WAITING
 from service.supervision import Supervisor
 from tests.support.service.api import Api, new_key, seed
@@ -74,8 +73,7 @@ async def test_a_process_that_stood_still_tries_again(
     )
     async with (
         Database(database, pool_size=2) as pool,
-        Notifier(pool) as notifier,
-        GroupWriter(pool, notifier, Supervisor(), register_unknown=False, ids=IdSource()) as writer,
+        GroupWriter(pool, Supervisor(), register_unknown=False, ids=IdSource()) as writer,
     ):
         assert (await writer.write(request)).status == 200
     assert stalls == []

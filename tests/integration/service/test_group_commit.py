@@ -16,7 +16,6 @@ from service.core.links import DocumentStates, LinksWrite
 from service.core.writes import Idempotency, Reply
 from service.store.database import Database
 from service.store.writing.group import GroupWriter
-from service.store.writing.notify import Notifier
 from service.supervision import Supervisor
 from tests.support.service.api import Api, new_key, seed
 from tests.support.topic.subscriber import check_outbox
@@ -35,8 +34,7 @@ async def writer(database: str) -> AsyncIterator[GroupWriter]:
     """Yield a writer."""
     async with (
         Database(database, pool_size=5) as pool,
-        Notifier(pool) as notifier,
-        GroupWriter(pool, notifier, Supervisor(), register_unknown=False, ids=IdSource()) as writer,
+        GroupWriter(pool, Supervisor(), register_unknown=False, ids=IdSource()) as writer,
     ):
         yield writer
 
@@ -275,12 +273,11 @@ async def test_what_was_asked_is_written_before_the_end(
     """A writer that is told to stop answers what it has taken on first."""
     async with (
         Database(database, pool_size=5) as pool,
-        Notifier(pool) as notifier,
         links_locked(database) as blocker,
         AsyncExitStack() as stack,
     ):
         writer = await stack.enter_async_context(
-            GroupWriter(pool, notifier, Supervisor(), register_unknown=False, ids=IdSource())
+            GroupWriter(pool, Supervisor(), register_unknown=False, ids=IdSource())
         )
         in_flight = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
         await until(partial(waiting, connection, 1))

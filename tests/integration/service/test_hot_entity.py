@@ -10,7 +10,7 @@ import pytest
 from service.core.ids import IdSource
 from service.core.values import DocumentKey, EntityKey, LinkKey
 from service.core.writes import State
-from service.store.writing.locking import lock_links
+from service.store.writing.rows import lock_links
 from tests.support.service.api import Api
 from tests.support.topic.subscriber import check_outbox
 from tests.support.waiting import until

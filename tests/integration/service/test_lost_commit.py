@@ -150,7 +150,7 @@ async def test_what_cannot_be_known_is_said_to_be_unknown(
     api: Api, proxy: CommitProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the outcome does not show in time the answer is 503, and says that it is not known."""
-    monkeypatch.setattr("service.store.writing.transaction.LOOK_UP_DEADLINE_S", 0.2)
+    monkeypatch.setattr("service.store.writing.witness.LOOK_UP_DEADLINE_S", 0.2)
     proxy.break_next("command late")
     response = await api.link("doc_1", Link("deal", "deal_1"))
     assert (response.status_code, response.json()["code"]) == (503, "unavailable")

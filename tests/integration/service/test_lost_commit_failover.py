@@ -75,7 +75,7 @@ async def test_what_another_server_does_not_have_is_not_done_again(
     promoted: bool,
 ) -> None:
     """An unlink that was done is answered 200, or 503 while only a lagging server answers; never 404."""
-    monkeypatch.setattr("service.store.writing.transaction.LOOK_UP_DEADLINE_S", 1.0)
+    monkeypatch.setattr("service.store.writing.witness.LOOK_UP_DEADLINE_S", 1.0)
     async with serving(both(proxy, standby)) as api:
         link_id = await linked_once(api, primary, standby)
         if promoted:

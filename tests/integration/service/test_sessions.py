@@ -10,10 +10,11 @@ import asyncpg
 import pytest
 
 from service.core.ids import IdSource
-from service.core.writes import Idempotency, Reply, State
+from service.core.writes import State
 from service.store.database import Database
-from service.store.writing.saving import StoredReply, save
-from service.store.writing.transaction import Witness, transact
+from service.store.writing.rows import StoredReply, save
+from service.store.writing.transaction import Transactions
+from service.store.writing.witness import Witness
 from tests.support.service.api import Api, Link, Service, new_key, persistently, seed
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import until
@@ -116,7 +117,7 @@ async def test_every_write_is_read_committed(
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
         await session.execute(f"SET default_transaction_isolation = '{isolation}'")
-        await transact(pool, session, show, lock_timeout_ms=lock_timeout_ms)
+        await Transactions(pool).run(session, show, lock_timeout_ms=lock_timeout_ms)
     assert shown == ["read committed"]
 
 
@@ -132,7 +133,7 @@ async def test_no_statement_timeout_ends_the_wait_of_a_commit(
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
         await session.execute("SET statement_timeout = '5s'")
-        await transact(pool, session, show, lock_timeout_ms=lock_timeout_ms)
+        await Transactions(pool).run(session, show, lock_timeout_ms=lock_timeout_ms)
     assert shown == ["0"]
 
 
@@ -158,18 +159,19 @@ async def test_writes_are_durable_though_the_default_is_not(
     await set_default(connection, "synchronous_commit", "off")
     await new_key(database)
     workspace = await connection.fetchval("SELECT id::text FROM workspaces")
-    replies = [StoredReply(workspace, Idempotency(b"s" * 32, b"f" * 32), Reply(200, b"{}"))]
+    replies = [StoredReply(workspace, b"s" * 32, b"f" * 32, 200, b"{}")]
 
     shown: list[str] = []
 
     async def write(inside: Connection) -> Witness | None:
         state = State(IdSource())
-        state.set_time(datetime.now(UTC))
+        state.now = datetime.now(UTC)
         witness = await save(inside, state, replies)
         shown.append(await inside.fetchval("SHOW synchronous_commit"))
         return witness
 
     async with Database(database, pool_size=1) as pool, pool.acquire() as session:
         assert await session.fetchval("SHOW synchronous_commit") == "off"
-        assert await transact(pool, session, write) is not None
+        await Transactions(pool).run(session, write)
     assert shown == ["on"]
+    assert await connection.fetchval("SELECT count(*) FROM idempotency_keys") == 1

@@ -27,18 +27,17 @@ ERRORS = [
     asyncio.CancelledError("injected"),
 ]
 AWAITS = [
-    "service.store.writing.contended.transact_alone",
+    "service.store.writing.transaction.Transactions.run",
     "service.store.writing.contended.ContendedWriter._write",
     "service.store.writing.contended.ContendedWriter._step",
     "service.store.writing.group.roll_back",
-    "service.store.writing.group.transact",
-    "service.store.writing.group.transact_alone",
-    "service.store.writing.locking.lock_links",
+    "service.store.writing.transaction.Transactions.run_alone",
+    "service.store.writing.rows.lock_links",
     "service.store.writing.execute.save",
     "service.store.database.Database.connect",
     "service.store.writing.group.GroupWriter._idle",
     "service.store.writing.group.GroupWriter._write_together",
-    "service.store.writing.notify.Notifier._send",
+    "service.store.writing.transaction.Notifier._send",
 ]
 """Each is called by the writer's loop, or by what it starts."""
 

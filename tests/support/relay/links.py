@@ -94,7 +94,7 @@ async def toggle(connection: asyncpg.Connection, document: str, entity: str) -> 
         draft = Draft(state, CALLER, "unlink" if _is_active(found) else "link")
         draft.apply(Unlink(key) if _is_active(found) else AddLink(key))
         draft.keep()
-        link, (event,) = state.links[key], state.outbox
+        link, (event,) = state.links[key], state.unsaved.outbox
         await connection.execute(
             WRITE, *ends, link.id, state.now, link.deleted_at,
             link.deleted_cause, event.event_id, event.event_type, event.key, event.payload,
@@ -118,7 +118,7 @@ async def active_links(connection: asyncpg.Connection) -> set[str]:
 def _state(key: LinkKey, counters: asyncpg.Record, found: asyncpg.Record) -> State:
     """Return what was read, in the form that deciding takes."""
     state = State(IDS)
-    state.set_time(found["locked_at"])
+    state.now = found["locked_at"]
     state.documents[key.document] = DocumentState(counters["version"], counters["revision"])
     state.entities.add(key.entity)
     if found["id"] is not None:

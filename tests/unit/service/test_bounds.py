@@ -8,15 +8,15 @@ import pytest
 from outbox_worker.operator.verify import MAX_EVENTS
 from service.core.values import MAX_LINKS, DocumentKey
 from service.described.words import API
-from service.documents.items import whole_set
 from service.documents.messages import PutDocument
+from service.documents.routes import whole_set
 from service.edge.calls import body, stored_json, validation
 from service.edge.calls.problems import EdgeError
 from service.edge.shapes import pages
 from service.links.batch import MAX_OPERATIONS, BatchRequest
 from service.server.refusals import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from service.store.reading import MAX_METADATA_BYTES
-from service.store.writing.deletion import CASCADE_CHUNK
+from service.store.writing.entities import CASCADE_CHUNK
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
 

@@ -61,7 +61,7 @@ class Batch(NamedTuple):
 def states(draw: st.DrawFn) -> State:
     """Return a state as a transaction may find it; most documents and entities are there."""
     state = State(IdSource())
-    state.set_time(MOMENT)
+    state.now = MOMENT
     for document in ("d1", "d2"):
         if draw(st.integers(0, 5)):
             version = draw(st.integers(0, 1000))
@@ -149,7 +149,7 @@ def run(state: State, batch: Batch) -> list[str] | int:
 
 def told(state: State) -> list[dict[str, Any]]:
     """Return the events' values."""
-    return [msgspec.json.decode(row.payload) for row in state.outbox]
+    return [msgspec.json.decode(row.payload) for row in state.unsaved.outbox]
 
 
 def subscribe(before: Shadow, events: Sequence[dict[str, Any]]) -> Shadow:
@@ -189,7 +189,7 @@ def test_events_are_the_difference(state: State, batches: list[Batch]) -> None:
             changed += [k for k in kinds if k in {"created", "restored", "updated", "unlinked"}]
     assert subscribe(before, told(state)) == shadow_of(state)
     names = {"linked": "created", "link_updated": "updated"}
-    types = [row.event_type.removeprefix("document.") for row in state.outbox]
+    types = [row.event_type.removeprefix("document.") for row in state.unsaved.outbox]
     assert [names.get(name, name) for name in types] == changed
 
 
@@ -213,7 +213,7 @@ def test_revision_grows_by_one_a_request(state: State, batches: list[Batch]) -> 
     """A request that changed a document's links, however many, is one revision of it."""
     for batch in batches:
         revisions = {key: document.revision for key, document in state.documents.items()}
-        mark = len(state.outbox)
+        mark = len(state.unsaved.outbox)
         run(state, batch)
         touched = {(WORKSPACE, event["subject"]) for event in told(state)[mark:]}
         assert {key: document.revision for key, document in state.documents.items()} == {
@@ -226,8 +226,8 @@ def test_what_is_to_be_written_is_what_changed(state: State, batches: list[Batch
     """Rows are written for the links and documents that events tell of, and for no others."""
     for batch in batches:
         run(state, batch)
-    assert {key.document for key in state.written_links} == state.written_documents
-    assert set(subscribe({}, told(state))) == state.written_links
+    assert {key.document for key in state.unsaved.links} == state.unsaved.documents
+    assert set(subscribe({}, told(state))) == state.unsaved.links
 
 
 @given(states(), st.lists(CHANGES, min_size=1))
@@ -255,7 +255,7 @@ def test_refused_request_leaves_the_state_untouched(state: State, changes: list[
 def test_restoring_keeps_id_and_creation() -> None:
     """A restored link is the same row: its id and created_at are those of the first time."""
     state = State(IdSource())
-    state.set_time(MOMENT)
+    state.now = MOMENT
     old = LinkRow(KEYS[0], UUID(int=5), "draft", BEFORE, BEFORE, "document_deleted", UUID(int=9))
     state.documents[KEYS[0].document] = DocumentState(3, 4)
     state.entities.add(KEYS[0].entity)
@@ -268,7 +268,7 @@ def test_restoring_keeps_id_and_creation() -> None:
 def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
     """If-Match without the document's revision writes nothing."""
     state = State(IdSource())
-    state.set_time(MOMENT)
+    state.now = MOMENT
     state.documents[KEYS[0].document] = DocumentState(0, 4)
     state.entities.add(KEYS[0].entity)
     with pytest.raises(PreconditionFailed):
@@ -277,13 +277,13 @@ def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
             [AddLink(KEYS[0])],
             preconditions=Preconditions(Tags(accepted)),
         )
-    assert (state.links, state.outbox) == ({}, [])
+    assert (state.links, state.unsaved.outbox) == ({}, [])
 
 
 def test_the_right_revision_is_accepted() -> None:
     """If-Match with the document's revision lets the write through, and moves it on."""
     state = State(IdSource())
-    state.set_time(MOMENT)
+    state.now = MOMENT
     state.documents[KEYS[0].document] = DocumentState(0, 4)
     state.entities.add(KEYS[0].entity)
     decide(

@@ -34,11 +34,11 @@ CALLER = Caller(WORKSPACE, "key_abc", "req_1", TRACEPARENT)
 def outbox_of(*changes: Change, caller: Caller = CALLER) -> list[events.OutboxRow]:
     """Return the events of changes to a document at version 41 with nothing linked to it."""
     state = State(IdSource())
-    state.set_time(MOMENT)
+    state.now = MOMENT
     state.documents[KEY.document] = DocumentState(41, 50)
     state.entities.add(KEY.entity)
     decide(Draft(state, caller, "link"), changes)
-    return state.outbox
+    return state.unsaved.outbox
 
 
 def test_first_event_of_a_link_field_by_field() -> None:
