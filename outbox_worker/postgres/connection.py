@@ -162,7 +162,7 @@ class Connector(Generic[C]):
         self, host: Host, where: str, address: str | None, arguments: dict[str, Any]
     ) -> C:
         seconds = min(self._url.number("connect_timeout", HOST_TIMEOUT_S), HOST_TIMEOUT_S)
-        loop: Any = None if address is None else LoopTo(address)
+        loop: Any = LoopTo(address)
         connection: C | None = None
         try:
             with tls_errors_named(where, self._url):

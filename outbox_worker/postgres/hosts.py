@@ -31,10 +31,10 @@ class LoopTo:
 
     asyncpg tries the addresses of a name one after the other without a limit for each, and TLS verifies
     the name in the same argument. asyncio's happy eyeballs do not notice a server that accepts a
-    connection and never answers.
+    connection and never answers. If `address` is None, the loop resolves the host's name.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str | None) -> None:
         self._address = address
         self._loop = asyncio.get_running_loop()
 
@@ -50,10 +50,28 @@ class LoopTo:
         port: int,
         **options: Any,  # noqa: ANN401 - the loop's
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
-        """Connect to the address; the host's name is what TLS verifies."""
+        """Connect to the address; TLS verifies the host's name.
+
+        A cancellation after TCP has connected loses the protocol that asyncpg would ask about TLS. Its
+        future `on_data` then gets an error that nobody awaits and that asyncio would log.
+        """
+        made: list[asyncio.BaseProtocol] = []
+
+        def protocol() -> asyncio.BaseProtocol:
+            made.append(protocol_factory())
+            return made[-1]
+
         if options.get("ssl"):
             options = {"server_hostname": host} | options
-        return await self._loop.create_connection(protocol_factory, self._address, port, **options)
+        try:
+            return await self._loop.create_connection(
+                protocol, self._address or host, port, **options
+            )
+        except BaseException:
+            for each in made:
+                if asks_about_tls := getattr(each, "on_data", None):
+                    asks_about_tls.cancel()
+            raise
 
 
 async def first(attempts: Sequence[Callable[[], Coroutine[Any, Any, C]]]) -> C:
@@ -89,7 +107,7 @@ async def first(attempts: Sequence[Callable[[], Coroutine[Any, Any, C]]]) -> C:
 
 
 async def addresses_of(host: Host, where: str) -> list[str | None]:
-    """Return the addresses of a host; None: asyncpg resolves the name itself."""
+    """Return the addresses of a host; None: there is one at most, and the loop finds it."""
     if host.name is None or host.name.startswith("/"):
         return [None]
     loop = asyncio.get_running_loop()
