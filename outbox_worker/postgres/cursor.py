@@ -1,4 +1,4 @@
-"""How far the relay has come: snapshots, the cursor, and pure functions that move it.
+"""The cursor, which tells the published rows: two snapshots, and pure functions that move it.
 
 The package's docstring in `outbox_worker.relay` explains why a cursor is a pair of snapshots.
 """
@@ -52,7 +52,7 @@ class Snapshot(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """What is published: all rows visible in s0, and a part of the window between s0 and s1.
+    """The published rows: all that are visible in s0, and a part of the window between s0 and s1.
 
     Between windows s1 is None. `after` holds two positions: the late rows up to the first and the
     new rows up to the second one are published.

@@ -1,4 +1,4 @@
-"""Finds the host and the address that accept a connection. Both programs hold this file alike."""
+"""Finds the host and the address that accept a connection. Both programs have the same file."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ from .url import Host
 HOST_TIMEOUT_S: Final = 2
 """The longest wait until an address has accepted a connection. `connect_timeout` can make it shorter."""
 STAGGER_S: Final = 0.5
-"""How long an attempt is alone before the next host or address is tried beside it."""
+"""The pause before the next host or address is tried; the attempts before it go on meanwhile."""
 
 NEXT_HOST: Final = (
     OSError,
@@ -27,11 +27,12 @@ C = TypeVar("C", bound=asyncpg.Connection)
 
 
 class LoopTo:
-    """The event loop, except that it connects to one address, whatever the host's name is.
+    """The event loop, except that it connects to a given address instead of the host's name.
 
-    asyncpg tries the addresses of a name one after the other without a limit for each, and TLS verifies
-    the name in the same argument. asyncio's happy eyeballs do not notice a server that accepts a
-    connection and never answers. If `address` is None, the loop resolves the host's name.
+    asyncpg tries the addresses of a name one after the other, without a time limit for each. It cannot be
+    given an address as the host, because TLS verifies the certificate against the host's name. asyncio's
+    happy eyeballs do not notice a server that accepts a connection and never answers. If `address` is
+    None, the loop resolves the host's name.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -50,10 +51,10 @@ class LoopTo:
         port: int,
         **options: Any,  # noqa: ANN401 - the loop's
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
-        """Connect to the address; TLS verifies the host's name.
+        """Connect to the address; TLS verifies the certificate against the host's name.
 
         A cancellation after TCP has connected loses the protocol that asyncpg would ask about TLS. Its
-        future `on_data` then gets an error that nobody awaits and that asyncio would log.
+        future `on_data` then gets an error that is never retrieved and that asyncio would log.
         """
         made: list[asyncio.BaseProtocol] = []
 
@@ -75,7 +76,7 @@ class LoopTo:
 
 
 async def first(attempts: Sequence[Callable[[], Coroutine[Any, Any, C]]]) -> C:
-    """Return the first connection; after STAGGER_S, the next attempt begins beside the running ones.
+    """Return the first connection; every STAGGER_S, or after a failure, another attempt begins.
 
     Raises:
         ERRORS: no attempt succeeds.
@@ -87,9 +88,7 @@ async def first(attempts: Sequence[Callable[[], Coroutine[Any, Any, C]]]) -> C:
             if waiting:
                 running.add(asyncio.create_task(waiting.pop(0)()))
             await asyncio.wait(
-                running,
-                timeout=STAGGER_S if waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
+                running, timeout=STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             for task in [task for task in running if task.done()]:
                 running.remove(task)

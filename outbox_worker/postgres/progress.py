@@ -1,4 +1,4 @@
-"""The progress record: the cursor, and what shows whether it can be trusted.
+"""The progress record: the cursor, and the evidence that it is valid.
 
 It is a record on the progress topic in Kafka, and a row of outbox_checkpoints in the database.
 """
@@ -43,7 +43,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         """Return the record in a JSON text; None if the text is not a record.
 
         Other programs may be able to write to the progress topic. A text is a record only if
-        Postgres accepts its values as parameters: otherwise each start would fail at it.
+        Postgres accepts its values as parameters. Otherwise every start of the worker would fail.
         """
         try:
             record = msgspec.json.decode(text, type=cls)
@@ -61,8 +61,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     def in_database_of(self, cluster: ClusterIdentity) -> bool:
         """Whether the record is of this database, on any timeline."""
-        ours = (cluster.system_identifier, cluster.database_oid)
-        return (self.system_identifier, self.database_oid) == ours
+        database = (cluster.system_identifier, cluster.database_oid)
+        return (self.system_identifier, self.database_oid) == database
 
 
 def _is_in_range(record: Progress) -> bool:

@@ -29,7 +29,7 @@ SELECT system_identifier::text
 FROM pg_control_system()
 """
 
-# The timeline on which WAL is written now. That of the last checkpoint may be the one before a failover.
+# The timeline on which WAL is written now. The last checkpoint's may still be that before a failover.
 TIMELINE = """
 SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
 """
@@ -39,7 +39,7 @@ SELECT upper(lpad(to_hex(timeline_id), 8, '0'))
 FROM pg_control_checkpoint()
 """
 
-# Errors of a managed Postgres that lacks a function, has not implemented it or does not permit it.
+# Errors of a managed Postgres that does not have a function, or does not permit it.
 NOT_OFFERED = (
     asyncpg.UndefinedFunctionError,
     asyncpg.FeatureNotSupportedError,
@@ -71,7 +71,7 @@ class RefusedError(Exception):
 
 
 class ClusterIdentity(msgspec.Struct, frozen=True):
-    """The cluster, database and timeline of a row. xids can be compared only within one timeline."""
+    """The cluster, the database and the timeline of an xid: others' xids cannot be compared with it."""
 
     system_identifier: str
     database_oid: int
@@ -99,8 +99,8 @@ class Registration(msgspec.Struct, frozen=True):
 
     def check(self, cluster: ClusterIdentity) -> None:
         """Raise RefusedError in a copy of the database: its relay would fence the original's."""
-        ours = (cluster.system_identifier, cluster.database_oid)
-        if (self.system_identifier, self.database_oid) != ours:
+        database = (cluster.system_identifier, cluster.database_oid)
+        if (self.system_identifier, self.database_oid) != database:
             message = (
                 f"relay {self.name} belongs to another database, of which this one is a copy, a "
                 "restored dump or an upgrade; if the other one no longer runs, run: "
@@ -110,7 +110,7 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 async def check_session(connection: asyncpg.Connection, url: str) -> None:
-    """Raise RefusedError behind a transaction pooler: locks, LISTEN and SET need a session of one's own."""
+    """Raise RefusedError behind a transaction pooler: locks, LISTEN and SET last for a session."""
     if await pooled(connection, url):
         message = f"{POOLED}: {POOLED_MEND}"
         raise RefusedError(message)
@@ -150,7 +150,7 @@ async def required(connection: asyncpg.Connection) -> Registration:
 async def register(
     connection: asyncpg.Connection, cluster: ClusterIdentity, partitions: int
 ) -> Registration:
-    """Insert the registration unless there is one; return the one that the database has."""
+    """Insert the registration unless there is one; return the registration of the database."""
     name = secrets.token_hex(8)
     await connection.execute(
         REGISTER, name, cluster.system_identifier, cluster.database_oid, partitions

@@ -61,18 +61,18 @@ async def session(
 
 
 async def configure(connection: asyncpg.Connection, **settings: str) -> None:
-    """Set by statements: PgBouncer refuses or forgets most settings in the startup message."""
+    """Change settings by statements: PgBouncer refuses or forgets most of them in the startup message."""
     await connection.execute("".join(f"SET {name} = '{settings[name]}';" for name in settings))
 
 
 async def pooled(connection: asyncpg.Connection, url: str) -> bool:
-    """Whether a transaction pooler is in the way, which lends the backend of an idle session to others."""
+    """Whether the URL leads to a transaction pooler, which lends an idle session's backend to others."""
     other = await connect(url, "pooler check", timeout_s=CHECK_TIMEOUT_S)
     try:
-        ours = await connection.fetchval(BACKEND)
+        backend = await connection.fetchval(BACKEND)
         async with other.transaction():
-            lent = await other.fetchval(BACKEND) == ours
-            return bool(lent or await connection.fetchval(BACKEND) != ours)
+            lent = await other.fetchval(BACKEND) == backend
+            return bool(lent or await connection.fetchval(BACKEND) != backend)
     except MIXED_UP:
         return True
     finally:

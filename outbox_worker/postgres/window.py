@@ -32,8 +32,8 @@ from outbox_worker.postgres.cursor import (
 from outbox_worker.postgres.reading_session import ReadingSession
 from outbox_worker.postgres.sessions import Connection, connect
 
-# Index scans only, whatever the statistics say: a generic plan made while the tables are empty would be
-# a sequential scan and stay one. work_mem is for the sort of one page.
+# Index scans only: a generic plan that is made while the tables are empty would otherwise be a sequential
+# scan, and would be kept. work_mem is for the sort of one page.
 PLANNER_SETTINGS = {
     "enable_bitmapscan": "off",
     "enable_seqscan": "off",

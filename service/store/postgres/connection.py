@@ -1,6 +1,6 @@
 """Opens connections to Postgres: each host within a time limit, and only to a primary.
 
-Both programs hold this file alike. An open connection can be useless, because a load balancer or a NAT
+Both programs have the same file. An open connection can be useless, because a load balancer or a NAT
 forgot it, or because its server became read-only. Three checks find such a connection:
 - TCP keepalives and TCP_USER_TIMEOUT, when the network drops packets;
 - `is_usable`, a round trip with a time limit, before an idle connection is used again: a proxy that
@@ -22,18 +22,13 @@ from urllib.parse import urlencode
 import asyncpg
 
 from .hosts import HOST_TIMEOUT_S, LoopTo, addresses_of, first
-from .tls import (
-    TLS_PARAMETERS,
-    see_that_files_can_be_read,
-    system_context,
-    tls_errors_named,
-)
+from .tls import TLS_PARAMETERS, check_files, system_context, tls_errors_named
 from .url import Host, PostgresUrl, read_url
 
 CHECK_TIMEOUT_S: Final = 1
 """The longest wait for the answer to `is_usable`."""
 TRUSTED_S: Final = 2
-"""How long a connection is used without a check after it was opened or checked."""
+"""The time after an opening or a check in which a connection is used without another check."""
 
 SOCKET_OPTIONS: Final = (
     ("keepalives_idle", "TCP_KEEPIDLE", 3),
@@ -41,29 +36,29 @@ SOCKET_OPTIONS: Final = (
     ("keepalives_count", "TCP_KEEPCNT", 3),
     ("tcp_user_timeout", "TCP_USER_TIMEOUT", 5_000),
 )
-"""libpq's name, the kernel's, and the default in s (the last one in ms).
+"""For each option: libpq's parameter, the kernel's name, and the default (s; tcp_user_timeout: ms).
 
-A silent network is noticed after 6 s on an idle connection, and 5 s after bytes that stay unacknowledged.
+A lost network is noticed after 6 s on an idle connection, and 5 s after bytes that are not acknowledged.
 """
 
 CHECK: Final = "BEGIN READ WRITE; ROLLBACK"
 """Fails on a read-only replica (0A000). It needs no prepared statement, which a pooler may lose."""
 
 SETTINGS: Final = {
-    # Time limits: each statement has the client's. A limit of the server could end the wait of a COMMIT
+    # Time limits: the client limits each statement. A limit of the server could end a COMMIT that waits
     # for the synchronous replica, or a session that waits for work.
     **dict.fromkeys(("idle_session_timeout", "lock_timeout"), "0"),
     **dict.fromkeys(("statement_timeout", "transaction_timeout"), "0"),
-    "exit_on_error": "off",  # otherwise a function without the right to it ends the session
+    "exit_on_error": "off",  # `on` ends the session at any error, such as a missing right
     "default_transaction_isolation": "read committed",  # a statement sees the rows it waited for
     # Plans: the statements are written for indexes, and their time limits for index scans.
     **dict.fromkeys(("enable_indexscan", "enable_indexonlyscan", "enable_nestloop"), "on"),
     "enable_partition_pruning": "on",
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
-    "work_mem": "4MB",  # Postgres' default; with less, sorts use files, which may be forbidden
+    "work_mem": "4MB",  # Postgres' default; with less, sorts use files, which temp_file_limit may forbid
 }
-"""The settings of each session, whatever its role or its database sets; a test lists all of them."""
+"""The settings of each session. They override those of the role and of the database."""
 
 ERRORS: Final = (
     OSError,
@@ -93,7 +88,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc, type-arg, unused-ign
     async def is_usable(self) -> bool:
         """Return whether the server answers and can be written to; it is asked at most every TRUSTED_S.
 
-        At False the caller terminates the connection and opens another one.
+        If it is not, the caller terminates the connection and opens another one.
         """
         if self.is_closed():
             return False
@@ -122,7 +117,7 @@ class Connector(Generic[C]):
         connection_class: type[C],
         **settings: str,
     ) -> None:
-        """Take how to connect; `settings` are set in each session, in addition to SETTINGS."""
+        """Read the URL; `settings` are set in each session, in addition to SETTINGS."""
         self._url = read_url(url)
         given = self._url.parameters
         self._hosts = list(self._url.hosts)
@@ -172,7 +167,7 @@ class Connector(Generic[C]):
                     )
                     _set_keepalive(connection, self._url)
                     await connection.execute(_set(self._settings))
-                    await _see_that_it_is_a_primary(connection, where)
+                    await _check_primary(connection, where)
         except BaseException as error:
             if connection is not None:
                 connection.terminate()
@@ -187,7 +182,7 @@ class Connector(Generic[C]):
     def _arguments(self) -> dict[str, Any]:
         """Return asyncpg's arguments, except for the host."""
         given = self._url.parameters
-        see_that_files_can_be_read(given)
+        check_files(given)
         tls: dict[str, str] = {name: given[name] for name in TLS_PARAMETERS if name in given}
         if self._url.sslmode:
             tls["sslmode"] = self._url.sslmode
@@ -207,7 +202,7 @@ class Connector(Generic[C]):
         return arguments
 
 
-async def _see_that_it_is_a_primary(connection: Connection, where: str) -> None:
+async def _check_primary(connection: Connection, where: str) -> None:
     try:
         await connection.execute(CHECK)
     except (asyncpg.FeatureNotSupportedError, asyncpg.ReadOnlySQLTransactionError):
@@ -236,7 +231,7 @@ def _set(settings: Mapping[str, str]) -> str:
 
 
 def _set_keepalive(connection: Connection, url: PostgresUrl) -> None:
-    """Let the kernel find a silent network. uvloop's sockets take no options, but their copies do."""
+    """Let the kernel notice a lost network. uvloop's sockets take no options, but their copies do."""
     transport: Any = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
     own = transport.get_extra_info("socket")
     if own is None or own.family == socket.AF_UNIX or url.parameters.get("keepalives") == "0":

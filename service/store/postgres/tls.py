@@ -1,4 +1,4 @@
-"""TLS with Postgres: files, the system's CAs, and clear errors. Both programs hold this file alike."""
+"""TLS with Postgres: files, the system's CAs, and errors that name both. Both programs have this file."""
 
 import ssl
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ class TlsError(ConnectionError):
 
 def check_url(url: str) -> None:
     """Raise UrlError if a URL, or a file that it names, cannot be used."""
-    see_that_files_can_be_read(read_url(url).parameters)
+    check_files(read_url(url).parameters)
 
 
-def see_that_files_can_be_read(given: dict[str, str]) -> None:
+def check_files(given: dict[str, str]) -> None:
     """Raise UrlError if a file that the parameters name cannot be opened."""
     for name in TLS_FILES:
         path = given.get(name)
@@ -55,7 +55,7 @@ def system_context(tls: dict[str, str]) -> ssl.SSLContext:
 
 @contextmanager
 def tls_errors_named(where: str, url: PostgresUrl) -> Iterator[None]:
-    """Raise TLS errors that name the host and the parameter, which asyncpg's do not."""
+    """Raise TLS errors that name the host and the parameter, which asyncpg's errors do not."""
     mode = url.sslmode or "prefer"
     try:
         yield

@@ -1,6 +1,6 @@
 """Reads a Postgres URL: each parameter of libpq works, is ignored or is refused by name.
 
-Both programs hold this file alike. asyncpg's own reader is not used: it sends unknown parameters to the
+Both programs have the same file. asyncpg's own reader is not used: it sends unknown parameters to the
 server, which refuses the connection. It also uses `urllib.parse.urlsplit`, which refuses an IPv6
 address among several hosts from Python 3.12 on.
 """
@@ -40,11 +40,8 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "sslcertmode": ("allow",),
     "sslmode": SSLMODES,
     "sslnegotiation": ("postgres", "direct"),
-    "target_session_attrs": (
-        "any",
-        "read-write",
-        "primary",
-    ),  # always the primary: both programs write
+    # The programs always connect to the primary, because they write.
+    "target_session_attrs": ("any", "read-write", "primary"),
 }
 """The values of a parameter that the programs accept; any other value is refused by name."""
 
@@ -67,7 +64,7 @@ USED: Final = frozenset({
 
 IGNORED: Final = frozenset({
     *("channel_binding", "gssdelegation", "gssencmode", "min_protocol_version", "replication"),
-    *("sslcertmode", "target_session_attrs"),  # each of these has only values that ask for nothing
+    *("sslcertmode", "target_session_attrs"),  # CHOICES has only values of these that have no effect
     "client_encoding",  # asyncpg speaks UTF-8
     "fallback_application_name",  # each program names itself
     "max_protocol_version",  # asyncpg speaks 3.0, which every server accepts
@@ -163,7 +160,7 @@ def _query(query: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_shown_safely(name: str, value: str) -> bool:
-    """Return whether a name cannot be a piece of a password with a `?` that is not encoded."""
+    """Return whether an unknown name may be shown: it cannot be part of a password with a bare `?`."""
     return name.replace("_", "").isalnum() and "@" not in value
 
 
