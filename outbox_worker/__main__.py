@@ -22,8 +22,8 @@ from outbox_worker.settings import Settings
 
 log = logs.get_logger("outbox_worker")
 
-# After a stop signal, to finish the transaction in flight, then to clean up after cancelling it. With one
-# second for the HTTP pages they stay below the 10 s after which orchestrators send SIGKILL.
+# The time limits after a stop signal: for the transaction in flight, and then for the clean-up after its
+# cancellation. With one second for the HTTP pages, they are less than the 10 s after which Docker kills.
 FINISH_S = 4
 CLEAN_UP_S = 4
 M_TRIM_THRESHOLD = -1
@@ -41,7 +41,7 @@ def main() -> None:
 def run(
     *,
     accept_topic: Annotated[
-        bool, typer.Option(help="Publish to an event topic that was made anew since the last run.")
+        bool, typer.Option(help="Publish to an event topic that was made again since the last run.")
     ] = False,
 ) -> None:
     """Relay until SIGTERM or Ctrl-C."""
@@ -60,7 +60,7 @@ def run(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Listen on an address; `::` means all of IPv6 and IPv4, or of IPv4 where there is no IPv6."""
+    """Listen on an address; `::` means every address of IPv6 and IPv4, or of IPv4 alone without IPv6."""
     both = socket.has_dualstack_ipv6()
     try:
         if host == "::" and not both:
@@ -79,11 +79,11 @@ def _shown(host: str) -> str:
 async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if (
-            number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-        ):  # ignored by `nohup`
-            loop.add_signal_handler(number, stop.set)
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` lets a program ignore SIGHUP
+        signals.append(signal.SIGHUP)
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
     health, metrics = Health(), Metrics()
     relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic)
     async with serve(pages(health, metrics.registry), listener):
@@ -112,13 +112,13 @@ async def _until_stopped(relay: Relay, stop: asyncio.Event, health: Health) -> N
 
 
 def _collect_rarely() -> None:
-    """Run the garbage collector rarely: a page of events is thousands of objects, none in a cycle."""
+    """Run the cyclic garbage collector rarely: a page has thousands of objects, and none is in a cycle."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
 
 def _keep_big_buffers() -> None:
-    """Let glibc keep freed buffers: returned to the kernel, each costs page faults again (man mallopt)."""
+    """Let glibc keep freed buffers: a buffer from the kernel costs page faults (man mallopt)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)

@@ -28,7 +28,7 @@ def _check_brokers(text: str) -> None:
 
 
 class KafkaSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"KAFKA_{name.upper()}"):
-    """How every Kafka client connects."""
+    """The settings with which every Kafka client connects."""
 
     bootstrap_servers: Annotated[str, _check_brokers]
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -67,23 +67,23 @@ class Settings(
     batch_size: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     retention_days: Annotated[int, Meta(ge=1, le=14)] = 7
-    """The outbox is a ring of 16 slots, one for each day: a slot must be empty two days before its turn."""
+    """The outbox is a ring of 16 daily slots. A slot must be empty two days before it is used again."""
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=MOST_PORT)] = 9090
 
     @property
     def exactly_once(self) -> bool:
-        """Whether events go in Kafka transactions."""
+        """Whether events are published in Kafka transactions."""
         return self.delivery == "exactly-once"
 
     @property
     def compression_type(self) -> str | None:
-        """The codec as aiokafka takes it."""
+        """The codec's name in aiokafka; None: no compression."""
         return None if self.compression == "none" else self.compression
 
     @property
     def session_database_url(self) -> str:
-        """A URL whose sessions are Postgres' own: locks, LISTEN and SET last on them."""
+        """The URL of the server itself, or of a pooler in session mode: locks, LISTEN and SET need it."""
         return self.session_url or self.database_url
 
 
@@ -93,7 +93,7 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def _problems_of_kafka(given: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each variable that another one needs beside it, and for a file without use."""
+    """Yield a line for each missing variable that a given one needs, and for an unusable TLS file."""
     protocol = given.get("KAFKA_SECURITY_PROTOCOL", "")
     pairs = [(tls.CERT_FILE, tls.KEY_FILE), (tls.KEY_FILE, tls.CERT_FILE)]
     if protocol.startswith("SASL"):

@@ -18,7 +18,7 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
 
 
 class Backoff:
-    """Waits between two attempts: they double up to LONGEST_S, with jitter."""
+    """The wait between two attempts: it doubles up to LONGEST_S, and has jitter."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
@@ -51,6 +51,6 @@ async def run_with(work: Coroutine[Any, Any, None], *background: Coroutine[Any, 
 
 
 def retrieve_error(future: asyncio.Future[Any]) -> None:
-    """Retrieve a future's error; asyncio logs an error that nobody has retrieved."""
+    """Retrieve a future's error; asyncio logs an error that was not retrieved."""
     if not future.cancelled():
         future.exception()

@@ -34,9 +34,9 @@ from outbox_worker.kafka.connections import Client
 T = TypeVar("T")
 ADMIN_TIMEOUT_S = 15
 BUSY_S = 8
-"""How long a request to the controller is repeated while its answer is none of FINAL."""
+"""The time for which a request to the controller is repeated while its answer is none of FINAL."""
 BEHIND_S = 5
-"""How long a broker is asked again for a topic that the controller may know already."""
+"""The time for which a broker is asked again for a topic that the controller may know already."""
 ASK_AGAIN_S = 0.05
 # Answers of a controller to a request to make a topic. It looks for the topic's name first, so each
 # error of REFUSED shows that the topic does not exist. The other errors show nothing about it.
@@ -90,7 +90,7 @@ class Administration:
     @property
     def client(self) -> Client:
         """The client's connections, for requests that aiokafka's administration lacks."""
-        client: Client = self._admin._client  # noqa: SLF001 - as above
+        client: Client = self._admin._client  # noqa: SLF001 - aiokafka has no call for it
         return client
 
     async def exists(self, topic: str) -> bool:
@@ -123,7 +123,7 @@ class Administration:
             if error is not InvalidReplicationFactorError:
                 break
         if error is TopicAlreadyExistsError or (await self._described_by_broker(topic)).exists:
-            return None  # an operator has made it, as the worker has no right to
+            return None  # made by an operator, because the worker has no right to make it
         raise error(topic)
 
     async def described(self, topic: str) -> metadata.Topic:
@@ -200,7 +200,7 @@ class Administration:
         """Return the controller's answer if it is one of FINAL; raise any other error."""
 
         async def ask() -> tuple[type[KafkaError], str]:
-            await self._see_controller()
+            await self._require_controller()
             new = NewTopic(topic, partitions, replicas, topic_configs=configs)
             response = await self._admin.create_topics([new], validate_only=validate_only)
             ((_, code, message, *_),) = response.topic_errors
@@ -214,7 +214,7 @@ class Administration:
             raise error(f"{topic}: {message}")
         return error
 
-    async def _see_controller(self) -> None:
+    async def _require_controller(self) -> None:
         """Raise KafkaError if no controller is known; aiokafka would raise AttributeError."""
         if self.client.cluster.controller is None:
             await self.client.force_metadata_update()

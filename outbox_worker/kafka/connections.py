@@ -37,7 +37,7 @@ CONNECT_TIMEOUT_S = 4
 """A handshake with TLS and SCRAM takes five round trips; this is enough for 500 ms each."""
 IDLE_S = 1.0
 """The time after which a connection is checked. Balancers keep idle connections for some seconds, and
-under load no connection is idle for so long."""
+under load no connection is idle for a second."""
 ANSWER_TIMEOUT_S = 0.5
 LONGEST_ANSWER_S = 1.5
 """The limits of a check. It may take twice the time that connecting took, within these two limits. They
@@ -45,7 +45,7 @@ are short, because a new connection is cheap."""
 SESSION_USED = 0.85
 """The part of a session after which its connection is replaced. Java's client uses 85 to 95 %."""
 FAILURE_AGE_S = 30
-"""How long a failure to connect explains other errors: clients retry within the age of the metadata."""
+"""The time for which a failed connection explains other errors: clients retry within the metadata's age."""
 LIMITS = {"request_timeout_ms": 5_000, "metadata_max_age_ms": 30_000}
 """Arguments of every client. A request that is not answered within the time-out is sent again on a new
 connection, because a network may have forgotten the first one. A client learns of new addresses of
@@ -53,7 +53,7 @@ brokers within the age of the metadata."""
 
 
 class Failure(NamedTuple):
-    """When connecting failed, and with which error; None: there was no answer within the time limit."""
+    """The time and the error of a failed connection; None: no answer within the time limit."""
 
     at: float = -math.inf
     error: BaseException | None = None
@@ -63,7 +63,7 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka has no ty
     """A connection to one broker."""
 
     # The last failure to connect to each address, with the time of time.monotonic().
-    failed: dict[tuple[str, int], "Failure"] = {}  # noqa: RUF012 - of the process, on purpose
+    failed: dict[tuple[str, int], "Failure"] = {}  # noqa: RUF012 - all clients of the process share it
     _answer_timeout_s = ANSWER_TIMEOUT_S
     _usable_until = math.inf
     _ssl_context: Any

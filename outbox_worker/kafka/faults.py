@@ -1,7 +1,7 @@
-"""Why a Kafka address cannot be used, in one line that names the wrong setting.
+"""Explains in one line why a Kafka address cannot be used, and names the wrong setting.
 
-Most errors tell the reason. A connection that was closed or is silent does not: then a request without
-a client finds out which protocol the address speaks.
+Most errors tell the reason. A closed or a silent connection tells none. In that case one request over a
+plain socket, and one over TLS, find out which protocol the server at the address speaks.
 """
 
 import asyncio

@@ -11,6 +11,7 @@ events 30 % slower.)
 """
 
 from collections.abc import Mapping
+from typing import Self
 
 from outbox_worker.kafka import metadata
 from outbox_worker.kafka.connections import Client
@@ -22,6 +23,11 @@ WHAT_TO_DO = "fill it (outbox_worker snapshot), then start once with --accept-to
 
 class TopicLostError(Exception):
     """The event topic is not the one that was written to: an operator has to decide what to do."""
+
+    @classmethod
+    def missing(cls, topic: str) -> Self:
+        """Return the error for a topic that was deleted."""
+        return cls(f"topic {topic} does not exist any more; {WHAT_TO_DO}")
 
 
 class TopicGuard:
@@ -40,7 +46,7 @@ class TopicGuard:
         Args:
             client: a connected client, to ask the brokers for the topic's id.
             offsets: the offset of the last record in each partition, if the broker has told it.
-            records: the number of records that each partition has got.
+            records: the number of records that were sent to each partition.
 
         Raises:
             TopicLostError: the topic was deleted and made again.
@@ -61,9 +67,13 @@ class TopicGuard:
         (topic,) = await metadata.topics(client, [self._topic])
         if not topic.exists:
             raise topic.error(self._topic)
-        if topic.id != self._topic_id:
+        self.check_described(topic)
+
+    def check_described(self, topic: metadata.Topic) -> None:
+        """Raise TopicLostError if a topic has another id than the known one."""
+        if topic.id and self._topic_id and topic.id != self._topic_id:
             message = (
-                f"topic {self._topic} was made anew: its id was {self._topic_id}, now it is "
+                f"topic {self._topic} was made again: its id was {self._topic_id}, now it is "
                 f"{topic.id}; {WHAT_TO_DO}"
             )
             raise TopicLostError(message)
@@ -73,7 +83,7 @@ class TopicGuard:
         for partition, offset in offsets.items():
             if offset <= self._offsets.get(partition, -1):
                 message = (
-                    f"topic {self._topic} was made anew or has lost records: partition {partition} "
+                    f"topic {self._topic} was made again or has lost records: partition {partition} "
                     f"is at offset {offset}, it was at {self._offsets[partition]}; {WHAT_TO_DO}"
                 )
                 raise TopicLostError(message)

@@ -29,8 +29,8 @@ ABORT_TIMEOUT_S = 2
 """Enough for two round trips: a connection that was idle is checked first."""
 
 MARKERS_BACKOFF_S = 0.002
-"""The wait for the markers of the last transaction. aiokafka's own value, 20 ms, is twice as long as a
-small transaction takes."""
+"""The wait for the markers of the last transaction. aiokafka's own value, 20 ms, is twice the time of a
+small transaction."""
 
 
 def new(client: dict[str, Any], name: str, **options: Any) -> AIOKafkaProducer:  # noqa: ANN401 - aiokafka's own

@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from outbox_worker.kafka import administration, reading
+from outbox_worker.kafka.records import PROGRESS_KEY
 from outbox_worker.postgres.progress import Progress
 
-KEY = b"cursor"
-"""The key of each progress record: compaction keeps the last one."""
 OPEN_TRANSACTION_WAIT_S = 10
-"""How long the end of an open transaction is waited for. Brokers end that of a dead relay after 10 s."""
+"""The longest wait for the end of an open transaction. Brokers abort a dead relay's after 10 s."""
 FIRST_STEP = 10
-"""How many offsets before the end the last record is searched for first. Transaction markers and aborted
-records have offsets too, so the step grows tenfold until a record is found."""
+"""The number of offsets before the end from which on the last record is searched. Transaction markers and
+aborted records have offsets too, so the number grows tenfold until a record is found."""
 
 
 class LastProgress(NamedTuple):
@@ -32,14 +31,14 @@ class LastProgress(NamedTuple):
 
 def parse(key: bytes | None, value: bytes | None) -> Progress | None:
     """Return the progress record in a Kafka record; None if the record is something else."""
-    return Progress.parse(value) if key == KEY and value is not None else None
+    return Progress.parse(value) if key == PROGRESS_KEY and value is not None else None
 
 
 async def last(client: dict[str, Any], topic: str, *, wait_s: float) -> LastProgress:
     """Return the last committed progress record of a topic.
 
-    It waits `wait_s` for an open transaction to end, and then reads only what lies before that. An
-    error is raised, and never taken for "no record".
+    If a transaction stays open for `wait_s`, only the records before it are read. An error is raised, and
+    never taken for "no record".
     """
     end = (await reading.end_offsets(client, topic, 1))[0]
     partition = TopicPartition(topic, 0)

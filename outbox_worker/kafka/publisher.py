@@ -1,4 +1,4 @@
-"""The publisher: a page and the cursor after it go to Kafka in one transaction.
+"""Publishes a page and the cursor after it in one Kafka transaction.
 
 aiokafka (0.14) has three properties that the publisher has to work around:
   * A batch that cannot be delivered fails only its own future, and a commit then succeeds without the
@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError, LeaderNotAvailableError, ProducerFenced
 
 from outbox_worker.kafka import metadata, producers
 from outbox_worker.kafka.guard import TopicGuard
-from outbox_worker.kafka.records import Packer, RecordBatch
+from outbox_worker.kafka.records import PROGRESS_KEY, Packer, RecordBatch
 from outbox_worker.tasks import retrieve_error
 
 PUBLISH_TIMEOUT_S = 9
@@ -33,9 +33,10 @@ BATCH_BYTES = 1_000_000
 LEAST_BATCH_BYTES = 20_000
 """A smaller batch might not hold one event of the largest size that the outbox accepts."""
 RECORDS_A_PRODUCER = 2**30
+"""The largest number of records that a producer sends to one partition: half of aiokafka's limit."""
 PRODUCER_AGE_S = 24 * 3600
 """The longest life of a producer. The coordinator forgets a transactional id that has begun no
-transaction for 7 days (transactional.id.expiration.ms); a later producer would then fence nobody."""
+transaction for 7 days (transactional.id.expiration.ms). A later producer would not fence this one."""
 
 
 Round = dict[int, RecordBatch]
@@ -54,7 +55,10 @@ class FencedError(Exception):
 
 
 class TooSlowError(KafkaError):  # type: ignore[misc] # aiokafka has no types
-    """A page was not published within PUBLISH_TIMEOUT_S; `acknowledged`: how many of its events were."""
+    """A page was not published within PUBLISH_TIMEOUT_S.
+
+    `acknowledged` is the number of its events that brokers have acknowledged.
+    """
 
     def __init__(self, acknowledged: int) -> None:
         super().__init__(
@@ -65,7 +69,7 @@ class TooSlowError(KafkaError):  # type: ignore[misc] # aiokafka has no types
 
 
 class Destination(NamedTuple):
-    """Where a relay publishes to: `partitions` is the number over which it hashes keys."""
+    """A relay's topics and transactional id; `partitions` is the number over which it hashes keys."""
 
     topic: str
     progress_topic: str
@@ -103,7 +107,7 @@ class Publisher:
         self._guard = TopicGuard(destination.topic, None, {})
 
     async def start(self) -> Self:
-        """Connect, and fence the predecessor: brokers refuse whatever it sends from now on."""
+        """Connect, and fence the predecessor: brokers refuse every batch that it sends from now on."""
         try:
             await producers.fence(
                 self._client, self._destination.transactional_id, self._destination.all_partitions
@@ -196,14 +200,14 @@ class Publisher:
         for batches in rounds:
             offsets |= await self._offsets(await self._send(batches))
         self._guard.check_offsets(offsets)
-        # The next page need not wait for this record, so its acknowledgement is awaited only then.
+        # The acknowledgement of this record is awaited after the next page, which need not wait for it.
         earlier, self._progress_sent = self._progress_sent, await self._send_progress(progress)
         if earlier is not None:
             await earlier
         return offsets
 
     async def _send(self, batches: Round) -> list[Sent]:
-        """Send one batch for each partition. No await in here yields, so they share a request."""
+        """Send one batch for each partition. No await here lets the sender run, so they share a request."""
         sent = []
         for partition, batch in batches.items():
             count = batch.record_count()
@@ -230,7 +234,7 @@ class Publisher:
 
     async def _send_progress(self, progress: bytes) -> asyncio.Future[Any]:
         batch = self._producer.create_batch()
-        batch.append(timestamp=None, key=b"cursor", value=progress)
+        batch.append(timestamp=None, key=PROGRESS_KEY, value=progress)
         future: asyncio.Future[Any] = await self._producer.send_batch(
             batch, self._destination.progress_topic, partition=0
         )

@@ -123,8 +123,8 @@ async def between(
 ) -> AsyncIterator[list[Any]]:
     """Yield the committed records of each partition from its start to its end, in their order.
 
-    The ends should be those of uncommitted records. For a moment after a commit the markers are
-    not written yet, and the end of committed records still lies before those of that commit.
+    The ends should be those of `end_offsets`. The last stable offset is too low: shortly after a commit,
+    its markers may not be written yet, and its records lie beyond that offset.
 
     Raises:
         ReadStalledError: no partition has yielded a record for STALLED_S.

@@ -7,9 +7,11 @@ from itertools import zip_longest
 from typing import Any, Protocol
 
 CONTENT_TYPE = ("content-type", b"application/cloudevents+json; charset=utf-8")
+PROGRESS_KEY = b"cursor"
+"""The key of each progress record: compaction keeps the last record of a key."""
 KEYS_CACHED = 50_000
-"""Keys whose partition is remembered, of about 100 bytes each. Hashing a key takes 2 to 4 µs in Python, and
-a look-up 0.05 µs."""
+"""The number of keys whose partition is remembered, in about 100 bytes each. Hashing a key takes 2 to 4 µs
+in Python, and a look-up 0.05 µs."""
 WORKSPACE_BYTES = 36
 """The length of the workspace's id, a UUID, at the beginning of each key: nine whole words."""
 _SEED = 0x9747B28C
@@ -52,7 +54,7 @@ def murmur2(data: bytes) -> int:
 
 @lru_cache(maxsize=10_000)
 def _hash_of_beginning(data: bytes, length: int) -> int:
-    """Return the hash after the workspace's id of a key of this length; few workspaces have all keys."""
+    """Return the hash after the workspace's id, which is cached: most keys share a few workspaces."""
     return _mixed(_SEED ^ length, data)
 
 
@@ -105,7 +107,7 @@ class Packer:
 def _begin(
     batch: RecordBatch, timestamp: int, key: bytes, payload: bytes, headers: list[tuple[str, bytes]]
 ) -> RecordBatch:
-    """Add the first record to a batch; aiokafka accepts it whatever its size."""
+    """Add the first record to a batch; aiokafka accepts a first record of any size."""
     batch.append(timestamp=timestamp, key=key, value=payload, headers=headers)
     return batch
 

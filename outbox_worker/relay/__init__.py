@@ -1,8 +1,10 @@
 """The relay's protocol: how each committed row of the outbox gets to Kafka once and in order.
 
-A worker stands by, takes over, and then leads for one term after another (`process`, `takeover`,
-`term`). A term reads pages of rows from Postgres and publishes each page together with the cursor
-after it. Postgres is only read, except for one checkpoint every 10 s of work.
+A worker stands by until it has the leader's lock, and takes over (`process`, `takeover`). Then it leads
+for a *term* (`term`): it reads pages of rows from Postgres and publishes each page together with the
+cursor after it. A term ends at a stop signal, at an error, or when its producer has to be replaced.
+After that the worker begins again. The worker writes to Postgres only one checkpoint for every 10 s of
+work, and truncates old slots of the outbox.
 
 
 Which rows are next
@@ -41,36 +43,38 @@ Exactly once
 The events of a page and the cursor after it are published in one Kafka transaction. The cursor is a
 *progress record* on the relay's progress topic (`<topic>.progress.<relay name>`: one partition,
 compacted). After a crash a `read_committed` reader finds both or neither, so there is nothing to
-reconcile. A consumer group's offset would not do: it expires after an idle week, and it takes longer.
+reconcile. The cursor is not stored as a consumer group's offset, because brokers delete the offsets of
+an idle group after a week, and a transaction with offsets needs two more requests.
 
-The record also holds what shows whether it can be trusted: the cluster, the database and the
-timeline of its xids; the token of the newest *checkpoint*, which is a copy of the record in the
-database; an *anchor*, which is the row of the greatest xid that the cursor covers; the highest
-acknowledged offset of each partition, and the id of the event topic.
+The record also holds the evidence that the cursor is valid: the cluster, the database and the timeline
+of its xids; the token of the newest *checkpoint*, which is a copy of the record in the database; an
+*anchor*, which is the row of the greatest xid that the cursor covers; the highest acknowledged offset
+of each partition, and the id of the event topic.
 
 At least once (`OUTBOX_DELIVERY=at-least-once`) uses an idempotent producer without transactions. It
 sends the progress record after every batch of the page is acknowledged, so a page may be published
-twice. One round of batches is in flight: with more, a batch could overtake one that failed. The mode
-may change at each start.
+twice. At most one batch for each partition is in flight, because a second one could overtake a first one
+that failed. The delivery mode may change at each start.
 
 
 Leading and taking over
 -----------------------
 
 The leader holds an advisory lock on a session of its own (`leader`). Standbys try the lock twice a
-second. They never wait for it in a statement, because a waiting statement holds back vacuum. The
-leader's session sends a sign of life every 2 s. A standby ends a session that has been silent for
-8 s, and Postgres itself ends it after 10 s.
+second. They never wait for it in a statement, because the snapshot of a waiting statement holds back
+vacuum. The leader's session sends a sign of life every 2 s. A standby ends a session that has been
+silent for 8 s, and Postgres itself ends it after 10 s.
 
-The lock is only a hint who may lead; fencing by Kafka makes it safe. All producers of a relay have one
-transactional id, in either delivery mode. These are the steps of a start or take-over, and every
-error of the producer leads back to them:
+The lock chooses the leader, but a former leader may go on publishing without it. Kafka's fencing
+prevents that: all producers of a relay have one transactional id, in either delivery mode. A start or a
+take-over has these steps, and the worker goes through them again after every error of the producer:
 
-1. Take the lock.
-2. Read the progress record and refuse the progress of another database, before anything is fenced.
-3. Start a producer. InitProducerId gives it a higher epoch and aborts its predecessor's transaction.
-   A transaction on all partitions, aborted at once, shows the epoch to each of them. From now on
-   nothing that the predecessor has sent is accepted.
+1. Take the lock (`leader`).
+2. Read the progress record (`kafka.progress_topic`). Refuse the progress of another database, before
+   anything is fenced.
+3. Start a producer (`kafka.producers`). InitProducerId gives it a higher epoch and aborts its
+   predecessor's transaction. A transaction on all partitions, aborted immediately, shows the epoch to each
+   of them. From now on, partitions refuse every batch of the predecessor, also those in flight.
 4. Read the last committed progress record again. Now it cannot change. The read goes backwards from
    the end of the topic, with `read_committed`. An error is retried and never means "no record".
 5. Decide where to start from (`start`):
@@ -88,11 +92,11 @@ error of the producer leads back to them:
    missing or not trusted, and there is no checkpoint        the beginning, s0 = 1:1:
    of another cluster or database, and there is no           nothing: RefusedError, because xids of two
    checkpoint of this one (dump and restore, pg_upgrade)     clusters cannot be compared. An operator
-                                                             runs `rebase`
+                                                             runs `rebase` (`operator.rebase`)
    ========================================================  ==========================================
 
-6. Check that the event topic is the one that was written to, write a checkpoint, publish a progress
-   record, and lead.
+6. Check that the event topic is the one that was written to (`event_topic`), write a checkpoint, publish
+   a progress record, and lead (`term`). Each transaction checks the topic again (`kafka.guard`).
 
 A physical copy of the database (a cloned volume, a promoted replica) has the same identity as the
 original and looks like a failover. It must not have access to the original's Kafka.
@@ -103,20 +107,21 @@ Topics
 
 The first start makes the event topic without retention limits, so that the topic from its beginning
 rebuilds the database, and records its partition count in the database. Keys are hashed over that
-count even if the topic grows. A topic that was deleted and made again has another id, and offsets that
-begin again. The leader then stops publishing until an operator has filled the topic (`snapshot`) and
+count even if the topic grows. A topic that was deleted and made again has another id, and its offsets
+begin at 0. The leader then stops publishing until an operator has filled the topic (`snapshot`) and
 starts the worker once with `--accept-topic`.
 
 
 Around the protocol
 -------------------
 
-* Wake-up (`wakeup`): LISTEN on a session of its own, and polls every 2 to 500 ms. A lost notification
+* Wake-up (`wakeup`): LISTEN on a session of its own, and a poll every 2 to 500 ms. A lost notification
   delays events until the next poll.
 * Retention (`retention`): the outbox is a ring of 16 daily slots. A slot is truncated when each of its
   rows is published and older than the retention.
 * Lag (`lag`): gauges of what is committed and not yet published, also while Kafka is unreachable.
 * Standby checks (`standby`): a standby that could not use Kafka is not ready.
-* Failures: the worker retries Postgres and Kafka with back-off and jitter, and is unhealthy after 30 s
-  without progress. No event is skipped. SIGTERM ends or aborts the transaction in flight.
+* Failures (`process`, `health`): the worker retries Postgres and Kafka with back-off and jitter, and is
+  unhealthy after 30 s without progress. No event is skipped. After SIGTERM, the transaction in flight is
+  committed, or aborted after 4 s.
 """

@@ -1,4 +1,4 @@
-"""The event topic at a take-over: made at the first start, and later the one that was written to."""
+"""Makes the event topic at the first start, and checks at each take-over that it is still the same."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 
 from outbox_worker.kafka import administration, reading
 from outbox_worker.kafka.administration import Administration
-from outbox_worker.kafka.guard import WHAT_TO_DO, TopicLostError
+from outbox_worker.kafka.guard import WHAT_TO_DO, TopicGuard, TopicLostError
 from outbox_worker.logs import get_logger
 from outbox_worker.relay.on_change import OnChange
 from outbox_worker.relay.start import Start
@@ -25,7 +25,7 @@ class EventTopic:
     async def make(self, partitions: int) -> int:
         """Make the topic unless it exists; return how many partitions it has."""
         async with administration.connect(self._client) as admin:
-            await make(admin, self._name, partitions, administration.EVENT_TOPIC)
+            await make_topic(admin, self._name, partitions, administration.EVENT_TOPIC)
             return await admin.partitions(self._name)
 
     async def max_batch_bytes(self, admin: Administration) -> int:
@@ -39,8 +39,8 @@ class EventTopic:
     async def check(self, start: Start, partitions: int, *, accept: bool) -> Start:
         """Return the start with the topic's id, after a check that its events are still there.
 
-        A topic that was deleted and made again has another id. If a broker does not tell the id,
-        the topic ends at or below an offset that was acknowledged before.
+        A topic that was deleted and made again has another id. If the brokers tell no ids, it is
+        recognised by its end, which is at or below an offset that was acknowledged before.
 
         Args:
             start: where the relay starts from, with the topic's id and offsets from the last record.
@@ -50,27 +50,24 @@ class EventTopic:
         Raises:
             TopicLostError: the topic was deleted or made again, or has lost records or partitions.
         """
-        # The offsets in a record are those before its own page.
+        # The first page's record has no offsets, because a record holds those before its own page.
         published = bool(start.offsets or start.events)
         async with administration.connect(self._client) as admin:
             if not await admin.exists(self._name):
                 if published and not accept:
-                    message = f"topic {self._name} does not exist any more; {WHAT_TO_DO}"
-                    raise TopicLostError(message)
-                await make(admin, self._name, partitions, administration.EVENT_TOPIC)
+                    raise TopicLostError.missing(self._name)
+                await make_topic(admin, self._name, partitions, administration.EVENT_TOPIC)
             topic = await admin.described(self._name)
         self._check_partitions(len(topic.partitions), partitions)
         if accept or not published:
             return msgspec.structs.replace(start, offsets={}, topic_id=topic.id)
-        if topic.id and start.topic_id and topic.id != start.topic_id:
-            message = f"topic {self._name} was made anew: its id was {start.topic_id}; {WHAT_TO_DO}"
-            raise TopicLostError(message)
+        TopicGuard(self._name, start.topic_id, start.offsets).check_described(topic)
         await self._check_ends(start, partitions)
         return msgspec.structs.replace(start, topic_id=topic.id or start.topic_id)
 
     def _check_partitions(self, found: int, hashed: int) -> None:
         if found < hashed:
-            message = f"topic {self._name} has {found} partitions, it had {hashed}"
+            message = f"topic {self._name} has {found} partitions, it had {hashed}; {WHAT_TO_DO}"
             raise TopicLostError(message)
         if self._on_change.is_new("topic.grown", found if found > hashed else None):
             log.warning("topic.grown", partitions=found, hashed_by=hashed)
@@ -80,7 +77,7 @@ class EventTopic:
         short = [p for p, offset in start.offsets.items() if ends.get(p, 0) <= offset]
         if short:
             message = (
-                f"topic {self._name} was made anew or has lost records: its partitions {short} end "
+                f"topic {self._name} was made again or has lost records: its partitions {short} end "
                 f"below offsets that were acknowledged; {WHAT_TO_DO}"
             )
             raise TopicLostError(message)
@@ -95,7 +92,9 @@ class EventTopic:
             log.warning("topic.forgets", topic=self._name, cleanup_policy=policy, **fields)
 
 
-async def make(admin: Administration, topic: str, partitions: int, configs: dict[str, str]) -> None:
+async def make_topic(
+    admin: Administration, topic: str, partitions: int, configs: dict[str, str]
+) -> None:
     """Make a topic unless it exists; warn if it gets fewer replicas than brokers are configured with."""
     replicas = await admin.ensure(topic, partitions, configs)
     if replicas is not None:

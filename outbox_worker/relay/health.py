@@ -24,7 +24,7 @@ NO_PROGRESS_S = 30
 # is unreachable, the leaders fail in turn, and each looks like a healthy standby between two attempts.
 ANOTHER_LEADS_S = 60
 # Errors that only mean that another worker took over.
-SUCCEEDED = {"FencedError", "LeadershipLostError"}
+TAKEN_OVER = {"FencedError", "LeadershipLostError"}
 State = Literal["starting", "standby", "leading", "stopping"]
 
 
@@ -56,26 +56,26 @@ class Health:
             log.info("worker.recovered", problem=self.problem)
             self.problem = None
 
-    def stands_by(self) -> None:
+    def enter_standby(self) -> None:
         """Note that another process holds the lock.
 
-        That does not show that the process makes progress. A failure of this process without the lock
-        was one of Postgres, which answers again now.
+        A held lock does not show that its holder makes progress. If this process failed without the
+        lock, then Postgres was the reason, and Postgres answers now.
         """
         self.enter("standby")
-        could_not_lead = self._failed_with_lock and self.problem not in SUCCEEDED
+        could_not_lead = self._failed_with_lock and self.problem not in TAKEN_OVER
         waited_s = self._clock() - self._failed_at
         if self.problem is None or not could_not_lead or waited_s > ANOTHER_LEADS_S:
             self.progressed()
 
-    def cannot_lead(self, problem: str, **fields: object) -> None:
-        """Note that a standby could not lead: it is not ready, but healthy, because it polls the lock."""
+    def set_obstacle(self, problem: str, **fields: object) -> None:
+        """Note why a standby could not lead: it is not ready, but healthy, because it polls the lock."""
         if problem != self.obstacle:
             log.error("worker.standby_cannot_lead", problem=problem, **fields)
         self.obstacle = problem
 
-    def can_lead(self) -> None:
-        """Note that a standby's check has succeeded."""
+    def clear_obstacle(self) -> None:
+        """Note that a standby could lead: its check of Kafka has succeeded."""
         if self.obstacle is not None:
             log.info("worker.standby_can_lead", problem=self.obstacle)
             self.obstacle = None
@@ -84,7 +84,7 @@ class Health:
         """Whether there was progress after a time of the monotonic clock."""
         return self._progressed_at > time_s
 
-    def failing(self, problem: str, *, with_lock: bool = True, **fields: object) -> None:
+    def set_problem(self, problem: str, *, with_lock: bool = True, **fields: object) -> None:
         """Note a problem, and log it if it is a new one; a retry that fails in the same way logs nothing."""
         if problem != self.problem:
             log.error("worker.failing", problem=problem, **fields)
@@ -123,11 +123,7 @@ def pages(health: Health, registry: CollectorRegistry) -> Starlette:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
-        ]
+        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
     )
 
 

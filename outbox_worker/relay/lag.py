@@ -1,4 +1,4 @@
-"""How far the relay is behind the outbox, measured every few seconds over a session of its own."""
+"""The relay's lag behind the outbox, measured every few seconds over a session of its own."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import asyncpg
 from outbox_worker.postgres.cursor import NO_ROWS_AFTER, Cursor, Snapshot
 from outbox_worker.postgres.sessions import ERRORS, Connection, session
 from outbox_worker.postgres.window import PLANNER_SETTINGS
-from outbox_worker.relay.metrics import Backlog, Metrics
+from outbox_worker.relay.metrics import Metrics, Unpublished
 from outbox_worker.tasks import pause
 
 EVERY_S = 5
@@ -19,7 +19,7 @@ BEGIN_EVERY_S = 1
 MEASURE_TIMEOUT_S = 5
 """The limit of each statement. A session whose connection a network forgot is replaced within 10 s."""
 KNOWN_FOR_S = 2 * EVERY_S
-"""How long the gauges show a measurement: the next one may be late."""
+"""The time for which the gauges show a measurement, because the next one may be late."""
 
 # The late rows that are not published. $1 in-progress xids of s0, $2 the position of the last late
 # row that is published. `position + 0` keeps the planner from the index on position.
@@ -66,7 +66,7 @@ WHERE backend_xid IS NOT NULL AND datname = current_database()
 
 
 class Due(NamedTuple):
-    """How many events are committed and not published (about), and the age of the oldest."""
+    """The approximate number of events that are committed and not published, and the oldest's age."""
 
     events: int
     seconds: float
@@ -78,7 +78,7 @@ ReadCursor = Callable[[asyncpg.Connection], Awaitable[Cursor]]
 class Lag:
     """Keeps the gauges up to date in the worker that has the lock, also while Kafka is unreachable.
 
-    Its session outlives the worker's terms, because a term ends at once if Kafka refuses connections.
+    Its session outlives the worker's terms, because a term ends immediately if Kafka refuses connections.
     The gauges are absent if Postgres does not answer, and in a process that does not lead.
     """
 
@@ -94,9 +94,9 @@ class Lag:
         self._clock = clock
         self._checkpoint: ReadCursor | None = None
         self._published: Callable[[], Cursor] | None = None
-        self._backlog: Backlog | None = None
+        self._unpublished: Unpublished | None = None
         self._measured_at = 0.0
-        metrics.backlog.known = self.known
+        metrics.lag.known = self.known
 
     def begin(self, checkpoint: ReadCursor) -> None:
         """Begin to measure from the checkpoint: the worker has the lock, and no term yet."""
@@ -108,12 +108,12 @@ class Lag:
 
     def forget(self) -> None:
         """Stop measuring: another process may lead, and measures from a newer cursor."""
-        self._checkpoint = self._published = self._backlog = None
+        self._checkpoint = self._published = self._unpublished = None
 
-    def known(self) -> Backlog | None:
+    def known(self) -> Unpublished | None:
         """Return the last measurement; None if there is none, or it is older than KNOWN_FOR_S."""
         recent = self._clock() - self._measured_at <= KNOWN_FOR_S
-        return self._backlog if recent else None
+        return self._unpublished if recent else None
 
     async def run(self) -> None:
         """Measure every few seconds until the stop event; an error ends only the session."""
@@ -146,7 +146,7 @@ class Lag:
         behind = await due(connection, cursor)
         oldest = await connection.fetchval(OLDEST_TRANSACTION)
         if self._checkpoint is not None:  # forget() may have been called meanwhile
-            self._backlog = Backlog(behind.events, behind.seconds, oldest)
+            self._unpublished = Unpublished(behind.events, behind.seconds, oldest)
             self._measured_at = self._clock()
 
 
@@ -161,10 +161,8 @@ async def _due_in_window(
     connection: asyncpg.Connection, s0: Snapshot, s1: Snapshot, after: tuple[int, int]
 ) -> Due:
     """Return what is left of the window's late and new rows, and the rows after the window."""
-    late = await connection.fetchrow(LATE, s0.in_progress, after[0])
-    new = await connection.fetchrow(NEW, after[1], s1.xmax)
-    assert late is not None  # noqa: S101 - an aggregate returns its row
-    assert new is not None  # noqa: S101 - the same
+    (late,) = await connection.fetch(LATE, s0.in_progress, after[0])
+    (new,) = await connection.fetch(NEW, after[1], s1.xmax)
     seconds = max(late["seconds"], new["seconds"])
     if new["position"] is None:
         return Due(late["events"], seconds)

@@ -1,8 +1,7 @@
 """The lock of the leader: an advisory lock on a session of its own.
 
-Standbys poll the lock and never wait for it in a statement, which would hold back vacuum. A process
-that hangs keeps its session, so the leader sends signs of life over it. A standby, or the server
-itself, ends a session without them. If two workers lead all the same, Kafka fences the older one.
+The session of a hanging process stays open, so the leader sends signs of life over it. A standby, or the
+server itself, ends a session without them.
 """
 
 import asyncio
@@ -22,6 +21,8 @@ SIGN_OF_LIFE_S = 2
 SIGN_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_S = 5
 HUNG_AFTER_S = 8
+"""The silence after which the leader counts as hung: one sign of life that just succeeds within its
+limit, and the wait before it, take 5 s."""
 STANDBY_POLL_S = 0.5
 
 # Returns the backend of this session if it has got the lock, else no row.
@@ -55,8 +56,8 @@ WHERE l.locktype = 'advisory'
     AND l.objid::bigint = hashtextextended($1, 0) & 4294967295
 """
 
-# Ends the holder's session if it has been silent for $2 seconds, or if it is the former session of
-# this process ($3), whose connection a network forgot.
+# Ends the holder's session if it has been silent for $2 seconds, or if it is the former session of this
+# process ($3), whose connection was lost without a reset.
 END_HUNG_HOLDER = f"""
 SELECT a.pid, pg_terminate_backend(a.pid) AS ended
 {OF_THE_HOLDER}
@@ -73,7 +74,7 @@ class LeaderLock:
 
     def __init__(self, connection: asyncpg.Connection, former_backend: int) -> None:
         self._connection = connection
-        # The backend of this session once it has the lock; before, that of this process' last session.
+        # The backend of this session if it has the lock, else of this process' last session with the lock.
         self.backend = former_backend
         self._turn = asyncio.Lock()
         self._gone = asyncio.Event()
@@ -81,7 +82,7 @@ class LeaderLock:
 
     @classmethod
     async def open(cls, url: str, former_backend: int = 0) -> Self:
-        """Connect. `former_backend` is the one of this process' last session with the lock, or 0."""
+        """Connect. `former_backend`: the backend of this process' last session with the lock; 0: none."""
         connection = await connect(url, "leader", timeout_s=STATEMENT_TIMEOUT_S)
         return cls(connection, former_backend)
 

@@ -15,7 +15,7 @@ BATCH_EVENTS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 25_000)
 BATCH_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
-class Backlog(NamedTuple):
+class Unpublished(NamedTuple):
     """The rows in Postgres that are not published yet."""
 
     events: int
@@ -26,17 +26,17 @@ class Backlog(NamedTuple):
     """The age of the oldest open transaction, which may add late rows; 0 if there is none."""
 
 
-class BacklogGauges(Collector):
-    """Gauges without a sample while the backlog is unknown, because 0 would mean "all is published"."""
+class LagGauges(Collector):
+    """Gauges without a sample while the lag is unknown, because 0 would mean that there is none."""
 
     def __init__(self) -> None:
-        self.known: Callable[[], Backlog | None] = lambda: None
+        self.known: Callable[[], Unpublished | None] = lambda: None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
-        backlog = self.known()
+        unpublished = self.known()
         gauges = (
-            ("outbox_lag_events", "Events not yet published, about."),
+            ("outbox_lag_events", "Approximate number of events not yet published."),
             ("outbox_lag_seconds", "Age of the oldest unpublished event."),
             (
                 "outbox_oldest_transaction_seconds",
@@ -44,7 +44,7 @@ class BacklogGauges(Collector):
             ),
         )
         for number, (name, text) in enumerate(gauges):
-            value = None if backlog is None else backlog[number]
+            value = None if unpublished is None else unpublished[number]
             yield GaugeMetricFamily(name, f"{text} Absent while this process does not know.", value)
 
 
@@ -66,14 +66,14 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.batch_seconds = Histogram(
-            "outbox_batch_duration_seconds", "From the rows in hand to Kafka's commit.",
+            "outbox_batch_duration_seconds", "From a page that is read to Kafka's commit.",
             buckets=BATCH_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.last_publish = self._gauge(
             "outbox_last_publish_timestamp_seconds", "When the last batch was committed."
         )
-        self.backlog = BacklogGauges()
-        self.registry.register(self.backlog)
+        self.lag = LagGauges()
+        self.registry.register(self.lag)
         self.slots_cleared = self._counter(
             "outbox_slots_cleared", "Days of the ring that were cleared."
         )

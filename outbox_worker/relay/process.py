@@ -3,7 +3,6 @@
 import asyncio
 import time
 import traceback
-from contextlib import AsyncExitStack
 from functools import partial
 
 from aiokafka.errors import KafkaError
@@ -41,7 +40,7 @@ TRANSIENT = (
 
 
 class Relay:
-    """Runs one term after another, and keeps what outlives a term."""
+    """Stands by and leads, again after each error, and holds the state that outlives a term."""
 
     def __init__(
         self,
@@ -62,14 +61,14 @@ class Relay:
         self._on_change = OnChange()
         self._retention = Retention(settings, stop, metrics)
         self._lag = Lag(settings.session_database_url, stop, metrics)
-        self._leader_backend = 0
+        self._former_backend = 0
         self._has_lock = False
 
     async def run(self) -> None:
         """Lead whenever possible until the stop event; RefusedError if a retry cannot help."""
-        await run_with(self._lead_again(), self._lag.run())
+        await run_with(self._lead_repeatedly(), self._lag.run())
 
-    async def _lead_again(self) -> None:
+    async def _lead_repeatedly(self) -> None:
         backoff = Backoff(self._stop)
         while not self._stop.is_set():
             began = time.monotonic()
@@ -84,9 +83,8 @@ class Relay:
     async def _stand_by_and_lead(self) -> None:
         """Wait for the lock, then lead until the stop event or an error."""
         self._has_lock = False
-        async with AsyncExitStack() as stack:
-            lock = await self._open_lock()
-            stack.push_async_callback(self._close_lock, lock)
+        lock = await self._open_lock()
+        try:
             registration = await takeover.identify(lock.session, self._settings, self._on_change)
             await self._stand_by(lock, registration)
             if not self._stop.is_set():
@@ -94,17 +92,16 @@ class Relay:
                 checkpoints = await Checkpoints.of(lock.session, registration.name)
                 self._lag.begin(partial(newest_cursor, relay=registration.name))
                 await run_with(self._lead(registration, checkpoints), lock.keep())
+        finally:
+            self._former_backend = lock.backend
+            await lock.close()
 
     async def _open_lock(self) -> LeaderLock:
         try:
-            return await LeaderLock.open(self._settings.session_database_url, self._leader_backend)
+            return await LeaderLock.open(self._settings.session_database_url, self._former_backend)
         except sessions.ERRORS:
             self._lag.forget()  # another worker may have the lock now
             raise
-
-    async def _close_lock(self, lock: LeaderLock) -> None:
-        self._leader_backend = lock.backend
-        await lock.close()
 
     async def _stand_by(self, lock: LeaderLock, registration: Registration) -> None:
         """Return when this worker has the lock, or at the stop event; until then, check Kafka."""
@@ -113,10 +110,8 @@ class Relay:
         def locked_elsewhere() -> None:
             self._lag.forget()
             checks.begin()
-            if (
-                checks.done_once
-            ):  # before the first check, it is unknown whether this worker is ready
-                self._health.stands_by()
+            if checks.done_once:  # until then, it is unknown whether this worker could lead
+                self._health.enter_standby()
 
         waiting = lock.acquire(registration.name, self._stop, locked_elsewhere)
         await run_with(waiting, checks.run())
@@ -135,7 +130,7 @@ class Relay:
             accept_topic=self._accept_topic,
         )
         async with take_over.term() as term:
-            self._accept_topic = False  # the operator has accepted the topic as it was then
+            self._accept_topic = False  # the operator has accepted this topic, and not a later one
             self._lag.follow(term.published)
             self._retention.follow(term.published)
             try:
@@ -145,12 +140,12 @@ class Relay:
                     self._health.enter("starting")
 
     def _note(self, error: Exception) -> None:
-        """Report what ended a term, and let the next one try less if that was too much."""
+        """Report the error that ended a term; make the next page or batch smaller if it was too large."""
         self._metrics.errors.labels(kind=type(error).__name__).inc()
         if isinstance(error, FencedError):
             self._metrics.fenced.inc()
         self._sizes.shrink_after(error)
-        self._health.failing(
+        self._health.set_problem(
             type(error).__name__,
             with_lock=self._has_lock,
             detail=first_line(error),
@@ -161,9 +156,9 @@ class Relay:
 def _during(error: BaseException) -> str:
     """Return the innermost function of the worker in the error's traceback."""
     package = __name__.partition(".")[0]
-    ours = [
+    functions = [
         f"{frame.f_globals['__name__'].rpartition('.')[2]}.{frame.f_code.co_name}"
         for frame, _ in traceback.walk_tb(error.__traceback__)
         if frame.f_globals["__name__"].startswith(package)
     ]
-    return ours[-1] if ours else ""
+    return functions[-1] if functions else ""

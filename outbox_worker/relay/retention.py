@@ -23,7 +23,7 @@ EVERY_S = 600
 CHECK_TIMEOUT_S = 600
 SESSION = {"lock_timeout": "100ms"}
 
-# No row of a slot is older than its first, so this quick statement is enough to skip a young slot.
+# The first row of a slot is its oldest, so this quick statement is enough to skip a young slot.
 FIRST_ROW = """
 SELECT created_at
 FROM ONLY {slot}
@@ -42,8 +42,8 @@ SELECT
     ) AS in_use
 """
 
-# From here on the relay waits, and so would writers to this slot, which has none a day later. Without
-# lock_timeout, both would wait behind every session that reads the table.
+# Waits until no session reads the slot; later readers and writers of the slot wait behind this statement.
+# lock_timeout limits both waits. Writers are rare: they write to the slot only on its own day.
 LOCK_SLOT = """
 LOCK TABLE ONLY {slot} IN ACCESS EXCLUSIVE MODE
 """
@@ -89,7 +89,7 @@ class Retention:
             await pause(self._stop, EVERY_S)
 
     async def attempt(self) -> None:
-        """Clear the slots that are due; log an error if it is another one than last time."""
+        """Clear the slots that are due; log an error if its type has changed since the last attempt."""
         try:
             await self.run_once()
         except ERRORS as error:
@@ -113,10 +113,9 @@ class Retention:
         first = await first_created_at(connection, table)
         if first is None or first.timestamp() >= keep_from:
             return False
-        check = await connection.fetchrow(
-            CHECK_SLOT.format(slot=table), keep_from, self._published().s0
-        )
-        if check is None or check["in_use"]:
+        published = self._published().s0
+        (check,) = await connection.fetch(CHECK_SLOT.format(slot=table), keep_from, published)
+        if check["in_use"]:
             return False
         try:
             cleared = await clear_unless_changed(

@@ -4,9 +4,9 @@ A standby that could not lead must not be ready. Otherwise a rolling update with
 succeeds, and the worker fails only when a standby has to lead. The checks run in a task beside the
 polling of the lock, so that a slow Kafka does not delay a take-over.
 
-The metadata of topics shows the brokers' address, TLS, the password, partition leaders and the
-rights on topics. It does not show the rights on the transactional id, nor whether the worker may
-make topics.
+A request for the metadata of topics tests the brokers' address, TLS, the password, partition leaders
+and the rights on topics. It does not test the rights on the transactional id, nor the right to make
+topics.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from outbox_worker.kafka import metadata
 from outbox_worker.kafka.administration import Administration
-from outbox_worker.kafka.guard import WHAT_TO_DO, TopicLostError
+from outbox_worker.kafka.guard import TopicLostError
 from outbox_worker.logs import first_line
 from outbox_worker.postgres import checkpoints
 from outbox_worker.postgres.checkpoints import Session
@@ -61,7 +61,7 @@ class StandbyChecks:
             try:
                 await self._check_repeatedly()
             except (*ERRORS, KafkaError, TopicLostError) as error:
-                self._health.cannot_lead(type(error).__name__, detail=first_line(error))
+                self._health.set_obstacle(type(error).__name__, detail=first_line(error))
                 self.done_once = True
             await asyncio.sleep(RETRY_S)
 
@@ -74,7 +74,7 @@ class StandbyChecks:
             while True:
                 async with _time_limit():
                     await self._check(admin)
-                self._health.can_lead()
+                self._health.clear_obstacle()
                 self.done_once = True
                 await asyncio.sleep(CHECK_EVERY_S)
 
@@ -83,8 +83,7 @@ class StandbyChecks:
             if topic.error is not UnknownTopicOrPartitionError:
                 metadata.check_usable(topic)
             elif topic.name == self._event_topic and await self._has_published():
-                message = f"topic {self._event_topic} does not exist any more; {WHAT_TO_DO}"
-                raise TopicLostError(message)
+                raise TopicLostError.missing(self._event_topic)
 
     async def _has_published(self) -> bool:
         """Whether a relay of this outbox has published events; if not, the leader makes the topics."""

@@ -1,4 +1,4 @@
-"""Where a leader starts from: a pure decision, line by line the table in the package's docstring."""
+"""Decides where a leader starts from: a pure function of the table in the package's docstring."""
 
 from typing import Literal, NamedTuple
 
@@ -21,7 +21,7 @@ class Evidence(NamedTuple):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Where to start from and why, and what the event topic was like when it was written last."""
+    """The cursor to start from and the reason, and the event topic's id and offsets in the last record."""
 
     cursor: Cursor
     source: Source
@@ -46,7 +46,7 @@ def decide_start(
         record: the last progress record that could be read from Kafka.
         checkpoint: the newest checkpoint in the database.
         cluster: the database's cluster and timeline.
-        evidence: what the database has of what the record names.
+        evidence: whether the database has the checkpoint and the anchor that the record names.
         read_to_end: False if an open transaction of another producer may hide newer records.
 
     Raises:
@@ -56,15 +56,15 @@ def decide_start(
     if not known:
         return Start(BEGINNING, "beginning", "nothing was ever published", {})
     latest = max(known, key=lambda each: each.at)
-    ours = checkpoint if checkpoint is not None and checkpoint.in_database_of(cluster) else None
-    reason = _distrust(record, ours, cluster, evidence) if read_to_end else HIDDEN
+    own = checkpoint if checkpoint is not None and checkpoint.in_database_of(cluster) else None
+    reason = _distrust(record, own, cluster, evidence) if read_to_end else HIDDEN
     if record is not None and reason is None:
         # If nothing was published between record and checkpoint, both cover the same events. The
         # checkpoint is then preferred: it is part of the database, so it needs no proof.
-        best = ours if ours is not None and ours.events == record.events else record
+        best = own if own is not None and own.events == record.events else record
         return _start(best, "progress", "trusted", latest)
-    if ours is not None:
-        return _start(ours, "checkpoint", reason or "", latest)
+    if own is not None:
+        return _start(own, "checkpoint", reason or "", latest)
     if record is not None and record.in_database_of(cluster):  # from before the first checkpoint
         return Start(
             BEGINNING, "checkpoint", reason or "", latest.offsets, topic_id=latest.topic_id
@@ -77,23 +77,23 @@ def decide_start(
 
 
 def _start(best: Progress, source: Source, reason: str, latest: Progress) -> Start:
-    """Return a start from a record; what is known of the event topic comes from the latest record."""
+    """Return a start from the best record; the event topic's id and offsets are those of the latest."""
     return Start(
         best.cursor, source, reason, latest.offsets, best.events, best.anchor, latest.topic_id
     )
 
 
 def _distrust(
-    record: Progress | None, ours: Progress | None, cluster: ClusterIdentity, evidence: Evidence
+    record: Progress | None, own: Progress | None, cluster: ClusterIdentity, evidence: Evidence
 ) -> str | None:
-    """Return why a record cannot be used, None if it can. `ours`: this database's checkpoint.
+    """Return why a record cannot be used, None if it can. `own`: this database's checkpoint.
 
     The anchor is needed only if the record is newer than the checkpoint: retention may have removed
     the anchor of an older one.
     """
     if record is None:
         return "the progress topic has no record"
-    events = 0 if ours is None else ours.events
+    events = 0 if own is None else own.events
     doubts = {
         "the progress record is of another database": not record.in_database_of(cluster),
         "the database is on another timeline (failover or restore)": (

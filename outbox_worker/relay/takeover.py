@@ -29,11 +29,10 @@ from outbox_worker.postgres.window import Window
 from outbox_worker.relay import event_topic
 from outbox_worker.relay.event_topic import EventTopic
 from outbox_worker.relay.health import Health
-from outbox_worker.relay.ledger import Ledger
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.on_change import OnChange
 from outbox_worker.relay.start import Evidence, Start, decide_start
-from outbox_worker.relay.term import Sizes, Term
+from outbox_worker.relay.term import Ledger, Sizes, Term
 from outbox_worker.relay.wakeup import Wakeup
 from outbox_worker.settings import Settings
 
@@ -46,7 +45,8 @@ async def identify(session: Session, settings: Settings, on_change: OnChange) ->
     """Return the relay's registration; the first start makes the event topic and the registration.
 
     Raises:
-        RefusedError: the schema, the way to the database or the database itself is the wrong one.
+        RefusedError: the schema's version is unknown, a transaction pooler is in the way, or the
+            relay is registered for another database.
     """
     async with session() as connection:
         await check_session(connection, settings.session_database_url)
@@ -97,8 +97,8 @@ class TakeOver:
         settings = self.settings
         async with AsyncExitStack() as stack:
             max_batch_bytes = await self._prepare_topics()
-            # Another database's relay must not be fenced. Its record may still change, so an open
-            # transaction is not waited for.
+            # Refuses another database's progress before its relay is fenced. A wait for an open
+            # transaction would be useless, because the predecessor may begin the next one.
             await self._find_start(wait_s=0)
             publisher = Publisher(
                 self._client,
@@ -109,11 +109,11 @@ class TakeOver:
             )
             stack.push_async_callback(publisher.close)
             await publisher.start()
-            start = await self._start()
+            start = await self._start_after_fencing()
             publisher.watch(TopicGuard(settings.topic, start.topic_id, start.offsets))
             ledger = Ledger(self.checkpoints, start)
             await ledger.write_checkpoint()
-            # From here on a progress topic without a record is one that was lost.
+            # From here on, a progress topic without a record has lost it.
             await publisher.publish([], msgspec.json.encode(ledger.progress()))
             window = await Window.open(settings.session_database_url, self.sizes.page_events)
             stack.push_async_callback(window.close)
@@ -134,11 +134,13 @@ class TakeOver:
     async def _prepare_topics(self) -> int:
         """Make the progress topic unless it exists; return the size of the largest batch, in bytes."""
         async with administration.connect(self._client) as admin:
-            await event_topic.make(admin, self._progress_topic, 1, administration.PROGRESS_TOPIC)
+            await event_topic.make_topic(
+                admin, self._progress_topic, 1, administration.PROGRESS_TOPIC
+            )
             return await self._event_topic.max_batch_bytes(admin)
 
-    async def _start(self) -> Start:
-        """Return where to start from; the predecessor is fenced, so its record cannot change."""
+    async def _start_after_fencing(self) -> Start:
+        """Return where to start from; the progress record cannot change any more."""
         start, found = await self._find_start(wait_s=progress_topic.OPEN_TRANSACTION_WAIT_S)
         if self.on_change.is_new("progress.stray_records", found.strays or None):
             log.warning(
@@ -152,7 +154,7 @@ class TakeOver:
         )
 
     async def _find_start(self, *, wait_s: float) -> tuple[Start, progress_topic.LastProgress]:
-        """Decide where to start from; RefusedError if the progress is another database's."""
+        """Read the progress and decide where to start from; RefusedError if it is another database's."""
         found = await progress_topic.last(self._client, self._progress_topic, wait_s=wait_s)
         start = decide_start(
             found.record,
@@ -174,5 +176,5 @@ class TakeOver:
     def _announce(self, start: Start) -> None:
         self.health.enter("leading")
         self.metrics.starts.labels(source=start.source).inc()
-        say = log.warning if start.source == "checkpoint" else log.info
-        say("relay.started", source=start.source, reason=start.reason, s0=str(start.cursor.s0))
+        write = log.warning if start.source == "checkpoint" else log.info
+        write("relay.started", source=start.source, reason=start.reason, s0=str(start.cursor.s0))

@@ -1,7 +1,9 @@
 """A leader's work: it reads page after page of the outbox and publishes each with the cursor after it."""
 
 import asyncio
+import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,21 +18,23 @@ from outbox_worker.kafka.publisher import (
     Round,
     TooSlowError,
 )
+from outbox_worker.postgres.checkpoints import Checkpoints
 from outbox_worker.postgres.cursor import Cursor
+from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.window import Page, Window
 from outbox_worker.relay.health import Health
-from outbox_worker.relay.ledger import Ledger
 from outbox_worker.relay.metrics import Metrics
+from outbox_worker.relay.start import Start
 from outbox_worker.relay.wakeup import Wakeup
 
 CHECKPOINT_EVERY_S = 10
 GROW_BELOW_S = PUBLISH_TIMEOUT_S / 4
-"""A page that was published in less may be followed by one of twice the size: that one then takes
-half of the time limit."""
+"""After a page that was published within this time, the next one may be twice as large: it is expected
+to take half of the time limit at most."""
 
 
 class Sizes:
-    """The largest page and the largest batch that have a chance; they outlive a term."""
+    """The limits of a page (events) and of a batch (bytes), adapted to errors; they outlive a term."""
 
     def __init__(self, max_page_events: int) -> None:
         self._max_page_events = max_page_events
@@ -38,7 +42,7 @@ class Sizes:
         self.batch_bytes = BATCH_BYTES
 
     def shrink_after(self, error: Exception) -> None:
-        """Halve what was too large for Kafka."""
+        """Halve the limit of a batch that brokers refused, or of a page that they took too long for."""
         if isinstance(error, MessageSizeTooLargeError):
             self.batch_bytes = max(self.batch_bytes // 2, LEAST_BATCH_BYTES)
         if isinstance(error, TooSlowError):
@@ -50,6 +54,58 @@ class Sizes:
         if seconds < GROW_BELOW_S:
             self.page_events = min(2 * self.page_events, self._max_page_events)
         return self.page_events
+
+
+class Ledger:
+    """The cursor and the counts after the last page that Kafka has committed."""
+
+    def __init__(self, checkpoints: Checkpoints, start: Start) -> None:
+        self._checkpoints = checkpoints
+        self._offsets = dict(start.offsets)
+        self._topic_id = start.topic_id
+        self._events = start.events
+        self._anchor = start.anchor
+        self._token = ""
+        self.cursor = start.cursor
+        self.events_since_checkpoint = 0
+
+    def progress_after(self, page: Page) -> Progress:
+        """Return the record that is published together with a page."""
+        cursor = page.cursor
+        cluster = self._checkpoints.cluster
+        return Progress(
+            system_identifier=cluster.system_identifier,
+            database_oid=cluster.database_oid,
+            timeline=cluster.timeline,
+            checkpoint=self._token,
+            s0=str(cursor.s0),
+            s1=None if cursor.s1 is None else str(cursor.s1),
+            after=cursor.after,
+            offsets=self._offsets,
+            events=self._events + len(page.rows),
+            anchor=page.anchor or self._anchor,
+            at=time.time(),
+            topic_id=self._topic_id,
+        )
+
+    def progress(self) -> Progress:
+        """Return the record for the present cursor."""
+        return self.progress_after(Page((), self.cursor))
+
+    def advance(self, page: Page, offsets: Mapping[int, int]) -> None:
+        """Note that a page is committed, with the highest offset of each partition."""
+        self.cursor = page.cursor
+        self._anchor = page.anchor or self._anchor
+        self._events += len(page.rows)
+        self.events_since_checkpoint += len(page.rows)
+        self._offsets.update(offsets)
+
+    async def write_checkpoint(self) -> None:
+        """Write the record to the database under a new token, which later records name."""
+        token = secrets.token_hex(8)
+        await self._checkpoints.write(msgspec.structs.replace(self.progress(), checkpoint=token))
+        self._token = token
+        self.events_since_checkpoint = 0
 
 
 class Packed(NamedTuple):
@@ -95,9 +151,11 @@ class Term:
         return self.ledger.cursor
 
     async def run_once(self) -> bool:
-        """Publish one page with the cursor after it; return whether there may be more at once."""
+        """Publish one page with the cursor after it; return whether the next page may have rows already."""
         page, rounds = await self._take_next()
-        if page.in_backlog:  # without a backlog, rows read ahead would wait for a whole page
+        # Only a backlog is read ahead. Otherwise the page read ahead would have few rows, and the rows
+        # that are committed meanwhile would wait for one more transaction.
+        if page.in_backlog:
             self._next_page = asyncio.create_task(self._read(page.cursor))
         offsets: dict[int, int] = {}
         if page.rows:

@@ -1,4 +1,4 @@
-"""When to read the outbox again: at a notification, or after a wait that doubles while it is empty."""
+"""Wakes the relay up: at a notification, or after a wait that doubles while the outbox is empty."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,8 @@ LONGEST_WAIT_S = 0.5
 """A poll takes about half a millisecond of CPU time, so polls of an empty outbox are rare."""
 LISTEN_TIMEOUT_S = 10
 CHECK_EVERY_S = 2
-"""How often the session is checked. It only waits for notifications, so an error shows nowhere else."""
+"""The pause between two checks of the session. It sends no statements, so nothing else would notice that
+its connection is lost."""
 
 
 class HintsLostError(Exception):

@@ -76,7 +76,7 @@ async def test_longer_topic_of_the_same_name_is_not_the_same(
                     await stranger.send_and_wait(topic, b"a stranger's", partition=partition)
         worker.start()
         failing = await worker.wait_event("worker.failing", problem="TopicLostError")
-        assert "made anew" in failing["detail"]
+        assert "made again" in failing["detail"]
 
 
 async def test_event_topic_deleted_under_a_page(

@@ -105,7 +105,7 @@ async def test_topic_made_anew_with_more_records_is_refused(
 
     await until(made)
     await fill(kafka, settings.topic, 9)
-    with pytest.raises(TopicLostError, match="made anew"):
+    with pytest.raises(TopicLostError, match="made again"):
         await publish(publisher, 1)
     await publisher.close()
     assert set(await topics.payloads(kafka, settings.topic)) == {b"a stranger's"}

@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from outbox_worker.kafka import progress_topic, reading
-from outbox_worker.kafka.progress_topic import KEY
+from outbox_worker.kafka.records import PROGRESS_KEY as KEY
 from outbox_worker.postgres.progress import Progress
 from tests.support.topic import topics
 

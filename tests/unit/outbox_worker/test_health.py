@@ -35,7 +35,7 @@ def test_ready_is_who_leads_or_stands_by_without_a_problem() -> None:
     assert not health.ready
     health.enter("standby")
     assert health.ready
-    health.failing("KafkaConnectionError")
+    health.set_problem("KafkaConnectionError")
     assert not health.ready
     assert health.report()["problem"] == "KafkaConnectionError"
     health.progressed()
@@ -49,13 +49,13 @@ def test_standby_that_could_not_lead_is_healthy_and_not_ready(
     health = Health(Clock())
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
         for _ in range(2):
-            health.cannot_lead("KafkaConnectionError")
-            health.stands_by()
+            health.set_obstacle("KafkaConnectionError")
+            health.enter_standby()
             assert (health.healthy, health.ready) == (True, False)
             assert health.report()["problem"] == "KafkaConnectionError"
-        health.can_lead()
+        health.clear_obstacle()
         assert health.ready
-        health.cannot_lead("KafkaConnectionError")
+        health.set_obstacle("KafkaConnectionError")
         health.enter("leading")
         assert health.ready
     assert [record.getMessage() for record in caplog.records] == [
@@ -72,17 +72,17 @@ def test_who_failed_is_not_well_because_another_tries() -> None:
     clock = Clock()
     health = Health(clock)
     for _ in range(4):
-        health.failing("KafkaConnectionError")
+        health.set_problem("KafkaConnectionError")
         clock.now += NO_PROGRESS_S / 2
-        health.stands_by()
+        health.enter_standby()
     assert not health.healthy
     assert not health.ready
     clock.now += ANOTHER_LEADS_S
-    health.stands_by()
+    health.enter_standby()
     assert health.healthy
     assert health.ready
-    health.failing("FencedError")
-    health.stands_by()
+    health.set_problem("FencedError")
+    health.enter_standby()
     assert health.ready
 
 
@@ -90,10 +90,10 @@ def test_a_standby_is_well_as_soon_as_postgres_answers_again() -> None:
     """A standby that failed without the lock is healthy at once: only Postgres did not answer."""
     clock = Clock()
     health = Health(clock)
-    health.failing("TimeoutError", with_lock=False)
+    health.set_problem("TimeoutError", with_lock=False)
     clock.now += NO_PROGRESS_S + 1
     assert (health.healthy, health.ready) == (False, False)
-    health.stands_by()
+    health.enter_standby()
     assert (health.healthy, health.ready) == (True, True)
 
 
@@ -102,7 +102,7 @@ def test_a_line_for_each_problem_and_not_for_each_retry(caplog: pytest.LogCaptur
     health = Health(Clock())
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
         for problem in ("A", "A", "A", "B", "B"):
-            health.failing(problem)
+            health.set_problem(problem)
         health.progressed()
         health.progressed()
     assert [record.getMessage() for record in caplog.records] == [

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from outbox_worker.kafka.progress_topic import KEY, parse
+from outbox_worker.kafka.progress_topic import parse
+from outbox_worker.kafka.records import PROGRESS_KEY as KEY
 from outbox_worker.postgres.cursor import BEGINNING, Snapshot
 from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.registration import ClusterIdentity, RefusedError
