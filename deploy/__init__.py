@@ -1,1 +1,1 @@
-"""What it takes to run the two programs somewhere; `deploy.local` is for one machine."""
+"""Files for running the two programs; `deploy.local` runs them on one machine."""

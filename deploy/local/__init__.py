@@ -1,1 +1,1 @@
-"""Postgres and Kafka on this machine: found, or started and surely ended again."""
+"""Postgres and Kafka on this machine: running servers are used, others are started and ended again."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.local run`: everything on this machine, until Ctrl-C."""
+"""`python -m deploy.local run`: Postgres, Kafka and both programs on this machine, until Ctrl-C."""
 
 import signal
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def run() -> None:
 
 @app.command()
 def up() -> None:
-    """Start Postgres and Kafka alone and print their addresses as settings."""
+    """Start only Postgres and Kafka, and print their addresses as settings."""
     with _until_interrupted(), find_kafka() as kafka, find_postgres() as postgres:
         print(f"export DATABASE_URL={postgres.dsn()}")
         print(f"export KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap}", flush=True)
@@ -34,7 +34,7 @@ def up() -> None:
 
 @contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """End at Ctrl-C, SIGTERM or a closed terminal with 0; 1 with one message at an error."""
+    """Exit with 0 after Ctrl-C, SIGTERM or SIGHUP; with one message and 1 after an error."""
     INTERRUPTION.listen()
     try:
         yield

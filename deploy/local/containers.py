@@ -1,4 +1,4 @@
-"""The same parts in Docker, where an engine answers (a client alone is no Docker)."""
+"""Postgres and Kafka in Docker, if a Docker engine answers."""
 
 import os
 import socket
@@ -22,7 +22,9 @@ def engine_answers() -> bool:
     """Whether a Docker engine answers."""
     scheme, _, address = parse_host(os.environ.get("DOCKER_HOST")).partition("://")
     if scheme == "http+unix" and not _listens(address):
-        return False  # without asking the client, which forgets to close its socket
+        return (
+            False  # checked without the client, which leaves its socket open if it cannot connect
+        )
     try:
         client = docker.from_env(timeout=5)
     except DockerException:
@@ -56,14 +58,14 @@ def postgres(settings: Mapping[str, str]) -> Iterator[str]:
 def kafka(properties: Mapping[str, str]) -> Iterator[str]:
     """Yield the bootstrap address of one broker in a container.
 
-    The broker must know its own outside address before it starts, so the port is
-    chosen here and not by Docker.
+    The broker must know its advertised address before it starts, so the port is chosen here and not by
+    Docker.
     """
     say(f"starting {KAFKA_IMAGE} in Docker …")
     port = free_port()
     container = DockerContainer(KAFKA_IMAGE)
     address = f"{container.get_docker_client().host()}:{port}"
-    ours = {
+    variables = {
         **properties,
         "node.id": "1",
         "process.roles": "broker,controller",
@@ -73,7 +75,7 @@ def kafka(properties: Mapping[str, str]) -> Iterator[str]:
         "controller.quorum.voters": "1@localhost:9093",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     }
-    for name, value in ours.items():
+    for name, value in variables.items():
         container.with_env("KAFKA_" + name.replace(".", "_").upper(), value)
     container.with_bind_ports(port, port).waiting_for(
         LogMessageWaitStrategy("Kafka Server started")

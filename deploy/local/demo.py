@@ -1,4 +1,4 @@
-"""The whole of it at a glance: a document linked over HTTP, its event back from Kafka."""
+"""A demonstration of both programs: it links a document over HTTP and reads the event from Kafka."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True)
 class Demo:
-    """Everything that runs, and the things to link: new ones at each run, so that a link is new."""
+    """The running programs and servers, and the entities to link, which are new at each run."""
 
     url: str
     key: str
@@ -44,7 +44,7 @@ class Demo:
 
 
 def run() -> None:
-    """Start everything, link, show events until interrupted; LocalError when a program dies."""
+    """Start everything, link, and show events until interrupted; LocalError if a program ends."""
     with (
         tempfile.TemporaryDirectory(prefix="document-links-") as folder,
         find_kafka() as kafka,
@@ -79,7 +79,7 @@ async def _show(demo: Demo) -> None:
 
 
 async def _prepare(client: httpx.AsyncClient, demo: Demo) -> None:
-    """Make what there is to link."""
+    """Make a document and the entities to link it with."""
     document = {"display_name": "Contract", "category": "legal"}
     (await client.put(f"/v1/documents/{DOCUMENT}", json=document)).raise_for_status()
     for path in (f"deal/{demo.deal}", f"shipment/{demo.shipment}"):
@@ -119,13 +119,13 @@ def _print_what_to_try(demo: Demo) -> None:
         f" -d {shlex.quote(body)}"
     )
     console.print(f"\n{demo.url}/docs shows every call.")
-    console.print("\nWhat README.md shows, and every command, works there after these lines:\n")
+    console.print("\nThe examples of README.md and all commands work there after these lines:\n")
     for name, value in _environment(demo).items():
         print(f"export {name}={shlex.quote(value)}")
     console.print("\nCommands to try:\n")
     for command in ("outbox_worker status", "outbox_worker verify", "service keys list"):
         print(f"{_interpreter()} -m {command}")
-    console.print("\nEvents, as they arrive (Ctrl-C ends all):")
+    console.print("\nEvents as they arrive (Ctrl-C ends all):")
 
 
 def _environment(demo: Demo) -> dict[str, str]:
@@ -141,21 +141,21 @@ def _environment(demo: Demo) -> dict[str, str]:
 
 
 def _interpreter() -> str:
-    """Return the Python that has everything installed, as it is called from this folder."""
+    """Return the path of this Python, relative to the current folder if it is below it."""
     path = Path(sys.executable)
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 async def _follow(consumer: AIOKafkaConsumer, demo: Demo) -> None:
-    """Print events for ever; LocalError when a program has died."""
+    """Print events until interrupted; LocalError if a program has ended."""
     while True:
         for messages in (await consumer.getmany(timeout_ms=POLL_MS)).values():
             for message in messages:
                 console.print(_line(json.loads(message.value)))
         for program in demo.programs:
             if not program.running:
-                raise LocalError(program.obituary())
+                raise LocalError(program.how_it_ended())
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -167,7 +167,7 @@ def _line(event: dict[str, Any]) -> str:
 
 @asynccontextmanager
 async def _events(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """Read what is committed from now on."""
+    """Yield a consumer of the events that are committed from now on."""
     consumer = AIOKafkaConsumer(
         TOPIC, bootstrap_servers=bootstrap, isolation_level="read_committed"
     )
@@ -175,14 +175,15 @@ async def _events(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
     try:
         await consumer.seek_to_end()
         for partition in consumer.assignment():
-            await consumer.position(partition)  # now, or the first event would be before the end
+            # aiokafka seeks lazily: without this call, the end would be read after the first event.
+            await consumer.position(partition)
         yield consumer
     finally:
         await consumer.stop()
 
 
 def _port(variable: str, usual: int) -> str:
-    """Return the port that the user wants, else the usual one, else a free one."""
+    """Return the port that the variable names, else the usual one if it is free, else a free one."""
     if given := os.environ.get(variable):
         return given
     return str(usual if is_free(usual) and claim(usual) else free_port())

@@ -1,8 +1,8 @@
 """SIGINT, SIGTERM and SIGHUP interrupt a run once: KeyboardInterrupt, but not while a child is started.
 
-CPython runs a signal handler between any two instructions of the main thread. In a callback of fork(),
-such as that of `logging`, it prints the exception and drops it: the run would go on for ever. Between
-fork() and the assignment of the Popen object, the exception would lose a child that runs already.
+CPython runs a signal handler between any two instructions of the main thread. Two places must not raise
+the exception. In a callback of fork(), such as that of `logging`, CPython prints it and drops it, so the
+run would not end. Between fork() and the assignment of the Popen object, it would lose a running child.
 """
 
 import signal
@@ -39,9 +39,9 @@ class Interruption:
                 raise KeyboardInterrupt
 
     def _handle(self, *_: object) -> None:
-        """Interrupt at the first signal only: a second exception would leave processes and folders.
+        """Interrupt at the first signal only: a second exception would interrupt the clean-up.
 
-        The further signals are not set to SIG_IGN: a child that is being started would inherit that.
+        Later signals are not set to SIG_IGN, because a child that is started now would inherit that.
         """
         if self._happened:
             return

@@ -1,4 +1,4 @@
-"""Kafka: the one that KAFKA_BOOTSTRAP_SERVERS names, Docker's, or real brokers of our own."""
+"""Finds a Kafka: the one of KAFKA_BOOTSTRAP_SERVERS, one in Docker, or brokers that it starts itself."""
 
 import base64
 import os
@@ -26,27 +26,26 @@ HINT = """No Kafka was found. Do one of these:
 
 
 class Kafka(Protocol):
-    """A Kafka that answers."""
+    """A running Kafka."""
 
     @property
     def bootstrap(self) -> str:
-        """Its addresses, as KAFKA_BOOTSTRAP_SERVERS takes them."""
+        """The value of KAFKA_BOOTSTRAP_SERVERS."""
 
 
 class KafkaAt:
-    """A Kafka that somebody else runs."""
+    """A Kafka that was started elsewhere."""
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
 
 
 class KafkaCluster(Part):
-    """Real brokers on loopback ports, each broker and controller (KRaft); numbered from 0.
+    """Brokers on loopback ports, numbered from 0; each is a controller too (KRaft).
 
-    Three brokers have replication 3 and `min.insync.replicas` 2, one has 1 of both.
-    `properties` go into every broker's configuration and win over ours.
-    `storage` are further arguments of the command that formats the storage, such as the users'
-    SCRAM passwords.
+    Three brokers have replication 3 and `min.insync.replicas` 2; a single broker has 1 and 1.
+    `properties` are added to every broker's configuration and override its defaults.
+    `storage` are further arguments of the command that formats the storage, such as SCRAM passwords.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class KafkaCluster(Part):
         return ",".join(f"127.0.0.1:{port}" for port in self._ports[::2])
 
     def start(self) -> None:
-        """Start the brokers that are down, on the data they have; return when all serve."""
+        """Start the brokers that are down, on their data; return when all of them serve."""
         if not self._formatted:
             self._format()
         down = [node for node, broker in enumerate(self._brokers) if not broker.running]
@@ -82,7 +81,9 @@ class KafkaCluster(Part):
         """Shut every broker down; the data stays."""
         for broker in self._brokers:
             broker.send(signal.SIGTERM)
-        for broker in self._brokers:  # the last has nobody left to hand over to and may hang
+        for (
+            broker
+        ) in self._brokers:  # the last one may hang: no broker can take over its partitions
             broker.end(signal.SIGTERM, timeout_s=5)
 
     def start_broker(self, node: int) -> None:
@@ -116,7 +117,7 @@ class KafkaCluster(Part):
         return ["java", "-cp", self._classpath, *arguments]
 
     def _launch(self, node: int) -> int:
-        """Start one broker and return how long its log was before."""
+        """Start one broker and return the size of its log before the start."""
         broker = self._brokers[node]
         mark = broker.log.stat().st_size if broker.log.exists() else 0
         broker.start()
@@ -126,7 +127,7 @@ class KafkaCluster(Part):
         broker = self._brokers[node]
 
         def started() -> bool:
-            """Look for its own word: a broker listens before it serves."""
+            """Whether the log has the line of a started broker: a broker listens before it serves."""
             return b"Kafka Server started" in broker.log.read_bytes()[mark:]
 
         broker.wait_ready(started, timeout_s=90)
@@ -169,7 +170,7 @@ class KafkaCluster(Part):
 
 @contextmanager
 def find_kafka(properties: Mapping[str, str] = NOTHING) -> Iterator[Kafka]:
-    """Yield the first there is: KAFKA_BOOTSTRAP_SERVERS, Docker's, our own; LocalError if none."""
+    """Yield the Kafka of KAFKA_BOOTSTRAP_SERVERS, else one in Docker, else new; LocalError if none."""
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield KafkaAt(servers)
     elif containers.engine_answers():
@@ -181,7 +182,7 @@ def find_kafka(properties: Mapping[str, str] = NOTHING) -> Iterator[Kafka]:
 
 
 def _common(brokers: int) -> dict[str, str]:
-    """Return what every broker is told, wherever it runs."""
+    """Return the properties of every broker, in Docker or not."""
     copies, in_sync = (3, 2) if brokers >= 3 else (1, 1)  # noqa: PLR2004 - Kafka's usual replication
     return {
         "process.roles": "broker,controller",
@@ -196,6 +197,6 @@ def _common(brokers: int) -> dict[str, str]:
         "transaction.state.log.min.isr": str(in_sync),
         "transaction.state.log.num.partitions": "1",
         "group.initial.rebalance.delay.ms": "0",
-        "broker.session.timeout.ms": "4000",  # how long a killed broker must stay away
+        "broker.session.timeout.ms": "4000",  # until a killed broker counts as dead
         "broker.heartbeat.interval.ms": "500",
     }

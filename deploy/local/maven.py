@@ -13,15 +13,15 @@ CACHE = ROOT / ".cache"
 
 
 def jars(pom: Path, name: str) -> Path:
-    """Return the folder with the jars of a pom.xml, which Maven downloads when they are not there.
+    """Return the folder with the jars of a pom.xml, which Maven downloads if the folder is missing.
 
-    The folder is named after the pom's content, so a changed version is fetched anew.
-    Raises LocalError when Maven fails.
+    The folder's name has a hash of the pom.xml, so a changed version is downloaded again. LocalError if
+    Maven fails.
     """
     folder = CACHE / f"{name}-{_fingerprint(pom)}"
     CACHE.mkdir(exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one download, however many ask
+        fcntl.flock(lock, fcntl.LOCK_EX)  # processes that need the jars at once share one download
         if not folder.exists():
             say(f"downloading {name} with Maven (once; about a minute) …")
             _copy(pom, folder)
@@ -29,7 +29,7 @@ def jars(pom: Path, name: str) -> Path:
 
 
 def installed() -> bool:
-    """Whether Java and Maven are there."""
+    """Whether Java and Maven are installed."""
     return bool(shutil.which("java") and shutil.which("mvn"))
 
 

@@ -1,4 +1,4 @@
-"""Postgres: the one that DATABASE_URL names, Docker's, or a server of our own."""
+"""Finds a Postgres: the one that DATABASE_URL names, one in Docker, or a server that it starts itself."""
 
 import importlib.util
 import os
@@ -24,14 +24,14 @@ HINT = """No Postgres was found. Do one of these:
 
 
 class Postgres(Protocol):
-    """A server on which we may do everything."""
+    """A server with superuser rights."""
 
     def dsn(self, database: str | None = None) -> str:
         """Return a superuser's URL for a database; without a name, for the server's first."""
 
 
 class PostgresAt:
-    """A server that somebody else runs."""
+    """A server that was started elsewhere."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -46,10 +46,10 @@ class PostgresAt:
 
 
 class PostgresServer(Part):
-    """A server of our own: superuser `postgres`, no password, loopback only.
+    """A new server: superuser `postgres`, no password, loopback only.
 
-    Durable unless `settings` (postgresql.conf) say otherwise. The data is in a new folder
-    under `directory`, the system's temporary one unless told. Servers made from it end with it.
+    It is durable unless `settings`, which go into postgresql.conf, change that. The data is in a new folder
+    under `directory`; None: the system's temporary folder. `close` also ends the servers made from it.
     """
 
     def __init__(
@@ -77,35 +77,35 @@ class PostgresServer(Part):
 
     @property
     def log(self) -> Path:
-        """Where the server writes its log."""
+        """The path of the server's log."""
         return self._process.log
 
     def dsn(self, database: str | None = None) -> str:
-        """Return the superuser's URL for a database, `postgres` unless told."""
+        """Return the superuser's URL for a database; None: the database `postgres`."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database or 'postgres'}"
 
     def start(self) -> None:
-        """Start it, on the data it has; return when it answers queries."""
+        """Start the server on its data; return when it answers queries."""
         if not self.data_dir.exists():
             self._initialise()
         self._process.start()
         self._process.wait_ready(self._ready, timeout_s=60)
 
     def stop(self) -> None:
-        """Shut it down: sessions are ended, the data is flushed."""
+        """Shut the server down: sessions are ended, the data is flushed."""
         self._process.end(signal.SIGINT, timeout_s=60)
 
     def crash(self) -> None:
-        """End it as a power cut does for its memory: whatever WAL was not flushed is lost."""
+        """End the server as a power cut would: the WAL that was not flushed is lost."""
         self._process.end(signal.SIGQUIT, timeout_s=60)
 
     def restart(self) -> None:
-        """Stop and start it."""
+        """Stop and start the server."""
         self.stop()
         self.start()
 
     def make_standby(self) -> "PostgresServer":
-        """Return a running asynchronous replica; it ends with this server's `close`."""
+        """Return a running asynchronous replica, which this server's `close` ends too."""
         standby = PostgresServer(self.bindir, settings=self._settings, directory=self._home.parent)
         self._successors.append(standby)
         self._run("pg_basebackup", "-D", str(standby.data_dir), "-d", self.dsn(), "-R",
@@ -119,7 +119,7 @@ class PostgresServer(Part):
         self._run("pg_ctl", "promote", "-w", "-D", str(self.data_dir))
 
     def upgrade(self, bindir: Path | None = None) -> "PostgresServer":
-        """Stop it and return a newer server that runs on its data, brought there by pg_upgrade."""
+        """Stop the server and return one of a newer version with its data, made by pg_upgrade."""
         newer = PostgresServer(bindir, settings=self._settings, directory=self._home.parent)
         self._successors.append(newer)
         newer._initialise()
@@ -131,32 +131,32 @@ class PostgresServer(Part):
         return newer
 
     def close(self) -> None:
-        """Stop it and its successors at once and delete their data."""
+        """Kill the server and the servers made from it, and delete their data."""
         for successor in self._successors:
             successor.close()
         self._process.end(signal.SIGQUIT, timeout_s=10)
         shutil.rmtree(self._home, ignore_errors=True)
 
     def _initialise(self) -> None:
-        """Make an empty cluster. With checksums, as 18 does unasked: pg_upgrade wants both alike."""
+        """Make an empty cluster with checksums, the default of 18: pg_upgrade needs both clusters alike."""
         self._run("initdb", "-D", str(self.data_dir), "-U", "postgres", "-A", "trust",
                   "-E", "UTF8", "--no-locale", "--data-checksums", "--no-sync")  # fmt: skip
         self._configure()
 
     def _configure(self) -> None:
-        """Append to the configuration: the last line of a name counts, and ALTER SYSTEM wins."""
-        ours = {
+        """Append to postgresql.conf, where the last line of a name counts."""
+        own = {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
         }
         with (self.data_dir / "postgresql.conf").open("a") as conf:
             conf.writelines(
-                f"{name} = '{value}'\n" for name, value in {**self._settings, **ours}.items()
+                f"{name} = '{value}'\n" for name, value in {**self._settings, **own}.items()
             )
 
     def _ready(self) -> bool:
-        """Look where pg_ctl looks: the server writes its state into its pid file's last line."""
+        """Whether the last line of the pid file, which pg_ctl reads too, says that the server is ready."""
         try:
             lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -179,7 +179,7 @@ class PostgresServer(Part):
 def find_postgres(
     settings: Mapping[str, str] = NOTHING, directory: Path | None = None
 ) -> Iterator[Postgres]:
-    """Yield the first Postgres there is: DATABASE_URL, Docker's, our own; LocalError if none."""
+    """Yield the Postgres of DATABASE_URL, else one in Docker, else a new server; LocalError if none."""
     if url := os.environ.get("DATABASE_URL"):
         yield PostgresAt(url)
     elif containers.engine_answers():
@@ -202,7 +202,7 @@ def wheel_bindir(install: str = "pginstall18") -> Path:
 
 
 def _reachable(bindir: Path, home: Path) -> Path:
-    """Return the folder or, where only root gets at it, a copy in `home` that anybody can run."""
+    """Return the folder; if only root can read it, return a copy in `home` that every user can run."""
     folders = (bindir, *bindir.parents)
     if os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in folders):
         return bindir

@@ -1,4 +1,4 @@
-"""A program that we start: its output goes to a log file, and it never outlives us."""
+"""A child process: its output goes to a log file, and on Linux it ends with its parent."""
 
 import ctypes
 import os
@@ -16,8 +16,8 @@ from typing import Self
 from deploy.local.interruption import INTERRUPTION
 
 LOG_LINES_SHOWN = 15
-# Below Linux's range for outgoing connections (from 32768), so that no client
-# sits on the port of a server that is down for a moment.
+# Below Linux's range for outgoing connections (from 32768). A client's connection could otherwise get the
+# port of a server that is restarting.
 PORTS = range(15000, 32000)
 # For programs that refuse to run as root.
 UNPRIVILEGED = 65534 if os.geteuid() == 0 else None
@@ -26,14 +26,13 @@ _given: set[int] = set()
 
 
 class LocalError(Exception):
-    """A part could not be found or started; the text is for the user as it is."""
+    """A server or a program could not be found or started; the text is shown to the user."""
 
 
 class Process:
-    """One running program; `start` may be called again after it has ended.
+    """A program; `start` may be called again after it has ended.
 
-    Linux ends it when the *thread* that started it ends: start it from one that
-    stays.
+    Linux ends the program when the *thread* that started it ends, so start it from a thread that stays.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process id; raises LocalError where it was never started."""
+        """The process id; LocalError if the program was never started."""
         if self._popen is None:
             message = f"{self.name} has not been started"
             raise LocalError(message)
@@ -62,11 +61,11 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Whether the program was started and has not ended."""
         return self._popen is not None and self._popen.poll() is None
 
     def start(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches us and not it."""
+        """Start the program in a session of its own: the terminal's SIGINT (Ctrl-C) does not reach it."""
         with self.log.open("ab") as log, INTERRUPTION.held():
             self._popen = subprocess.Popen(
                 self._command,
@@ -82,23 +81,23 @@ class Process:
             )
 
     def wait_ready(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
-        """Return when `ready` says so; LocalError with the log when it ends or time is up."""
+        """Return when `ready` is true; LocalError with the log if the program ends or the time is over."""
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.running:
-                raise LocalError(self.obituary())
+                raise LocalError(self.how_it_ended())
             if time.monotonic() > deadline:
                 message = f"{self.name} is not ready after {timeout_s:.0f} s\n{self.log_tail()}"
                 raise LocalError(message)
             time.sleep(0.02)
 
     def send(self, sig: signal.Signals) -> None:
-        """Send a signal, if it still runs."""
+        """Send a signal if the program still runs."""
         if self._popen is not None and self.running:
             self._popen.send_signal(sig)
 
     def end(self, sig: signal.Signals = signal.SIGTERM, *, timeout_s: float = 30) -> int | None:
-        """Send the signal and wait; SIGKILL when that takes too long. Return the exit code."""
+        """Send the signal and wait; after timeout_s, send SIGKILL. Return the exit code."""
         if self._popen is None:
             return None
         self.send(sig)
@@ -108,30 +107,30 @@ class Process:
             self._popen.kill()
             return self._popen.wait()
 
-    def obituary(self) -> str:
-        """Say how it ended, with its last log lines."""
+    def how_it_ended(self) -> str:
+        """Return the exit code and the last log lines, as text."""
         code = None if self._popen is None else self._popen.poll()
-        return f"{self.name} ended with code {code}; its last words:\n{self.log_tail()}"
+        return f"{self.name} ended with code {code}; its last log lines:\n{self.log_tail()}"
 
     def log_tail(self) -> str:
-        """Return the last lines of its log."""
+        """Return the last lines of the log."""
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(f"  | {line}" for line in lines[-LOG_LINES_SHOWN:])
 
 
 class Part(ABC):
-    """Programs and their data: as a context manager it starts, and at the end nothing is left."""
+    """A server and its data: a context manager that starts it, and ends it and deletes the data."""
 
     @abstractmethod
     def start(self) -> None:
-        """Start what is down, on the data there is; return when it serves."""
+        """Start the processes that are down, on their data; return when they serve."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it at once and delete its data."""
+        """Kill the processes and delete the data."""
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start, and close after a failure."""
         try:
             self.start()
         except BaseException:
@@ -140,12 +139,12 @@ class Part(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave nothing."""
+        """Close."""
         self.close()
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on, another one at each call in any process."""
+    """Return a loopback port that nothing listens on; each call in any process returns another one."""
     for port in random.sample(PORTS, 200):
         if port not in _given and is_free(port) and claim(port):
             _given.add(port)
@@ -169,7 +168,7 @@ def claim(port: int) -> bool:
     """Take a port until this process ends; False if another run has taken it.
 
     Two runs that start at once both find the port free, because neither listens on it yet. An
-    abstract socket has one owner in a network namespace. Other systems than Linux have none.
+    abstract socket has one owner in a network namespace. Systems other than Linux have no such sockets.
     """
     if sys.platform != "linux":
         return True
@@ -184,11 +183,11 @@ def claim(port: int) -> bool:
 
 
 def say(text: str) -> None:
-    """Tell the user what is going on; standard output is left to the caller."""
+    """Print a line for the user on standard error; standard output belongs to the caller."""
     print(text, file=sys.stderr, flush=True)
 
 
 def _end_with_parent() -> None:
-    """In the child, before exec: ask Linux to end it when its parent dies."""
+    """Run in the child before exec: Linux sends SIGTERM to the child when the parent's thread ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

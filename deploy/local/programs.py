@@ -24,7 +24,7 @@ class Program(Process):
         self.url = f"http://127.0.0.1:{port}"
 
     def ready(self) -> bool:
-        """Whether it says that it is ready."""
+        """Whether the program's /readyz answers with success."""
         try:
             return httpx.get(f"{self.url}/readyz", timeout=2).is_success
         except httpx.TransportError:
@@ -35,15 +35,15 @@ class Program(Process):
 def service(dsn: str, logs: Path, **settings: str) -> Iterator[Program]:
     """Run `service serve` on a migrated database, on a free port unless LINKS_PORT is given."""
     port = int(settings.get("LINKS_PORT") or free_port())
-    alone = {"LINKS_DRAIN_SECONDS": "0"}  # no load balancer has to notice that it ends
-    env = {**alone, **settings, "DATABASE_URL": dsn, "LINKS_PORT": str(port)}
+    no_drain = {"LINKS_DRAIN_SECONDS": "0"}  # no load balancer still sends requests
+    env = {**no_drain, **settings, "DATABASE_URL": dsn, "LINKS_PORT": str(port)}
     with _running(Program("service", "serve", logs / "service.log", env, port)) as program:
         yield program
 
 
 @contextmanager
 def worker(dsn: str, bootstrap: str, logs: Path, **settings: str) -> Iterator[Program]:
-    """Run `outbox_worker run`; its own port is free unless OUTBOX_HTTP_PORT is given."""
+    """Run `outbox_worker run`, on a free port unless OUTBOX_HTTP_PORT is given."""
     with _running(worker_program(dsn, bootstrap, logs, **settings)) as program:
         yield program
 
@@ -61,7 +61,7 @@ def worker_program(dsn: str, bootstrap: str, logs: Path, **settings: str) -> Pro
 
 
 def migrate(dsn: str) -> None:
-    """Give a database the schema."""
+    """Apply the schema to a database."""
     _output("service", "migrate", dsn=dsn)
 
 

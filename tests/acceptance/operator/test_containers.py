@@ -57,7 +57,7 @@ async def serves(program: Process, port: int, stop: signal.Signals = signal.SIGT
     try:
 
         async def is_ready() -> bool:
-            assert program.running, program.obituary()
+            assert program.running, program.how_it_ended()
             return await ready(f"http://127.0.0.1:{port}")
 
         await until(is_ready)

@@ -97,7 +97,7 @@ class Connect:
     async def _get(self, path: str) -> Any | None:  # noqa: ANN401 - JSON
         """Return what Connect says; None while it says nothing."""
         if not self.process.running:
-            raise LocalError(self.process.obituary())
+            raise LocalError(self.process.how_it_ended())
         try:
             async with httpx.AsyncClient(base_url=self._url, timeout=REQUEST_S) as client:
                 answer = await client.get(path)
