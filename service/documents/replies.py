@@ -1,13 +1,13 @@
 """The replies of the document calls; a document's links are encoded a page at a time."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from msgspec import Raw
 from msgspec.json import format as format_json
 
-from service.core.documents import DocumentOutcome
+from service.core.documents import DocumentOutcome, MakeDocumentReply
 from service.core.events import timestamp
 from service.core.values import DocumentRow, LinkRow
 from service.core.writes import Reply, Slices
@@ -16,9 +16,7 @@ from service.edge.shapes.messages import encode
 from service.store.reading import PAGE, LinkPages
 
 
-def changed(
-    *, created: str, otherwise: str
-) -> Callable[[DocumentOutcome, Sequence[LinkRow]], Slices]:
+def changed(*, created: str, otherwise: str) -> MakeDocumentReply:
     """Return the function that replies with the document, the ids of the changed links and a message."""
 
     def respond(outcome: DocumentOutcome, links: Sequence[LinkRow]) -> Slices:

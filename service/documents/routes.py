@@ -115,7 +115,9 @@ class Documents:
         self, call: Call, operation: Operation, document_id: str, body: messages.PutDocument
     ) -> Reply:
         key = DocumentKey(call.key.workspace_id, document_id)
-        wanted = whole_set(key, body.resources) if isinstance(body.resources, list) else LinkEdits()
+        wanted = LinkEdits()
+        if isinstance(body.resources, list):
+            wanted = LinkEdits(set=wanted_links(key, body.resources, "resources"))
         fields = await self._fields(body)
         if fields.metadata is UNSET:
             fields = structs.replace(fields, metadata=None)
@@ -197,30 +199,20 @@ def _asked(
     )
 
 
-def whole_set(key: DocumentKey, items: list[messages.Item]) -> LinkEdits:
-    """Return the edits after which exactly the items are linked.
-
-    Raises:
-        EdgeError: `validation_error`: too many items, or ids without a known prefix.
-    """
-    return LinkEdits(set=_wanted(key, items, "resources"))
-
-
 def edits(key: DocumentKey, resources: messages.Edits) -> LinkEdits:
     """Return the edits that a body's `resources` asks for.
 
     Raises:
-        EdgeError: `validation_error`: `set` beside `add` or `remove`, a resource in both of these, too many
-            items, or ids without a known prefix.
+        EdgeError: `validation_error`: `set` beside `add` or `remove`, a resource in both, or as wanted_links.
     """
     add, remove, whole = resources.add, resources.remove, resources.set
     if isinstance(whole, list):
         if isinstance(add, list) or isinstance(remove, list):
             message = "cannot be combined with add or remove"
             raise wrong_fields([FieldError("resources.set", message)])
-        return LinkEdits(set=_wanted(key, whole, "resources.set"))
-    to_add = _wanted(key, add if isinstance(add, list) else [], "resources.add")
-    to_remove = _wanted(key, remove if isinstance(remove, list) else [], "resources.remove")
+        return LinkEdits(set=wanted_links(key, whole, "resources.set"))
+    to_add = wanted_links(key, add if isinstance(add, list) else [], "resources.add")
+    to_remove = wanted_links(key, remove if isinstance(remove, list) else [], "resources.remove")
     removed = {item.key for item in to_remove}
     both = [item.key.entity.id for item in to_add if item.key in removed]
     if both:
@@ -229,8 +221,12 @@ def edits(key: DocumentKey, resources: messages.Edits) -> LinkEdits:
     return LinkEdits(to_add, [item.key for item in to_remove])
 
 
-def _wanted(document: DocumentKey, items: list[messages.Item], field: str) -> list[WantedLink]:
-    """Return the links that the items name, each once."""
+def wanted_links(document: DocumentKey, items: list[messages.Item], field: str) -> list[WantedLink]:
+    """Return the links that the items of a body's field name, each once.
+
+    Raises:
+        EdgeError: `validation_error`: too many items, or ids without a known prefix.
+    """
     if len(items) > MAX_LINKS:
         message = f"has {len(items)} items, and {MAX_LINKS} is the most: send them in several calls"
         raise wrong_fields([FieldError(field, message)])

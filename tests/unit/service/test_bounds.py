@@ -9,7 +9,7 @@ from outbox_worker.operator.verify import MAX_EVENTS
 from service.core.values import MAX_LINKS, DocumentKey
 from service.described.words import API
 from service.documents.messages import PutDocument
-from service.documents.routes import whole_set
+from service.documents.routes import wanted_links
 from service.edge.calls import body, stored_json, validation
 from service.edge.calls.problems import EdgeError
 from service.edge.shapes import pages
@@ -57,9 +57,10 @@ def test_description_of_the_api_names_the_bounds() -> None:
 def test_list_of_links_that_is_too_long() -> None:
     """One item more than a document may have links is refused by the list's name and both numbers."""
     items = [f"ship_{number}" for number in range(MAX_LINKS + 1)]
-    assert len(whole_set(DocumentKey("w", "d"), list(items[1:])).wanted) == MAX_LINKS
+    key = DocumentKey("w", "d")
+    assert len(wanted_links(key, list(items[1:]), "resources")) == MAX_LINKS
     with pytest.raises(EdgeError, match=f"resources: has {MAX_LINKS + 1} items, and {MAX_LINKS}"):
-        whole_set(DocumentKey("w", "d"), list(items))
+        wanted_links(key, list(items), "resources")
 
 
 @pytest.mark.parametrize("page", [pages.MAX_PAGE, pages.MAX_OFFSET // 100 + 2])
