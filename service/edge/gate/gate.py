@@ -71,7 +71,7 @@ class Gate:
         except Exception as error:  # noqa: BLE001 - any error is answered as a problem
             self._log_failure(call, error)
             reply = problem_reply(error, call.request_id)
-        headers = [*call.response_headers, *headers_of(reply)]
+        headers = [*call.response_headers, *reply_headers(reply)]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         body = b"" if call.method == "HEAD" else reply.body
         await send({"type": "http.response.body", "body": body})
@@ -146,7 +146,7 @@ def _log_access(call: Call, status: int, started: float) -> None:
     )
 
 
-def headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
+def reply_headers(reply: Reply) -> list[tuple[bytes, bytes]]:
     """Return the headers of a reply, with those that say what it holds."""
     headers = list(reply.headers)
     if reply.revision is not None:
