@@ -18,9 +18,9 @@ One transaction
 
 The relay is told by NOTIFY after COMMIT (transaction.py).
 
-Three ways to a transaction
+Three kinds of transactions
 ---------------------------
-`group.GroupWriter` is the entry, and chooses the way of each write in one place (`_way_of`):
+`group.GroupWriter` is the entry, and chooses the kind for each write in one place (`_kind_of`):
 
 * Joint (group.py): with all other writes, in the transactions of the one connection that a process has for
   them. While one is in flight, the writes of the next one are queued; no timer delays a lone write. A joint

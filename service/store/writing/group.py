@@ -19,7 +19,7 @@ from service.store.writing.execute import Executor, Member, take_group
 from service.store.writing.transaction import NotCommitted, Transactions
 from service.supervision import Supervisor
 
-Way = Literal["joint", "contended", "alone"]
+TransactionKind = Literal["joint", "contended", "alone"]
 
 LARGE_CHANGES: Final = 100
 """A write with more changes has a transaction of its own, so that no other write waits for it."""
@@ -89,10 +89,10 @@ class GroupWriter:
         self._pass_on(member)
         return await member.future
 
-    def _way_of(self, member: Member, tried: Way | None) -> Way:
-        """Choose one of the three ways that the package's docstring explains.
+    def _kind_of(self, member: Member, tried: TransactionKind | None) -> TransactionKind:
+        """Choose one of the three kinds that the package's docstring explains.
 
-        `tried` is the way that has left the write without an answer; None: this is the first choice.
+        `tried` is the kind that has left the write without an answer; None: this is the first choice.
         """
         needs = member.needs
         if needs.entity is not None or needs.size > LARGE_CHANGES or tried == "contended":
@@ -114,13 +114,13 @@ class GroupWriter:
             or document in self._alone.documents
         )
 
-    def _pass_on(self, member: Member, tried: Way | None = None) -> None:
-        """Queue the write for its way."""
-        way = self._way_of(member, tried)
-        if way == "joint":
+    def _pass_on(self, member: Member, tried: TransactionKind | None = None) -> None:
+        """Queue the write for its kind of transaction."""
+        kind = self._kind_of(member, tried)
+        if kind == "joint":
             self._queue.append(member)
             self._arrival.set()
-        elif way == "contended":
+        elif kind == "contended":
             self._contended.add(member)
         else:
             self._alone.add(member)
@@ -129,7 +129,7 @@ class GroupWriter:
         """Take the members of the next joint transaction; pass on those that have become contended."""
         group: list[Member] = []
         for member in take_group(self._queue):
-            if self._way_of(member, None) == "joint":
+            if self._kind_of(member, None) == "joint":
                 group.append(member)
             else:
                 self._pass_on(member)
