@@ -66,6 +66,7 @@ def type_of(resource_id: str) -> str | None:
     return PREFIXED_TYPES.get(prefix + underscore) if rest else None
 
 
+@lru_cache(maxsize=256)  # the rows of one transaction have the same time
 def microseconds(timestamp: datetime) -> int:
     """Return an aware datetime in microseconds since 1970, without the rounding of a float."""
     return (timestamp - EPOCH) // _MICROSECOND

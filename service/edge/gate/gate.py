@@ -71,7 +71,7 @@ class Gate:
         except Exception as error:  # noqa: BLE001 - any error is answered as a problem
             self._log_failure(call, error)
             reply = problem_reply(error, call.request_id)
-        headers = [*call.response_headers, *reply_headers(reply)]
+        headers = reply_headers(call, reply)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         body = b"" if call.method == "HEAD" else reply.body
         await send({"type": "http.response.body", "body": body})
@@ -146,9 +146,9 @@ def _log_access(call: Call, status: int, started: float) -> None:
     )
 
 
-def reply_headers(reply: Reply) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a reply, with those that say what it holds."""
-    headers = list(reply.headers)
+def reply_headers(call: Call, reply: Reply) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the response."""
+    headers = [*call.response_headers, *reply.headers]
     if reply.revision is not None:
         headers.append((b"etag", b'"%d"' % reply.revision))  # RFC 9110, section 8.8.3
     if reply.body:

@@ -163,8 +163,7 @@ class EntityUnlinker:
                     member.answer = unlinked
                     return
                 if progress.written or unlinked.written:
-                    write = replace(write, continues=True)
-                member.take(write)
+                    member.write = replace(write, continues=True)
                 await transact(member)
         except Unavailable as refusal:
             raise Unavailable(_not_complete(write.key)) from refusal.__cause__

@@ -33,7 +33,8 @@ class Member:
     __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "needs", "scope", "write")
 
     def __init__(self, write: Write, future: asyncio.Future[Reply], arrived: float) -> None:
-        self.take(write)
+        self.write = write
+        self.needs = write.needs
         self.arrived = arrived
         self.future = future
         self.answer: Reply | Progress | Refusal | None = None
@@ -42,11 +43,6 @@ class Member:
         """Whether another transaction has locked rows of this write."""
         key = write.idempotency
         self.scope = None if key is None else (write.caller.workspace_id, key.scope)
-
-    def take(self, write: Write) -> None:
-        """Set the write that is executed for the caller."""
-        self.write = write
-        self.needs = write.needs
 
     def settle(self) -> None:
         """Give the caller the prepared answer; called after COMMIT."""

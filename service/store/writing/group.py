@@ -127,8 +127,12 @@ class GroupWriter:
 
     def _next_group(self) -> list[Member]:
         """Take the members of the next joint transaction; pass on those that have become contended."""
+        members = take_group(self._queue)
+        contended = self._contended
+        if not (contended.waiting or contended.recent or self._alone.documents):
+            return members  # no document is contended
         group: list[Member] = []
-        for member in take_group(self._queue):
+        for member in members:
             if self._kind_of(member, None) == "joint":
                 group.append(member)
             else:
