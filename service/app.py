@@ -1,14 +1,12 @@
-"""The whole service at a glance: its parts, its routes, its start and its end."""
+"""The service put together: its parts, its routes, its start and its end."""
 
 import gc
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from functools import partial
 
-from starlette.applications import Starlette
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Lifespan
 
 from service import logs
 from service.core.ids import IdSource
@@ -40,7 +38,7 @@ GC_THRESHOLD = 20_000
 requests."""
 
 
-def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
+def create_app(environ: Mapping[str, str] = os.environ) -> Gate:
     """Build the service from its environment; each worker process calls it once.
 
     Raises:
@@ -51,50 +49,44 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
     return build(settings, Stopping(settings.links_drain_seconds))
 
 
-def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
+def build(settings: Settings, stopping: Stopping | None = None) -> Gate:
     """Put the parts together; no connection is opened before the lifespan begins.
 
     Args:
         settings: the service's settings.
         stopping: handles the process' signals during the lifespan; None: signals are not handled.
     """
-    handles_signals, stopping = stopping is not None, stopping or Stopping()
+    signals = nullcontext() if stopping is None else stopping.on_signals()
+    stopping = stopping or Stopping()
     database = Database(settings.database_url, pool_size=settings.links_pool_size)
-    register_unknown = settings.links_entity_policy == "any"
-    ids = IdSource()
     supervisor = Supervisor()
+    ids = IdSource()
+    register_unknown = settings.links_entity_policy == "any"
     writer = GroupWriter(database, supervisor, register_unknown=register_unknown, ids=ids)
-    documents = Documents(database, writer, ids)
     keys = KeyRing(database)
     metrics = Metrics()
-    limiter = make_limiter(settings.links_rate_limit_storage, metrics.storage_away)
+    limiter = make_limiter(settings.links_rate_limit_storage, metrics.storage_unreachable)
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Stopping]]:
-        signals = stopping.on_signals() if handles_signals else nullcontext()
-        async with signals, database, writer:
-            background = [
-                supervisor.start("refresh-keys", keys.refresh_forever),
-                supervisor.start("forget-replies", partial(forget_expired_forever, database)),
-            ]
+    async def lifespan(_: Gate) -> AsyncIterator[dict[str, Stopping]]:
+        async with (
+            signals,
+            database,
+            writer,
+            aclosing(limiter),
+            aclosing(keys),
+            supervisor.running("refresh-keys", keys.refresh_forever),
+            supervisor.running("forget-replies", partial(forget_expired_forever, database)),
+        ):
             _collect_less_garbage()
             yield {"stopping": stopping}
-            for task in background:
-                await task.stop()
-            await keys.close()
-            await limiter.close()
 
-    routes: list[BaseRoute] = [
-        *link_routes(Links(database, writer)),
-        *document_routes(documents),
-        *batch_routes(Batch(writer)),
-        *entity_routes(Entities(writer)),
-        *entity_document_routes(documents),
-        *operator_routes(database, metrics, stopping, supervisor),
-    ]
+    routes = _api_routes(database, writer, ids)
+    routes += operator_routes(database, metrics, stopping, supervisor)
     routes += described_routes(routes)
-    gate = partial(
-        Gate,
+    return Gate(
+        routes,
+        lifespan,
         ids=ids,
         keys=keys,
         limiter=limiter,
@@ -102,27 +94,20 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Starlette:
         metrics=metrics,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
     )
-    return LinkService(routes, lifespan, gate)
+
+
+def _api_routes(database: Database, writer: GroupWriter, ids: IdSource) -> list[BaseRoute]:
+    documents = Documents(database, writer, ids)
+    return [
+        *link_routes(Links(database, writer)),
+        *document_routes(documents),
+        *batch_routes(Batch(writer)),
+        *entity_routes(Entities(writer)),
+        *entity_document_routes(documents),
+    ]
 
 
 def _collect_less_garbage() -> None:
     gc.collect()
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     gc.freeze()  # these objects live as long as the process: later collections skip them
-
-
-class LinkService(Starlette):
-    """Starlette with the gate, which calls the router, in place of its middlewares."""
-
-    def __init__(
-        self,
-        routes: list[BaseRoute],
-        lifespan: Lifespan["LinkService"],
-        gate: Callable[[ASGIApp, list[BaseRoute]], ASGIApp],
-    ) -> None:
-        super().__init__(routes=routes, lifespan=lifespan)
-        self._gate = gate
-
-    def build_middleware_stack(self) -> ASGIApp:
-        """Return the ASGI application that Starlette calls for each request."""
-        return self._gate(self.router, self.routes)

@@ -1,8 +1,9 @@
-"""What is reported while the service goes on: background tasks that end, and problems that last."""
+"""Background tasks that are restarted when they end, and problems that are logged once while they last."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Final
 
 from structlog.stdlib import BoundLogger
@@ -11,11 +12,11 @@ from service.core.errors import Unavailable
 from service.logs import get_logger, reason
 
 RESTART_S: Final = 0.1
-"""How long a task that ended waits for its next start."""
+"""Time between the end of a task and its next start."""
 LASTING_S: Final = 5.0
-"""A task that ends before this time counts as failed at its start; after it, as recovered."""
+"""A task that has run for this time is recovered: its earlier failures do not count any more."""
 FAILURES: Final = 3
-"""How many failures at the start, one after the other, make the process not ready."""
+"""Failures in a row that make the process not ready."""
 
 Work = Callable[[], Coroutine[object, object, None]]
 
@@ -31,10 +32,19 @@ class Supervisor:
     def start(
         self, name: str, work: Work, on_end: Callable[[], None] = lambda: None
     ) -> "SupervisedTask":
-        """Start a task; `on_end` is called when it has ended without being stopped."""
+        """Start a task; `on_end` is called each time that it ends without being stopped."""
         task = SupervisedTask(name, work, on_end)
         self._tasks.append(task)
         return task
+
+    @asynccontextmanager
+    async def running(self, name: str, work: Work) -> AsyncIterator[None]:
+        """Run a task until the end of the context."""
+        task = self.start(name, work)
+        try:
+            yield
+        finally:
+            await task.stop()
 
     def failing(self) -> list[str]:
         """Return the names of the tasks that fail again and again."""
@@ -42,34 +52,32 @@ class Supervisor:
 
 
 class SupervisedTask:
-    """A task that is started again when it ends before it is stopped.
+    """A task that is restarted when it ends without being stopped.
 
-    Each end is logged as `task.ended`, but the one at which the task counts as failing as
-    `task.failing`, and further ones not at all until `task.recovered`.
+    The first ends are logged as `task.ended`, failure number FAILURES in a row as `task.failing`, and
+    further ones not at all until `task.recovered`.
     """
 
     def __init__(self, name: str, work: Work, on_end: Callable[[], None] = lambda: None) -> None:
-        """Take what to run, and what to call when it has ended without being stopped."""
         self.name = name
         self._work = work
         self._on_end = on_end
         self._stopping = False
         self._failures = 0
         self._loop = asyncio.get_running_loop()
-        self._task = self._start()
+        self._start()
 
     @property
     def failing(self) -> bool:
         """Whether the task failed FAILURES times in a row, and has not run for LASTING_S since."""
         return self._failures >= FAILURES
 
-    def _start(self) -> asyncio.Task[None]:
+    def _start(self) -> None:
         self._started = self._loop.time()
-        self._task = self._loop.create_task(self._work(), name=self.name)
+        self._task: asyncio.Task[None] = self._loop.create_task(self._work(), name=self.name)
         self._task.add_done_callback(self._ended)
         if self.failing:
             self._loop.call_later(LASTING_S, self._recovered, self._task)
-        return self._task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Log the end of the task, unless it is being stopped, and start it again."""
@@ -96,7 +104,7 @@ class SupervisedTask:
             self._start()
 
     async def stop(self, wait_s: float = 0.0) -> None:
-        """Wait for the end of the task, at most so long, then cancel it."""
+        """Wait for the end of the task, at most `wait_s` seconds, then cancel it."""
         self._stopping = True
         if wait_s:
             await asyncio.wait({self._task}, timeout=wait_s)
@@ -105,35 +113,37 @@ class SupervisedTask:
 
 
 class LastingProblem:
-    """Logs a problem when it begins, when the type of its error changes, and when it is over."""
+    """Logs a problem when it begins, when the type of its error changes, and when it is over.
 
-    def __init__(self, log: BoundLogger, event: str, over: str) -> None:
-        """Take the names of the two events."""
+    `failed` and `recovered` are the names of the log events.
+    """
+
+    def __init__(self, log: BoundLogger, failed: str, recovered: str) -> None:
         self._log = log
-        self._event = event
-        self._over = over
+        self._failed = failed
+        self._recovered = recovered
         self._kind: str | None = None
         self._count = 0
         self.lasts = False
 
-    def met(self, error: Exception, **fields: object) -> None:
-        """Take note of a failure; an error that is not `Unavailable` is logged with its traceback."""
+    def note_failure(self, error: Exception, **fields: object) -> None:
+        """Log a failure unless the last one was of the same type, with a traceback unless `Unavailable`."""
         cause = error.__cause__ or error
         kind = type(cause).__name__
-        foreseen = isinstance(error, Unavailable)
-        level = logging.WARNING if foreseen else logging.ERROR
+        expected = isinstance(error, Unavailable)
+        level = logging.WARNING if expected else logging.ERROR
         self._log.log(
             logging.DEBUG if kind == self._kind else level,
-            self._event,
+            self._failed,
             **fields,
             error=reason(cause),
-            exc_info=None if foreseen else error,
+            exc_info=None if expected else error,
         )
         self._kind, self.lasts = kind, True
         self._count += 1
 
-    def over(self) -> None:
-        """Take note of a success."""
+    def note_success(self) -> None:
+        """Log the end of the problem, if there was one."""
         if self.lasts:
-            self._log.warning(self._over, failures=self._count)
+            self._log.warning(self._recovered, failures=self._count)
             self._kind, self._count, self.lasts = None, 0, False

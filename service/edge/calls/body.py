@@ -18,18 +18,18 @@ from service.edge.calls.validation import unreadable, wrong_fields
 MAX_BYTES: Final = 1 << 20
 """Bytes of a body."""
 MAX_TEXTS: Final = 40_000
-"""Names and texts of a body outside `metadata`; 5,000 links with type, id and role have 30,000."""
+"""JSON strings of a body (names of fields, and values) outside `metadata`. 5,000 links have 30,000."""
 MAX_PARAMETERS: Final = 50
 """Parameters of a query string."""
 
-# RFC 9110, section 5.6.6; a parameter that is not well-formed is skipped.
+# A parameter of a media type (RFC 9110, section 5.6.6). A malformed one is matched without its name.
 _parameter = re.compile(
     rb"""[;\s]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)|[^;]+)""",
     re.DOTALL,
 )
 
 
-class Disconnected(Exception):  # noqa: N818 - no error: there is no one to answer
+class Disconnected(Exception):  # noqa: N818 - it is not answered, so it is no error
     """The caller closed the connection before the body was complete."""
 
 
@@ -40,9 +40,8 @@ class BodyReader:
         self.shape = shape
         self._decode = msgspec.json.Decoder(shape).decode
         self._decode_parts = validation.parts_decoder(shape).decode
-        self._stored = {
-            f.encode_name for f in structs.fields(shape) if validation.is_stored(f.type)
-        }
+        fields = structs.fields(shape)
+        self._stored = {each.encode_name for each in fields if validation.is_stored(each.type)}
 
     async def read(self, call: Call, receive: Receive) -> Any:  # noqa: ANN401 - an instance of the shape
         """Read the call's body, and return the struct.
@@ -54,9 +53,8 @@ class BodyReader:
             Disconnected: the caller has closed the connection, or was refused by the server.
         """
         headers = call.headers
-        if not headers.get(b"content-length", b"").strip(b"0") and (
-            b"transfer-encoding" not in headers
-        ):
+        length = headers.get(b"content-length", b"").strip(b"0")
+        if not length and b"transfer-encoding" not in headers:
             raise unreadable("body", "is missing: send a JSON object, `{}` at the least")
         check_content_type(headers)
         call.body = (await read_body(headers, receive)).removeprefix(BOM_UTF8)
@@ -66,8 +64,8 @@ class BodyReader:
         """Return the struct.
 
         Raises:
-            EdgeError: `validation_error`, naming every wrong field, at most 20. Of a body with more
-                than 10,000 values it names the first one only.
+            EdgeError: `validation_error`, naming each wrong field, at most 20; in a body of more than
+                10,000 values, only the first one.
         """
         try:
             if body.count(b'"') > 2 * MAX_TEXTS:
@@ -83,10 +81,10 @@ class BodyReader:
         raise wrong_fields(errors)
 
     def _check_texts(self, body: bytes) -> None:
-        """Refuse a body with more than MAX_TEXTS texts: decoding it would block the event loop.
+        """Refuse a body with more than MAX_TEXTS strings: decoding it would block the event loop.
 
         Raises:
-            EdgeError: `validation_error`, naming the field with most of the texts.
+            EdgeError: `validation_error`, naming the field with most of the strings.
         """
         try:
             parts = structs.asdict(self._decode_parts(body))
@@ -118,7 +116,7 @@ class QueryReader:
             query_of_shape = msgspec.convert(values, self.shape, strict=False)
         except msgspec.ValidationError:
             raise wrong_fields(validation.errors_in_query(values, self.shape)) from None
-        # msgspec decodes the text "null" to None, which means the same as an absent parameter.
+        # msgspec decodes "null" to None, which would mean the same as an absent parameter.
         if nulls := [name for name in values if getattr(query_of_shape, name) is None]:
             raise wrong_fields([FieldError(name, "cannot be null: leave it out") for name in nulls])
         return query_of_shape
@@ -185,7 +183,7 @@ def _too_large() -> EdgeError:
 
 
 def _quotes(json: bytes) -> int:
-    """Return the number of quotes around texts."""
+    """Return the number of quotes that begin or end a string."""
     return json.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
 
 

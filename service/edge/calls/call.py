@@ -1,8 +1,8 @@
 """One call: its caller, its request id, and the meaning of its headers.
 
-If a header has several lines, their values are joined by commas (RFC 9110, section 5.3). For a header
-that is a list, the result is the whole list. A header that takes a single value becomes malformed by
-the comma. So the service never picks one of several values, where a proxy may pick another one.
+The values of a header in several lines are joined by commas (RFC 9110, section 5.3). A list becomes the
+whole list, and a header that takes one value becomes malformed. So the service never chooses one of
+several values where a proxy may choose another.
 """
 
 import hashlib
@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from service.core.ids import IdSource
-from service.core.preconditions import Preconditions
+from service.core.preconditions import Preconditions, Tags
 from service.core.values import Caller
 from service.core.writes import Idempotency
-from service.edge.calls.conditions import preconditions_of
 from service.edge.calls.problems import EdgeError, FieldError
 from service.store.keys import Key
 
-Lines = Sequence[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 _valid_request_id = re.compile(rb"[A-Za-z0-9_.\-]{1,128}\Z").match
 _valid_idempotency_key = re.compile(rb"[\x21-\x7e]{1,255}\Z").match
@@ -29,9 +28,15 @@ _NO_TRACE: Final = b"0" * 32
 _NO_PARENT: Final = b"0" * 16
 _SAMPLED: Final = 1
 
+_entity_tag = re.compile(rb'[ \t,]*((?:W/)?"([\x21\x23-\x7e\x80-\xff]*)")[ \t]*(?=,|\Z)').match
+# The service's tags are revisions of the data. Proxies that compress a response change them: nginx makes
+# them weak, Apache and Caddy append the coding. All these forms count as the tag.
+_revision = re.compile(rb"([0-9]{1,19})(?:(?:--?|;)(?:gzip|br|zstd|deflate))?\Z").match
+_MALFORMED_TAGS: Final = 'has to be `*`, or a list of entity tags like "7" in double quotes'
+
 
 class Call:
-    """A request, with what the gate has found out about it. It is a handler's first argument."""
+    """A request, with the key and the route that the gate has found. It is a handler's first argument."""
 
     __slots__ = (
         "body",
@@ -51,7 +56,7 @@ class Call:
     params: dict[str, str]
     """Parameters of the path, by the name that the route gives them."""
 
-    def __init__(self, method: str, path: str, query: bytes, lines: Lines, ids: IdSource) -> None:
+    def __init__(self, method: str, path: str, query: bytes, lines: Headers, ids: IdSource) -> None:
         self.method = method
         self.path = path
         self.query = query
@@ -65,7 +70,7 @@ class Call:
 
     @property
     def caller(self) -> Caller:
-        """The caller as the events of a write name it."""
+        """The key, the request and the trace that the events of a write name."""
         traceparent = self.headers.get(b"traceparent")
         return Caller(
             self.key.workspace_id,
@@ -76,7 +81,7 @@ class Call:
 
     @property
     def idempotency(self) -> Idempotency | None:
-        """The digests by which a reply is stored and found; None: the call has no Idempotency-Key.
+        """The digests under which the reply is stored; None: the call has no Idempotency-Key.
 
         Raises:
             EdgeError: the key is not 1 to 255 visible characters.
@@ -88,9 +93,9 @@ class Call:
             key = key[1:-1]
         if not _valid_idempotency_key(key):
             raise invalid_field("Idempotency-Key", "has to be 1 to 255 visible ASCII characters")
-        which = b"\0".join((self.method.encode(), self.path.encode(), key))
-        says = self.query + b"\0" + self.body
-        return Idempotency(hashlib.sha256(which).digest(), hashlib.sha256(says).digest())
+        scope = b"\0".join((self.method.encode(), self.path.encode(), key))
+        content = self.query + b"\0" + self.body
+        return Idempotency(hashlib.sha256(scope).digest(), hashlib.sha256(content).digest())
 
     @property
     def preconditions(self) -> Preconditions | None:
@@ -104,7 +109,7 @@ class Call:
         return None
 
 
-def headers_of(lines: Lines) -> dict[bytes, bytes]:
+def headers_of(lines: Headers) -> dict[bytes, bytes]:
     """Return the value of each header; repeated lines are joined in their order."""
     headers = dict(lines)
     if len(headers) == len(lines):
@@ -116,15 +121,15 @@ def headers_of(lines: Lines) -> dict[bytes, bytes]:
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str | None:
-    """Return the X-Request-ID; None if the caller sent none, or an invalid one."""
+    """Return the X-Request-ID; None: the caller sent none, or an invalid one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _valid_request_id(given) else None
 
 
 def traceparent_of(value: bytes) -> str | None:
-    """Return a traceparent of version 00 (W3C Trace Context); None if the value is not valid.
+    """Return a traceparent of version 00 (W3C Trace Context); None: the value is invalid.
 
-    Of a later version, the first four fields are read, and only the flag "sampled" is kept.
+    Of a later version, the first four fields are read, and the flag `sampled` is kept.
     """
     if (found := _traceparent(value)) is None:
         return None
@@ -135,6 +140,42 @@ def traceparent_of(value: bytes) -> str | None:
     if version == b"00":
         return None if more else value.decode()
     return f"00-{ids.decode()}-{int(flags, 16) & _SAMPLED:02x}"
+
+
+def preconditions_of(headers: Mapping[bytes, bytes]) -> Preconditions:
+    """Return the state that If-Match and If-None-Match require (RFC 9110, sections 13.1.1 and 13.1.2).
+
+    Weak tags count as strong ones in If-Match too. Otherwise every conditional write behind a proxy
+    that makes tags weak would fail.
+
+    Raises:
+        EdgeError: `validation_error`: a header is malformed.
+    """
+    return Preconditions(_tags(headers, "If-Match"), _tags(headers, "If-None-Match"))
+
+
+def _tags(headers: Mapping[bytes, bytes], name: str) -> Tags | None:
+    value = headers.get(name.lower().encode())
+    if value is None:
+        return None
+    value = value.strip(b" \t")
+    if value == b"*":
+        return Tags(star=True)
+    opaque = _opaque_tags(value)
+    if not opaque:
+        raise invalid_field(name, _MALFORMED_TAGS)
+    matches = map(_revision, opaque)
+    return Tags(frozenset(int(match[1]) for match in matches if match is not None))
+
+
+def _opaque_tags(value: bytes) -> list[bytes]:
+    """Return the text in the quotes of each tag of a list; an empty list if it is malformed."""
+    found = []
+    position = 0
+    while (tag := _entity_tag(value, position)) is not None:
+        found.append(tag[2])
+        position = tag.end()
+    return [] if value[position:].strip(b" \t,") else found
 
 
 def invalid_field(field: str, message: str) -> EdgeError:

@@ -25,9 +25,9 @@ READ: Final = "read:documents"
 WRITE: Final = "write:documents"
 
 READ_DEADLINE_S: Final = 6.0
-"""Time for a handler that reads. With the look-up of the key and CHECK_INTERVAL_S: less than 10 s."""
+"""Time for a handler that reads. A caller is answered within 10 s, the look-up of its key included."""
 WRITE_DEADLINE_S: Final = 11.0
-"""Time for a handler that writes; in the same way less than 15 s."""
+"""Time for a handler that writes. A caller is answered within 15 s, the look-up of its key included."""
 READ_TOO_LONG: Final = "the database did not answer in time: try again"
 WRITE_TOO_LONG: Final = (
     "the database did not answer in time: whether it was written is not known yet"
@@ -35,7 +35,7 @@ WRITE_TOO_LONG: Final = (
 CHECK_INTERVAL_S: Final = 0.25
 """Time between two checks of the deadlines: a call may run so much longer."""
 CANCELLED: Final = math.inf
-"""In place of the deadline of a call that has been cancelled for it."""
+"""The deadline of a call that has been cancelled because its deadline had passed."""
 
 Handler = Callable[..., Awaitable[Reply]]
 T = TypeVar("T")
@@ -44,12 +44,12 @@ T = TypeVar("T")
 class Deadlines:
     """Cancels calls at their deadlines, so that each caller is answered in bounded time.
 
-    One timer checks all calls four times a second. That costs a twentieth of a timer for each call.
+    One timer checks all calls four times a second, at a twentieth of the cost of a timer for each call.
     """
 
     def __init__(self) -> None:
         self._due: dict[asyncio.Task[Any], float] = {}
-        """The deadline of each call, on the monotonic clock; CANCELLED after it."""
+        """The deadline of each call, on the monotonic clock."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -76,7 +76,7 @@ class Deadlines:
             del self._due[task]
 
     def _check(self) -> None:
-        """Cancel the tasks that are past their deadlines; check again while there are others."""
+        """Cancel the tasks whose deadlines have passed; check again later if any task is left."""
         now = time.monotonic()
         for task in [task for task, due in self._due.items() if due < now]:
             self._due[task] = CANCELLED
@@ -87,22 +87,22 @@ class Deadlines:
 
 
 class Endpoint:
-    """One call of the API. The handler gets the Call.
+    """One method of a path: its handler, and the checks before it.
 
-    A parameter of the handler named `body` or `query`, annotated with a struct type, receives the
-    decoded JSON body or query string.
+    The handler gets the Call. If it has a parameter `body` or `query`, annotated with a struct type, it
+    also gets the decoded JSON body or query string.
 
     Args:
         handler: returns the reply. Its docstring describes the call in the OpenAPI document.
-        replies: what each success holds: a struct as JSON, a media type, or nothing (None).
-        scope: that the key needs; None: no key is needed, and there is no deadline.
+        replies: the content of each success, by status: a struct (as JSON), a media type, or None.
+        scope: the scope that the key needs; None: no key is needed, and there is no deadline.
         refusals: the domain errors that the handler raises.
         etag: whether a success carries the document's revision.
         too_long: the `detail` for the caller of a write that takes longer than its deadline.
-        published_as: tag and operationId; None: they follow from the handler's package and name.
+        published_as: tag and operationId; None: the handler's package and name.
     """
 
-    def __init__(  # noqa: PLR0913 - what there is to say of a call, each by its name
+    def __init__(  # noqa: PLR0913 - all but the first are given by name
         self,
         handler: Handler,
         *,

@@ -20,12 +20,12 @@ MAX_DEPTH: Final = 100
 MAX_CONTAINERS: Final = 10_000
 """Objects and lists in a stored JSON value."""
 MAX_DIGITS: Final = 4_300
-"""Digits of a number in a row: Python's own limit for whole numbers. Postgres' is 131,072."""
+"""Consecutive digits of a number: Python's limit for int(). Postgres' limit is 131,072."""
 SLICE: Final = 2_000
 """Values whose fractions are rounded in one step of the event loop, which takes at most 8 ms."""
 
 _ESCAPES: Final = ((b"\\\\", b"\0"), (b'\\"', b"\1"))
-"""The escapes that can hide the end of a string; each with a byte, not allowed in JSON, to replace it."""
+"""The escapes that hide whether a quote ends a string, each with a stand-in that JSON does not allow."""
 _BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _KINDS: Final = {
@@ -94,7 +94,7 @@ def _check_structure(field: str, structure: bytes) -> None:
 
 
 def _has_fraction(structure: bytes) -> bool:
-    """Whether there may be a number with a point or an exponent; `true` and `false` have an `e` too."""
+    """Whether a number may have a point or an exponent; `true` and `false` have an `e` too."""
     return any(sign in structure for sign in (b".", b"e", b"E"))
 
 

@@ -1,8 +1,8 @@
 """The errors in a body or a query string that msgspec has refused, in words for callers.
 
-msgspec stops at the first error, and describes it in Python's terms. So the refused value is searched
-again: each part is decoded by itself, down to the innermost parts that do not fit their types. The
-words come from those types: kinds, Literal values, and the bounds and patterns in their Meta.
+msgspec stops at the first error, and describes it in Python's terms. So each part of a refused value is
+decoded again by itself, down to the innermost parts that do not fit their types. The words come from
+these types: kinds, Literal values, and the bounds and patterns in their Meta.
 """
 
 import difflib
@@ -27,9 +27,9 @@ body the search ends at the first error."""
 MAX_SPLIT: Final = 100_000
 """The most values of a list that is split into its items, which takes about 10 ms on the event loop."""
 PART: Final = 100
-"""Items of a list that are decoded together first, because nearly all items are right."""
+"""Items of a list that are decoded together. Only if that fails, they are decoded one by one."""
 MAX_NAME: Final = 100
-"""Characters of an unknown field's name that are repeated to the caller."""
+"""Characters of an unknown field's name in the answer."""
 
 _decode_any = msgspec.json.Decoder(float_hook=float).decode  # msgspec takes 8 µs for one `1e300`
 _decode_items = msgspec.json.Decoder(list[Raw]).decode
@@ -47,7 +47,7 @@ _WORDS: Final[dict[Any, str]] = {
 }
 """What callers call the types of JSON values."""
 _KIND_OF: Final = {b'"': str, b"t": bool, b"f": bool, b"[": list, b"{": dict, b"n": NoneType}
-"""The type of a JSON value by its first byte; every other one begins a number."""
+"""The type of a JSON value by its first byte; any other byte begins a number."""
 
 
 class _Member(NamedTuple):
@@ -66,7 +66,7 @@ class _Member(NamedTuple):
 
 
 def is_stored(shape: Any) -> bool:  # noqa: ANN401 - a type
-    """Whether JSON of this type is stored as it is sent; `stored_json` checks its content."""
+    """Whether JSON of this type is stored as the caller sent it; `stored_json` checks its content."""
     return any(member.type is Raw for member in _members(shape))
 
 
@@ -82,7 +82,7 @@ def errors_in_body(body: bytes, shape: type[Struct]) -> list[FieldError]:
 
     Raises:
         EdgeError: the body is no object.
-        DecodeError: the body is no JSON, behind the place of the first error.
+        DecodeError: the body is not JSON after the field where msgspec stopped.
     """
     large = sum(map(body.count, (b",", b"[", b"{"))) > MAX_SEARCHED
     if large:
@@ -174,7 +174,9 @@ def _wrong_in_list(
     json: bytes, member: _Member, path: str, *, strict: bool
 ) -> Iterator[FieldError]:
     if json.count(b",") > MAX_SPLIT:
-        yield FieldError(path, "has a wrong item, and more items than are searched for it")
+        yield FieldError(
+            path, f"has a wrong item, which is not searched for in more than {MAX_SPLIT} values"
+        )
         return
     items = [bytes(item) for item in _decode_items(json)]
     decoder = msgspec.json.Decoder(member.type, strict=strict)

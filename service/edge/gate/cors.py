@@ -15,7 +15,7 @@ EXPOSED: Final = (
     b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
 )
 MAX_AGE_S: Final = 7200
-"""Time for which a browser caches the answer to a preflight: Chromium's maximum."""
+"""Time for which a browser caches the answer to a preflight: the most that Chromium takes."""
 
 
 class Cors:
@@ -45,5 +45,5 @@ class Cors:
 
 
 def is_preflight(call: Call) -> bool:
-    """Whether a browser asks whether it may make a call. It sends no key with this question."""
+    """Whether this is a CORS preflight, which a browser sends without a key."""
     return call.method == "OPTIONS" and b"access-control-request-method" in call.headers

@@ -1,12 +1,13 @@
-"""The ASGI app: it admits a request, finds its route, sends the reply, and counts it."""
+"""The ASGI app: it checks the key and the rate limit, finds the route, sends the reply, and counts it."""
 
 import logging
 import time
 from collections.abc import Sequence
 from typing import Final
 
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Lifespan, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from service.core.errors import Refusal, Unavailable
@@ -28,13 +29,16 @@ REPLAYED_HEADER: Final = (b"idempotent-replayed", b"true")
 log = get_logger(__name__)
 
 
-class Gate:
-    """Answers every request. Paths under /v1/ need a key. Only this class sends responses."""
+class Gate(Starlette):
+    """Answers every request itself; Starlette's router runs the lifespan.
 
-    def __init__(  # noqa: PLR0913 - the parts, put together in one place
+    Paths under /v1/ need a key. Only this class sends responses.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a part of the service
         self,
-        lifespan: ASGIApp,
         routes: Sequence[BaseRoute],
+        lifespan: Lifespan["Gate"],
         *,
         ids: IdSource,
         keys: KeyRing,
@@ -43,7 +47,7 @@ class Gate:
         metrics: Metrics,
         cors: Cors | None = None,
     ) -> None:
-        self._lifespan = lifespan
+        super().__init__(routes=routes, lifespan=lifespan)
         self._routes = [route for route in routes if isinstance(route, Route)]
         self._ids = ids
         self._keys = keys
@@ -56,7 +60,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Each response has the request's id, and the quota if the key is known."""
         if scope["type"] != "http":
-            await self._lifespan(scope, receive, send)
+            await self.router(scope, receive, send)
             return
         started = time.perf_counter()
         call = Call(
@@ -92,8 +96,8 @@ class Gate:
             return await self._routed(call, scope, receive)
         await self._admit(call)
         reply = await self._routed(call, scope, receive)
-        if self._unavailable.lasts and call.method != "OPTIONS":  # which needs no database
-            self._unavailable.over()
+        if self._unavailable.lasts and call.method != "OPTIONS":  # OPTIONS needs no database
+            self._unavailable.note_success()
         return reply
 
     async def _admit(self, call: Call) -> None:
@@ -125,13 +129,14 @@ class Gate:
                     call.route, call.params = route.path, found["path_params"]
                     reply: Reply = await route.endpoint(call, receive)
                     return reply
-        detail = f"there is no {call.path}; see /openapi.json for what there is"
-        raise EdgeError("not_found", detail)
+        raise EdgeError(
+            "not_found", f"there is no {call.path}; see /openapi.json for what there is"
+        )
 
     def _log_failure(self, call: Call, error: Exception) -> None:
         """Log faults of the service, and an unreachable database once until a call succeeds."""
         if isinstance(error, Unavailable):
-            self._unavailable.met(error, method=call.method, path=call.path)
+            self._unavailable.note_failure(error, method=call.method, path=call.path)
         elif not isinstance(error, Refusal | EdgeError):
             log.error("http.failed", exc_info=error, method=call.method, path=call.path)
 

@@ -1,4 +1,4 @@
-"""Who calls: API keys, cached in memory; a revoked key is refused within seconds."""
+"""Authentication with API keys, which are cached in memory. A revoked key is refused within 10 s."""
 
 import asyncio
 import hashlib
@@ -28,11 +28,11 @@ UNKNOWN_S: Final = 4.0
 MAX_UNKNOWN: Final = 10_000
 """Cached wrong keys; a new one displaces the oldest."""
 MAX_PRESENTED: Final = 4
-"""Keys of one call that are checked, in the order in which they are sent."""
-MAX_TOGETHER: Final = 500
+"""Keys of one call that are checked; further ones are ignored."""
+MAX_LOOKED_UP: Final = 500
 """Keys in one query."""
 LOOK_UP_TIMEOUT_S: Final = 3.0
-"""Time that a call waits for the query of its keys, in all."""
+"""The longest time that a call waits for the database to look up its keys."""
 
 # Some proxies join repeated lines with commas, so both headers may be lists.
 _in_authorization = re.compile(
@@ -57,9 +57,8 @@ class _Entry:
 class KeyRing:
     """A cache of the keys in use, by their SHA-256 digests; the keys themselves are not stored.
 
-    One task looks up the keys that are not cached, one query after the other. While a query runs, the
-    keys of further calls are collected for the next one. So wrong keys, however many arrive, occupy at
-    most one connection of the pool.
+    One task looks up the keys that are not cached. While its query runs, the keys of further calls are
+    collected for the next query. So any number of wrong keys occupies one connection of the pool.
     """
 
     def __init__(self, database: Database) -> None:
@@ -82,22 +81,22 @@ class KeyRing:
         if not presented:
             raise _invalid("send a key: `Authorization: Bearer wbk_…` or `X-API-KEY: wbk_…`")
         refusals: list[EdgeError | Unavailable] = []
-        may_ask = True  # a database that did not answer for one key is not asked for the next
+        may_query = True  # False once the database has not answered for one of the keys
         for key in presented:
             try:
-                return await self._check(key, may_ask=may_ask)
+                return await self._check(key, may_query=may_query)
             except (EdgeError, Unavailable) as refusal:
                 refusals.append(refusal)
-                may_ask = may_ask and not isinstance(refusal, Unavailable)
+                may_query = may_query and not isinstance(refusal, Unavailable)
         raise next((each for each in refusals if isinstance(each, Unavailable)), refusals[0])
 
-    async def _check(self, presented: bytes, *, may_ask: bool) -> Key:
+    async def _check(self, presented: bytes, *, may_query: bool) -> Key:
         """Return the key if it is valid now."""
         digest = hashlib.sha256(presented).digest()
         now = time.monotonic()
         entry = self._known.get(digest)
         if entry is None or entry.read_at < now - FRESH_S:
-            if not may_ask:
+            if not may_query:
                 raise Unavailable("the key cannot be checked now: try again")
             entry = await self._look_up(digest, now)
         key = entry.key
@@ -143,25 +142,25 @@ class KeyRing:
         return found
 
     async def _find_wanted(self) -> None:
-        """Look up the wanted keys until there are none. A query's error is raised to its callers."""
+        """Look up the wanted keys until there are none. An error is handed to the calls that wait."""
         while self._wanted:
-            digests = list(islice(self._wanted, MAX_TOGETHER))
+            digests = list(islice(self._wanted, MAX_LOOKED_UP))
             found: Mapping[bytes, Key | Exception]
             try:
                 found = await find_keys(self._database, digests)
-            except Exception as error:  # noqa: BLE001 - each caller raises it
+            except Exception as error:  # noqa: BLE001 - each call raises it
                 found = dict.fromkeys(digests, error)
             for digest in digests:
                 self._wanted.pop(digest).set_result(found.get(digest))
 
-    async def close(self) -> None:
-        """Cancel the look-up that may be running."""
+    async def aclose(self) -> None:
+        """Cancel the look-up if one is running."""
         if self._looking_up is not None:
             self._looking_up.cancel()
             await asyncio.wait({self._looking_up})
 
     async def refresh_forever(self) -> None:
-        """Read the cached keys again every REFRESH_INTERVAL_S, so that requests do not wait for it."""
+        """Read the cached keys again every REFRESH_INTERVAL_S, so that calls need not wait for a query."""
         problem = LastingProblem(log, "keys.refresh_failed", "keys.refresh_recovered")
         while True:
             await asyncio.sleep(REFRESH_INTERVAL_S)
@@ -170,9 +169,9 @@ class KeyRing:
                 del self._known[digest]
             try:
                 await self._refresh(now)
-                problem.over()
+                problem.note_success()
             except Exception as error:  # noqa: BLE001 - any error: the next try may succeed
-                problem.met(error)
+                problem.note_failure(error)
 
     async def _refresh(self, now: float) -> None:
         digests = list(self._known)
@@ -183,13 +182,13 @@ class KeyRing:
             entry = self._known.get(digest)
             if digest not in found:
                 self._known.pop(digest, None)
-            elif entry is not None:  # else a request has found meanwhile that it is revoked
+            elif entry is not None:  # None: a call has found it revoked meanwhile
                 entry.key = found[digest]
                 entry.read_at = now
 
 
 def _presented(headers: Mapping[bytes, bytes]) -> list[bytes]:
-    """Return the texts in the form of a key: those in Authorization, then those in X-API-KEY."""
+    """Return the strings with the form of a key in Authorization, then in X-API-KEY."""
     found: list[bytes] = []
     if authorization := headers.get(b"authorization"):
         found += _in_authorization(authorization)

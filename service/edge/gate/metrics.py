@@ -18,10 +18,10 @@ METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 
 
 class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
-    """Counter and duration of the responses, by method, route and status.
+    """The number and the duration of the responses, by method, route and status.
 
-    Routes are templates, never paths, so the number of series is bounded. The series are kept in this
-    dictionary, since finding one by its labels costs more than counting.
+    Routes are templates, never paths, so the number of series is bounded. The series are cached in this
+    dictionary, because finding one by its labels costs more than counting.
     """
 
     def __init__(self) -> None:
@@ -40,16 +40,16 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
             buckets=SECONDS,
             registry=self._registry,
         )
-        self._storage_away = Gauge(
+        self._storage_unreachable = Gauge(
             "links_rate_limit_storage_away",
             "1 while a process cannot reach the shared storage of the rate limits, and counts by itself.",
             multiprocess_mode="livemax",
             registry=self._registry,
         )
 
-    def storage_away(self, is_away: bool) -> None:  # noqa: FBT001 - the name says what it means
-        """Set the gauge that says whether the storage of the rate limits is unreachable."""
-        self._storage_away.set(is_away)
+    def storage_unreachable(self, unreachable: bool) -> None:  # noqa: FBT001 - its name is the method's
+        """Set the gauge that shows whether the storage of the rate limits is unreachable."""
+        self._storage_unreachable.set(unreachable)
 
     def __missing__(self, response: tuple[str, str, int]) -> tuple[Counter, Histogram]:
         """Make the two series of a method, route and status."""
@@ -71,10 +71,7 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
 
 
 def _forget_gauges_of_dead_processes(folder: Path) -> None:
-    """Remove the gauges' files of ended processes: the last value of a gauge is outdated then.
-
-    The files of counters stay, since their counts remain true.
-    """
+    """Remove the gauges' files of ended processes; the files of counters remain valid."""
     for file in folder.glob("gauge_live*.db"):
         pid = int(file.stem.rpartition("_")[2])
         try:

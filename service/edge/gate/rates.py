@@ -12,7 +12,7 @@ from limits.aio.storage import RedisStorage
 from service.logs import get_logger
 
 MAX_WINDOWS: Final = 100_000
-"""Counters in memory; at this number, those of past windows are dropped."""
+"""Counters in memory. At this number, the counters of past windows are dropped."""
 
 STORAGE_TIMEOUT_S: Final = 0.25
 """The longest time that a call waits for the shared count."""
@@ -21,8 +21,8 @@ COMMAND_TIMEOUT_S: Final = 1.0
 RETRY_S: Final = 1.0
 """Time between two commands while Redis is unreachable."""
 
-Counter = tuple[str, int, int]
-"""A key's id, a window's length in seconds, and its number since 1970."""
+WindowId = tuple[str, int, int]
+"""A key's id, the length of its windows in seconds, and the number of windows since 1970."""
 T = TypeVar("T")
 
 log = get_logger(__name__)
@@ -40,34 +40,34 @@ class Quota(NamedTuple):
 
 
 class MemoryLimiter:
-    """Counts in this process, with no more work than the hot path needs."""
+    """Counts the calls that this process serves."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._counts: dict[Counter, int] = {}
+        self._counts: dict[WindowId, int] = {}
 
     async def hit(self, key_id: str, rate: str) -> Quota:
         """Count a call, and return the key's quota."""
         limit, window_s = parse_rate(rate)
         number = int(self._clock() // window_s)
-        counter = (key_id, window_s, number)
-        count = self._counts.get(counter, 0) + 1
+        window_id = (key_id, window_s, number)
+        count = self._counts.get(window_id, 0) + 1
         if count == 1 and len(self._counts) >= MAX_WINDOWS:
             self._counts = _without_past(self._counts, self._clock())
-        self._counts[counter] = count
+        self._counts[window_id] = count
         return Quota(limit, max(limit - count, 0), (number + 1) * window_s, window_s, count > limit)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Do nothing: there are no connections."""
 
 
-class _Batch:
-    """Calls that one command adds to the shared count."""
+class _Increment:
+    """The calls that one Redis command adds to the shared count."""
 
-    __slots__ = ("before", "size")
+    __slots__ = ("before", "calls")
 
     def __init__(self) -> None:
-        self.size = 0
+        self.calls = 0
         self.before: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         """The shared count before the first of these calls; None: the command has failed."""
 
@@ -75,27 +75,27 @@ class _Batch:
 class _Window:
     """The calls of one key in one window."""
 
-    __slots__ = ("batch", "known", "sending")
+    __slots__ = ("count", "sending", "unsent")
 
     def __init__(self) -> None:
-        self.known = 0
-        """The last count from Redis, plus the calls of this process since."""
-        self.batch = _Batch()
-        """The calls that were not sent to Redis yet."""
+        self.count = 0
+        """The last count from Redis, plus this process' calls since then."""
+        self.unsent = _Increment()
+        """The calls that are not sent to Redis yet."""
         self.sending: asyncio.Task[None] | None = None
 
 
 class SharedLimiter:
     """Counts in Redis, for all processes together, with the `limits` library.
 
-    One command for each key is in flight. The calls that arrive meanwhile share the next command.
-    While Redis is slow or unreachable, the process continues from the last count, and calls do not
-    wait; a later command adds them to the shared count.
+    One command for each key is in flight; the calls that arrive meanwhile share the next command. While
+    Redis is slow or unreachable, calls do not wait: the process counts on from the last shared count,
+    and a later command adds these calls to it.
     """
 
     def __init__(self, url: str, on_change: Callable[[bool], None] = lambda _: None) -> None:
         self._storage = RedisStorage(
-            f"async+{_not_strict(url)}",
+            f"async+{_without_strict_tls(url)}",
             implementation="redispy",
             socket_timeout=2 * COMMAND_TIMEOUT_S,
             socket_connect_timeout=2 * COMMAND_TIMEOUT_S,
@@ -106,7 +106,7 @@ class SharedLimiter:
             OSError,
             TimeoutError,
         )
-        self._windows: dict[Counter, _Window] = {}
+        self._windows: dict[WindowId, _Window] = {}
         self._on_change = on_change
         self._unreachable = False
         self._retry_at = 0.0
@@ -114,22 +114,22 @@ class SharedLimiter:
     async def hit(self, key_id: str, rate: str) -> Quota:
         """Count a call, and return the key's quota."""
         limit, window_s = parse_rate(rate)
-        counter = (key_id, window_s, int(time.time() // window_s))
-        window = self._windows.get(counter)
+        window_id = (key_id, window_s, int(time.time() // window_s))
+        window = self._windows.get(window_id)
         if window is None:
             if len(self._windows) >= MAX_WINDOWS:
                 self._windows = _without_past(self._windows, time.time())
-            window = self._windows[counter] = _Window()
-        window.known += 1
-        window.batch.size += 1
-        count, batch, place = window.known, window.batch, window.batch.size
-        self._send(counter, window)
-        if not self._unreachable and (before := await self._count_before(batch)) is not None:
+            window = self._windows[window_id] = _Window()
+        window.count += 1
+        window.unsent.calls += 1
+        count, increment, place = window.count, window.unsent, window.unsent.calls
+        self._send(window_id, window)
+        if not self._unreachable and (before := await self._count_before(increment)) is not None:
             count = max(count, before + place)
-        reset_at = (counter[2] + 1) * window_s
+        reset_at = (window_id[2] + 1) * window_s
         return Quota(limit, max(limit - count, 0), reset_at, window_s, count > limit)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Cancel the commands in flight, and close the connections."""
         tasks = [each.sending for each in self._windows.values() if each.sending is not None]
         for task in tasks:
@@ -138,45 +138,44 @@ class SharedLimiter:
         bridge: Any = self._storage.bridge  # its type does not say which of three clients it has
         await bridge.get_connection().aclose()
 
-    def _send(self, counter: Counter, window: _Window) -> None:
-        """Start to send the window's calls, unless a command is in flight; once a second while it fails."""
+    def _send(self, window_id: WindowId, window: _Window) -> None:
+        """Send the window's calls, unless a command is in flight; each RETRY_S while Redis is unreachable."""
         if window.sending is not None and not window.sending.done():
             return  # the task also sends the calls that have arrived meanwhile
         now = time.monotonic()
         if not self._unreachable or now >= self._retry_at:
             self._retry_at = now + RETRY_S
-            window.sending = asyncio.create_task(self._send_batches(counter, window))
+            window.sending = asyncio.create_task(self._send_increments(window_id, window))
 
-    async def _count_before(self, batch: _Batch) -> int | None:
-        """Return the shared count before the batch; None: it is not known within STORAGE_TIMEOUT_S."""
+    async def _count_before(self, increment: _Increment) -> int | None:
+        """Return the shared count before the increment; None: it is not known within STORAGE_TIMEOUT_S."""
         try:
             async with asyncio.timeout(STORAGE_TIMEOUT_S):
-                return await asyncio.shield(batch.before)
+                return await asyncio.shield(increment.before)
         except TimeoutError:
             self._note(unreachable=True, error="it does not answer in time")
             return None
 
-    async def _send_batches(self, counter: Counter, window: _Window) -> None:
-        """Add the window's calls to the shared count, one batch after the other, until none is left."""
-        key_id, window_s, number = counter
-        while window.batch.size:
-            batch, window.batch = window.batch, _Batch()
+    async def _send_increments(self, window_id: WindowId, window: _Window) -> None:
+        """Add the window's calls to the shared count, one command after the other, until none is left."""
+        key_id, window_s, number = window_id
+        while window.unsent.calls:
+            increment, window.unsent = window.unsent, _Increment()
             began = time.monotonic()
             try:
                 async with asyncio.timeout(COMMAND_TIMEOUT_S):
                     count = await self._storage.incr(
-                        f"{key_id}/{window_s}/{number}", window_s, amount=batch.size
+                        f"{key_id}/{window_s}/{number}", window_s, amount=increment.calls
                     )
             except self._errors as error:
-                if not isinstance(
-                    error, TimeoutError
-                ):  # after a time-out Redis may still carry it out
-                    window.batch.size += batch.size
-                batch.before.set_result(None)
+                # After a time-out, Redis may still carry out the command.
+                if not isinstance(error, TimeoutError):
+                    window.unsent.calls += increment.calls
+                increment.before.set_result(None)
                 self._note(unreachable=True, error=str(error) or type(error).__name__)
                 return
-            window.known = max(window.known, count + window.batch.size)
-            batch.before.set_result(count - batch.size)
+            window.count = max(window.count, count + window.unsent.calls)
+            increment.before.set_result(count - increment.calls)
             slow = time.monotonic() - began > STORAGE_TIMEOUT_S
             self._note(unreachable=slow, error="it is slow")
 
@@ -192,11 +191,9 @@ class SharedLimiter:
             log.warning("rate_limits.storage_back")
 
 
-def _without_past(windows: dict[Counter, T], now: float) -> dict[Counter, T]:
+def _without_past(windows: dict[WindowId, T], now: float) -> dict[WindowId, T]:
     """Return the windows that have not ended."""
-    return {
-        counter: each for counter, each in windows.items() if (counter[2] + 1) * counter[1] > now
-    }
+    return {key: each for key, each in windows.items() if (key[2] + 1) * key[1] > now}
 
 
 Limiter = MemoryLimiter | SharedLimiter
@@ -205,15 +202,15 @@ Limiter = MemoryLimiter | SharedLimiter
 def make_limiter(storage: str, on_change: Callable[[bool], None] = lambda _: None) -> Limiter:
     """Return the limiter for `memory` or a Redis URL.
 
-    `on_change` is called with whether Redis is unreachable, each time that this changes.
+    `on_change` is called with True when Redis becomes unreachable, and with False when it is back.
     """
     return MemoryLimiter() if storage == "memory" else SharedLimiter(storage, on_change)
 
 
-def _not_strict(url: str) -> str:
-    """Return the URL with the TLS checks of Python before 3.13.
+def _without_strict_tls(url: str) -> str:
+    """Return the URL without VERIFY_X509_STRICT, which Python 3.13 sets by default.
 
-    Python 3.13 refuses a private CA whose certificate lacks extensions of RFC 5280.
+    It refuses a private CA whose certificate lacks extensions of RFC 5280.
     """
     if not url.startswith("rediss:") or "ssl_exclude_verify_flags" in url:
         return url
@@ -222,6 +219,6 @@ def _not_strict(url: str) -> str:
 
 @lru_cache(maxsize=1024)
 def parse_rate(rate: str) -> tuple[int, int]:
-    """Return the limit, and the window in seconds, of a rate like "1000/minute"."""
+    """Return the calls and the window's seconds of a rate like "1000/minute"."""
     item = limits.parse(rate)
     return item.amount, item.get_expiry()

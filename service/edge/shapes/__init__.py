@@ -1,1 +1,1 @@
-"""Types that the messages of several rooms share; they are also the schemas in the OpenAPI document."""
+"""Types that the messages of several packages share; they are also the schemas in the OpenAPI document."""

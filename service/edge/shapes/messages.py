@@ -1,4 +1,4 @@
-"""Types of fields, and structs, that the messages of several rooms share."""
+"""Types of fields, and structs, that the messages of several packages share."""
 
 from typing import Annotated, Final, Literal
 
@@ -31,7 +31,7 @@ EpochSeconds = Annotated[int, Meta(description="Seconds since 1970.")]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 
 NO_PREFIX: Final = f"has to begin with one of {', '.join(PREFIXED_TYPES)} and go on after it"
-"""The error text for an id whose prefix stands for no type."""
+"""The error text for an id whose prefix is not one of a type."""
 
 encode: Final = msgspec.json.Encoder().encode
 

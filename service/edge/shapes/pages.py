@@ -1,8 +1,8 @@
 """Pages of lists: the parameters of a page, and the reference to the next one.
 
-A page has a number, as on the vendors' pages. Its response has a `Link` to the next page with a
-cursor: the id of the last link on the page. Lists are in the order of the links' ids. So a caller who
-follows the cursors sees each link that stays exactly once, whatever is linked and unlinked meanwhile.
+A page has a number. Its response has a `Link` to the next page with a cursor: the id of the last link
+on the page. Lists are in the order of the links' ids. So a caller who follows the cursors sees each link
+that is not removed exactly once, whatever is linked and unlinked meanwhile.
 """
 
 from typing import Annotated, Final
@@ -20,11 +20,11 @@ DEFAULT_LIMIT: Final = 25
 MAX_LIMIT: Final = 100
 MAX_PAGE: Final = 1_000_000_000
 MAX_OFFSET: Final = 100_000
-"""Items before a page that is named by its number: Postgres reads and skips them (OFFSET)."""
+"""Items before a page that is requested by its number: Postgres reads and skips them (OFFSET)."""
 
 
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Which part of a list: a page, counted from 1, or what follows a cursor."""
+    """Which part of a list: a page, counted from 1, or the links after a cursor."""
 
     page: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="Counted from 1.")] = 1
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Items on a page.")] = DEFAULT_LIMIT
@@ -65,9 +65,7 @@ def next_link(query: PageQuery, ids: list[UUID]) -> tuple[tuple[bytes, bytes], .
     if len(ids) < query.limit:
         return ()
     following = structs.replace(query, page=query.page + 1, cursor=to_text(LINK_PREFIX, ids[-1]))
-    parameters = {
-        name: value for name, value in structs.asdict(following).items() if value is not None
-    }
+    parameters = {n: value for n, value in structs.asdict(following).items() if value is not None}
     return ((b"link", f'<?{urlencode(parameters)}>; rel="next"'.encode()),)
 
 

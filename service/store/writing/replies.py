@@ -65,9 +65,9 @@ async def forget_expired_forever(database: Database) -> None:
     while True:
         try:
             full = await forget_expired(database)
-            problem.over()
+            problem.note_success()
         except Exception as error:  # noqa: BLE001 - the next try may succeed after any error
-            problem.met(error)
+            problem.note_failure(error)
             full = False
         if not full:
             await asyncio.sleep(INTERVAL_S)

@@ -206,11 +206,11 @@ class Notifier:
             try:
                 await self._send()
             except Exception as error:  # noqa: BLE001 - the relay polls as well
-                self._problem.met(as_refusal(error) or error)
+                self._problem.note_failure(as_refusal(error) or error)
                 self._drop()
             else:
                 if self._problem.lasts:
-                    self._problem.over()
+                    self._problem.note_success()
             await asyncio.sleep(NOTIFY_INTERVAL_S)
 
     async def _send(self) -> None:

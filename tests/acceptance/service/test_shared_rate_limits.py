@@ -33,7 +33,7 @@ async def limiter(redis: Redis) -> AsyncIterator[SharedLimiter]:
     """Yield one of several limiters on it."""
     limiter = SharedLimiter(redis.url)
     yield limiter
-    await limiter.close()
+    await limiter.aclose()
 
 
 async def test_it_counts_as_a_limiter_in_memory_does(limiter: SharedLimiter) -> None:
@@ -51,7 +51,7 @@ async def test_calls_at_once_are_counted_once_each(redis: Redis, limiter: Shared
     for _ in range(10):
         hits = [each.hit("key", "30/day") for each in (limiter, other) for _ in range(3)]
         quotas += await asyncio.gather(*hits)
-    await other.close()
+    await other.aclose()
     assert sum(quota.exceeded for quota in quotas) == 30
     assert sorted(quota.remaining for quota in quotas)[30:] == list(range(30))
 
@@ -118,7 +118,7 @@ async def test_a_redis_that_is_slow_now_and_then_lets_no_more_through(redis: Red
     await asyncio.gather(*callers)
     quotas = [await limiter.hit("key", "200/day") for limiter in limiters]
     for limiter in limiters:
-        await limiter.close()
+        await limiter.aclose()
     assert all(quota.exceeded for quota in quotas)
     assert 200 <= allowed <= 300  # while one process waits for Redis, the others count on
 

@@ -103,7 +103,7 @@ async def test_the_limiter_is_closed_though_a_task_has_failed(
     closed, failing = [], asyncio.Event()
 
     class Limiter(MemoryLimiter):
-        async def close(self) -> None:
+        async def aclose(self) -> None:
             closed.append(self)
 
     async def fails(_: Database) -> None:

@@ -180,7 +180,7 @@ async def test_hundreds_of_wrong_keys_are_looked_up_together(
         finished += 1
 
     monkeypatch.setattr(edge_keys, "find_keys", counted)
-    monkeypatch.setattr(edge_keys, "MAX_TOGETHER", 50)
+    monkeypatch.setattr(edge_keys, "MAX_LOOKED_UP", 50)
     known, new = await new_key(database), await new_key(database)
     assert await status(stranger, x_api_key=known) == 200
     flood = [asyncio.create_task(status(stranger, x_api_key=wrong_key())) for _ in range(300)]

@@ -6,8 +6,7 @@ from service.core.errors import PreconditionFailed
 from service.core.ids import IdSource
 from service.core.preconditions import Preconditions, Tags
 from service.core.values import DocumentState
-from service.edge.calls.call import Call
-from service.edge.calls.conditions import preconditions_of
+from service.edge.calls.call import Call, preconditions_of
 from service.edge.calls.problems import EdgeError
 
 STAR = Tags(star=True)
