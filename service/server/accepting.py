@@ -1,22 +1,14 @@
 """Accepting connections: the worker processes share the listening sockets.
 
 The worker with the fewest connections accepts the next one. Without that rule, the event loop that
-wakes up first accepts every waiting connection: one of two workers was seen with 32 of 32 kept-alive
+wakes up first accepts every waiting connection: one of two workers was seen with 32 of 32 keep-alive
 connections while the other idled. Turns by time are no better on a busy machine, because a worker that
 is not scheduled in its turn misses it.
 
-A listening socket for each worker (SO_REUSEPORT) would be simpler. Measured side by side with wrk on
-kept-alive connections that list links, four interleaved rounds of 6 s, medians, two shared cores:
-
-| workers, connections | shared: req/s, p50/p99 ms, most for one | SO_REUSEPORT: the same |
-| 2, 32 | 1,364, 18/204, 16 | 1,393, 19/163, 23 |
-| 2, 128 | 1,355, 81/698, 64 | 1,047, 93/900, 72 |
-| 4, 32 | 559, 49/246, 8 | 675, 41/236, 11 |
-| 4, 128 | 1,374, 62/1,074, 32 | 1,373, 71/945, 43 |
-
-Neither is faster: other runs differed by as much in the other direction. But the kernel spreads by a
-hash of the addresses, also to a worker that hangs. With one of two workers stopped, 11 of 100 new
-connections failed, and none with shared sockets.
+A listening socket for each worker (SO_REUSEPORT) would be simpler. With 2 and 4 workers and 32 and 128
+keep-alive connections, neither was faster: rates and latencies differed by as much between two runs.
+But the kernel spreads by a hash of the addresses, also to a worker that hangs. With one of two workers
+stopped, 11 of 100 new connections failed, and none with shared sockets.
 """
 
 import asyncio
@@ -35,17 +27,16 @@ from service.settings import shared_folder
 
 RECHECK_S: Final = 0.001
 """Time between two checks whether the worker with fewer connections has accepted the waiting one."""
-PATIENCE_S: Final = 0.2
-"""Time that a worker with fewer connections has to accept one. After it, the worker counts as hung or
-dead, and another one accepts."""
+HUNG_S: Final = 0.2
+"""Time after which a worker with fewer connections that has not accepted one counts as hung or dead."""
 FAILED_ACCEPT_PAUSE_S: Final = 1.0
-"""Time without an accept after one that failed, most likely because too many files are open."""
+"""Pause after an accept that failed, most likely because too many files are open."""
 SAME_FAILURE_S: Final = 60.0
-"""Time in which failed accepts are logged once: a connection that ends lets one accept succeed between
-two failures."""
+"""Time in which failed accepts are logged once. Between two failures, one accept can succeed for each
+connection that ends."""
 PLACES: Final = 256
-"""Places for the counts of workers: more than the setting allows, because uvicorn starts one more worker
-at each SIGTTIN."""
+"""Places for the counts of workers: more than LINKS_WORKERS allows, because uvicorn starts one more
+worker at each SIGTTIN."""
 NO_WORKER: Final = 2**32 - 1
 """The count in a place whose worker accepts no connections, or that no worker has."""
 
@@ -53,9 +44,9 @@ log = get_logger(__name__)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Return a socket bound to each address of the host; `::` is every address of both families.
+    """Return a socket bound to each address of the host.
 
-    A kernel without IPv6 has no `::`. There, `::` is every address of IPv4.
+    `::` is every address of both families, and of IPv4 alone where the kernel has no IPv6.
 
     Raises:
         OSError: the name is unknown, or an address is in use or not of this machine.
@@ -71,7 +62,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
-            chosen = listeners[0].getsockname()[1]  # if the port is 0: that of the first socket
+            chosen = listeners[0].getsockname()[1]  # for port 0
             listener.bind((address[0], port or chosen, *address[2:]))
     except OSError:
         for listener in listeners:
@@ -84,7 +75,7 @@ class Counts:
     """The number of connections of each worker, in a file that all workers map into memory."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Take the first place without a living worker. The process locks it until it ends.
+        """Lock the first place that no living worker has locked. The kernel unlocks it when the process ends.
 
         Args:
             folder: where `make` has made the file; None: there are no other workers.
@@ -133,7 +124,7 @@ class Counts:
 
 
 class SharingLoop(uvloop.Loop):
-    """uvloop with another way to accept connections: `create_server` returns an Acceptor."""
+    """uvloop whose `create_server` returns an Acceptor."""
 
     _counts: Counts | None = None
 
@@ -223,13 +214,13 @@ class Acceptor:
         return True
 
     def _another_is_due(self) -> bool:
-        """Whether a worker has fewer connections, and has had less than PATIENCE_S to accept one."""
+        """Whether another worker has fewer connections and does not count as hung."""
         now, own, fewest = self._loop.time(), self._counts.own, self._counts.fewest()
         alive = fewest != self._fewest  # the other worker's count has changed, so it is alive
-        if own <= fewest or alive or now - self._checked_at > PATIENCE_S:
+        if own <= fewest or alive or now - self._checked_at > HUNG_S:
             self._waiting_since = now
         self._fewest, self._checked_at = fewest, now
-        return fewest < own and now - self._waiting_since < PATIENCE_S
+        return fewest < own and now - self._waiting_since < HUNG_S
 
     async def _open(self, connection: socket.socket) -> None:
         connection.settimeout(0)

@@ -5,8 +5,8 @@ made, a later head within the same time after its first byte, and a body within 
 head. uvicorn's keep-alive timer bounds the idle time between requests. A request that breaks a limit,
 or that the parser cannot read, is answered with a problem, and the connection is closed.
 
-The parser's callbacks set the connection's State. A timer is started only for a head or a body that is
-incomplete after a segment, so a request that arrives in one segment starts none.
+The parser's callbacks set the connection's State. The timer is started only for a head or a body that
+is incomplete after a segment, so a later request that arrives in one segment does not start it.
 """
 
 import asyncio
@@ -23,25 +23,14 @@ from service.core.ids import IdSource
 from service.edge.calls.call import headers_of, request_id_of
 from service.edge.calls.problems import EdgeError
 from service.edge.gate.cors import Cors
-from service.server.heads import check_host, check_size, origin_form
-from service.server.refusals import (
-    FULL,
-    GARBAGE,
-    LONG_BODY,
-    MAX_BODY_BYTES,
-    MAX_HEAD_BYTES,
-    SLOW_BODY,
-    SLOW_HEAD,
-    TOO_LARGE,
-    response,
-)
+from service.server import refusals
 from service.stopping import Stopping
 
 LINGER_S: Final = 1.0
 """Time for the caller to read its refusal. Closing a socket with unread bytes resets the connection,
 which discards what the caller has not read."""
-LAST_CALL_S: Final = 0.5
-"""Time between the end of the drain and the closing of an idle connection: a request may be in flight."""
+IDLE_CLOSE_S: Final = 0.5
+"""Time from the end of the drain to the closing of an idle connection: a request may be on its way."""
 
 
 class Limits(Struct, frozen=True):
@@ -54,14 +43,12 @@ class Limits(Struct, frozen=True):
 
 
 class State(Enum):
-    """How much of the latest request the parser has read."""
+    """What the parser is reading."""
 
     IDLE = auto()
-    """The whole request; or there was no request yet."""
+    """Nothing: the latest request has been read whole, or there was none."""
     HEAD = auto()
-    """A part of its head."""
     BODY = auto()
-    """Its head, and possibly a part of its body."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -84,32 +71,32 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stopping.connections = server_state.connections
         self._state = State.IDLE
         self._head_bytes = 0
-        """Of the segments that the head has been in: an upper bound of its size."""
+        """Bytes of the segments with parts of the head: an upper bound of its size."""
         self._body_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._body_timer: asyncio.TimerHandle | None = None
+        """In the same way of the body."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs while a head or a body is incomplete."""
         self._refused = False
-        self._before: RequestResponseCycle | None = None
+        self._earlier: RequestResponseCycle | None = None
         """The request that was being answered when the latest one's head was complete."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Expect a request, unless there are too many callers."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.max_connections:
-            self._refuse(FULL())
+            self._refuse(refusals.FULL())
         else:
-            self._start_head_timer()
+            self._start_timer()
         if self._stopping.drained:
             self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all timers."""
+        """Stop the timer."""
         super().connection_lost(exc)
-        self._stop_head_timer()
-        self._stop_body_timer()
+        self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Let the parser read a segment; then bound what is still to come."""
+        """Let the parser read a segment, then bound the time and size of a head or body that goes on."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
@@ -122,16 +109,16 @@ class LimitedProtocol(HttpToolsProtocol):
         answering = self._answering
         if self._state is not State.HEAD:
             self._head_bytes = 0
-        elif self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(TOO_LARGE())
+        elif self._head_bytes > refusals.MAX_HEAD_BYTES:
+            self._refuse(refusals.TOO_LARGE())
             return
-        if answering is None or self._state is State.HEAD:
-            self._start_head_timer()
+        if self._state is State.IDLE and answering is not None:
             return
-        if self._head_timer is not None:
-            self._stop_head_timer()
-        if self._state is State.BODY:
-            self._expect_body(answering, len(data))
+        self._start_timer()
+        if self._state is State.BODY and answering is not None:
+            self._body_bytes += len(data)
+            if self._body_bytes > refusals.MAX_BODY_BYTES and not answering.response_started:
+                self._refuse(refusals.LONG_BODY())
 
     def _feed(self, data: bytes) -> None:
         """Let the parser read, and ignore Upgrade, as a server may (RFC 9110, section 7.8).
@@ -151,8 +138,8 @@ class LimitedProtocol(HttpToolsProtocol):
                     self.parser = httptools.HttpRequestParser(self)
                     self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as before
         except httptools.HttpParserError as error:
-            cause = error.__context__  # what a callback has raised
-            self._refuse(cause if isinstance(cause, EdgeError) else GARBAGE())
+            cause = error.__context__  # the error that a callback raised
+            self._refuse(cause if isinstance(cause, EdgeError) else refusals.GARBAGE())
 
     def _head_without_upgrade(self) -> bytes:
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
@@ -161,7 +148,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return b"".join([line, *headers, b"\r\n"])
 
     def on_message_begin(self) -> None:
-        """Take note that a head has begun."""
+        """Note that a head has begun."""
         super().on_message_begin()
         self._state = State.HEAD
 
@@ -173,29 +160,31 @@ class LimitedProtocol(HttpToolsProtocol):
         """
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise GARBAGE()  # noqa: RSE102 - it is no class
+                raise refusals.GARBAGE()  # noqa: RSE102 - it is no class
             return  # the head is read again
-        if self._head_bytes > MAX_HEAD_BYTES:  # with what was sent before it in the same segment
-            check_size(self.url, self.headers)
+        if self._head_bytes > refusals.MAX_HEAD_BYTES:  # other bytes of the segments count too
+            refusals.check_size(self.url, self.headers)
         http_version = self.parser.get_http_version()
-        check_host(self.headers, http_version)
+        refusals.check_host(self.headers, http_version)
         if self.url[:1] != b"/":
-            self.url = origin_form(self.url)
+            self.url = refusals.origin_form(self.url)
         if http_version == "1.0":
             self.expect_100_continue = False  # RFC 9110, section 10.1.1
-        self._before = self._answering
+        self._earlier = self._answering
         super().on_headers_complete()
-        self.headers = []  # a list for trailers, which must not become headers
+        self.headers = []  # a new list for trailers, so that they do not become headers
         self._state = State.BODY
-        if self._body_timer is not None:
-            self._stop_body_timer()
         self._body_bytes = 0
+        if self._timer is not None:
+            self._stop_timer()
 
     def on_message_complete(self) -> None:
-        """Take note that the request has been read."""
+        """Note that the request has been read whole."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
             self._state = State.IDLE
+            if self._timer is not None:
+                self._stop_timer()
 
     def close_after_answer(self) -> None:
         """Send `Connection: close` with the answer to the last request that was read."""
@@ -205,14 +194,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Answer the request that has begun to arrive, then close. uvicorn calls it after the drain."""
         self.close_after_answer()
-        self.loop.call_later(LAST_CALL_S, self._close_if_idle)
+        self.loop.call_later(IDLE_CLOSE_S, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         if self._answering is None and self._state is not State.HEAD:
-            self._close()
-
-    def _close(self) -> None:
-        if not self.transport.is_closing():
             self.transport.close()
 
     @property
@@ -221,58 +206,35 @@ class LimitedProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn's type omits None
         return None if cycle is None or cycle.response_complete else cycle
 
-    def _answered_first(self) -> RequestResponseCycle | None:
+    def _answered_before(self) -> RequestResponseCycle | None:
         """Return the earlier request whose answer has to come before a refusal of the latest one."""
         if self._state is not State.BODY:
             return self._answering
-        before = self._before
-        return None if before is None or before.response_complete else before
+        earlier = self._earlier
+        return None if earlier is None or earlier.response_complete else earlier
 
-    def _start_head_timer(self) -> None:
-        """Start the timer of a head, unless it runs: further segments do not extend the time."""
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(
-                self._limits.request_timeout_s, self._on_slow_head
-            )
+    def _start_timer(self) -> None:
+        """Start the timer, unless it runs: further segments do not extend the time."""
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._limits.request_timeout_s, self._on_timeout)
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _stop_body_timer(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
-
-    def _expect_body(self, cycle: RequestResponseCycle, received: int) -> None:
-        """Bound the time and the size of a body that is incomplete."""
-        if self._body_timer is None:
-            self._start_body_timer()
-        self._body_bytes += received
-        if self._body_bytes > MAX_BODY_BYTES and not cycle.response_started:
-            self._refuse(LONG_BODY())
-
-    def _start_body_timer(self) -> None:
-        self._body_timer = self.loop.call_later(self._limits.request_timeout_s, self._on_slow_body)
-
-    def _on_slow_head(self) -> None:
-        self._head_timer = None
+    def _on_timeout(self) -> None:
+        self._timer = None
         if self._refused:
             return  # the connection is being closed
         if self._state is State.HEAD:
-            self._refuse(SLOW_HEAD())
-        else:
-            self._close()
-
-    def _on_slow_body(self) -> None:
-        self._body_timer = None
-        if self._refused or self._state is not State.BODY:
-            return
-        if self._answered_first() is not None:  # nothing is read while it is answered
-            self._start_body_timer()
+            self._refuse(refusals.SLOW_HEAD())
+        elif self._state is State.IDLE or self._answering is None:
+            self.transport.close()
+        elif self._answered_before() is not None:  # nothing is read until that answer is complete
+            self._start_timer()
         elif not self.cycle.response_started:
-            self._refuse(SLOW_BODY())
+            self._refuse(refusals.SLOW_BODY())
 
     def _refuse(self, refusal: EdgeError) -> None:
         """Answer with a problem, end the request's task, and close the connection.
@@ -283,20 +245,20 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refused = True
         if self.transport.is_closing():
             return
-        if (before := self._answered_first()) is not None:
-            if self.pipeline and self.pipeline[0][0] is not before:
+        if (earlier := self._answered_before()) is not None:
+            if self.pipeline and self.pipeline[0][0] is not earlier:
                 self.pipeline.popleft()  # the refused request
-            before.keep_alive = False
+            earlier.keep_alive = False
             return
         if (cycle := self._answering) is not None:
             cycle.disconnected = True
             cycle.message_event.set()
-        self.transport.write(response(refusal, *self._known_of_request()))
+        self.transport.write(refusals.response(refusal, *self._id_and_headers()))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
 
-    def _known_of_request(self) -> tuple[str, list[tuple[bytes, bytes]]]:
+    def _id_and_headers(self) -> tuple[str, list[tuple[bytes, bytes]]]:
         """Return the id of the request that is refused, and the headers of every response to it."""
         scope: Any = self.scope
         if self._state is State.BODY and "call" in scope and self._answering is not None:

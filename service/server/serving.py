@@ -29,7 +29,7 @@ log = get_logger(__name__)
 OTHER_FILES: Final = 100
 """Open files besides the connections of callers and of the pool: modules, Redis, refused callers."""
 GRACE_S: Final = 20
-"""Time for the requests in flight after the drain: a write is answered within 15 s."""
+"""Time for the requests in flight after the drain: more than the 15 s in which a write is answered."""
 COUNTERS_BYTES: Final = 1 << 20
 """Free disk space for the metrics of one worker: more than its files grow to. The files are mapped into
 memory. On a full disk, the kernel would end the worker with SIGBUS at the first write to a new page."""
@@ -38,7 +38,7 @@ SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder made in it ha
 
 
 class CannotServeError(Exception):
-    """The machine does not allow something; the text says what it is, and what to do."""
+    """The machine lacks what the service needs. The text says what it is, and what to do."""
 
 
 def serve(settings: Settings) -> None:
@@ -47,7 +47,7 @@ def serve(settings: Settings) -> None:
     Raises:
         CannotServeError: the address is in use, or no folder can be shared by several processes.
     """
-    if settings.links_rate_limit_storage == "memory":  # a single process may have peers elsewhere
+    if settings.links_rate_limit_storage == "memory":  # other machines may serve too
         level = logging.WARNING if settings.links_workers > 1 else logging.INFO
         log.log(level, "rate_limits.each_process_on_its_own", workers=settings.links_workers)
     connections = _allow_open_files(settings)
@@ -65,14 +65,11 @@ def serve(settings: Settings) -> None:
         with _shared_folder(settings.links_workers) as folder:
             accepting.Counts.make(folder)
             os.environ[SHARED_FOLDER] = str(folder)  # the workers inherit it
-            Supervisor(config, listeners).run()
+            ProcessSupervisor(config, listeners).run()
 
 
-class Supervisor(Multiprocess):
-    """uvicorn's supervisor of the worker processes, which passes each signal on at once.
-
-    uvicorn's own one checks twice a second whether a signal has arrived.
-    """
+class ProcessSupervisor(Multiprocess):
+    """uvicorn's supervisor of the worker processes, but it passes signals on at once, not twice a second."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
@@ -122,7 +119,7 @@ def _config(settings: Settings, connections: int) -> uvicorn.Config:
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
-    """Bind every address of the host; `::` is every address of both families.
+    """Bind every address of the host.
 
     Raises:
         CannotServeError: an address is in use, or not of this machine.
@@ -144,12 +141,12 @@ def _url(host: str, port: int) -> str:
 
 @contextmanager
 def _shared_folder(workers: int) -> Iterator[Path]:
-    """Yield a new folder for the counts that several processes share.
+    """Yield a new folder for the counts and metrics that the worker processes share.
 
     Raises:
         CannotServeError: no folder is writable and has enough free space.
     """
-    parents: list[Path | None] = [None, SHARED_MEMORY]  # None: TMPDIR, /tmp and the like
+    parents: list[Path | None] = [None, SHARED_MEMORY]  # None: TMPDIR, or else /tmp
     for parent in parents:
         with suppress(OSError):
             folder = tempfile.TemporaryDirectory(prefix="document-links-workers-", dir=parent)

@@ -5,7 +5,7 @@ import pytest
 from service.edge.calls.body import check_content_type
 from service.edge.calls.call import headers_of, traceparent_of
 from service.edge.calls.problems import EdgeError
-from service.server.heads import check_host
+from service.server.refusals import check_host
 
 IDS = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 
