@@ -1,4 +1,4 @@
-"""What operators and their machines ask for: `/healthz`, `/readyz`, `/metrics`. No key needed."""
+"""The paths for operators and monitoring, without a key: `/healthz`, `/readyz` and `/metrics`."""
 
 import asyncio
 from typing import Final, Literal
@@ -20,7 +20,7 @@ from service.supervision import Supervisor
 METRICS_HEADER: Final = (b"content-type", CONTENT_TYPE)
 
 READY_DEADLINE_S: Final = 5.0
-"""Time for the database to answer: less than the 10 s in which a read is answered."""
+"""Time for the database to answer: less than the 10 s in which each read is answered."""
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
@@ -51,7 +51,7 @@ def routes(
         return Reply(200, metrics.render(), (METRICS_HEADER,))
 
     return [
-        Route("/*", Path(), include_in_schema=False),  # OPTIONS *, as the protocol passes it on
+        Route("/*", Path(), include_in_schema=False),  # the server makes it of `OPTIONS *`
         Route("/healthz", Path(GET=Endpoint(healthz, replies={200: Health}))),
         Route("/readyz", Path(GET=Endpoint(readyz, replies={200: Health, 503: Health}))),
         Route("/metrics", Path(GET=Endpoint(metrics_text, replies={200: "text/plain"}))),

@@ -1,8 +1,8 @@
-"""What machines and people can read of the API: documents, schemas and a page; no key needed.
+"""The descriptions of the API, which need no key: documents, schemas and a page.
 
 The OpenAPI document is made from the route table that serves the requests: paths and methods from the
 routes, bodies and queries from the structs that decode them, errors from the table of error codes,
 descriptions from the handlers' docstrings. The AsyncAPI document and the JSON Schemas of the events are
 made from the structs that the events are encoded from. So a document cannot differ from the service.
-All of it is made once, at the start.
+All documents are made once, at the start.
 """

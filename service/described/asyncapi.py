@@ -1,5 +1,6 @@
 """The AsyncAPI 3 document: the topic, its key, its messages."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from service.core.events import CONTENT_TYPE, EventType, Key, Traceparent
@@ -25,7 +26,6 @@ REPLAY: Final = (
 
 def asyncapi() -> dict[str, Any]:
     """Return the document."""
-    names = [_name(event_type) for event_type in EVENT_TYPES]
     return {
         "asyncapi": "3.1.0",
         "info": {
@@ -36,60 +36,64 @@ def asyncapi() -> dict[str, Any]:
         },
         "defaultContentType": CONTENT_TYPE,
         "channels": {
-            "documentLinks": {
-                "address": TOPIC,
-                "title": "Document links",
-                "description": "Every change of every link; kept without limit, never compacted.",
-                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
-                "bindings": {
-                    "kafka": {
-                        "bindingVersion": "0.5.0",
-                        "topic": TOPIC,
-                        "topicConfiguration": {"cleanup.policy": ["delete"], "retention.ms": -1},
-                    }
-                },
-            },
+            "documentLinks": _live_channel(),
             "documentLinksSnapshot": _snapshot_channel(),
         },
         "operations": {
             "publishLinkEvents": {
-                "action": "send",
-                "channel": {"$ref": "#/channels/documentLinks"},
                 "summary": "One event for each link that a call changed.",
                 "description": "None for a call that changed nothing, and never one without its row.",
-                "messages": [
-                    {"$ref": f"#/channels/documentLinks/messages/{name}"} for name in names
-                ],
+                **_sends("documentLinks", EVENT_TYPES),
             },
             "publishSnapshot": {
-                "action": "send",
-                "channel": {"$ref": "#/channels/documentLinksSnapshot"},
                 "summary": "All active links, for a new subscriber.",
                 "description": "When an operator asks for it.",
-                "messages": [
-                    {"$ref": f"#/channels/documentLinksSnapshot/messages/{name}"}
-                    for name in (_name("document.linked"), *map(_name, MARKER_TYPES))
-                ],
+                **_sends("documentLinksSnapshot", ("document.linked", *MARKER_TYPES)),
             },
         },
         "components": {"messages": {_name(each): _message(each) for each in EVENT_TYPES}},
     }
 
 
+def _live_channel() -> dict[str, Any]:
+    configuration = {"cleanup.policy": ["delete"], "retention.ms": -1}
+    return {
+        "address": TOPIC,
+        "title": "Document links",
+        "description": "Every change of every link; kept without limit, never compacted.",
+        "messages": {_name(each): _reference(each) for each in EVENT_TYPES},
+        "bindings": _topic(TOPIC, topicConfiguration=configuration),
+    }
+
+
 def _snapshot_channel() -> dict[str, Any]:
     """Return the channel of snapshots. Its markers do not occur in the live topic."""
     address = f"{TOPIC}.snapshot"
-    linked = _name("document.linked")
     return {
         "address": address,
         "title": "Snapshot of the document links",
         "description": CHANNEL,
         "messages": {
-            linked: {"$ref": f"#/components/messages/{linked}"},
+            _name("document.linked"): _reference("document.linked"),
             **{_name(each): marker_message(each) for each in MARKER_TYPES},
         },
-        "bindings": {"kafka": {"bindingVersion": "0.5.0", "topic": address}},
+        "bindings": _topic(address),
     }
+
+
+def _topic(name: str, **configuration: object) -> dict[str, Any]:
+    return {"kafka": {"bindingVersion": "0.5.0", "topic": name, **configuration}}
+
+
+def _sends(channel: str, types: Sequence[EventType | MarkerType]) -> dict[str, Any]:
+    """Return the operation that sends messages of these types to a channel."""
+    reference = f"#/channels/{channel}"
+    messages = [{"$ref": f"{reference}/messages/{_name(each)}"} for each in types]
+    return {"action": "send", "channel": {"$ref": reference}, "messages": messages}
+
+
+def _reference(event_type: EventType) -> dict[str, str]:
+    return {"$ref": f"#/components/messages/{_name(event_type)}"}
 
 
 def _name(event_type: EventType | MarkerType) -> str:

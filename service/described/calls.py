@@ -1,10 +1,10 @@
-"""The calls of the route table: each with its name, its room and its description."""
+"""The calls of the route table, each with its name, its tag and its description."""
 
 import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from starlette.routing import BaseRoute, Route
 
@@ -25,12 +25,11 @@ class DescribedCall(NamedTuple):
         """Its operationId, by default the handler's class and name."""
         if self.endpoint.published_as is not None:
             return self.endpoint.published_as[1]
-        return (
-            self.endpoint.handler.__qualname__.rpartition("<locals>.")[2].replace(".", "_").lower()
-        )
+        name = self.endpoint.handler.__qualname__.rpartition("<locals>.")[2]
+        return name.replace(".", "_").lower()
 
     @property
-    def room(self) -> str:
+    def tag(self) -> str:
         """Its tag, by default the package of its handler."""
         if self.endpoint.published_as is not None:
             return self.endpoint.published_as[0]
@@ -54,18 +53,16 @@ class DescribedCall(NamedTuple):
 
 
 def calls_of(routes: Iterable[BaseRoute]) -> Iterator[DescribedCall]:
-    """Yield the calls, in the table's order; HEAD and OPTIONS are the same at every path."""
+    """Yield the calls in the table's order, without HEAD and OPTIONS."""
     for route in routes:
-        if (
-            isinstance(route, Route)
-            and route.include_in_schema
-            and isinstance(route.endpoint, Path)
-        ):
-            for method, endpoint in route.endpoint.endpoints.items():
-                if method != "HEAD":
-                    yield DescribedCall(route.path, method, endpoint)
+        if not isinstance(route, Route) or not route.include_in_schema:
+            continue
+        path = cast("Path", route.endpoint)
+        for method, endpoint in path.endpoints.items():
+            if method != "HEAD":
+                yield DescribedCall(route.path, method, endpoint)
 
 
-def room_description(room: str) -> str:
-    """Return the first paragraph of a package's docstring."""
-    return (inspect.getdoc(sys.modules[f"service.{room}"]) or "").partition("\n\n")[0]
+def tag_description(tag: str) -> str:
+    """Return the first paragraph of the docstring of the tag's package."""
+    return (inspect.getdoc(sys.modules[f"service.{tag}"]) or "").partition("\n\n")[0]

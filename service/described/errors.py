@@ -1,4 +1,4 @@
-"""The errors that a call can answer with: from its endpoint's parts, and the table of codes."""
+"""The errors with which a call can be answered, from its endpoint and from the table of error codes."""
 
 from typing import Final
 
@@ -9,11 +9,11 @@ from service.edge.calls.endpoint import WRITE, Endpoint
 from service.edge.calls.problems import CODES, title_of
 
 WITHOUT_KEY: Final = "_without_key"
-"""Suffix of the names of problems on paths that need no key: their responses have no quota."""
+"""Suffix of the problems of paths that need no key: their responses have no headers with the quota."""
 
 
 def problem_references(endpoint: Endpoint) -> Schema:
-    """Return the problems that a call can answer with, by status."""
+    """Return the problems with which a call can be answered, by status."""
     suffix = WITHOUT_KEY if endpoint.scope is None else ""
     declared = {refusal.code for refusal in endpoint.refusals}
     occurs = {

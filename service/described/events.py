@@ -13,7 +13,7 @@ _NULL: Final[Schema] = {"type": "null"}
 
 
 class Kind(NamedTuple):
-    """A type's values: whether the link is deleted after the change, and whether it was before."""
+    """An event type: whether the link is deleted after the change, and whether it was before."""
 
     says: str
     cause: Cause

@@ -1,17 +1,11 @@
-"""Examples: instances of the message structs, where possible the ones from the vendors' pages."""
+"""Examples in the documents: instances of the message structs."""
 
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from service.core.events import (
-    DATASCHEMA_OF,
-    Event,
-    EventData,
-    EventLink,
-    EventResource,
-)
+from service.core.events import DATASCHEMA_OF, Event, EventData, EventLink, EventResource
 from service.documents import lists
 from service.documents import messages as documents
 from service.edge.calls.problems import CODES, EdgeError, FieldError, Problem, problem

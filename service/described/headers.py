@@ -33,7 +33,7 @@ PATH_PARAMETERS: Final[dict[str, Any]] = {
         EventType, Meta(description="The event's type.", examples=["document.linked"])
     ],
 }
-"""By the name that routes give them."""
+"""The parameters of paths, by their name in the routes."""
 
 
 def _request_header(name: str, description: str, schema: Schema) -> Schema:
@@ -88,7 +88,7 @@ REQUEST_HEADERS: Final[dict[str, Schema]] = {
         {"type": "string"},
     ),
 }
-"""By their names in components.parameters. They have no examples: Swagger UI would send them."""
+"""The headers by their names in components.parameters. They have no examples: Swagger UI would send them."""
 
 EVERY_CALL: Final = ("RequestId", "Traceparent")
 

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 
 from service.core.errors import PreconditionFailed
 from service.described import relations, words
-from service.described.calls import DescribedCall, calls_of, room_description
+from service.described.calls import DescribedCall, calls_of, tag_description
 from service.described.errors import problem_references, problem_responses
 from service.described.examples import examples_of
 from service.described.headers import (
@@ -50,7 +50,7 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     for call in calls:
         paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, refer)
     relations.add(paths)
-    rooms = list(dict.fromkeys(call.room for call in calls))
+    tags = list(dict.fromkeys(call.tag for call in calls))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -60,7 +60,7 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             "license": words.LICENCE,
         },
         "servers": [{"url": ".", "description": "Where this document was read: beside it."}],
-        "tags": [{"name": room, "description": room_description(room)} for room in rooms],
+        "tags": [{"name": tag, "description": tag_description(tag)} for tag in tags],
         "paths": paths,
         "components": {
             "schemas": named,
@@ -82,7 +82,7 @@ def _shapes(endpoint: Endpoint) -> Iterable[type[Struct]]:
 def _operation(call: DescribedCall, refer: Reference) -> Schema:
     operation: Schema = {
         "operationId": call.id,
-        "tags": [call.room],
+        "tags": [call.tag],
         "summary": call.summary,
         "description": call.description,
         "parameters": _parameters(call),
@@ -103,7 +103,7 @@ def _operation(call: DescribedCall, refer: Reference) -> Schema:
 
 def _conditions(call: DescribedCall) -> tuple[str, str]:
     """Return the names of the call's parameters If-Match and If-None-Match."""
-    if call.room == "entities":
+    if call.tag == "entities":
         return "IfMatchEntity", "IfNoneMatchEntity"
     return "IfMatch", "IfNoneMatch" if call.endpoint.scope == READ else "IfNoneMatchWrite"
 
@@ -141,7 +141,7 @@ def _query_parameters(endpoint: Endpoint) -> list[Schema]:
 
 
 def _is_cached(endpoint: Endpoint) -> bool:
-    """Whether readers may keep a text that needs no key, and ask whether it is unchanged."""
+    """Whether the response is public, and clients may cache it and revalidate it with If-None-Match."""
     return endpoint.scope is None and HTTPStatus.NOT_MODIFIED in endpoint.replies
 
 

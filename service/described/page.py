@@ -1,4 +1,4 @@
-"""The page on which to read and try the API: Swagger UI, from files that are part of the service."""
+"""The page `/docs` to read and try the API: Swagger UI, from files that are part of the service."""
 
 from pathlib import Path
 from typing import Final

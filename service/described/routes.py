@@ -18,7 +18,7 @@ from service.edge.calls.endpoint import Endpoint, Path
 
 
 class Described:
-    """Handlers of these paths. Each document is made once, at the start."""
+    """Handlers of these paths."""
 
     def __init__(self) -> None:
         self.openapi_document: CachedResponse
@@ -57,20 +57,17 @@ class Described:
 
 
 def routes(others: Sequence[BaseRoute]) -> list[Route]:
-    """Return the routes of this room. The OpenAPI document describes the other routes and these."""
+    """Return the routes of this package. The OpenAPI document describes these and the other routes."""
     described = Described()
     schema = Endpoint(described.schema, replies={200: SCHEMA, 304: None}, refusals=(NotFound,))
+    documents = {
+        "/openapi.json": Endpoint(described.openapi, replies={200: JSON, 304: None}),
+        "/asyncapi.json": Endpoint(described.asyncapi, replies={200: JSON, 304: None}),
+        "/schemas/{event_type}.json": schema,
+        "/docs": Endpoint(described.docs, replies={200: "text/html", 304: None}),
+    }
     file = Path(GET=Endpoint(described.file, replies={}))
-    own = [
-        _route("/openapi.json", Endpoint(described.openapi, replies={200: JSON, 304: None})),
-        _route("/asyncapi.json", Endpoint(described.asyncapi, replies={200: JSON, 304: None})),
-        _route("/schemas/{event_type}.json", schema),
-        _route("/docs", Endpoint(described.docs, replies={200: "text/html", 304: None})),
-        Route("/docs/{name}", file, include_in_schema=False),
-    ]
+    own = [Route(path, Path(GET=endpoint)) for path, endpoint in documents.items()]
+    own.append(Route("/docs/{name}", file, include_in_schema=False))
     described.openapi_document = cached_json(openapi([*others, *own]))
     return own
-
-
-def _route(path: str, read: Endpoint) -> Route:
-    return Route(path, Path(GET=read))

@@ -30,7 +30,7 @@ def inlined(shape: Any) -> Schema:  # noqa: ANN401 - a type
 
 
 def without_null(schema: Schema) -> Schema:
-    """Return the schema of a value that has no null, as in a query string."""
+    """Return the schema without the alternative null, which a query string cannot have."""
     options = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
     rest = {name: value for name, value in schema.items() if name != "anyOf"}
     if rest.get("default", ...) is None:
@@ -39,7 +39,7 @@ def without_null(schema: Schema) -> Schema:
 
 
 def tidied(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
-    """Return the schema with only the keywords that most tools support."""
+    """Return the schema in the form that most tools support: ECMA-262 patterns, `enum` with a type."""
     if isinstance(schema, list):
         return [tidied(part) for part in schema]
     if not isinstance(schema, dict):

@@ -38,7 +38,7 @@ _SAYS: Final[dict[MarkerType, str]] = {
 
 
 class BeganData(Struct, frozen=True):
-    """Which snapshot, and from which offset of each partition the live topic goes on after it."""
+    """The data of `snapshot.began`: the snapshot, and the live topic's offsets from which to read on."""
 
     snapshot_id: Uuid
     partition: int
@@ -47,7 +47,7 @@ class BeganData(Struct, frozen=True):
 
 
 class EndedData(Struct, frozen=True):
-    """Which snapshot, and how many events lie between its markers in this partition."""
+    """The data of `snapshot.ended`: the snapshot, and its number of events in this partition."""
 
     snapshot_id: Uuid
     partition: int
@@ -74,7 +74,7 @@ _DATA: Final = {"snapshot.began": BeganData, "snapshot.ended": EndedData}
 
 
 def marker_schema(marker_type: MarkerType) -> Schema:
-    """Return the JSON Schema of a marker, as it is served and as its `dataschema` names it."""
+    """Return the JSON Schema of a marker, under the name that its `dataschema` gives."""
     return {
         "$schema": DIALECT,
         "$id": _dataschema(marker_type),

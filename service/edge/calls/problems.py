@@ -3,11 +3,11 @@
 from http import HTTPStatus
 from typing import Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from service.core.errors import Refusal
 from service.core.writes import Reply
+from service.edge.shapes.messages import encode
 
 CONTENT_TYPE: Final = (b"content-type", b"application/problem+json")
 RETRY_AFTER: Final = b"1"
@@ -18,12 +18,12 @@ class Code(Struct, frozen=True):
     """Everything about one error code.
 
     Attributes:
-        status: of the response.
-        meaning: for the OpenAPI document, and for readers of this table.
+        status: the status of the response.
+        meaning: its description in the OpenAPI document.
         example: the `detail` of the example in the OpenAPI document.
-        when: the calls that can be answered with the code. "if declared": those whose endpoint has a
-            domain error with this code among its `refusals`.
-        headers: of the response, besides those of every response. None: the error has the value.
+        when: the calls that can be answered with the code. "if declared": the calls whose endpoint has
+            a domain error with this code among its `refusals`.
+        headers: further headers of the response. None: the error has the value.
         before_key: the error can occur before the key is known, so the response may lack the quota.
     """
 
@@ -39,7 +39,7 @@ CODES: Final = {
     "validation_error": Code(
         400,
         "Something in the request is malformed; `errors` names each field.",
-        "role: expected `str` of length <= 64",
+        "role: has to have at most 64 characters",
         "any call",
     ),
     "invalid_key": Code(
@@ -58,7 +58,7 @@ CODES: Final = {
     ),
     "not_found": Code(
         404,
-        "What the call is about does not exist in the key's workspace.",
+        "The document, entity, link or other resource does not exist in the key's workspace.",
         "document 'doc_01HY1' does not exist",
         "if declared",
     ),
@@ -127,7 +127,7 @@ CODES: Final = {
     ),
     "unavailable": Code(
         503,
-        "The database is away, or a lock was held for long: try again.",
+        "The database is unreachable, or a lock was held for too long: try again.",
         "the database is not available",
         "with a key",
         {"Retry-After": RETRY_AFTER},
@@ -163,7 +163,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     request_id: str
     errors: list[FieldError] = []
     index: int | None = None
-    """Of the operation that failed, in an atomic batch."""
+    """The index of the operation that failed in an atomic batch."""
 
 
 class EdgeError(Exception):
@@ -210,6 +210,3 @@ def problem_reply(error: Exception, request_id: str) -> Reply:
     fixed = tuple((name.lower().encode(), value) for name, value in known if value is not None)
     own = error.headers if isinstance(error, EdgeError) else ()
     return Reply(described.status, encode(described), (CONTENT_TYPE, *fixed, *own))
-
-
-encode: Final = msgspec.json.Encoder().encode

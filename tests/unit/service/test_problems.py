@@ -6,6 +6,7 @@ import pytest
 from service.core import errors
 from service.edge.calls import problems
 from service.edge.calls.problems import EdgeError, FieldError, problem, problem_reply
+from service.edge.shapes.messages import encode
 
 CONTRACT = {
     "validation_error": 400,
@@ -41,7 +42,7 @@ def test_refusals_of_the_domain_have_a_status(refusal: type[errors.Refusal]) -> 
 def test_fields_of_a_problem() -> None:
     """A validation error lists its fields; nothing that is empty is shown."""
     error = EdgeError("validation_error", "why", errors=[FieldError("role", "too long")])
-    assert msgspec.json.decode(problems.encode(problem(error, "req_1"))) == {
+    assert msgspec.json.decode(encode(problem(error, "req_1"))) == {
         "type": "urn:document-links:problem:validation_error",
         "title": "Bad Request",
         "status": 400,
@@ -50,13 +51,13 @@ def test_fields_of_a_problem() -> None:
         "request_id": "req_1",
         "errors": [{"field": "role", "message": "too long"}],
     }
-    bare = msgspec.json.decode(problems.encode(problem(errors.NotFound("why"), "req_1")))
+    bare = msgspec.json.decode(encode(problem(errors.NotFound("why"), "req_1")))
     assert set(bare) == {"type", "title", "status", "detail", "code", "request_id"}
 
 
 def test_faults_of_the_program_give_nothing_away() -> None:
     """What was not meant for callers is `internal`, without its text."""
-    shown = problems.encode(problem(ValueError("secret"), "req_1"))
+    shown = encode(problem(ValueError("secret"), "req_1"))
     assert b"internal" in shown
     assert b"secret" not in shown
 
@@ -65,7 +66,7 @@ def test_index_of_a_refused_change_is_shown() -> None:
     """In a list of changes the first one that failed is named, number nought too."""
     refusal = errors.NotFound("why")
     refusal.index = 0
-    assert msgspec.json.decode(problems.encode(problem(refusal, "req_1")))["index"] == 0
+    assert msgspec.json.decode(encode(problem(refusal, "req_1")))["index"] == 0
 
 
 def test_unavailable_says_when_to_come_back() -> None:
