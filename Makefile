@@ -48,7 +48,7 @@ contract: $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and 
 publish-contract: $(STAMP)  ## take what the service describes now as published, unless that breaks callers
 	@$(BIN)/python -m tests.contract
 
-lint: $(STAMP)  ## ruff, mypy, the rooms' import contracts, the schema's linter
+lint: $(STAMP)  ## ruff, mypy, the packages' import contracts, the schema's linter
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -25,7 +25,7 @@ ROWS = [
     f"| items in `resources`, `set`, `add` or `remove` | {MAX_LINKS:,} |",
     f"| operations in a batch | {MAX_OPERATIONS} |",
     f"| body | {body.MAX_BYTES >> 20} MiB |",
-    f"| body with the sizes of its chunks, extensions and trailers | {MAX_BODY_BYTES >> 20} MiB |",
+    f"| body with its chunk sizes, chunk extensions and trailers | {MAX_BODY_BYTES >> 20} MiB |",
     f"| names and texts of a body outside `metadata` | {body.MAX_TEXTS:,} |",
     f"| request line and headers | {MAX_HEAD_BYTES >> 10} KiB |",
     f"| levels of `metadata` | {stored_json.MAX_DEPTH} |",
@@ -34,11 +34,11 @@ ROWS = [
     f"| bytes of `metadata` with its numbers written out | {MAX_METADATA_BYTES >> 20} MiB |",
     f"| parameters in a query | {body.MAX_PARAMETERS} |",
     f"| items on a page | {pages.MAX_LIMIT} |",
-    f"| items before a page that is named by its number | {pages.MAX_OFFSET:,} |",
+    f"| items before a page that is requested by its number | {pages.MAX_OFFSET:,} |",
     f"| errors named in one answer | {validation.MAX_ERRORS} |",
     f"more than {validation.MAX_SEARCHED:,} values only the first",
     f"unlinks {CASCADE_CHUNK} documents a transaction",
-    f"remembers {MAX_EVENTS:,} events at once",
+    f"holds {MAX_EVENTS:,} events in memory",
 ]
 
 
