@@ -1,4 +1,4 @@
-"""How a command line ends: its exit code, and one line for an error. Both programs hold this file alike."""
+"""The end of a command: its exit code, and one line for an error. Both programs have the same file."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ def main(app: typer.Typer, name: str, report: Callable[[str], None]) -> NoReturn
     code: int | None = FAILED
     try:
         code = typer.main.get_command(app).main(prog_name=name, standalone_mode=False)
-        if sys.stdout is not None:  # it is None where it was closed, as by `>&-`
+        if sys.stdout is not None:  # None: it was closed, as by `>&-`
             sys.stdout.flush()  # here, because a failure at the interpreter's end is a traceback
     except UsageError as error:
         text = error.format_message()
@@ -35,7 +35,7 @@ def main(app: typer.Typer, name: str, report: Callable[[str], None]) -> NoReturn
         report("interrupted")
     except OSError as error:
         discard_output()
-        if not isinstance(error, BrokenPipeError):  # as after `| head`: the reader has seen enough
+        if not isinstance(error, BrokenPipeError):  # else the reader, such as `head`, has ended
             report(f"the output cannot be written: {error.strerror}")
     sys.exit(code)
 

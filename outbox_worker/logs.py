@@ -1,11 +1,11 @@
-"""Log lines on standard error: JSON, or text on a terminal. Both programs hold this file alike.
+"""Log lines on standard error: JSON, or text on a terminal. Both programs have the same file.
 
 A call names a constant event and its fields: `log.info("relay.started", source="checkpoint")`. The
 line is one JSON object with `time` (UTC), `level`, `event`, `logger` and the fields. `exception` is
 the traceback of an error. Lines of libraries have the same form.
 
 Standard error is often a pipe, which holds 64 KiB. A write to a full pipe would block the event loop
-until the reader goes on. So a line for which there is no room is dropped, and the number of dropped
+until the reader reads. So a line for which there is no room is dropped, and the number of dropped
 lines is logged as soon as there is room again.
 """
 
@@ -25,7 +25,7 @@ from structlog.typing import EventDict, Processor
 
 STANDARD_ERROR: Final = 2
 REST_OF_LINE_MS: Final = 50
-"""How long the reader may take to make room for the rest of a line of which a part is written."""
+"""The longest wait for the reader to make room for the rest of a line that is written in part."""
 
 
 def get_logger(name: str) -> stdlib.BoundLogger:
@@ -50,7 +50,7 @@ def set_up(level: str, **levels: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text: in the further ones, Postgres quotes rows."""
+    """Return the first line of an error's text: Postgres may quote rows in the others."""
     return str(error).partition("\n")[0]
 
 
@@ -75,13 +75,13 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line, after the number of the lines that were dropped before it."""
         try:
-            if not (self._dropped_are_logged() and self._write(self.format(record))):
+            if not (self._write_dropped() and self._write(self.format(record))):
                 self._dropped += 1
         except Exception:  # noqa: BLE001 - as every handler of the standard library does
             self.handleError(record)
 
-    def _dropped_are_logged(self) -> bool:
-        """Return whether no line is missing, or the log says how many are."""
+    def _write_dropped(self) -> bool:
+        """Write the number of dropped lines, if there are any; return False if there is no room for it."""
         if self._dropped:
             fields = {"name": __name__, "msg": "log.lines_dropped", "lines": self._dropped}
             record = logging.makeLogRecord({**fields, "levelname": "WARNING"})
@@ -109,7 +109,7 @@ def _formatter(renderers: list[Processor]) -> logging.Formatter:
 
 
 def _head(_: object, level: str, fields: EventDict) -> EventDict:
-    """Begin the line with what every line has."""
+    """Put the fields that every line has at its beginning."""
     record: logging.LogRecord = fields["_record"]
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     fields.pop("color_message", None)  # uvicorn's message again, for a terminal
@@ -147,5 +147,5 @@ def _open_closed_streams() -> None:
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # the lowest number that is free is the one that open() takes
+        except OSError:  # open() takes the lowest free number, which is this one
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - its only form

@@ -39,8 +39,8 @@ SCOPES: Final = ("read:documents", "write:documents")
 COLUMNS: Final = ("workspace", "scopes", "rate limit", "created", "expires", "revoked")
 KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 KEY_ID_WIDTH: Final = len("key_") + ID_LENGTH
-ANY_WIDTH: Final = 10_000
-"""The width of the table where standard output is no terminal, so that no line is folded."""
+UNFOLDED_WIDTH: Final = 10_000
+"""Columns of the table if standard output is not a terminal: more than any line has."""
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ log = logs.get_logger("service")
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # they show local variables: the database's password
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, such as the database's password
     help="The document-link service.",
 )
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -59,31 +59,30 @@ app.add_typer(keys, name="keys")
 @app.command()
 def serve() -> None:
     """Serve the API until SIGTERM or Ctrl-C. Settings come from the environment."""
-    with _one_clear_line():
+    with _errors_as_one_line():
         settings = read_settings(os.environ)
         logs.set_up(settings.links_log_level)
-        asyncio.run(
-            _connected(settings, _warn_of_a_pooler)
-        )  # in each worker it would be a traceback
+        # Connecting here gives one line for a wrong DATABASE_URL. Each worker would log a traceback.
+        asyncio.run(_with_database(settings, _warn_of_a_pooler))
         serving.serve(settings)
 
 
 @app.command()
 def migrate() -> None:
     """Apply the schema to an empty database; do nothing if it has the schema."""
-    done = _run(migrate_schema, migrated=False)
+    done = _run(migrate_schema, needs_schema=False)
     print("schema applied" if done else "schema is up to date")
 
 
 @keys.command("create")
 def create(
-    workspace: Annotated[str, typer.Option(help="The workspace's name; a new workspace is made.")],
+    workspace: Annotated[str, typer.Option(help="The workspace's name. A new one is created.")],
     scope: Annotated[
         list[str] | None, typer.Option(help=f"{' or '.join(SCOPES)}; default: both.")
     ] = None,
     rate_limit: Annotated[str | None, typer.Option(help='Like "1000/minute".')] = None,
     expires_at: Annotated[
-        str | None, typer.Option(help="In ISO 8601; UTC where it has no offset.")
+        str | None, typer.Option(help="In ISO 8601; UTC if it has no offset.")
     ] = None,
 ) -> None:
     """Make a key and print it alone on standard output. It is not shown again."""
@@ -92,7 +91,7 @@ def create(
         raise typer.BadParameter(
             f"unknown scope {unknown[0] or repr('')}: it is one of {', '.join(SCOPES)}"
         )
-    rate, expiry, name = _rate(rate_limit), _moment(expires_at), _name(workspace)
+    rate, expiry, name = _rate(rate_limit), _time(expires_at), _name(workspace)
 
     async def make(database: Database) -> None:
         key = await create_key(database, name, scopes=scopes, rate_limit=rate, expires_at=expiry)
@@ -122,11 +121,11 @@ def list_(
         *(Column(name, overflow="fold") for name in COLUMNS),
     )
     for key in found:
-        moments = [_shown(moment) for moment in (key.created_at, key.expires_at, key.revoked_at)]
+        times = [_shown(time) for time in (key.created_at, key.expires_at, key.revoked_at)]
         table.add_row(
-            key.id, key.workspace, " ".join(key.scopes), key.rate_limit or "default", *moments
+            key.id, key.workspace, " ".join(key.scopes), key.rate_limit or "default", *times
         )
-    width = None if sys.stdout and sys.stdout.isatty() else ANY_WIDTH
+    width = None if sys.stdout and sys.stdout.isatty() else UNFOLDED_WIDTH
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
@@ -144,27 +143,24 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id that `keys list` s
     print(f"{key_id} is revoked{since}")
 
 
-def _run(work: Callable[[Database], Awaitable[T]], *, migrated: bool = True) -> T:
-    """Return what the work with the database returns, or end with one line for an error.
-
-    `migrated`: whether the work needs the schema.
-    """
+def _run(work: Callable[[Database], Awaitable[T]], *, needs_schema: bool = True) -> T:
+    """Run the work with a database, and return its result; exit with one line for an error."""
 
     async def checked(database: Database) -> T:
         async with database.acquire() as connection:
             await check_version(connection)
         return await work(database)
 
-    with _one_clear_line():
+    with _errors_as_one_line():
         settings = read_settings(os.environ)
         logs.set_up("warning")
         try:
-            return asyncio.run(_connected(settings, checked if migrated else work))
+            return asyncio.run(_with_database(settings, checked if needs_schema else work))
         except KeyboardInterrupt:
             _fail("interrupted")
 
 
-async def _connected(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+async def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
     async with Database(settings.database_url, pool_size=1) as database:
         try:
             await database.try_to_connect()
@@ -176,15 +172,15 @@ async def _connected(settings: Settings, work: Callable[[Database], Awaitable[T]
 
 
 async def _warn_of_a_pooler(database: Database) -> None:
-    """Log why the service will not be ready. It starts all the same: the pooler may be replaced."""
+    """Log that the service will not be ready behind this pooler. It starts, as the pooler may be replaced."""
     with suppress(Unavailable), unavailable():
         if not await database.keeps_statements():
             log.error("database.statements_lost", detail=USE_A_POOLER_THAT_KEEPS_THEM)
 
 
 @contextmanager
-def _one_clear_line() -> Iterator[None]:
-    """End with one line for an error whose cause is outside of the program."""
+def _errors_as_one_line() -> Iterator[None]:
+    """Exit with one line for an error whose cause is outside the program."""
     try:
         yield
     except SettingsError as error:
@@ -226,18 +222,18 @@ def _rate(text: str | None) -> str | None:
     return text
 
 
-def _moment(text: str | None) -> datetime | None:
+def _time(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # OverflowError: in UTC it is not in the years 1 to 9999
-        raise typer.BadParameter("a moment looks like 2030-01-31T12:00:00Z") from None
+        raise typer.BadParameter("a time has the form 2030-01-31T12:00:00Z") from None
 
 
-def _shown(moment: datetime | None) -> str:
-    return "" if moment is None else moment.isoformat(timespec="seconds")
+def _shown(time: datetime | None) -> str:
+    return "" if time is None else time.isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

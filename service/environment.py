@@ -1,4 +1,4 @@
-"""Reads settings from the environment. Both programs hold this file alike.
+"""Reads settings from the environment. Both programs have the same file.
 
 The settings of a program are a msgspec Struct whose fields are encoded under the names of their
 variables. The type of a field says which values it takes. Functions in its annotation check more, and
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 SIMILAR: Final = 0.85
-"""The least difflib ratio of a misspelt variable without the program's prefix.
+"""From this difflib ratio on, a variable without the program's prefix counts as a misspelt setting.
 
 KAFKA_SASL_USER has 0.88 with a setting; KAFKA_SSL_KEYSTORE_LOCATION, of Kafka's tools, 0.73 at most.
 """
@@ -29,7 +29,7 @@ _service_link = re.compile(
 ).match
 """Matches `name=value` of the variables that Kubernetes and Docker set for each other service.
 
-For a service named `links` they set LINKS_PORT=tcp://10.0.0.1:8080, which is no port to listen on.
+For a service named `links` they set LINKS_PORT=tcp://10.0.0.1:8080, which is not the setting.
 """
 
 S = TypeVar("S", bound=Struct)

@@ -15,9 +15,9 @@ from service import environment
 from service.store.postgres.tls import check_url
 
 SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Names the folder that worker processes share. The name is that of prometheus-client, which reads it too."""
+"""The variable with the folder that worker processes share. prometheus-client reads it too."""
 
-MOST: Final = 10**15 - 1
+MAX_INTEGER: Final = 10**15 - 1
 """The largest integer of a structured field (RFC 9651, section 3.3.1), as in `RateLimit-Policy`."""
 
 RATE: Final = 'one rate of at least one call, like "1000/minute"'
@@ -26,15 +26,15 @@ _is_origin = re.compile(r"\s*(\*|https?://([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,
 
 
 def is_rate(text: str) -> bool:
-    """Return whether a text is one rate that lets calls through: of several, only the first would count.
+    """Return whether a text is one rate of at least one call.
 
     The response headers show its calls and its seconds, each as an integer of RFC 9651.
     """
     try:
-        rates = limits.parse_many(text)
+        rate, *others = limits.parse_many(text)
     except ValueError:
         return False
-    return len(rates) == 1 and 0 < rates[0].amount <= MOST and rates[0].get_expiry() <= MOST
+    return not others and 0 < rate.amount <= MAX_INTEGER and rate.get_expiry() <= MAX_INTEGER
 
 
 def _check_rate(text: str) -> None:
@@ -43,7 +43,7 @@ def _check_rate(text: str) -> None:
 
 
 def _check_storage(text: str) -> None:
-    with suppress(ValueError):  # the port is no number
+    with suppress(ValueError):  # urlsplit: the port is no number
         url = urlsplit(text)
         is_redis = url.scheme in {"redis", "rediss"} and url.hostname and url.port != 0
         if text == "memory" or (is_redis and (url.path.strip("/") or "0").isdigit()):
@@ -75,11 +75,11 @@ class Settings(Struct, frozen=True, rename=str.upper):
     links_request_timeout: Annotated[float, Meta(gt=0, le=3600)] = 10.0
     """Seconds that a caller has to send a request's head, and again for its body."""
     links_idle_timeout: Annotated[int, Meta(ge=0, le=3600)] = 75
-    """Seconds between requests until a connection is closed: more than a load balancer's 60."""
+    """Seconds without a request after which a connection is closed: more than a load balancer's 60."""
     links_max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     """The most connections of callers that a process keeps open."""
     links_drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 5.0
-    """Seconds after SIGTERM for which connections are still accepted: a balancer has to see /readyz."""
+    """Seconds after SIGTERM for which connections are still accepted while /readyz answers 503."""
     links_log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` logs every request."""
 

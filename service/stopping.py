@@ -26,9 +26,10 @@ log = get_logger(__name__)
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that stop the program: SIGHUP only if it is not ignored, as `nohup` does.
+    """Return the signals that stop the program.
 
-    SIGINT always stops it, although a script's shell ignores it in the programs it starts with `&`.
+    SIGHUP is not one of them if it is ignored, as under `nohup`. SIGINT always is one, although a
+    script's shell lets the programs that it starts with `&` ignore it.
     """
     hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGTERM, signal.SIGINT, *hangup]
@@ -50,9 +51,9 @@ class Stopping:
 
     def __init__(self, drain_s: float = 0) -> None:
         self.begun = False
-        """Whether the process is not ready any more; it still accepts connections."""
+        """Whether the drain has begun: /readyz fails, and connections are still accepted."""
         self.drained = False
-        """Whether the drain has ended: no connection is accepted any more."""
+        """Whether the drain has ended: no connections are accepted."""
         self.connections: Collection[Connection] = ()
         """uvicorn's set of the open connections."""
         self._drain_s = drain_s
