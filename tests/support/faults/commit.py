@@ -1,4 +1,4 @@
-"""A proxy before Postgres that breaks a connection at COMMIT, before or after the server has it."""
+"""A proxy before Postgres that breaks a connection before or after the server executes a COMMIT."""
 
 import asyncio
 import re
@@ -6,8 +6,12 @@ from contextlib import suppress
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-COMMIT = re.compile(rb"Q.{4}COMMIT[;\x00]", re.DOTALL).match
-"""COMMIT as asyncpg sends it: a message of the simple query protocol, which may begin the next one too."""
+COMMIT = re.compile(rb"Q.{4}COMMIT(?:;\nBEGIN|\x00)", re.DOTALL).match
+"""The COMMIT of a write: a simple query, which may also begin the next transaction.
+
+The deletion of expired replies, which starts with the service, sends asyncpg's own `COMMIT;`. On a busy
+machine that may arrive later than the first call.
+"""
 
 COMMAND_COMPLETE = b"C"
 
@@ -15,15 +19,15 @@ Fault = Literal["command lost", "answer lost", "command late"]
 
 
 class CommitProxy:
-    """A TCP proxy to one server; `break_next` arms it for one COMMIT.
+    """A TCP proxy to one server. After `break_next` it closes the client's connection at the next COMMIT.
 
-    The client's connection is closed at that COMMIT, which then
-    - command lost: does not reach the server, whose connection is closed too;
-    - answer lost: has been carried out by the server;
-    - command late: reaches the server only when `let_go` is set; the session is idle until then.
+    - command lost: the COMMIT does not reach the server, whose connection is closed too.
+    - answer lost: the server executes the COMMIT.
+    - command late: the COMMIT reaches the server when `let_go` is set. Until then the session is idle
+      in transaction.
 
-    While `passes_ends_on` is not set, a client gets the server's last message, but its connection
-    stays open.
+    While `passes_ends_on` is cleared, a client gets the server's last message, but its connection stays
+    open.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -31,11 +35,11 @@ class CommitProxy:
         self._armed: Fault | None = None
         self.broken = 0
         self.carried_out = 0
-        """How many of the COMMITs at which a connection broke the server has answered with success."""
+        """The number of broken connections whose COMMIT the server executed."""
         self.passes_ends_on = asyncio.Event()
         self.passes_ends_on.set()
         self.ended = 0
-        """How many sessions the server has ended."""
+        """The number of sessions that the server has ended."""
         self.let_go = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -51,7 +55,7 @@ class CommitProxy:
 
     @property
     def dsn(self) -> str:
-        """The server's URL by way of this proxy."""
+        """The server's URL through this proxy."""
         credentials, at, _ = self._parts.netloc.rpartition("@")
         port = self._server.sockets[0].getsockname()[1]
         netloc = f"{credentials}{at}127.0.0.1:{port}"
@@ -62,7 +66,7 @@ class CommitProxy:
         self._server.close()
 
     def break_next(self, fault: Fault | None) -> None:
-        """Break the connection at the next COMMIT; None: let it pass after all."""
+        """Break the connection at the next COMMIT; None: do not."""
         self._armed = fault
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,7 +91,7 @@ class CommitProxy:
             await _close(up_writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what the server says."""
+        """Pass on the server's messages."""
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 writer.write(data)
@@ -103,7 +107,7 @@ class CommitProxy:
         up_writer: asyncio.StreamWriter,
         answers: asyncio.Task[None],
     ) -> None:
-        """Pass on what the client says, up to its end or to the COMMIT at which the connection breaks."""
+        """Pass on the client's messages, up to the COMMIT at which the connection breaks."""
         while data := await reader.read(65536):
             if self._armed is None or not COMMIT(data):
                 up_writer.write(data)
@@ -122,7 +126,7 @@ class CommitProxy:
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
-    """Send what is left; return when the connection is closed."""
+    """Send what is buffered, and close the connection."""
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
