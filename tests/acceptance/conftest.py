@@ -1,4 +1,4 @@
-"""What acceptance tests run and break: a worker, a broker behind a proxy, a Postgres of the test's own."""
+"""Fixtures of the acceptance tests: a worker, a broker behind a proxy, a Postgres for one test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,7 @@ from tests.support.relay.worker import Worker
 
 @pytest.fixture(params=["exactly-once", "at-least-once"])
 def delivery(request: pytest.FixtureRequest) -> str:
-    """Return a delivery: exactly once nothing comes twice, at least once a subscriber skips it."""
+    """Return a delivery mode. With at-least-once delivery a subscriber skips repeated events."""
     return str(request.param)
 
 
@@ -27,21 +27,21 @@ def worker(database: str, kafka: str, topic: str) -> Iterator[Worker]:
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """Yield a broker whose clients go through a proxy; the tests that use it are one group of xdist's."""
+    """Yield a broker whose clients go through a proxy. Tests that use it share an xdist group."""
     with broker_behind_a_proxy() as broker:
         yield broker
 
 
 @pytest.fixture
 async def proxy(broker: Broker) -> AsyncIterator[KafkaProxy]:
-    """Yield the proxy to it."""
+    """Yield the proxy before the broker."""
     async with KafkaProxy("127.0.0.1", broker.behind, broker.proxy_port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
-    """Yield a Postgres with a database, that flushes only what a commit makes it flush."""
+    """Yield a Postgres with a database whose WAL is flushed only by commits."""
     with PostgresServer(settings={"wal_writer_delay": "10s", "max_wal_senders": "4"}) as server:
         asyncio.run(make_database(server))
         yield server

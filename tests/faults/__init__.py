@@ -1,1 +1,1 @@
-"""Long proofs: faults that last, loads that go on, larger worlds. `make test-faults` runs them."""
+"""Long tests: faults that last, long loads, larger worlds of the protocol. `make test-faults` runs them."""

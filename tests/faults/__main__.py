@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: put the table of the last run into the README."""
+"""`python -m tests.faults`: writes the last run's table of faults into the README."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""Which pages of deploy/prometheus/alerts.yaml would go out, evaluated over what was scraped."""
+"""Whether alerts of deploy/prometheus/alerts.yaml would page somebody, evaluated on the scraped metrics."""
 
 import math
 import re
@@ -15,9 +15,9 @@ AGGREGATE: Final = re.compile(r"(sum|max) by \(job\) \((\w+)\) ([<>]) ([\d *]+)"
 UNLESS: Final = re.compile(r"count by \(job\) \((\w+)\) unless count by \(job\) \((\w+)\)")
 UNITS: Final = {"s": 1, "m": 60}
 PAGED_AFTER_S: Final = 50.0
-"""An event that has waited for so long must have sent a page: the shortest `for` is 30 s."""
+"""A page must go out before an event has waited for so long; the shortest `for` is 30 s."""
 QUIET_S: Final = 5.0
-"""While no event waits for longer, and one worker leads, nobody is woken."""
+"""While no event waits for longer, and one worker leads, no page may go out."""
 
 
 class Page(NamedTuple):
@@ -29,7 +29,7 @@ class Page(NamedTuple):
 
 
 def pages() -> list[Page]:
-    """Return those whose expression looks at the present alone, without `increase` or `absent`."""
+    """Return the alerts whose expressions need only present values, without `increase` or `absent`."""
     rules = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
     woken = [rule for rule in rules if rule["labels"]["severity"] == "page"]
     return [
@@ -40,7 +40,7 @@ def pages() -> list[Page]:
 
 
 def wrong_pages(moments: Sequence[Moment]) -> Iterator[str]:
-    """Yield the pages that do not go out although events wait, and those that go out for nothing."""
+    """Yield missing pages, while events wait, and pages that go out without a reason."""
     known = pages()
     firing = [
         [page.name for page in known if _fires(page, moments[: number + 1])]
@@ -56,7 +56,7 @@ def wrong_pages(moments: Sequence[Moment]) -> Iterator[str]:
 
 
 def _fires(page: Page, moments: Sequence[Moment]) -> bool:
-    """Whether the condition has held for the time that the rule asks for."""
+    """Whether the condition has held for the time in the rule's `for`."""
     now = moments[-1].at
     for moment in reversed(moments):
         if not page.holds(moment):

@@ -1,4 +1,4 @@
-"""A consumer that listens all the time, and what it has found at the end."""
+"""A consumer that reads the topic all the time, and counts what a subscriber must not see."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ POLL_MS: Final = 200
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """What an event tells about itself: enough to see a loss, a duplicate, or a wrong order."""
+    """The fields of an event that show a loss, a duplicate or a wrong order."""
 
     id: str
     time: datetime
@@ -22,7 +22,7 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Audience:
-    """Reads the topic as a subscriber does, `read_committed`, for as long as the context lasts."""
+    """Reads the topic with `read_committed` until the context ends."""
 
     def __init__(self, kafka: str, topic: str) -> None:
         self._consumer = AIOKafkaConsumer(
@@ -38,13 +38,13 @@ class Audience:
         self._last: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
-        """Begin to listen."""
+        """Begin to read."""
         await self._consumer.start()
         self._task = asyncio.create_task(self._listen())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop reading."""
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._consumer.stop()
@@ -69,5 +69,5 @@ class Audience:
 
     @property
     def twice(self) -> int:
-        """How many events came again."""
+        """The number of repeated events."""
         return sum(count - 1 for count in self.times.values())

@@ -1,4 +1,4 @@
-"""Callers that know the truth: each has documents of its own, and holds each answer against it."""
+"""Callers that know what the service must answer: each has its own document, and checks each answer."""
 
 import asyncio
 import random
@@ -11,14 +11,14 @@ import httpx
 
 RESOURCES: Final = [f"ship_{number}" for number in range(1, 9)]
 CLIENT_TIMEOUT_S: Final = 40
-"""Longer than any answer may take: a longer wait is counted, not cut off."""
+"""Longer than any answer may take, so that a wait that is too long is measured, not cut off."""
 BACK_OFF_S: Final = 0.05
 
 
 class Caller:
     """Links, unlinks and lists, one call after another.
 
-    `known` says of each resource whether it is linked, None if a 503 left that open.
+    `known` has whether each resource is linked; None: a 503 left it unknown.
     """
 
     def __init__(self, client: httpx.AsyncClient, document: str, seed: int) -> None:
@@ -32,12 +32,12 @@ class Caller:
         self.longest_s: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Call until told to stop."""
+        """Call until `stop` is set."""
         while not stop.is_set():
             await self._random.choice([self.link, self.link, self.unlink, self.list])()
 
     async def link(self) -> None:
-        """Link one resource."""
+        """Link a resource."""
         resource = self._random.choice(RESOURCES)
         known, self.known[resource] = self.known[resource], None
         answer = await self._send("POST", json={"resource_id": resource})
@@ -46,7 +46,7 @@ class Caller:
             self.known[resource] = True
 
     async def unlink(self) -> None:
-        """Unlink one resource."""
+        """Unlink a resource."""
         resource = self._random.choice(RESOURCES)
         known, self.known[resource] = self.known[resource], None
         answer = await self._send("DELETE", params={"resource_id": resource})
@@ -55,7 +55,7 @@ class Caller:
             self.known[resource] = False
 
     async def list(self) -> None:
-        """List the links, and take over what was not known."""
+        """List the links, and compare them with `known`."""
         answer = await self._send("GET", params={"limit": 100})
         if answer is None or not self._expect(answer, {200}):
             return
@@ -65,7 +65,7 @@ class Caller:
                 self.wrong.append(f"{self._path}: {resource} should be {known}, {shown}")
 
     async def _send(self, method: str, **what: object) -> httpx.Response | None:
-        """Return the answer; None if there was none, or if it was a 503."""
+        """Return the answer; None: there was no answer, or it was a 503."""
         kind = "read" if method == "GET" else "write"
         began = time.monotonic()
         try:
@@ -97,7 +97,7 @@ class Caller:
 
 
 class Callers:
-    """Several callers together, for as long as the context lasts."""
+    """Several concurrent callers, until the context ends."""
 
     def __init__(self, url: str, key: str, documents: Sequence[str]) -> None:
         self._stop = asyncio.Event()
@@ -117,19 +117,19 @@ class Callers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let each finish its call; at last, ask for all lists once more."""
+        """Let each caller finish its call, and list its links once more."""
         self._stop.set()
         await asyncio.gather(*self._tasks)
         await asyncio.gather(*(caller.list() for caller in self.each))
         await self._client.aclose()
 
     def count(self, name: str) -> int:
-        """Return a count of all callers."""
+        """Return the sum of a count over all callers."""
         return sum(caller.counts[name] for caller in self.each)
 
     @property
     def answers(self) -> Counter[tuple[str, str]]:
-        """How many answers came, by method and status."""
+        """The number of answers by method and status."""
         return sum((caller.answers for caller in self.each), Counter())
 
     def longest_s(self, kind: str) -> float:
@@ -138,5 +138,5 @@ class Callers:
 
     @property
     def wrong(self) -> list[str]:
-        """What was answered that is not the truth."""
+        """The wrong answers."""
         return [each for caller in self.each for each in caller.wrong]

@@ -1,4 +1,4 @@
-"""The fixtures of the acceptance tests, with a broker over TLS as well."""
+"""The fixtures of the acceptance tests, with brokers over TLS as well."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -22,7 +22,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 @pytest.fixture
 async def watched(broker: Broker) -> AsyncIterator[KafkaProxy]:
-    """Yield a proxy that sees requests, over TLS as well: it ends the worker's TLS."""
+    """Yield a proxy that reads requests: it ends the worker's TLS, if there is TLS."""
     async with KafkaProxy("127.0.0.1", broker.behind, broker.proxy_port, broker.tls) as proxy:
         yield proxy
 

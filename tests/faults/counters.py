@@ -1,4 +1,4 @@
-"""The programs' counters at the end, held against what callers and the consumer have counted."""
+"""The programs' counters at the end, compared with what callers and the consumer have counted."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,20 +9,20 @@ from tests.faults.scraping import Scrape
 from tests.faults.stage import Stage
 
 UNCOUNTED_EVENTS: Final = 50
-"""Batches that Kafka committed and whose answer the worker did not get."""
+"""Events of batches that Kafka committed, but whose answers the worker did not get."""
 LAST_PUBLISH_S: Final = 3.0
 CALLED: Final = {"/v1/documents/{id}/links", "none"}
-"""Routes of the callers' calls; none: the key could not be looked up, which comes before the route."""
+"""Routes of the callers' calls; none: the look-up of the key failed, which precedes the route."""
 
 
 def wrong_counters(stage: Stage, moments: Sequence[Moment]) -> list[str]:
-    """Return the counters that differ; the last moment is one at which nothing happens any more."""
+    """Return the wrong counters at the last moment, when no call and no relaying is in progress."""
     end = moments[-1]
     return [*_answers(stage, end.service), *_published(stage, moments), *_last_publish(stage, end)]
 
 
 def _answers(stage: Stage, service: Scrape | None) -> Iterator[str]:
-    """Yield the answers that the service counts otherwise than its callers.
+    """Yield numbers of answers that differ between the service and its callers.
 
     A process that is killed may have counted an answer that its caller did not get.
     """
@@ -42,7 +42,7 @@ def _answers(stage: Stage, service: Scrape | None) -> Iterator[str]:
 
 
 def _published(stage: Stage, moments: Sequence[Moment]) -> Iterator[str]:
-    """Yield what the workers count otherwise than the consumer; a killed one takes its count along."""
+    """Yield numbers of events that differ between workers and consumer; a killed worker loses its count."""
     heard = sum(stage.audience.times.values())
     published = _last_values(moments, "outbox_events_published_total")
     killed = len(published) > len(stage.workers)

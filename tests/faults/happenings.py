@@ -1,4 +1,4 @@
-"""The faults: each lasts for FAULT_S, and is over when its function returns."""
+"""The faults of the table. Each lasts for FAULT_S and is over when its function returns."""
 
 import asyncio
 import os
@@ -52,19 +52,19 @@ async def _cut(proxy: FaultyProxy) -> None:
 
 
 async def _forgetful(proxy: FaultyProxy) -> None:
-    """Forget every open connection, again and again, as a balancer does that is replaced."""
+    """Forget all open connections again and again, as a load balancer that is replaced."""
     for _ in range(max(1, int(FAULT_S / 15))):
         proxy.forget()
         await last(min(FAULT_S, 15.0))
 
 
 async def postgres_delayed(stage: Stage) -> None:
-    """Hold all that passes to and from Postgres up for 50 ms."""
+    """Delay all data to and from Postgres by 50 ms."""
     await _delayed(stage.to_postgres)
 
 
 async def postgres_silent(stage: Stage) -> None:
-    """Let nothing pass to Postgres; connections stay open."""
+    """Pass nothing on to Postgres; connections stay open."""
     await _silent(stage.to_postgres)
 
 
@@ -74,12 +74,12 @@ async def postgres_resets(stage: Stage) -> None:
 
 
 async def postgres_forgotten(stage: Stage) -> None:
-    """Let a balancer before Postgres forget the connections that are open."""
+    """Let a load balancer before Postgres forget the open connections."""
     await _forgetful(stage.to_postgres)
 
 
 async def service_killed(stage: Stage) -> None:
-    """Kill one process of the service after the other; its supervisor starts a new one."""
+    """Kill one process of the service after another; the supervisor starts a new one."""
     choice = random.Random(1)
     for _ in range(max(1, int(FAULT_S / 5))):
         if processes := children(stage.service.pid):
@@ -88,12 +88,12 @@ async def service_killed(stage: Stage) -> None:
 
 
 async def kafka_delayed(stage: Stage) -> None:
-    """Hold all that passes to and from Kafka up for 50 ms."""
+    """Delay all data to and from Kafka by 50 ms."""
     await _delayed(stage.to_kafka)
 
 
 async def kafka_silent(stage: Stage) -> None:
-    """Let nothing pass to Kafka; connections stay open."""
+    """Pass nothing on to Kafka; connections stay open."""
     await _silent(stage.to_kafka)
 
 
@@ -103,14 +103,14 @@ async def kafka_resets(stage: Stage) -> None:
 
 
 async def kafka_killed(stage: Stage) -> None:
-    """Kill the broker, so that it refuses connections; start it again after a while."""
+    """Kill the broker, so that it refuses connections; start it again after FAULT_S."""
     stage.broker.cluster.kill()
     await last(FAULT_S)
     await asyncio.get_running_loop().run_in_executor(BESIDE, stage.broker.cluster.start)
 
 
 async def kafka_forgotten(stage: Stage) -> None:
-    """Let a balancer before Kafka forget the connections that are open."""
+    """Let a load balancer before Kafka forget the open connections."""
     await _forgetful(stage.to_kafka)
 
 
@@ -124,7 +124,7 @@ async def worker_killed(stage: Stage) -> None:
 
 
 async def leader_hangs(stage: Stage) -> None:
-    """Let the leader hang: the other worker takes over, and the first one wakes up later."""
+    """Let the leader hang: the other worker takes over, and the leader runs on later."""
     leading = [await worker.metric("outbox_leader") for worker in stage.workers]
     leader = stage.workers[leading.index(1)]
     leader.pause()
@@ -164,10 +164,10 @@ FAULTS: Final[dict[str, Fault]] = {
     "the worker: the leader hangs": leader_hangs,
 }
 READY_ANYWAY: Final = {"Postgres: a table is locked"}
-"""The callers of the table work on links alone; registering entities, for one, is answered."""
+"""Faults during which the service may be ready: only the callers' calls on links fail."""
 REPEATS: Final = {
     "Postgres: failover",
     f"Postgres: failover{BEHIND_PGBOUNCER}",
     "Postgres: connections to an old primary",
 }
-"""After these, events may come again: the database is on another timeline."""
+"""Faults after which events may be repeated, because the database is on another timeline."""

@@ -1,4 +1,4 @@
-"""A caller that costs next to nothing: httpx would take more of the processor than the service."""
+"""A caller that needs little CPU time: httpx would need more than the service."""
 
 import asyncio
 from types import TracebackType
@@ -17,7 +17,7 @@ class Answer(NamedTuple):
 
 
 class LightCaller(asyncio.Protocol):
-    """One connection that makes one call after the other; every answer has to have a length."""
+    """One connection that makes one call after another; each answer must have a Content-Length."""
 
     def __init__(self, url: str, key: str) -> None:
         address = urlsplit(url)
@@ -58,6 +58,6 @@ class LightCaller(asyncio.Protocol):
             self._answer.set_result(Answer(int(head.split(b" ", 2)[1]), body))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Let the call fail whose answer will not come."""
+        """Fail the call that waits for an answer."""
         if not self._answer.done():
             self._answer.set_exception(error or ConnectionResetError())

@@ -1,9 +1,8 @@
-"""What the programs show, held against what an observer counted at the same time.
+"""The metrics and states that the programs show, compared with an observer's counts of the same time.
 
-A worker counts every 5 s and shows a count for 10 s at most, so a number is right if it was the truth
-within the last 12 s, give or take a tolerance. Between two terms a worker counts from the newest
-checkpoint, which is up to 10 s older than what is published, and more if Postgres could not be
-written to: it may show more then.
+A worker counts every 5 s and shows a count for at most 10 s, so a number is right if it was true within
+the last 12 s, with a tolerance. Between two terms a worker counts from the newest checkpoint. This is up
+to 10 s older than the published events, or more if Postgres was not writable, so the worker may show more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,31 +15,31 @@ from tests.faults.servers import LATE_EVENTS
 WINDOW_S: Final = 12.0
 TOLERANCE_S: Final = 3.0
 TOLERANCE_EVENTS: Final = 50 + LATE_EVENTS
-"""The lag is counted by positions: those of transactions that are open or were rolled back count, too."""
+"""The lag is counted by positions, which includes those of open and of rolled back transactions."""
 BETWEEN_TERMS_S: Final = 30.0
 TOLD_AFTER_S: Final = 20.0
-"""An event that waits for longer is shown by a lag, or no worker may say that it leads."""
+"""If an event waits for longer, a lag must show it, or no worker may say that it leads."""
 READY_AFTER_S: Final = 15.0
-"""Within this time the service's /readyz agrees with its answers."""
+"""The time within which the service's /readyz agrees with its answers."""
 
 
 Problem = tuple[str, str]
-"""Which number or state is wrong, and how."""
+"""A wrong number or state, and how it is wrong."""
 
 
 class Looked(NamedTuple):
-    """A moment with those of the last seconds before it."""
+    """A moment with the moments of the last seconds before it."""
 
     now: Moment
     truths: tuple[Truth, ...]
-    """Empty if Postgres did not answer the observer at each of them."""
+    """Empty if Postgres did not answer the observer at one of these moments."""
     before: tuple[Moment, ...]
 
 
 def wrong_numbers(moments: Sequence[Moment], *, ready_anyway: bool = False) -> list[str]:
-    """Return every number and state that was not the truth, each problem once with its first time.
+    """Return each wrong number and state once, with the first time.
 
-    If `ready_anyway`, the fault is in the way of the callers' calls alone: the service may be ready.
+    If `ready_anyway`, the fault affects only the callers' calls, and the service may be ready.
     """
     found: dict[str, str] = {}
     for look in _looks(moments, WINDOW_S):
@@ -63,7 +62,7 @@ def _looks(moments: Sequence[Moment], window_s: float) -> Iterator[Looked]:
 
 
 def _lags(look: Looked) -> Iterator[Problem]:
-    """Yield the lags that are too small or too large."""
+    """Yield lags that are too small or too large."""
     for number, worker in enumerate(look.now.workers):
         if worker is None or not look.truths:
             continue
@@ -95,7 +94,7 @@ def _leads(worker: Scrape | None) -> bool:
 
 
 def _leaders(look: Looked) -> Iterator[Problem]:
-    """Yield where state, gauge and the lock in Postgres disagree about who leads."""
+    """Yield disagreements between state, gauge and the lock in Postgres about the leader."""
     for number, worker in enumerate(look.now.workers):
         if worker is not None and _leads(worker) != (worker.status == "leading"):
             yield f"worker {number} is {worker.status}", f"{worker.value('outbox_leader')}"
@@ -107,7 +106,7 @@ def _leaders(look: Looked) -> Iterator[Problem]:
 
 
 def _untold(look: Looked) -> Iterator[Problem]:
-    """Yield where events wait, a worker says that it leads, and none shows that they wait."""
+    """Yield waiting events that no lag shows, while a worker says that it leads."""
     waiting_s = min((truth.oldest_s for truth in look.truths), default=0.0)
     answering = [worker for worker in look.now.workers if worker is not None]
     if waiting_s > TOLD_AFTER_S and any(map(_leads, answering)):
@@ -117,7 +116,7 @@ def _untold(look: Looked) -> Iterator[Problem]:
 
 
 def _readiness(look: Looked) -> Iterator[Problem]:
-    """Yield where the service's /readyz says the opposite of its answers all the time."""
+    """Yield a /readyz that contradicts all answers of the service."""
     first, now = look.before[0], look.now
     calls, refused = now.calls - first.calls, now.unavailable - first.unavailable
     ready = [moment.service is not None and moment.service.ready for moment in look.before]

@@ -1,4 +1,4 @@
-"""An independent count, taken every second: what Postgres and the topic hold, beside what is shown."""
+"""The observer: every second it reads Postgres, the topic, and what the programs show."""
 
 import asyncio
 import time
@@ -40,34 +40,34 @@ WHERE backend_xid IS NOT NULL AND datname = current_database()
 
 
 class Truth(NamedTuple):
-    """What is committed in Postgres and has not reached the consumer."""
+    """The events that are committed in Postgres and have not reached the consumer."""
 
     due: int
     oldest_s: float
-    """Age of the oldest such event; 0 if there is none."""
+    """The age of the oldest of these events; 0 if there is none."""
     transaction_s: float
-    """Age of the oldest transaction that has an xid."""
+    """The age of the oldest transaction with an xid."""
     leaders: int
-    """Sessions of workers that hold the relay's lock."""
+    """The number of workers' sessions that hold the relay's lock."""
 
 
 class Moment(NamedTuple):
-    """One look at everything."""
+    """What the observer has read at one time."""
 
     at: float
     truth: Truth | None
-    """None: Postgres did not answer the observer either."""
+    """None: Postgres did not answer the observer."""
     workers: tuple[Scrape | None, ...]
-    """None: the worker does not answer, or its state changed between two looks."""
+    """None: the worker did not answer, or its state changed between two reads."""
     service: Scrape | None
     calls: int
-    """How many calls have ended so far."""
+    """The number of calls that have ended."""
     unavailable: int
-    """How many of them were answered 503, or not at all."""
+    """The number of calls that were answered 503, or not at all."""
 
 
 class Observer:
-    """Looks every second for as long as the context lasts."""
+    """Reads everything every second until the context ends."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -75,12 +75,12 @@ class Observer:
         self.moments: list[Moment] = []
 
     async def __aenter__(self) -> Self:
-        """Begin to look."""
+        """Begin to read."""
         self._task = asyncio.create_task(self._look_on())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop; an error of the observer itself is raised."""
+        """Stop; raise an error of the observer itself."""
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._scraper.close()
@@ -94,7 +94,7 @@ class Observer:
             await asyncio.sleep(max(0.0, began + EVERY_S - time.monotonic()))
 
     async def look(self) -> Moment:
-        """Return what there is now, and what is shown."""
+        """Read everything once."""
         at, stage = time.monotonic(), self._stage
         truth, service, workers = await asyncio.gather(
             self._truth(),

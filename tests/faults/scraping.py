@@ -1,4 +1,4 @@
-"""What the programs say of themselves: /metrics and /readyz, read as Prometheus and a balancer do."""
+"""The pages /metrics and /readyz, read as Prometheus and a load balancer read them."""
 
 import asyncio
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ SCRAPE_TIMEOUT_S: Final = 3.0
 OK: Final = 200
 
 Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
-"""Values by a metric's name and its labels."""
+"""Values by metric name and labels."""
 
 
 class Scrape(NamedTuple):
-    """The pages of one process at one moment."""
+    """The pages of one process."""
 
     series: Series
     ready: bool
     status: str
-    """The state that /readyz names."""
+    """The state in /readyz."""
 
     def value(self, name: str, **labels: str) -> float | None:
         """Return the value of a metric; None if the page does not show it."""
@@ -30,12 +30,12 @@ class Scrape(NamedTuple):
 
     @property
     def started(self) -> float | None:
-        """When the process was started: two processes of one worker differ in it."""
+        """The start time of the process, which differs between two processes of a worker."""
         return self.value("process_start_time_seconds")
 
 
 class Scraper:
-    """Reads the pages of workers and service; a page that is not served in time is None."""
+    """Reads the pages of workers and service; a page that is not answered in time is None."""
 
     def __init__(self) -> None:
         self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_S)
@@ -45,7 +45,7 @@ class Scraper:
         await self._client.aclose()
 
     async def worker(self, worker: Worker) -> Scrape | None:
-        """Return a worker's pages; None if it does not answer, or changes between the two."""
+        """Return a worker's pages; None: it did not answer, or its state changed between two reads."""
         urls = [line["url"] for line in worker.log() if line["event"] == "worker.started"]
         before = await self.page(urls[-1]) if urls else None
         after = await self.page(urls[-1]) if before is not None else None
@@ -55,7 +55,7 @@ class Scraper:
         return before if same and before.status == after.status else None
 
     async def page(self, url: str) -> Scrape | None:
-        """Return what a program shows; None if it does not answer."""
+        """Return a program's pages; None: it did not answer."""
         try:
             ready, metrics = await asyncio.gather(
                 self._client.get(f"{url}/readyz"), self._client.get(f"{url}/metrics")

@@ -1,4 +1,4 @@
-"""The faults of a Postgres server, as opposed to those of the way to it."""
+"""The faults of a Postgres server itself, not of the network to it."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, $1::int)) AS u
 
 
 async def postgres_crashes(stage: Stage) -> None:
-    """Crash Postgres and start it again, again and again."""
+    """Crash Postgres and start it again, several times."""
     for _ in range(max(1, int(FAULT_S / 10))):
         await asyncio.to_thread(stage.server.crash)
         await asyncio.to_thread(stage.server.start)
@@ -46,7 +46,7 @@ async def sessions_ended(stage: Stage) -> None:
 
 
 async def read_only(stage: Stage) -> None:
-    """Make the database read-only, as a disk that is nearly full makes a managed one."""
+    """Make the database read-only, as a managed Postgres does when its disk is nearly full."""
     await shared.execute(
         stage.dsn,
         f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on",
@@ -58,7 +58,7 @@ async def read_only(stage: Stage) -> None:
 
 
 async def tables_locked(stage: Stage) -> None:
-    """Lock the links' table against everybody, as a careless migration does."""
+    """Lock the table of links exclusively, as a careless migration does."""
     connection = await asyncpg.connect(stage.dsn)
     async with connection.transaction():
         await connection.execute("LOCK TABLE document_links IN ACCESS EXCLUSIVE MODE")
@@ -67,7 +67,7 @@ async def tables_locked(stage: Stage) -> None:
 
 
 async def transaction_open(stage: Stage) -> None:
-    """Hold a transaction with an xid open, as a forgotten console does."""
+    """Keep a transaction with an xid open, as a forgotten psql does."""
     connection = await asyncpg.connect(stage.dsn)
     async with connection.transaction():
         await connection.execute("SELECT pg_current_xact_id()")
@@ -76,7 +76,7 @@ async def transaction_open(stage: Stage) -> None:
 
 
 async def _synchronous(stage: Stage) -> PostgresServer:
-    """Return a standby that every commit waits for."""
+    """Make a synchronous standby, for which each commit waits."""
     standby = await asyncio.to_thread(stage.server.make_standby)
     await shared.execute(
         stage.dsn, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
@@ -85,7 +85,7 @@ async def _synchronous(stage: Stage) -> PostgresServer:
 
 
 async def commits_late(stage: Stage) -> None:
-    """Let transactions write events and commit them seconds later, when others' are published."""
+    """Let transactions write events and commit seconds later, when later events are published."""
     connection = await asyncpg.connect(stage.dsn)
     for _ in range(max(1, int(FAULT_S / LATE_S))):
         async with connection.transaction():
@@ -95,7 +95,7 @@ async def commits_late(stage: Stage) -> None:
 
 
 async def standby_hangs(stage: Stage) -> None:
-    """Let the synchronous standby hang: no commit ends meanwhile."""
+    """Let the synchronous standby hang, so that no commit ends."""
     standby = await _synchronous(stage)
     _signal(standby, signal.SIGSTOP)
     await until(lambda: _waits_for_a_standby(stage))
@@ -115,7 +115,7 @@ async def _waits_for_a_standby(stage: Stage) -> bool:
 
 
 def _signal(server: PostgresServer, number: signal.Signals) -> None:
-    """Send a signal to all processes of a server: each is the leader of a group of its own."""
+    """Send a signal to all processes of a server, each of which leads its own process group."""
     lines = (server.data_dir / "postmaster.pid").read_text().splitlines()
     for pid in (int(lines[0]), *children(int(lines[0]))):
         with suppress(ProcessLookupError):
@@ -123,7 +123,7 @@ def _signal(server: PostgresServer, number: signal.Signals) -> None:
 
 
 async def failover(stage: Stage) -> None:
-    """Crash the primary and promote its synchronous standby behind the same address."""
+    """Crash the primary, and promote its synchronous standby behind the same address."""
     standby = await _synchronous(stage)
     await last(FAULT_S / 2)
     await asyncio.to_thread(stage.server.crash)
@@ -136,7 +136,7 @@ async def failover(stage: Stage) -> None:
 
 
 async def became_a_standby(stage: Stage) -> None:
-    """Send new connections to a promoted standby; the old ones stay open to a node without writes."""
+    """Lead new connections to a promoted standby; the old ones stay open to a read-only server."""
     standby = await _synchronous(stage)
     await shared.execute(
         stage.dsn,
@@ -162,6 +162,6 @@ async def _replayed(primary: PostgresServer, standby: PostgresServer) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
+    """Return the child processes of a process."""
     with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 - of the kernel, never a regular file
         return [int(child) for child in file.read().split()]

@@ -1,4 +1,4 @@
-"""Both programs on real parts, with a proxy before each part, under load."""
+"""Both programs under load, with a proxy before Postgres and one before Kafka."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,12 +25,12 @@ from tests.support.waiting import until
 CALLERS = 8
 SETTLE_S = 90
 STATEMENTS = 200
-"""More than the service prepares in a session."""
+"""More than the number of statements that the service prepares in a session."""
 SETTINGS = {"LINKS_WORKERS": "2", "LINKS_RATE_LIMIT": GENEROUS}
 
 
 class Stage(NamedTuple):
-    """What a fault can happen to."""
+    """The parts, programs and proxies that a fault may affect."""
 
     server: PostgresServer
     broker: Broker
@@ -43,18 +43,18 @@ class Stage(NamedTuple):
 
     @property
     def dsn(self) -> str:
-        """The database as a test sees it: past the proxy, on whichever server the proxy leads to."""
+        """The database's URL for the test: without the proxy, to the proxy's present server."""
         return f"postgresql://postgres@127.0.0.1:{self.to_postgres.target[1]}/{DATABASE}"
 
     async def event_ids(self) -> set[str]:
-        """Return the events that the database holds."""
+        """Return the ids of all events in the database."""
         connection = await asyncpg.connect(self.dsn)
         rows = await connection.fetch("SELECT event_id::text AS id FROM outbox")
         await connection.close()
         return {row["id"] for row in rows}
 
     async def settled(self) -> set[str]:
-        """Return the database's events once the audience has them all, or too much time has passed."""
+        """Return the ids of all events once the consumer has got them, or after SETTLE_S."""
         events = await self.event_ids()
 
         async def heard() -> bool:
@@ -71,7 +71,7 @@ class Stage(NamedTuple):
 async def stage(
     server: PostgresServer, broker: Broker, folder: Path, *, pooled: bool = False
 ) -> AsyncIterator[Stage]:
-    """Yield both programs at work. Nobody calls until the stage's `callers` are entered."""
+    """Yield both programs. Nobody calls until the stage's `callers` are entered."""
     topic = f"faults-{uuid4().hex}"
     documents = [f"doc_{number}" for number in range(1, CALLERS + 1)]
     connection = await asyncpg.connect(server.dsn(DATABASE))
@@ -100,7 +100,7 @@ async def stage(
 
 
 def _pooler(database: str) -> Pooler:
-    """Return a pooler of transactions; of sessions if the installed one would lose statements."""
+    """Return a transaction pooler, or a session pooler if the installed PgBouncer would lose statements."""
     if can_keep_statements():
         return Pooler(database, "transaction", statements=STATEMENTS)
     return Pooler(database, "session")

@@ -1,4 +1,4 @@
-"""The table of faults: printed at the end of a run, and written as JSON."""
+"""The table of faults, printed at the end of a run and written as JSON."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,16 @@ SHOWN: Final = re.compile(r"^\| fault \|.*(?:\n\|.*)+", re.MULTILINE)
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One fault, and what callers and subscribers saw of it."""
+    """A fault, and what callers and subscribers saw."""
 
     fault: str
     seconds: float
-    """How long the fault lasted."""
+    """The length of the fault."""
     calls: int
     unavailable: int
-    """Calls that were answered 503, or not at all because the process that served them was killed."""
+    """Calls that were answered 503, or not at all because their process was killed."""
     wrong: int
-    """Answers that were not the truth."""
+    """Wrong answers."""
     longest_read_s: float
     longest_write_s: float
     events: int
@@ -33,7 +33,7 @@ class Row(msgspec.Struct, frozen=True):
     twice: int
     out_of_order: int
     wrong_numbers: int
-    """Numbers and states that /metrics and /readyz of either program showed, and that were not the truth."""
+    """Wrong numbers and states in /metrics and /readyz of both programs."""
 
 
 HEAD: Final = (
@@ -58,6 +58,6 @@ def _shown(value: str | float) -> str:
 
 
 def write(rows: Sequence[Row]) -> None:
-    """Write them as JSON."""
+    """Write the rows as JSON."""
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")

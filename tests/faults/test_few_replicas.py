@@ -1,4 +1,4 @@
-"""Topics that are made while brokers have never registered: the worker says what is missing."""
+"""Topics that are made while some brokers have never registered."""
 
 from deploy.local.kafka import KafkaCluster
 from tests.support.relay.worker import Worker
@@ -7,7 +7,7 @@ CONFIGURED = "3"
 
 
 async def test_topics_with_fewer_replicas_than_configured_are_warned_of(database: str) -> None:
-    """One of three brokers is there: both topics are made, each with one replica and a warning."""
+    """With one of three brokers each topic gets one replica and a warning."""
     topic = database.rpartition("/")[2]
     with (
         KafkaCluster(properties={"default.replication.factor": CONFIGURED}) as cluster,

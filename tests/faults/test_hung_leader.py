@@ -1,9 +1,7 @@
-"""A leader that hangs while its batch is on its way: nothing that it sends later counts.
+"""A leader that hangs while a batch is in flight: what it sends after the takeover is refused.
 
-The two workers may differ in their delivery mode, as while an operator changes it.
+The two workers may differ in their delivery mode, because an operator may be changing it.
 """
-
-import time
 
 import pytest
 
@@ -15,32 +13,29 @@ from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
 from tests.support.topic.reckoning import reckon, repeated
-from tests.support.waiting import FAULT_S, last
+from tests.support.waiting import BUSY_S, FAULT_S, last
 
-TAKE_OVER_S = 20  # 10 in plain text on an idle machine, see the acceptance tests
+TAKE_OVER_S = 10 + BUSY_S  # 10 s: runbook
 
 pytestmark = pytest.mark.xdist_group("hung leader")
 older = newer = delivery
 
 
-async def test_leader_wakes_up_after_another_one_took_over(
+async def test_hung_leader_runs_again_after_the_takeover(
     database: str, broker: Broker, proxy: FaultyProxy, older: str, newer: str
 ) -> None:
-    """From the takeover on each event comes once, whatever the first worker still has to send."""
-    topic = database.rpartition("/")[2]
+    """After the takeover each event is published once, although the first worker may still send."""
     await writers.prepare(database)
-    kafka = f"127.0.0.1:{proxy.port}"
     settings = [{**broker.settings, "OUTBOX_DELIVERY": delivery} for delivery in (older, newer)]
-    with Worker(database, kafka, topic, **settings[0]) as leader:
+    with Worker(database, proxy.address, **settings[0]) as leader:
+        topic = leader.topic
         await leader.leading()
-        with Worker(database, kafka, topic, **settings[1]) as standby:
+        with Worker(database, proxy.address, **settings[1]) as standby:
             await leader_first(leader, standby)
-            async with writers.writing(lambda: database, 2):
+            async with writers.writing(database):
                 await leader.wait_published(100)
-                began = time.monotonic()
                 leader.pause()
-                await standby.leading()
-                assert time.monotonic() - began < TAKE_OVER_S
+                await standby.leading(TAKE_OVER_S)
                 await standby.wait_working()
                 taken_over = await topics.ends(broker.inside, topic)
                 await last(FAULT_S / 2)

@@ -1,4 +1,4 @@
-"""The worker killed at each step of a transaction, over SASL_SSL as in plain text."""
+"""The worker is killed at each step of a transaction, in plain text and over SASL_SSL."""
 
 import pytest
 
@@ -12,5 +12,5 @@ pytestmark = pytest.mark.xdist_group("killed over TLS")
 
 @pytest.fixture
 async def proxy(watched: KafkaProxy) -> KafkaProxy:
-    """Return a proxy that sees requests also over TLS."""
+    """Return a proxy that reads requests over TLS as well."""
     return watched

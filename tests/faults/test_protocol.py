@@ -1,4 +1,4 @@
-"""The relay's protocol in larger worlds: some million states each, every interleaving."""
+"""The relay's protocol in larger worlds: every interleaving, some million states each."""
 
 import pytest
 

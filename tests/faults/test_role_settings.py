@@ -1,4 +1,4 @@
-"""Each setting that a role can have, at each of its values or ends, by itself: both programs at work."""
+"""Each setting of a role alone, at each of its values or at the ends of its range, in both programs."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,8 @@ TRY_S = 60
 pytestmark = pytest.mark.timeout(1800)
 
 
-async def test_each_setting_by_itself_does_no_harm(postgres: Postgres, kafka: str) -> None:
-    """With it on its role, each program answers and publishes as without."""
+async def test_each_setting_alone_does_no_harm(postgres: Postgres, kafka: str) -> None:
+    """With the setting on its role each program answers and publishes as without it."""
     async with ground(postgres, {}) as plain:
         expected = await both(plain, kafka)
     connection = await asyncpg.connect(postgres.dsn())
@@ -44,7 +44,7 @@ async def try_all(
     postgres: Postgres,
     kafka: str,
 ) -> None:
-    """Try one setting after the other; note those with which the programs do anything else."""
+    """Try one setting after another; note those with which the transcripts differ."""
     for name, value in queue:
         async with ground(postgres, {name: value}) as at:
             try:

@@ -1,4 +1,4 @@
-"""Postgres stops answering under load, and keeps its connections open: every call is answered in time."""
+"""Postgres stops answering under load and keeps its connections open: each call is answered in time."""
 
 import asyncio
 import json
@@ -7,27 +7,27 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 
 from deploy.local.programs import create_key, service
-from tests.support.faults.tcp import FaultyProxy
+from tests.support.faults.postgres import PostgresProxy
 from tests.support.service.api import seed
 from tests.support.topic.subscriber import check_outbox
-from tests.support.waiting import last, until
+from tests.support.waiting import BUSY_S, last, until
 
-SILENT_S = 25.0
-READ_S, WRITE_S = 10.0, 15.0
-"""What the contract promises."""
-RECOVERY_S = 10.0
+SILENT_S = 40.0
+READ_S, WRITE_S = 10.0 + BUSY_S, 15.0 + BUSY_S
+"""A read is answered within 10 s, a write within 15 s (OpenAPI document). Without a time limit, a call
+would wait for SILENT_S."""
+RECOVERY_S = 10.0 + BUSY_S
 CALLERS = 40
 DOCUMENTS = 20
 
 
 class Callers:
-    """Clients that read and write without a pause, and note the longest wait of each kind."""
+    """Clients that read and write without a pause; `longest` is the longest wait by method."""
 
     def __init__(self, url: str, key: str) -> None:
         limits = httpx.Limits(max_connections=None)
@@ -38,7 +38,7 @@ class Callers:
         self.stopping = False
 
     async def run(self, number: int) -> None:
-        """Make one kind of call after the other."""
+        """Read or write until `stopping` is set."""
         document = f"/v1/documents/doc_{number % DOCUMENTS + 1}"
         resource = {"resource_id": f"ship_{number % DOCUMENTS + 1}"}
         calls: list[tuple[str, str, object]] = [
@@ -57,10 +57,12 @@ class Callers:
                 self.statuses[answer.status_code] += 1
                 if answer.status_code == 503:
                     assert answer.headers["retry-after"]
-                    await asyncio.sleep(0.2)  # a caller that comes back as it was told
+                    await asyncio.sleep(
+                        0.2
+                    )  # shorter than Retry-After, so that the load stays high
 
-    async def go_through_silence(self, proxy: FaultyProxy) -> None:
-        """Call before it, in it, and until calls succeed after it."""
+    async def go_through_silence(self, proxy: PostgresProxy) -> None:
+        """Call before the silence, during it, and until calls succeed after it."""
         tasks = [asyncio.create_task(self.run(number)) for number in range(CALLERS)]
         await until(lambda: asyncio.sleep(0, self.statuses[200] > 200))
         proxy.silence()
@@ -73,18 +75,13 @@ class Callers:
         await self.client.aclose()
 
 
-async def test_every_call_is_answered_in_time(database: str, tmp_path: Path) -> None:
-    """Reads within 10 s, writes within 15 s, 503 with Retry-After; no reason in the log is empty."""
+async def test_each_call_is_answered_in_time(database: str, tmp_path: Path) -> None:
+    """Reads and writes are answered in time, 503 with Retry-After; each logged error has a text."""
     key = create_key(database)
     connection = await asyncpg.connect(database)
     await seed(connection, DOCUMENTS, DOCUMENTS, "demo")
-    parts = urlsplit(database)
-    async with (
-        FaultyProxy(parts.hostname or "", parts.port or 5432) as proxy,
-        AsyncExitStack() as stack,
-    ):
-        netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"
-        running = service(parts._replace(netloc=netloc).geturl(), tmp_path)
+    async with PostgresProxy(database) as proxy, AsyncExitStack() as stack:
+        running = service(proxy.dsn, tmp_path)
         program = await asyncio.to_thread(running.__enter__)  # the proxy is served meanwhile
         stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
         callers = Callers(program.url, key)

@@ -1,4 +1,4 @@
-"""A slow way to Kafka: a page that cannot be published in time is made smaller, until it can."""
+"""A slow network to Kafka: the page size shrinks until a page is published in time."""
 
 import asyncpg
 
@@ -10,7 +10,7 @@ from tests.support.waiting import last
 
 EVENTS = 20_000
 START_S = 120
-QUIET_S = 3  # longer than a connection may be idle without being checked
+QUIET_S = 3  # longer than IDLE_S, after which a connection is checked
 HOT_KEY = """
 INSERT INTO outbox (event_id, event_type, key, payload)
 SELECT gen_random_uuid(), 'test.event', 'one key', n::text::bytea
@@ -19,14 +19,13 @@ FROM generate_series(1, $1) AS n
 
 
 async def test_page_that_is_too_slow_is_made_smaller(
-    database: str, broker: Broker, proxy: FaultyProxy, delivery: str
+    database: str, connection: asyncpg.Connection, broker: Broker, proxy: FaultyProxy, delivery: str
 ) -> None:
-    """Small batches one after the other over a slow network: the events get through, in order."""
+    """Events of one key that fill many small batches are published in order over a slow network."""
     topic = database.rpartition("/")[2]
     await topics.make(broker.inside, topic, 1, {"max.message.bytes": "20000"})
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery, "OUTBOX_BATCH_SIZE": "20000"}
-    connection = await asyncpg.connect(database)
-    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
+    with Worker(database, proxy.address, **settings) as worker:
         await worker.leading()
         proxy.delay_s = 0.2
         await connection.execute(HOT_KEY, EVENTS)
@@ -34,7 +33,6 @@ async def test_page_that_is_too_slow_is_made_smaller(
         await worker.wait_published(1, timeout_s=120)
         proxy.delay_s = 0.0
         await worker.wait_published(EVENTS, timeout_s=120)
-    await connection.close()
     values = [int(record.value) for record in await topics.read_all(broker.inside, topic)]
     if delivery == "at-least-once":
         values = list(dict.fromkeys(values))
@@ -42,14 +40,14 @@ async def test_page_that_is_too_slow_is_made_smaller(
 
 
 async def test_round_trip_of_half_a_second(
-    database: str, broker: Broker, proxy: FaultyProxy, delivery: str
+    database: str, connection: asyncpg.Connection, broker: Broker, proxy: FaultyProxy, delivery: str
 ) -> None:
-    """The worker starts and publishes, in order, and takes no slow answer for a lost connection."""
-    topic = database.rpartition("/")[2]
-    proxy.delay_s = 0.3 if broker.tls is None else 0.2  # one way; a TLS handshake has more of them
+    """The worker publishes in order, and does not replace a connection because its answers are slow."""
+    proxy.delay_s = (
+        0.3 if broker.tls is None else 0.2
+    )  # in each direction; TLS has more round trips
     settings = {**broker.settings, "OUTBOX_DELIVERY": delivery}
-    connection = await asyncpg.connect(database)
-    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
+    with Worker(database, proxy.address, **settings) as worker:
         await worker.leading(START_S)
         for number in range(1, 4):
             made = proxy.made
@@ -58,6 +56,5 @@ async def test_round_trip_of_half_a_second(
             assert proxy.made == made or number == 1
             await last(QUIET_S)
         assert "worker.failing" not in worker.output()
-    await connection.close()
-    values = [int(record.value) for record in await topics.read_all(broker.inside, topic)]
+    values = [int(record.value) for record in await topics.read_all(broker.inside, worker.topic)]
     assert values == [*range(1, EVENTS + 1)] * 3

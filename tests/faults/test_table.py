@@ -1,4 +1,4 @@
-"""Both programs under load while each fault lasts: what callers and subscribers see of it."""
+"""Both programs under load during each fault, as callers and subscribers see it."""
 
 import asyncio
 import time
@@ -21,19 +21,19 @@ from tests.support.waiting import last, until
 
 BEFORE_S = 3
 AFTER_S = 12
-"""Longer than either program may need to recover, so that callers see it."""
+"""Longer than either program may need to recover, so that callers see the recovery."""
 BACK_S = 20
-"""For the lag to be looked at once more, and found to be none."""
+"""The deadline for the next measurement of the lag, which must be 0."""
 LONGEST_READ_S = 11
 LONGEST_WRITE_S = 16
-"""What is promised, 10 s and 15 s, and the time of a client on a busy machine."""
+"""The deadlines of 10 s and 15 s (OpenAPI document), and a second for the client."""
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
-    """Yield a broker whose clients go through a line."""
+    """Yield a broker whose clients go through a proxy."""
     with broker_behind_a_proxy() as broker:
         yield broker
 
@@ -50,7 +50,7 @@ def server() -> Iterator[PostgresServer]:
 async def test_every_answer_is_true_and_no_event_is_lost(
     server: PostgresServer, broker: Broker, tmp_path: Path, rows: list[Row], name: str
 ) -> None:
-    """Callers get the truth or a 503 in time; subscribers get each event once and in order."""
+    """Callers get correct answers or 503 in time; subscribers get each event once and in order."""
     pooled = name.endswith(BEHIND_PGBOUNCER)
     async with (
         stage(server, broker, tmp_path, pooled=pooled) as scene,
@@ -75,7 +75,7 @@ async def test_every_answer_is_true_and_no_event_is_lost(
 
 
 async def _wrong_numbers(scene: Stage, observer: Observer, *, ready_anyway: bool) -> list[str]:
-    """Return the numbers that were wrong during the fault, and those that are after it."""
+    """Return the numbers that were wrong during the fault, and those that are wrong after it."""
     moments = [*observer.moments, await observer.look()]
     found = [
         *wrong_numbers(moments, ready_anyway=ready_anyway),

@@ -1,4 +1,4 @@
-"""What a role must be granted for the worker and each command, as the runbook has it."""
+"""The rights that a role needs for the worker and for each command, as in the runbook."""
 
 import json
 from collections.abc import AsyncIterator
@@ -32,14 +32,14 @@ UNDETECTED = ["a copy of this database", "a failover that lost commits"]
 
 @pytest.fixture
 async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
-    """Yield the owner's connection, to a database with a document and an entity."""
+    """Yield the owner's connection to a database with a document and an entity."""
     await links.seed(connection, 1, 1)
     return connection
 
 
 @pytest.fixture
 async def role(connection: asyncpg.Connection) -> AsyncIterator[str]:
-    """Yield a role that may do what the worker does."""
+    """Yield a role with the worker's rights."""
     name = f"relay_{uuid4().hex}"
     await connection.execute(f"CREATE ROLE {name} LOGIN")
     for right in WORKER:
@@ -57,7 +57,7 @@ def as_role(database: str, role: str) -> str:
 async def test_rights_of_the_worker_and_of_each_command(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, role: str
 ) -> None:
-    """The worker's are enough to relay, verify and replay; snapshot and rebase need more."""
+    """The worker's rights are enough for it, `verify` and `replay`; `snapshot` and `rebase` need more."""
     with Worker(database.replace("postgres@", f"{role}@"), kafka, topic) as worker:
         await links.toggle(connection, "doc_1", "1")
         await topics.wait_for_count(kafka, topic, 1)
@@ -75,17 +75,17 @@ async def test_rights_of_the_worker_and_of_each_command(
 async def refused_until(
     connection: asyncpg.Connection, worker: Worker, right: str, *command: str
 ) -> None:
-    """See that a command fails for want of a right, and is carried out with it."""
+    """See that a command fails without a right and succeeds with it."""
     assert worker.command(*command) == 1
     assert DENIED in worker.output().splitlines()[-1]
     await connection.execute(f"GRANT {right}")
     assert worker.command(*command) == 0, worker.output()
 
 
-async def test_doctor_misses_the_right_to_look_at_a_slot(
+async def test_doctor_names_a_missing_right(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, role: str
 ) -> None:
-    """With the worker's rights every privilege is there; without SELECT on a slot, its grant is named."""
+    """Without SELECT on a slot `doctor` prints its GRANT; with all rights the check passes."""
     worker = Worker(database.replace("postgres@", f"{role}@"), kafka, topic)
     assert privileges(worker) == ""
     await connection.execute(f"REVOKE SELECT ON outbox_07 FROM {role}")
@@ -93,25 +93,25 @@ async def test_doctor_misses_the_right_to_look_at_a_slot(
 
 
 def privileges(worker: Worker) -> str:
-    """Return what doctor finds missing."""
-    return str(found(worker, "privileges")["mend"])
+    """Return the missing privileges that `doctor` prints."""
+    return str(check_of(worker, "privileges")["mend"])
 
 
 async def test_functions_that_a_managed_postgres_does_not_offer(
     as_role: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
-    """Two are refused, one is missing: the worker publishes, and says once what it cannot detect."""
+    """Without these functions the worker publishes, and logs once which faults it cannot detect."""
     for statement in TAKEN_AWAY:
         await connection.execute(statement)
     doctor = Worker(as_role, kafka, topic)
-    before_start = found(doctor, "relay")
+    before_start = check_of(doctor, "relay")
     with Worker(as_role, kafka, topic) as worker:
         for terms in (1, 2):
             await until(lambda terms=terms: started(worker, terms))  # type: ignore[misc]
             await links.toggle(connection, "doc_1", "1")
             await topics.wait_for_count(kafka, topic, terms)
             await connection.execute(f"{END_SESSIONS} AND usename <> current_user")
-        after_start = found(doctor, "relay")
+        after_start = check_of(doctor, "relay")
         warned = [line for line in worker.log() if line["event"] == "relay.place_unreadable"]
     assert [line["undetected"] for line in warned] == [UNDETECTED]
     for check in (before_start, after_start):
@@ -127,15 +127,15 @@ async def started(worker: Worker, terms: int) -> bool:
 async def test_doctor_names_a_read_only_role(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, role: str
 ) -> None:
-    """A role whose transactions are read-only fails the check of the primary, with the setting."""
+    """A role with default_transaction_read_only fails the check `primary`, which names the setting."""
     await connection.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
-    check = found(Worker(database.replace("postgres@", f"{role}@"), kafka, topic), "primary")
+    check = check_of(Worker(database.replace("postgres@", f"{role}@"), kafka, topic), "primary")
     assert not check["passed"]
     assert "default_transaction_read_only" in check["mend"]
 
 
-def found(worker: Worker, name: str) -> dict[str, Any]:
-    """Return one of the doctor's checks."""
+def check_of(worker: Worker, name: str) -> dict[str, Any]:
+    """Return one of the checks of `doctor`."""
     worker.command("doctor", "--json")
     checks: list[dict[str, Any]] = json.loads(worker.output().splitlines()[-1])["checks"]
     (check,) = (check for check in checks if check["name"] == name)

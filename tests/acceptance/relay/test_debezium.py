@@ -1,4 +1,4 @@
-"""The shipped configuration of Debezium, for teams that relay by Kafka Connect."""
+"""The Debezium configuration in deploy/, for teams that relay with Kafka Connect."""
 
 from collections.abc import Iterator
 
@@ -23,17 +23,17 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture
 def logical_database() -> Iterator[str]:
-    """Yield the URL of a migrated database on a server that decodes its WAL."""
+    """Yield the URL of a migrated database on a server with wal_level=logical."""
     with PostgresServer(settings={"wal_level": "logical", "fsync": "off"}) as server:
         migrate(server.dsn())
         yield server.dsn()
 
 
 @pytest.mark.timeout(600)  # a fresh machine fetches Connect and Debezium first
-async def test_gives_the_same_messages_as_the_worker(
+async def test_debezium_gives_the_same_messages_as_the_worker(
     logical_database: str, kafka: str, topic: str
 ) -> None:
-    """Debezium and our worker give the same keys, values and headers, in the same partitions and order."""
+    """Debezium publishes the same keys, values and headers, in the same partitions and order."""
     theirs = f"{topic}-debezium"
     with Connect(kafka, exactly_once=True) as connect:
         async with Source(logical_database) as source:
@@ -47,7 +47,7 @@ async def test_gives_the_same_messages_as_the_worker(
 
 
 async def write(database: str) -> None:
-    """Write events, one of them of a request that was traced."""
+    """Write events, one of them with a traceparent."""
     connection = await asyncpg.connect(database)
     try:
         await outbox.insert_events(connection, EVENTS)
@@ -57,6 +57,6 @@ async def write(database: str) -> None:
 
 
 def message(record: topics.Record) -> tuple[object, ...]:
-    """Return what a subscriber sees; Debezium gives a header that we leave out without a value."""
+    """Return a record without the null headers, which only Debezium writes."""
     headers = [header for header in record.headers if header[1] is not None]
     return record.partition, record.key, record.value, sorted(headers)

@@ -1,4 +1,4 @@
-"""From HTTP to Kafka on real processes: whatever is killed, the topic tells what the tables hold."""
+"""From HTTP to Kafka: whatever process is killed, the topic has what the tables have."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ SETTINGS = {"LINKS_WORKERS": "2", "LINKS_RATE_LIMIT": GENEROUS}
 
 
 def call_until(stop: Event, url: str, key: str, number: int) -> Counter[int]:
-    """Make random calls, on this thread, until told to stop; return how they were answered."""
+    """Make random calls on this thread until `stop` is set; return the statuses."""
 
     async def calls() -> Counter[int]:
         headers = {"X-API-KEY": key}
@@ -40,7 +40,7 @@ def call_until(stop: Event, url: str, key: str, number: int) -> Counter[int]:
 
 @asynccontextmanager
 async def calling(url: str, key: str) -> AsyncIterator[Counter[int]]:
-    """Call from several threads for as long as the context lasts; the counter is filled at its end."""
+    """Call from several threads until the context ends; the counter is filled at its end."""
     stop, statuses = Event(), Counter[int]()
     async with asyncio.TaskGroup() as group:
         threads = [
@@ -56,7 +56,7 @@ async def calling(url: str, key: str) -> AsyncIterator[Counter[int]]:
 
 
 async def kill_again_and_again(worker: Worker) -> None:
-    """SIGKILL the worker each time that it has published something more."""
+    """Kill the worker each time that it has published some events."""
     choice = random.Random(11)
     for _ in range(KILLS):
         await worker.leading()
@@ -68,7 +68,7 @@ async def kill_again_and_again(worker: Worker) -> None:
 async def test_topic_gives_the_active_links(
     database: str, kafka: str, topic: str, tmp_path: Path
 ) -> None:
-    """Random calls from several threads while the worker is killed: nothing twice, no gap, no loss."""
+    """While the worker is killed, no event of the calls is lost, repeated or in the wrong order."""
     connection = await asyncpg.connect(database)
     key = await new_key(database)
     await seed(connection, len(DOCUMENTS), 3)
@@ -89,15 +89,15 @@ async def test_topic_gives_the_active_links(
 
 
 def check_record(key: bytes, headers: dict[str, bytes], value: bytes) -> None:
-    """See that key and headers are those of the contract."""
+    """See that key and headers follow the AsyncAPI document."""
     assert headers == {"content-type": b"application/cloudevents+json; charset=utf-8"}
     assert b'"partitionkey":"' + key + b'"' in value
 
 
-async def test_one_link_field_by_field(
+async def test_an_event_is_published_unchanged(
     database: str, kafka: str, topic: str, tmp_path: Path
 ) -> None:
-    """A link made over HTTP is on the topic byte for byte as its transaction wrote it."""
+    """The record of a link has the key, the value and the traceparent that its transaction wrote."""
     connection = await asyncpg.connect(database)
     key = await new_key(database)
     await seed(connection, 1, 1)

@@ -1,14 +1,12 @@
-"""Faults under load; afterwards the topic, applied in order, gives exactly the active links.
+"""Faults under load; after them the topic, applied in order, gives exactly the active links.
 
-Each lasts for a few seconds here, and for a minute in `make test-faults`.
+Each fault lasts for some seconds in `make test`, and for a minute in `make test-faults`.
 """
 
-import asyncio
 import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import asyncpg
@@ -19,33 +17,36 @@ from deploy.local.postgres import PostgresServer
 from deploy.local.process import free_port
 from outbox_worker.kafka.connections import LIMITS
 from outbox_worker.kafka.reading import ReadStalledError, end_offsets
+from tests.support.faults.postgres import PostgresProxy
 from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts import shared
-from tests.support.parts.brokers import Broker
+from tests.support.parts.brokers import Broker, beside
 from tests.support.parts.postgres import DATABASE, END_SESSIONS, make_database
 from tests.support.relay import writers
+from tests.support.relay.load import under_load
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
 from tests.support.topic.reckoning import DELIVERIES, reckon
-from tests.support.waiting import FAULT_S, LONG_S, last, until
+from tests.support.waiting import BUSY_S, FAULT_S, LONG_S, TIMEOUT_S, last, until
 
-MARGIN_S = 60
-WRITERS = 2
-# One thread that stays: a broker ends with the thread that started it.
-BESIDE = ThreadPoolExecutor(max_workers=1)
+NO_PROGRESS_S = (
+    20  # /healthz is 503 after 30 s without progress (runbook); progress precedes the fault
+)
+STOP_S = 10 + BUSY_S  # 10 s: README
+READY_S = 10 + BUSY_S  # 10 s: outbox_worker.relay.standby
 
 pytestmark = pytest.mark.timeout(900)
 
 
 async def delayed(proxy: FaultyProxy) -> None:
-    """Hold everything up for a while."""
+    """Delay everything by 50 ms."""
     proxy.delay_s = 0.05
     await last(FAULT_S)
     proxy.delay_s = 0.0
 
 
 async def reset(proxy: FaultyProxy) -> None:
-    """Reset all connections again and again."""
+    """Reset all connections every 0.2 to 0.8 s."""
     choice = random.Random(1)
     for _ in range(int(FAULT_S * 2)):
         proxy.cut()
@@ -53,9 +54,9 @@ async def reset(proxy: FaultyProxy) -> None:
 
 
 async def silent(proxy: FaultyProxy) -> None:
-    """Let nothing through: connections stay open, half of them dead."""
+    """Let nothing through; connections stay open."""
     proxy.silence()
-    await last(FAULT_S + 10)  # longer than a sign of life and a transaction may take
+    await last(FAULT_S + 10)  # longer than a leader's session may be silent, and than a transaction
     proxy.silence(silent=False)
 
 
@@ -68,61 +69,47 @@ Fault = Callable[[FaultyProxy], Awaitable[None]]
 async def test_network_to_kafka(
     database: str, broker: Broker, proxy: FaultyProxy, fault: Fault, delivery: str
 ) -> None:
-    """Whatever the network to Kafka does, nothing is lost, and exactly once nothing is repeated."""
-    topic = database.rpartition("/")[2]
-    await writers.prepare(database)
-    kafka = f"127.0.0.1:{proxy.port}"
-    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        async with writers.writing(lambda: database, WRITERS):
-            await worker.wait_published(50)
-            await fault(proxy)
-            try:
-                await worker.wait_working(MARGIN_S)
-            except TimeoutError:
-                raise AssertionError(worker.output()[-5000:]) from None
-        await reckon(database, broker.inside, topic, delivery, timeout_s=MARGIN_S)
+    """After each fault of the network to Kafka events are published, and none is lost."""
+    async with under_load(database, proxy.address, inside=broker.inside, OUTBOX_DELIVERY=delivery):
+        await fault(proxy)
 
 
 @pytest.mark.xdist_group("a proxy to Kafka")
-async def test_no_progress_is_unhealthy_and_the_end_comes_in_time(
+async def test_silent_kafka_makes_workers_unhealthy_and_delays_no_stop(
     database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
-    """With work and a silent Kafka /healthz of all turns 503; SIGTERM still ends it within 10 s."""
-    topic = database.rpartition("/")[2]
+    """While events wait and Kafka is silent, /healthz of leader and standby is 503; SIGTERM works."""
     await writers.prepare(database)
-    kafka = f"127.0.0.1:{proxy.port}"
-    with Worker(database, kafka, topic) as worker:
+    with Worker(database, proxy.address) as worker:
         await worker.leading()
-        with Worker(database, kafka, topic) as second:
+        with Worker(database, proxy.address) as second:
             await second.wait_event("worker.state", state="standby")
             proxy.silence()
-            async with writers.writing(lambda: database, 1):
+            async with writers.writing(database):
 
                 async def unhealthy() -> bool:
                     pages = [await each.get("/healthz") for each in (worker, second)]
                     return all(page.status_code == 503 for page in pages)
 
                 began = time.monotonic()
-                await until(unhealthy, 2 * MARGIN_S)
-                assert time.monotonic() - began > 20
-            began = time.monotonic()
-            assert worker.end(signal.SIGTERM, timeout_s=12) == 0
-            assert time.monotonic() - began < 10
+                await until(unhealthy, 2 * TIMEOUT_S)
+                assert time.monotonic() - began > NO_PROGRESS_S
+            worker.send(signal.SIGTERM)
+            await until(worker.ended, STOP_S)
+            assert worker.end() == 0
             proxy.silence(silent=False)
             worker.start()
-            await reckon(database, broker.inside, topic, timeout_s=MARGIN_S)
+            await reckon(database, broker.inside, worker.topic)
 
 
 @pytest.mark.xdist_group("a proxy to Kafka")
 async def test_standby_is_ready_only_while_it_reaches_kafka(
     database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
-    """Silence makes a standby unready, not unhealthy; 10 s after its end the standby is ready."""
-    topic = database.rpartition("/")[2]
-    with Worker(database, broker.inside, topic) as leader:
+    """A silent Kafka makes a standby unready, not unhealthy; after the silence it is ready and can lead."""
+    with Worker(database, broker.inside) as leader:
         await leader.leading()
-        with Worker(database, f"127.0.0.1:{proxy.port}", topic) as standby:
+        with Worker(database, proxy.address) as standby:
             await standby.wait_event("worker.state", state="standby")
             assert (await standby.get("/readyz")).status_code == 200
             proxy.silence()
@@ -131,7 +118,7 @@ async def test_standby_is_ready_only_while_it_reaches_kafka(
             assert [page.status_code for page in pages] == [503, 200]
             await last(FAULT_S)
             proxy.silence(silent=False)
-            await standby.wait_event("worker.standby_can_lead", timeout_s=10)
+            await standby.wait_event("worker.standby_can_lead", READY_S)
             assert (await standby.get("/readyz")).status_code == 200
             leader.end(signal.SIGKILL)
             await standby.leading()
@@ -139,7 +126,7 @@ async def test_standby_is_ready_only_while_it_reaches_kafka(
 
 EVENTS = 40
 GROWS_S = 3
-"""By how much the lag has to grow: a gauge that stands still never does."""
+"""How much the lag has to grow: a gauge that is not updated would not."""
 GAUGES = ("outbox_lag_seconds", "outbox_lag_events", "outbox_oldest_transaction_seconds")
 ONE_EVENT = """
 INSERT INTO outbox (event_id, event_type, key, payload)
@@ -148,35 +135,34 @@ VALUES (gen_random_uuid(), 'test.event', 'key', '1')
 
 
 async def shown(worker: Worker) -> set[str]:
-    """Return those of the gauges that have a value."""
+    """Return the gauges that have a value."""
     page = (await worker.get("/metrics")).text
     return {name for name in GAUGES if f"\n{name} " in page}
 
 
 async def lag_beyond(worker: Worker, seconds: float) -> bool:
-    """Whether the lag is more than that."""
+    """Whether the lag is longer than so many seconds."""
     return await worker.metric("outbox_lag_seconds") > seconds
 
 
 @pytest.mark.xdist_group("a proxy to Kafka")
-async def test_lag_grows_while_kafka_is_silent_and_is_nobodys_after_a_demotion(
+async def test_lag_grows_while_kafka_is_silent_and_is_shown_by_leaders_only(
     database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
-    """Terms end or never begin, the lag goes on growing; once another one leads, it shows none."""
-    topic = database.rpartition("/")[2]
-    with Worker(database, f"127.0.0.1:{proxy.port}", topic) as worker:
+    """The lag grows although terms end or cannot begin; when another worker leads, it is not shown."""
+    with Worker(database, proxy.address) as worker:
         await worker.leading()
         proxy.silence()
         await shared.execute(database, ONE_EVENT)
         await worker.wait_event("worker.failing")
         seen = await worker.metric("outbox_lag_seconds")
-        await until(lambda: lag_beyond(worker, seen + GROWS_S), MARGIN_S)
+        await until(lambda: lag_beyond(worker, seen + GROWS_S))
         worker.end(signal.SIGKILL)
         worker.start()  # now there is no term to measure from, only its checkpoint
-        await until(lambda: lag_beyond(worker, seen + 2 * GROWS_S), MARGIN_S)
+        await until(lambda: lag_beyond(worker, seen + 2 * GROWS_S))
         assert await worker.metric("outbox_lag_events") == 1
-        with Worker(database, broker.inside, topic) as other:
-            await other.leading(MARGIN_S)
+        with Worker(database, broker.inside) as other:
+            await other.leading()
             await worker.wait_event("worker.state", state="standby")
             assert await shown(worker) == set()
         proxy.silence(silent=False)
@@ -185,34 +171,33 @@ async def test_lag_grows_while_kafka_is_silent_and_is_nobodys_after_a_demotion(
 async def test_lag_is_unknown_while_postgres_refuses_connections(
     database: str, kafka: str, topic: str
 ) -> None:
-    """No worker can count then: there is neither a lag of zero nor a leader, until Postgres is back."""
-    host, port = database.rpartition("@")[2].partition("/")[0].split(":")
+    """Without Postgres no worker can count: it shows no lag, not a lag of zero, and does not lead."""
 
     async def counted(*, known: bool) -> bool:
         leader = await worker.metric("outbox_leader")
         return (await shown(worker), leader) == ((set(GAUGES), 1) if known else (set(), 0))
 
-    async with FaultyProxy(host, int(port)) as proxy:
-        through = database.replace(f"{host}:{port}", f"127.0.0.1:{proxy.port}")
-        with Worker(through, kafka, topic) as worker:
+    async with PostgresProxy(database) as proxy:
+        with Worker(proxy.dsn, kafka, topic) as worker:
             await worker.leading()
             await until(lambda: counted(known=True))
-            proxy.target = (host, free_port())  # where nobody listens
+            postgres, proxy.target = (
+                proxy.target,
+                ("127.0.0.1", free_port()),
+            )  # nothing listens there
             proxy.cut()
-            await until(lambda: counted(known=False), MARGIN_S)
+            await until(lambda: counted(known=False))
             assert (await worker.get("/readyz")).status_code == 503
-            proxy.target = (host, int(port))
-            await until(lambda: counted(known=True), MARGIN_S)
+            proxy.target = postgres
+            await until(lambda: counted(known=True))
 
 
 @pytest.mark.xdist_group("a proxy to Kafka")
 async def test_lag_grows_while_kafka_refuses_connections(database: str, broker: Broker) -> None:
-    """Terms end at once, the lag goes on; state, readiness and the gauge of the leader agree."""
-    topic = database.rpartition("/")[2]
+    """The lag grows although each term ends at once; /readyz and the gauge of the leader agree."""
     async with FaultyProxy("127.0.0.1", broker.behind, broker.proxy_port) as proxy:
-        kafka = f"127.0.0.1:{proxy.port}"
         stack = ExitStack()
-        worker = stack.enter_context(Worker(database, kafka, topic))
+        worker = stack.enter_context(Worker(database, proxy.address))
         await worker.leading()
     with stack:
         await shared.execute(database, *[ONE_EVENT] * EVENTS)
@@ -233,38 +218,27 @@ async def test_lag_grows_while_kafka_refuses_connections(database: str, broker: 
 async def test_network_to_postgres(
     database: str, kafka: str, topic: str, fault: Fault, delivery: str
 ) -> None:
-    """The same for the network between the worker and Postgres."""
-    host, port = database.rpartition("@")[2].partition("/")[0].split(":")
-    await writers.prepare(database)
-    async with FaultyProxy(host, int(port)) as proxy:
-        through = database.replace(f"{host}:{port}", f"127.0.0.1:{proxy.port}")
-        with Worker(through, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-            await worker.leading()
-            async with writers.writing(lambda: database, WRITERS):
-                await worker.wait_published(50)
-                await fault(proxy)
-                await worker.wait_working(MARGIN_S)
-            await reckon(database, kafka, topic, delivery, timeout_s=MARGIN_S)
+    """After each fault of the worker's network to Postgres events are published, and none is lost."""
+    async with PostgresProxy(database) as proxy:
+        settings = {"DATABASE_URL": proxy.dsn, "OUTBOX_DELIVERY": delivery}
+        async with under_load(database, kafka, topic, **settings):
+            await fault(proxy)
 
 
 async def test_postgres_crashes_and_sessions_are_ended(
     kafka: str, topic: str, delivery: str
 ) -> None:
-    """Immediate shutdowns and terminated sessions under load cost nothing but time."""
+    """After crashes of Postgres and ended sessions events are published, and none is lost."""
     with PostgresServer() as server:
         await make_database(server)
         database = server.dsn(DATABASE)
-        await writers.prepare(database)
-        with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-            await worker.leading()
-            async with writers.writing(lambda: database, WRITERS):
-                for _ in range(max(2, int(FAULT_S / 10))):
-                    await worker.wait_working(MARGIN_S)
-                    server.crash()
-                    server.start()
-                    await worker.wait_working(MARGIN_S)
-                    await shared.execute(database, END_SESSIONS)
-            await reckon(database, kafka, topic, delivery, timeout_s=MARGIN_S)
+        async with under_load(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+            for _ in range(max(2, int(FAULT_S / 10))):
+                await worker.wait_working()
+                server.crash()
+                server.start()
+                await worker.wait_working()
+                await shared.execute(database, END_SESSIONS)
 
 
 LISTENING = """
@@ -273,9 +247,10 @@ WHERE datname = current_database() AND application_name = 'outbox_worker wake-up
 """
 
 
-async def test_session_that_listens_is_ended(database: str, kafka: str, topic: str) -> None:
-    """The worker says so and listens again, rather than poll for the rest of its term."""
-    connection = await asyncpg.connect(database)
+async def test_session_that_listens_is_ended(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
+) -> None:
+    """The worker logs that its LISTEN session was ended, and listens on a new one."""
     with Worker(database, kafka, topic) as worker:
         await worker.leading()
         ended = await connection.fetch(f"SELECT pid, pg_terminate_backend(pid) {LISTENING}")
@@ -283,13 +258,13 @@ async def test_session_that_listens_is_ended(database: str, kafka: str, topic: s
         await worker.wait_event("worker.recovered")
         listening = await connection.fetch(f"SELECT pid {LISTENING}")
     assert (len(ended), len(listening)) == (1, 1)
-    await connection.close()
+    assert ended[0]["pid"] != listening[0]["pid"]
 
 
-async def test_topic_that_forgets_and_grows_is_warned_of_once(
+async def test_topic_that_deletes_records_or_has_grown_is_warned_of_once(
     database: str, kafka: str, topic: str
 ) -> None:
-    """Each is a line when it is found, and none at the take-overs that find the same."""
+    """The worker logs a line when it finds either, and none in the next terms."""
     await topics.make(kafka, topic, partitions=2, configs={"retention.ms": "86400000"})
     end = f"SELECT pg_terminate_backend(pid) {LISTENING}"
     with Worker(database, kafka, topic) as worker:
@@ -318,11 +293,6 @@ def cluster() -> Iterator[KafkaCluster]:
         yield cluster
 
 
-async def beside(work: Callable[[int], None], node: int) -> None:
-    """Do something to a broker while the writers go on."""
-    await asyncio.get_running_loop().run_in_executor(BESIDE, work, node)
-
-
 async def kill_partition_leader(cluster: KafkaCluster, topic: str) -> None:
     """Kill the leader of a partition."""
     await kill_and_restart(cluster, await topics.leader(cluster.bootstrap, topic))
@@ -334,7 +304,7 @@ async def kill_coordinator(cluster: KafkaCluster, _: str) -> None:
 
 
 async def kill_and_restart(cluster: KafkaCluster, *nodes: int) -> None:
-    """Kill brokers and start them again after a while."""
+    """Kill brokers; start them again after FAULT_S."""
     for node in nodes:
         cluster.kill(node)
     await last(FAULT_S)
@@ -343,7 +313,7 @@ async def kill_and_restart(cluster: KafkaCluster, *nodes: int) -> None:
 
 
 async def two_of_three(cluster: KafkaCluster, _: str) -> None:
-    """Let two brokers hang for a while: no quorum, not enough replicas."""
+    """Let two brokers hang: there is no quorum, and there are too few replicas for a write."""
     for node in (0, 1):
         cluster.pause(node)
     await last(max(FAULT_S, 12))
@@ -365,7 +335,7 @@ BROKER_FAULTS = {
     "rolling restart": rolling_restart,
 }
 EITHER_DELIVERY = set(BROKER_FAULTS) if FAULT_S >= LONG_S else {"partition leader"}
-"""The faults that are tried at least once too: two of three take a minute more."""
+"""The faults that are tried with at-least-once delivery too. The others take a minute more."""
 BROKER_CASES = [
     pytest.param(fault, delivery, id=f"{delivery}-{name}")
     for name, fault in BROKER_FAULTS.items()
@@ -379,26 +349,29 @@ BROKER_CASES = [
 async def test_brokers(
     database: str, cluster: KafkaCluster, fault: BrokerFault, delivery: str
 ) -> None:
-    """Brokers die, restart and hang; what is acknowledged stays, and nothing comes twice."""
-    await under_load(database, cluster, fault, delivery)
+    """After brokers were killed, restarted or hung, events are published, and none is lost."""
+    topic = database.rpartition("/")[2]
+    async with under_load(database, cluster.bootstrap, topic, OUTBOX_DELIVERY=delivery):
+        await fault(cluster, topic)
 
 
 @pytest.mark.xdist_group("three brokers")
 async def test_transaction_coordinator_dies(database: str, cluster: KafkaCluster) -> None:
-    """Another broker takes the transactions over; at least once there are none."""
-    await under_load(database, cluster, kill_coordinator, "exactly-once")
+    """Another broker coordinates the transactions. At-least-once delivery has none."""
+    async with under_load(database, cluster.bootstrap):
+        await kill_coordinator(cluster, "")
 
 
 @pytest.mark.xdist_group("three brokers")
 async def test_partition_without_a_leader_is_named(database: str, cluster: KafkaCluster) -> None:
-    """A standby, which is unready meanwhile, and a look-up of end offsets both name the partition."""
+    """An unready standby and a read of end offsets both name a partition that has no leader."""
     topic = database.rpartition("/")[2]
     client = {**LIMITS, "bootstrap_servers": cluster.bootstrap}
     await topics.make(cluster.bootstrap, topic, 3, {})  # each partition has one replica
     node = await topics.leader(cluster.bootstrap, topic)
-    with Worker(database, cluster.bootstrap, topic) as leader:
+    with Worker(database, cluster.bootstrap) as leader:
         await leader.leading()
-        with Worker(database, cluster.bootstrap, topic) as standby:
+        with Worker(database, cluster.bootstrap) as standby:
             await standby.wait_event("worker.state", state="standby")
             cluster.kill(node)
             named = await standby.wait_event(
@@ -409,21 +382,6 @@ async def test_partition_without_a_leader_is_named(database: str, cluster: Kafka
             await beside(cluster.start_broker, node)
             await standby.wait_event("worker.standby_can_lead", problem="LeaderNotAvailableError")
     assert f"topic {topic} has partitions without a leader: [0]" in named["detail"]
-
-
-async def under_load(
-    database: str, cluster: KafkaCluster, fault: BrokerFault, delivery: str
-) -> None:
-    """Let it happen while writers write and a worker relays; then reckon."""
-    topic = database.rpartition("/")[2]
-    await writers.prepare(database)
-    with Worker(database, cluster.bootstrap, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        async with writers.writing(lambda: database, WRITERS):
-            await worker.wait_published(50)
-            await fault(cluster, topic)
-            await worker.wait_working(MARGIN_S)
-        await reckon(database, cluster.bootstrap, topic, delivery, timeout_s=MARGIN_S)
 
 
 DISK_FULL = """
@@ -454,70 +412,52 @@ async def test_postgres_refuses_to_write(  # noqa: PLR0913, PLR0917 - three of t
     end: list[str],
     says: str,
 ) -> None:
-    """Once no checkpoint can be written the leader says so, loses nothing, and recovers."""
+    """A leader that cannot write its checkpoint logs why, loses nothing, and recovers."""
     name = database.rpartition("/")[2]
-    await writers.prepare(database)
-    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        async with writers.writing(lambda: database, WRITERS):
-            await worker.wait_published(50)
-            await shared.execute(database, *(statement.format(name) for statement in begin))
+    async with under_load(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await shared.execute(database, *(statement.format(name) for statement in begin))
 
-            async def refused() -> bool:
-                failing = [line for line in worker.log() if line["event"] == "worker.failing"]
-                return any(says in line["detail"] for line in failing)
+        async def refused() -> bool:
+            failing = [line for line in worker.log() if line["event"] == "worker.failing"]
+            return any(says in line["detail"] for line in failing)
 
-            await until(refused)
-            assert (await worker.get("/readyz")).status_code == 503
-            await shared.execute(database, *(statement.format(name) for statement in end))
-            await worker.wait_working(MARGIN_S)
-        await reckon(database, kafka, topic, delivery)
+        await until(refused)
+        assert (await worker.get("/readyz")).status_code == 503
+        await shared.execute(database, *(statement.format(name) for statement in end))
 
 
 async def test_topic_that_takes_only_small_messages(
     database: str, kafka: str, topic: str, delivery: str
 ) -> None:
-    """Batches shrink to what the topic takes; below one event it is unhealthy until mended."""
-    await writers.prepare(database)
-    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
+    """Batches become smaller until the topic accepts them; a limit below one event is a problem."""
+    async with under_load(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await topics.configure(kafka, topic, {"max.message.bytes": "100"})
-        async with writers.writing(lambda: database, WRITERS):
-            await worker.wait_event("worker.failing", problem="MessageSizeTooLargeError")
-            await topics.configure(kafka, topic, {"max.message.bytes": "2000"})
-            await worker.wait_working(MARGIN_S)
-        await reckon(database, kafka, topic, delivery)
+        await worker.wait_event("worker.failing", problem="MessageSizeTooLargeError")
+        await topics.configure(kafka, topic, {"max.message.bytes": "2000"})
 
 
 async def test_killed_again_and_again(database: str, kafka: str, topic: str, delivery: str) -> None:
-    """A worker that is killed every two seconds loses nothing, and exactly once repeats nothing."""
-    await writers.prepare(database)
-    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        async with writers.writing(lambda: database, WRITERS):
-            for _ in range(max(3, int(FAULT_S / 2))):
-                await last(2)
-                worker.end(signal.SIGKILL)
-                worker.start()
-        await reckon(database, kafka, topic, delivery)
+    """A worker that is killed every two seconds loses nothing; exactly once it repeats nothing."""
+    async with under_load(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        for _ in range(max(3, int(FAULT_S / 2))):
+            await last(2)
+            worker.end(signal.SIGKILL)
+            worker.start()
 
 
-async def test_transaction_held_open_all_the_while(
+async def test_open_transactions_delay_no_event(
     database: str, kafka: str, topic: str, delivery: str
 ) -> None:
-    """A writer that stays open, and a reader of one snapshot, hold nobody up."""
-    await writers.prepare(database)
+    """Events are published while a writer and a reader with an old snapshot stay open."""
     held, reader = await asyncpg.connect(database), await asyncpg.connect(database)
     await held.execute("BEGIN; SELECT pg_current_xact_id()")
     await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox")
-    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        async with writers.writing(lambda: database, WRITERS):
-            await worker.wait_published(500)
+    async with under_load(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.wait_published(500)
 
-        async def told() -> bool:
+        async def shows_age() -> bool:
             return await worker.metric("outbox_oldest_transaction_seconds") > 1
 
-        await until(told)
-        await reckon(database, kafka, topic, delivery)
+        await until(shows_age)
     await held.close()
     await reader.close()

@@ -1,4 +1,4 @@
-"""A broker that asks who we are and what we may: SASL, and rights that are missing at first."""
+"""A broker with SASL and ACLs: rights that are missing at first, and wrong credentials."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.xdist_group("rights")
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
-    """Yield a broker whose outer door wants a password and grants nothing by itself."""
+    """Yield a broker whose outer listener requires a password, and whose user has no rights."""
     properties = {
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,OUTER:SASL_PLAINTEXT,"
         "CONTROLLER:PLAINTEXT",
@@ -49,40 +49,38 @@ def broker() -> Iterator[Broker]:
 
 
 async def allow(kafka: str, kind: int, name: str) -> None:
-    """Give the relay every right on what has a name that begins so."""
+    """Grant the relay all operations on topics or transactional ids with this prefix."""
     async with topics.administration(kafka) as admin:
         right = CreateAclsRequest(kind, name, PREFIXED, "User:relay", "*", ALL, ALLOW)
         await admin._send_to_controller(right)  # noqa: SLF001 - the client has no call for it
 
 
-async def test_missing_rights_are_told_and_nothing_is_lost(
+async def test_missing_rights_are_named_and_nothing_is_lost(
     database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
-    """Without rights it is unhealthy and says which; with them it leads, each event once."""
-    topic = database.rpartition("/")[2]
+    """A worker without rights is not ready and names them; with them it publishes each event once."""
     await writers.prepare(database)
-    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **SASL) as worker:
-        async with writers.writing(lambda: database, 2):
+    with Worker(database, proxy.address, **SASL) as worker:
+        async with writers.writing(database):
             await worker.wait_event("worker.failing", problem="TopicAuthorizationFailedError")
             assert (await worker.get("/readyz")).status_code == 503
-            await allow(broker.inside, TOPIC, topic)
+            await allow(broker.inside, TOPIC, worker.topic)
             await worker.wait_event("worker.failing", problem="TransactionalIdAuthorizationFailed")
             await allow(broker.inside, TRANSACTIONAL_ID, "outbox-")
             await worker.leading()
             await worker.wait_published(50)
-        await reckon(database, broker.inside, topic)
+        await reckon(database, broker.inside, worker.topic)
         assert PASSWORD not in worker.output()
 
 
-async def test_wrong_password_is_told(database: str, proxy: FaultyProxy) -> None:
-    """A password that the broker refuses is a problem that is named, and never shown."""
+async def test_wrong_password_is_named(database: str, proxy: FaultyProxy) -> None:
+    """The log names the setting of a refused password, and never shows the password."""
     settings = {
         "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
         "KAFKA_SASL_USERNAME": "relay",
         "KAFKA_SASL_PASSWORD": "wrong-one",
     }
-    topic = database.rpartition("/")[2]
-    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as worker:
+    with Worker(database, proxy.address, **settings) as worker:
         failing = await worker.wait_event("worker.failing")
         assert "KAFKA_SASL_PASSWORD" in failing["detail"]
         assert "wrong-one" not in worker.output()
@@ -96,14 +94,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("settings", "why"), BROKEN.values(), ids=BROKEN)
-async def test_standby_with_broken_settings_is_never_ready_and_says_why(
+async def test_standby_with_wrong_settings_is_unready(
     database: str, broker: Broker, proxy: FaultyProxy, settings: dict[str, str], why: str
 ) -> None:
-    """Behind a leader that works, from its first answer on; it stays healthy all the time."""
-    topic = database.rpartition("/")[2]
-    with Worker(database, broker.inside, topic) as leader:
+    """A standby that could not lead is unready from its first answer on, names the reason, and is healthy."""
+    with Worker(database, broker.inside) as leader:
         await leader.leading()
-        with Worker(database, f"127.0.0.1:{proxy.port}", topic, **settings) as standby:
+        with Worker(database, proxy.address, **settings) as standby:
             seen: list[httpx.Response] = []
 
             async def stands_by() -> bool:
@@ -124,12 +121,11 @@ async def test_standby_with_broken_settings_is_never_ready_and_says_why(
 async def test_standby_is_ready_once_it_is_granted_its_rights(
     database: str, broker: Broker, proxy: FaultyProxy
 ) -> None:
-    """Rights to the topics are what a standby lacked; no restart is needed."""
-    topic = database.rpartition("/")[2]
-    with Worker(database, broker.inside, topic) as leader:
+    """A standby that is granted its rights to the topics is ready without a restart."""
+    with Worker(database, broker.inside) as leader:
         await leader.leading()
-        with Worker(database, f"127.0.0.1:{proxy.port}", topic, **SASL) as standby:
+        with Worker(database, proxy.address, **SASL) as standby:
             await standby.wait_event("worker.standby_cannot_lead")
-            await allow(broker.inside, TOPIC, topic)
+            await allow(broker.inside, TOPIC, leader.topic)
             await standby.wait_event("worker.standby_can_lead")
             assert (await standby.get("/readyz")).status_code == 200

@@ -1,4 +1,4 @@
-"""Messages on the topic as libraries of others read them."""
+"""Messages of the topic, read with other libraries."""
 
 import asyncpg
 from cloudevents.core.bindings.kafka import KafkaMessage, from_structured_event
@@ -12,10 +12,8 @@ from tests.support.topic.events import event_of
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def test_each_message_is_a_cloudevent_as_published(
-    database: str, kafka: str, topic: str
-) -> None:
-    """All four types, written by the service and relayed: schema, key, headers, CloudEvents."""
+async def test_each_message_is_a_cloudevent(database: str, kafka: str, topic: str) -> None:
+    """Events of all four types follow the AsyncAPI document, and the CloudEvents library reads them."""
     connection = await asyncpg.connect(database)
     async with serving(database) as api:
         await seed(connection, 1, 1)

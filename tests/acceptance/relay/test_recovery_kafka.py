@@ -1,6 +1,7 @@
-"""Killed at every step of a transaction, and what is left of the topics: the worker goes on right."""
+"""A worker that was killed at any step of a transaction, or whose topics were deleted, loses nothing."""
 
 import signal
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import asyncpg
@@ -15,8 +16,6 @@ from tests.support.topic import topics
 from tests.support.waiting import until
 
 EVENTS = 40
-
-
 FORGET_LATER_CHECKPOINTS = """
 DELETE FROM outbox_checkpoints
 WHERE id > (SELECT min(id) FROM outbox_checkpoints)
@@ -24,12 +23,24 @@ WHERE id > (SELECT min(id) FROM outbox_checkpoints)
 
 
 def values(records: list[topics.Record]) -> list[int]:
-    """Return the numbers that are the payloads, sorted."""
+    """Return the payloads, which are numbers, sorted."""
     return sorted(int(record.value) for record in records)
 
 
+@pytest.fixture
+async def published(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+) -> AsyncIterator[Worker]:
+    """Yield a leading worker that has published some events."""
+    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+        await worker.leading()
+        await outbox.insert_events(connection, EVENTS)
+        await topics.wait_for_count(kafka, topic, EVENTS)
+        yield worker
+
+
 class Step(NamedTuple):
-    """When to kill: as a request or response passes, before or after it is passed on."""
+    """The message at which the worker is killed, and whether the proxy still passes it on."""
 
     way: str
     key: int
@@ -50,9 +61,9 @@ STEPS = {
 async def test_killed_at_each_step(
     database: str, connection: asyncpg.Connection, broker: Broker, proxy: KafkaProxy, step: Step
 ) -> None:
-    """Whatever the transaction had come to, each event is there once when the worker goes on."""
-    topic = database.rpartition("/")[2]
-    with Worker(database, f"127.0.0.1:{proxy.port}", topic, **broker.settings) as worker:
+    """A worker that is killed at this step and started again publishes each event once."""
+    with Worker(database, proxy.address, **broker.settings) as worker:
+        topic = worker.topic
         await worker.leading()
         await outbox.insert_events(connection, EVENTS)
         await topics.wait_for_count(broker.inside, topic, EVENTS)
@@ -65,7 +76,7 @@ async def test_killed_at_each_step(
             return step.passed_on
 
         proxy.watch = kill
-        proxy.cut()  # what was being read without the watch
+        proxy.cut()  # connections whose messages were read before the watch began
         await outbox.insert_events(connection, EVENTS)
         await until(worker.ended)
         worker.start()
@@ -79,7 +90,7 @@ async def test_killed_at_each_step(
 async def test_killed_in_the_middle_of_a_backlog(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
 ) -> None:
-    """A cursor within a window goes on where it stands."""
+    """A worker that is killed within a window continues from its cursor."""
     await outbox.insert_events(connection, 60_000)
     settings = {"OUTBOX_BATCH_SIZE": "1000", "OUTBOX_DELIVERY": delivery}
     with Worker(database, kafka, topic, **settings) as worker:
@@ -96,44 +107,34 @@ async def test_killed_in_the_middle_of_a_backlog(
 
 
 async def test_progress_topic_deleted(
-    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+    published: Worker, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
-    """The worker starts from the checkpoint, says so, loses nothing, and repeats what came since."""
-    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        await outbox.insert_events(connection, EVENTS)
-        await topics.wait_for_count(kafka, topic, EVENTS)
-        worker.end(signal.SIGKILL)
-        await connection.execute(FORGET_LATER_CHECKPOINTS)  # written if this took more than 10 s
-        name = await connection.fetchval("SELECT name FROM outbox_relay")
-        await topics.delete(kafka, f"{topic}.progress.{name}")
-        worker.start()
-        started = await worker.wait_event("relay.started", level="warning")
-        assert (started["source"], started["reason"]) == (
-            "checkpoint",
-            "the progress topic has no record",
-        )
-        records = await topics.wait_for_count(kafka, topic, 2 * EVENTS)
-        assert await worker.metric("outbox_starts_total") == 1
-    assert set(values(records)) == set(range(1, EVENTS + 1))
+    """A worker starts from the checkpoint, logs why, and repeats the events that came after it."""
+    published.end(signal.SIGKILL)
+    await connection.execute(FORGET_LATER_CHECKPOINTS)  # a second one is written after 10 s
+    name = await connection.fetchval("SELECT name FROM outbox_relay")
+    await topics.delete(kafka, f"{topic}.progress.{name}")
+    published.start()
+    started = await published.wait_event("relay.started", level="warning")
+    assert started["source"] == "checkpoint"
+    assert started["reason"] == "the progress topic has no record"
+    records = await topics.wait_for_count(kafka, topic, 2 * EVENTS)
+    assert await published.metric("outbox_starts_total") == 1
+    assert values(records) == sorted([*range(1, EVENTS + 1)] * 2)
 
 
-async def test_event_topic_made_anew(
-    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+async def test_event_topic_deleted(
+    published: Worker, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
-    """The worker publishes nothing into an emptied topic until the operator accepts it."""
-    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        await outbox.insert_events(connection, EVENTS)
-        await topics.wait_for_count(kafka, topic, EVENTS)
-        worker.end()
-        await topics.delete(kafka, topic)
-        worker.start()
-        await worker.wait_event("worker.failing", problem="TopicLostError")
-        assert (await worker.get("/readyz")).status_code == 503
-        await outbox.insert_events(connection, 3)
-        worker.end()
-        assert await topics.read_all(kafka, topic) == []
-        worker.start("--accept-topic")
-        records = await topics.wait_for_count(kafka, topic, 3)
+    """A worker publishes nothing to a new, empty topic until an operator accepts it."""
+    published.end()
+    await topics.delete(kafka, topic)
+    published.start()
+    await published.wait_event("worker.failing", problem="TopicLostError")
+    assert (await published.get("/readyz")).status_code == 503
+    await outbox.insert_events(connection, 3)
+    published.end()
+    assert await topics.read_all(kafka, topic) == []
+    published.start("--accept-topic")
+    records = await topics.wait_for_count(kafka, topic, 3)
     assert values(records) == [1, 2, 3]

@@ -1,16 +1,14 @@
-"""Postgres crashes, goes back in time or fails over: nothing is lost, and it is said."""
+"""Postgres crashes, is restored or fails over: no event is lost, and the log says what happened."""
 
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
-import pytest
 
 from deploy.local.postgres import PostgresServer
-from tests.support.faults.tcp import FaultyProxy
+from tests.support.faults.postgres import PostgresProxy
 from tests.support.parts import shared
 from tests.support.parts.postgres import (
     DATABASE,
@@ -18,6 +16,7 @@ from tests.support.parts.postgres import (
     hold,
     make_database,
     published,
+    relayed,
     until_published,
     write,
 )
@@ -25,20 +24,8 @@ from tests.support.relay.worker import Worker
 from tests.support.waiting import until
 
 
-@pytest.fixture
-async def proxy(server: PostgresServer) -> AsyncIterator[FaultyProxy]:
-    """Yield the proxy through which the worker reaches whichever server is the primary."""
-    async with FaultyProxy("127.0.0.1", server.port) as proxy:
-        yield proxy
-
-
-def through(proxy: FaultyProxy) -> str:
-    """Return the worker's URL of the database."""
-    return f"postgresql://postgres@127.0.0.1:{proxy.port}/{DATABASE}"
-
-
 async def next_xid(server: PostgresServer) -> int:
-    """Use up an xid and return it."""
+    """Assign an xid to a transaction and return it."""
     connection = await asyncpg.connect(server.dsn(DATABASE))
     xid: int = await connection.fetchval("SELECT pg_current_xact_id()")
     await connection.close()
@@ -46,7 +33,7 @@ async def next_xid(server: PostgresServer) -> int:
 
 
 async def abort_transactions(server: PostgresServer, count: int) -> int:
-    """Use up xids in transactions that abort, of which nothing is flushed; return the last."""
+    """Roll back transactions with an xid, whose WAL is not flushed; return the last xid."""
     connection = await asyncpg.connect(server.dsn(DATABASE))
     last = 0
     for _ in range(count):
@@ -58,16 +45,15 @@ async def abort_transactions(server: PostgresServer, count: int) -> int:
     return last
 
 
-async def test_crash_after_which_xids_come_back(
+async def test_crash_after_which_xids_are_assigned_again(
     server: PostgresServer, kafka: str, topic: str, delivery: str
 ) -> None:
-    """The events of transactions that were given a lost one's xid are published, each once."""
+    """Events of transactions that got the xid of a lost transaction are published once."""
     with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         worker.pause()
-        await shared.execute(
-            server.dsn(), "SELECT pg_reload_conf()"
-        )  # the WAL writer's 10 s begin anew
+        # The WAL writer's pause of 10 s begins again.
+        await shared.execute(server.dsn(), "SELECT pg_reload_conf()")
         await write(server, "before")
         lost = await abort_transactions(server, 50)
         worker.resume()
@@ -83,11 +69,8 @@ async def test_crash_after_which_xids_come_back(
 async def test_volume_rolled_back(
     server: PostgresServer, kafka: str, topic: str, delivery: str, tmp_path: Path
 ) -> None:
-    """On an older copy of its files the worker starts from the checkpoint that is in it."""
-    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        await write(server, "kept 1")
-        await published(kafka, topic, 1)
+    """On an older copy of the files the worker starts from the checkpoint in this copy."""
+    async with relayed(server, kafka, topic, "kept 1", OUTBOX_DELIVERY=delivery) as worker:
         worker.end()
         server.stop()
         shutil.copytree(server.data_dir, tmp_path / "volume")
@@ -111,18 +94,15 @@ async def test_volume_rolled_back(
         await hold(worker, kafka, topic, delivery, values)
 
 
-async def test_volume_that_lost_its_last_moments(
+async def test_volume_that_lost_its_last_commits(
     server: PostgresServer, kafka: str, topic: str, delivery: str, tmp_path: Path
 ) -> None:
-    """A copy may hold the record's checkpoint and lack its last event: the xids come back.
+    """On a copy with the record's checkpoint, but without its last event, the worker uses the checkpoint.
 
-    So does a volume that is replicated asynchronously, after the switch to its replica.
+    A replica of a volume that is replicated asynchronously can be in this state.
     """
     volume = tmp_path / "volume"
-    with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        await write(server, "kept 1")
-        await published(kafka, topic, 1)
+    async with relayed(server, kafka, topic, "kept 1", OUTBOX_DELIVERY=delivery) as worker:
         base_backup(server, volume)
         await write(server, "undone")
         await published(kafka, topic, 2)
@@ -139,7 +119,7 @@ async def test_volume_that_lost_its_last_moments(
 
 
 def restore(volume: Path, server: PostgresServer) -> None:
-    """Put a copy of the files where the server's are, under the same owner."""
+    """Replace the server's files by a copy, with the same owner."""
     owner = server.data_dir.stat()
     shutil.rmtree(server.data_dir)
     shutil.copytree(volume, server.data_dir)
@@ -149,13 +129,15 @@ def restore(volume: Path, server: PostgresServer) -> None:
 
 
 async def test_failover_to_a_standby_that_lost_commits(
-    server: PostgresServer, kafka: str, topic: str, proxy: FaultyProxy, delivery: str
+    server: PostgresServer, kafka: str, topic: str, delivery: str
 ) -> None:
-    """On the standby the worker starts from the checkpoint; what was lost there stays published."""
-    with Worker(through(proxy), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-        await worker.leading()
-        await write(server, "kept 1")
-        await published(kafka, topic, 1)
+    """On a promoted standby that lacks commits the worker starts from the checkpoint."""
+    async with (
+        PostgresProxy(server.dsn(DATABASE)) as proxy,
+        relayed(
+            server, kafka, topic, "kept 1", DATABASE_URL=proxy.dsn, OUTBOX_DELIVERY=delivery
+        ) as worker,
+    ):
         standby = server.make_standby()
         await write(server, "kept 2")
         await published(kafka, topic, 2)
@@ -178,7 +160,7 @@ async def test_failover_to_a_standby_that_lost_commits(
 
 
 async def caught_up(primary: PostgresServer, standby: PostgresServer) -> None:
-    """Return once the standby has replayed all there is."""
+    """Return once the standby has replayed the primary's WAL."""
     connection = await asyncpg.connect(primary.dsn())
     end = await connection.fetchval("SELECT pg_current_wal_flush_lsn()::text")
     await connection.close()
@@ -194,7 +176,7 @@ async def caught_up(primary: PostgresServer, standby: PostgresServer) -> None:
 
 
 async def has_no_receiver(standby: PostgresServer) -> bool:
-    """Whether the standby no longer receives anything."""
+    """Whether the standby has no connection to the primary any more."""
     connection = await asyncpg.connect(standby.dsn())
     count = await connection.fetchval("SELECT count(*) FROM pg_stat_wal_receiver")
     await connection.close()
@@ -202,7 +184,7 @@ async def has_no_receiver(standby: PostgresServer) -> bool:
 
 
 async def test_point_in_time_restore(kafka: str, topic: str, delivery: str) -> None:
-    """After a restore to an earlier moment the worker starts from the checkpoint of that time."""
+    """After a restore to an earlier time the worker starts from the checkpoint of that time."""
     with PostgresServer(settings={"archive_mode": "on", "max_wal_senders": "4"}) as server:
         await make_database(server)
         archive = server.data_dir.with_name("archive")
@@ -213,10 +195,7 @@ async def test_point_in_time_restore(kafka: str, topic: str, delivery: str) -> N
             f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'",
             "SELECT pg_reload_conf()",
         )
-        with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
-            await worker.leading()
-            await write(server, "kept 1")
-            await published(kafka, topic, 1)
+        async with relayed(server, kafka, topic, "kept 1", OUTBOX_DELIVERY=delivery) as worker:
             base_backup(server, backup)
             await write(server, "kept 2")
             await shared.execute(server.dsn(), "SELECT pg_create_restore_point('here')")
@@ -238,7 +217,7 @@ async def test_point_in_time_restore(kafka: str, topic: str, delivery: str) -> N
 
 
 def make_folder(folder: Path, server: PostgresServer) -> None:
-    """Make a folder that the server may write to."""
+    """Make a folder in which the server may write."""
     folder.mkdir()
     owner = server.data_dir.stat()
     shutil.chown(folder, owner.st_uid, owner.st_gid)
@@ -252,11 +231,12 @@ def base_backup(server: PostgresServer, folder: Path) -> None:
     )  # fmt: skip
 
 
-async def test_standby_is_not_relayed_from(server: PostgresServer, kafka: str, topic: str) -> None:
-    """Pointed at a standby the worker waits, says why, and leads once that is promoted."""
+async def test_worker_on_a_standby_waits(server: PostgresServer, kafka: str, topic: str) -> None:
+    """A worker whose URL leads to a standby logs why it waits, and leads after the promotion."""
     standby = server.make_standby()
     with Worker(standby.dsn(DATABASE), kafka, topic) as worker:
-        await worker.wait_event("worker.failing")
+        failing = await worker.wait_event("worker.failing")
+        assert "standby" in failing["detail"]
         server.crash()
         standby.promote()
         await worker.leading()
@@ -267,7 +247,7 @@ async def test_standby_is_not_relayed_from(server: PostgresServer, kafka: str, t
 async def test_connections_terminated(
     server: PostgresServer, kafka: str, topic: str, delivery: str
 ) -> None:
-    """A worker whose sessions are ended begins anew and, exactly once, repeats nothing."""
+    """A worker whose sessions are ended connects again; exactly once it repeats nothing."""
     with Worker(server.dsn(DATABASE), kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await worker.leading()
         for n in range(5):

@@ -1,4 +1,4 @@
-"""The database is restored, copied or upgraded into another: refused, until `rebase` makes it the relay's."""
+"""A restored, copied or upgraded database is refused, until `rebase` registers it as the relay's."""
 
 import subprocess
 
@@ -6,7 +6,14 @@ import asyncpg
 
 from deploy.local.postgres import PostgresServer, wheel_bindir
 from tests.support.parts import shared
-from tests.support.parts.postgres import DATABASE, make_database, published, until_published, write
+from tests.support.parts.postgres import (
+    DATABASE,
+    make_database,
+    published,
+    relayed,
+    until_published,
+    write,
+)
 from tests.support.relay import links, outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
@@ -23,33 +30,25 @@ CREATE TRIGGER slow BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION slow()
 async def test_dump_and_restore_into_another_cluster(
     server: PostgresServer, kafka: str, topic: str
 ) -> None:
-    """A restored dump is refused with exit 1, and the original goes on undisturbed."""
-    with (
-        Worker(server.dsn(DATABASE), kafka, topic) as original,
-        PostgresServer() as other,
-    ):
-        await original.leading()
-        await write(server, "1")
-        await published(kafka, topic, 1)
-        dump_and_restore(server, other)
-        with Worker(other.dsn(DATABASE), kafka, topic) as copy:
-            await until(copy.ended)
-            assert copy.end() == 1
-            assert "rebase" in copy.output()
-        await write(server, "2")
-        assert await published(kafka, topic, 2) == ["1", "2"]
-        assert await original.metric("outbox_fenced_total") == 0
+    """A worker on a restored dump ends with 1, and the worker on the original publishes as before."""
+    with PostgresServer() as other:
+        async with relayed(server, kafka, topic, "1") as original:
+            dump_and_restore(server, other)
+            with Worker(other.dsn(DATABASE), kafka, topic) as copy:
+                await until(copy.ended)
+                assert copy.end() == 1
+                assert "rebase" in copy.output()
+            await write(server, "2")
+            assert await published(kafka, topic, 2) == ["1", "2"]
+            assert await original.metric("outbox_fenced_total") == 0
 
 
-async def test_rebase_makes_a_restored_database_the_relays_own(
+async def test_rebase_makes_a_restored_database_usable(
     server: PostgresServer, kafka: str, topic: str
 ) -> None:
-    """After a dump, a restore and a rebase nothing is lost, and only what is young is repeated."""
+    """After a dump, a restore and a rebase no event is lost, and only young ones are repeated."""
     with PostgresServer(settings={"shared_buffers": "16MB"}) as other:
-        with Worker(server.dsn(DATABASE), kafka, topic) as original:
-            await original.leading()
-            await write(server, "old")
-            await published(kafka, topic, 1)
+        async with relayed(server, kafka, topic, "old") as original:
             await age(server, "1 hour")
             await write(server, "young")
             await published(kafka, topic, 2)
@@ -58,20 +57,20 @@ async def test_rebase_makes_a_restored_database_the_relays_own(
         await age(server, "1 minute")
         dump_and_restore(server, other)
         with Worker(other.dsn(DATABASE), kafka, topic) as worker:
-            assert worker.command("rebase", "--json") == 1  # nobody said yes
+            assert worker.command("rebase", "--json") == 1  # without --yes
             assert worker.command("rebase", "--yes", "--json") == 0, worker.output()
             worker.end()
             worker.start()
             await worker.wait_event("relay.started", source="checkpoint")
             await write(other, "new")
             await until_published(worker, kafka, topic, "new")
-            assert worker.command("rebase", "--yes") == 1  # it is its own now
+            assert worker.command("rebase", "--yes") == 1  # not needed any more
         values = await published(kafka, topic, 5)
     assert values == ["old", "young", "young", "unpublished", "new"]
 
 
 async def age(server: PostgresServer, interval: str) -> None:
-    """Let no event be younger than that."""
+    """Make all events at least so old."""
     await shared.execute(
         server.dsn(DATABASE),
         f"UPDATE outbox SET created_at = now() - interval '{interval}'"
@@ -80,7 +79,7 @@ async def age(server: PostgresServer, interval: str) -> None:
 
 
 async def test_pg_upgrade(kafka: str, topic: str) -> None:
-    """An upgraded database is refused until the rebase; then what is not young comes just once."""
+    """A database is refused after pg_upgrade; after the rebase each event is published once."""
     with PostgresServer(wheel_bindir("pginstall")) as older:
         await make_database(older)
         await writers.prepare(older.dsn(DATABASE))
@@ -105,13 +104,13 @@ async def test_pg_upgrade(kafka: str, topic: str) -> None:
 
 
 async def link(server: PostgresServer, worker: Worker) -> None:
-    """Link, unlink and restore until the worker has published a few hundred events."""
-    async with writers.writing(lambda: server.dsn(DATABASE), 2):
+    """Toggle links until the worker has published 300 events."""
+    async with writers.writing(server.dsn(DATABASE)):
         await worker.wait_published(300)
 
 
 async def link_unpublished(server: PostgresServer) -> None:
-    """Link or unlink on every document, while no worker is there."""
+    """Toggle one link of every document while no worker runs."""
     connection = await asyncpg.connect(server.dsn(DATABASE))
     for number in range(1, writers.DOCUMENTS + 1):
         await links.toggle(connection, f"doc_{number}", "1")
@@ -121,11 +120,8 @@ async def link_unpublished(server: PostgresServer) -> None:
 async def test_rebase_is_refused_while_somebody_writes(
     server: PostgresServer, kafka: str, topic: str
 ) -> None:
-    """A copy that is written to is left as it is."""
-    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
-        await worker.leading()
-        await write(server, "1")
-        await published(kafka, topic, 1)
+    """A copy with a new event, or with a transaction that writes one, is not rebased."""
+    async with relayed(server, kafka, topic, "1") as worker:
         worker.end()
         await shared.execute(server.dsn(), f"CREATE DATABASE copy TEMPLATE {DATABASE}")
         copy = Worker(server.dsn("copy"), kafka, topic)
@@ -143,11 +139,8 @@ async def test_rebase_is_refused_while_somebody_writes(
 async def test_rebase_is_refused_while_a_worker_leads(
     server: PostgresServer, kafka: str, topic: str
 ) -> None:
-    """A leader that has found its own database keeps it, whatever the row says now."""
-    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
-        await worker.leading()
-        await write(server, "1")
-        await published(kafka, topic, 1)
+    """While a worker leads on the database, a rebase is refused; after the worker's end it is accepted."""
+    async with relayed(server, kafka, topic, "1") as worker:
         await shared.execute(
             server.dsn(DATABASE), "UPDATE outbox_relay SET system_identifier = '1'"
         )
@@ -158,14 +151,11 @@ async def test_rebase_is_refused_while_a_worker_leads(
         assert worker.command("rebase", "--yes") == 0, worker.output()
 
 
-async def test_rebase_stamps_every_slot_however_long_it_takes(
+async def test_rebase_updates_every_slot_without_a_statement_timeout(
     server: PostgresServer, kafka: str, topic: str
 ) -> None:
-    """Rows of three days get their new xids, past the time that the server gives a statement."""
-    with Worker(server.dsn(DATABASE), kafka, topic) as worker:
-        await worker.leading()
-        await write(server, "1", "2", "3")
-        await published(kafka, topic, 3)
+    """Old rows of three days get the xid 2, although that takes longer than statement_timeout."""
+    async with relayed(server, kafka, topic, "1", "2", "3") as worker:
         worker.end()
         await age(server, "1 hour")
         await write(server, "4")
@@ -182,7 +172,7 @@ async def test_rebase_stamps_every_slot_however_long_it_takes(
 
 
 def dump_and_restore(source: PostgresServer, target: PostgresServer) -> None:
-    """Copy the database as operators do."""
+    """Copy the database with pg_dump and psql."""
     dump = subprocess.run(
         [source.bindir / "pg_dump", "--create", source.dsn(DATABASE)],
         check=True, capture_output=True,

@@ -1,7 +1,6 @@
-"""One worker leads, the others stand by: what happens when the leader dies, or hangs."""
+"""Several workers: one leads, and another one takes over when the leader is killed or hangs."""
 
 import signal
-import time
 
 import asyncpg
 
@@ -9,36 +8,34 @@ from tests.support.relay import outbox, writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
 from tests.support.topic.reckoning import reckon, repeated
-from tests.support.waiting import FAULT_S, last, until
+from tests.support.waiting import BUSY_S, FAULT_S, last, until
 
-MARGIN_S = 6
-"""For this machine's other tests. Without the lock's end a takeover would wait for time-outs of 20 s."""
+# As the runbook states: 2 s after a kill, because the lock is freed with the leader's session; 10 s after
+# the leader hangs, because its session is then ended.
+KILLED_S = 2 + BUSY_S
+HUNG_S = 10 + BUSY_S
 
 
-async def test_standby_takes_over_within_two_seconds_of_a_kill(
-    database: str, kafka: str, topic: str
+async def test_standby_takes_over_when_the_leader_is_killed(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
-    """The second worker stands by, says so, and leads within 2 s of the first one's death."""
+    """A standby is ready, leads as soon as the leader is killed, and publishes."""
     with Worker(database, kafka, topic) as first:
         await first.leading()
         with Worker(database, kafka, topic) as second:
             await second.wait_event("worker.state", state="standby")
             ready = await second.get("/readyz")
             assert (ready.status_code, ready.json()["status"]) == (200, "standby")
-            began = time.monotonic()
             first.end(signal.SIGKILL)
-            await second.leading()
-            assert time.monotonic() - began < 2 + MARGIN_S
-            connection = await asyncpg.connect(database)
+            await second.leading(KILLED_S)
             await outbox.insert_events(connection, 10)
-            await connection.close()
             assert len(await topics.wait_for_count(kafka, topic, 10)) == 10
 
 
-async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
+async def test_hung_leader_is_replaced_and_fenced(
     database: str, kafka: str, topic: str, delivery: str
 ) -> None:
-    """A leader that hangs at work is replaced; when it wakes up, long after, it publishes nothing."""
+    """A leader that hangs is replaced; when it runs again after the takeover, it publishes nothing."""
     await writers.prepare(database)
     settings = {"OUTBOX_DELIVERY": delivery}
     with (
@@ -46,12 +43,10 @@ async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
         Worker(database, kafka, topic, **settings) as second,
     ):
         leader, standby = await leader_first(first, second)
-        async with writers.writing(lambda: database, 2):
+        async with writers.writing(database):
             await leader.wait_published(100)
-            began = time.monotonic()
             leader.pause()
-            await standby.leading()
-            assert time.monotonic() - began < 10 + MARGIN_S
+            await standby.leading(HUNG_S)
             await standby.wait_working()
             taken_over = await topics.ends(kafka, topic)
             await last(FAULT_S / 2)
@@ -68,7 +63,7 @@ async def test_hung_leader_is_replaced_within_ten_seconds_and_fenced(
 
 
 async def leader_first(first: Worker, second: Worker) -> tuple[Worker, Worker]:
-    """Return the two workers, the leader first, once the other stands by."""
+    """Return both workers, the leader first, once one leads and the other stands by."""
 
     async def one_leads() -> bool:
         return leads(first) or leads(second)
@@ -80,9 +75,5 @@ async def leader_first(first: Worker, second: Worker) -> tuple[Worker, Worker]:
 
 
 def leads(worker: Worker) -> bool:
-    """Whether it has said that it leads."""
-    said = (
-        {"event": "worker.state", "state": "leading"}.items() <= line.items()
-        for line in worker.log()
-    )
-    return any(said)
+    """Whether the worker has logged that it leads."""
+    return any(line.get("state") == "leading" for line in worker.log())

@@ -1,4 +1,4 @@
-"""Snapshots as a subscriber tells them apart: whole or not, this one or that one."""
+"""Snapshots as subscribers read them, whole or interrupted."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ PARTITIONS = 12
 
 @pytest.fixture
 async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
-    """Yield a writer's connection to a database with links, some of them removed again."""
+    """Yield the owner's connection to a database with links, some of them removed."""
     await links.seed(connection, DOCUMENTS, ENTITIES)
     for document in range(1, DOCUMENTS + 1):
         for entity in range(1, ENTITIES + 1):
@@ -34,7 +34,7 @@ async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
 async def operator(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
 ) -> Operator:
-    """Return an operator with the worker's environment, once the worker has published everything."""
+    """Return an operator with the environment of a worker that has published all events."""
     count = await connection.fetchval("SELECT count(*) FROM outbox")
     await topics.wait_for_count(kafka, topic, count)
     return Operator(worker.env)
@@ -42,9 +42,9 @@ async def operator(
 
 @asynccontextmanager
 async def held_back(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Hold every snapshot between its markers and its links, which it reads with `documents`.
+    """Stop a snapshot between its markers and its links, by a lock on `documents`.
 
-    Yields the connection whose transaction locks that table.
+    Yields the connection that holds the lock.
     """
     connection = await asyncpg.connect(database)
     try:
@@ -56,7 +56,7 @@ async def held_back(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def wait_for_markers(kafka: str, topic: str) -> None:
-    """Return once a snapshot has begun in every partition."""
+    """Return once a snapshot has begun in each partition."""
 
     async def begun() -> bool:
         records = await topics.read_all(kafka, topic)
@@ -65,10 +65,10 @@ async def wait_for_markers(kafka: str, topic: str) -> None:
     await until(begun)
 
 
-async def test_the_second_snapshot_takes_the_place_of_the_first(
+async def test_a_second_snapshot_replaces_the_first(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """A subscriber that applies the whole topic has the links of now, not those of before."""
+    """After both snapshots a subscriber has the present links, not those of the first."""
     first = await operator.run("snapshot", "--yes", "--json")
     assert first.code == 0, first.errors
     for entity in range(1, ENTITIES + 1):
@@ -88,7 +88,7 @@ async def test_the_second_snapshot_takes_the_place_of_the_first(
 async def test_every_partition_has_a_beginning_and_an_end(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """Partitions without a link have both too; each record follows its schema, and the counts are right."""
+    """Partitions without links have both markers too; the counts are right, and the schemas are followed."""
     done = await operator.run("snapshot", "--yes", "--json")
     assert done.code == 0, done.errors
     records = await topics.read_all(kafka, f"{topic}.snapshot")
@@ -107,10 +107,10 @@ async def test_every_partition_has_a_beginning_and_an_end(
     )
 
 
-async def test_an_interrupted_snapshot_has_no_end_and_the_next_takes_its_place(
+async def test_an_interrupted_snapshot(
     database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """Ctrl-C in the middle: one line, exit 1, and a subscriber takes nothing of it."""
+    """Ctrl-C exits with 1 and one line. A subscriber ignores this snapshot, and takes the next one."""
     target = f"{topic}.snapshot"
     async with held_back(database):
         process = await operator.start("snapshot", "--yes", "--json")
@@ -127,10 +127,10 @@ async def test_an_interrupted_snapshot_has_no_end_and_the_next_takes_its_place(
     assert snapshots.active(partitions) == await links.active_links(connection)
 
 
-async def test_of_two_at_once_one_is_refused(
+async def test_two_snapshots_at_once(
     database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """The second says so and exits 1; the first is whole."""
+    """The second command is refused with exit code 1; the first snapshot is complete."""
     target = f"{topic}.snapshot"
     async with held_back(database):
         first = await operator.start("snapshot", "--yes")
@@ -146,7 +146,7 @@ async def test_of_two_at_once_one_is_refused(
 async def test_a_snapshot_among_live_events(
     database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """In the event topic, while the relay goes on: its events are told from the snapshot's."""
+    """In the event topic, a subscriber tells a snapshot's events from those of the relay."""
     async with held_back(database) as writer:
         process = await operator.start("snapshot", "--topic", topic, "--yes")
         await wait_for_markers(kafka, topic)
@@ -168,10 +168,10 @@ async def test_a_snapshot_among_live_events(
     assert snapshots.active(partitions) == await links.active_links(connection)
 
 
-async def test_a_subscriber_forgets_links_that_were_removed_unseen(
+async def test_links_of_a_document_without_active_links_are_forgotten(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """A document without any active link is in no snapshot: after its end nothing is left of it."""
+    """A snapshot has no document without active links: after it a subscriber has no links of one."""
     await operator.run("snapshot", "--yes")
     records = await topics.read_all(kafka, f"{topic}.snapshot")
     for entity in range(1, ENTITIES + 1):
@@ -187,10 +187,10 @@ async def test_a_subscriber_forgets_links_that_were_removed_unseen(
     assert len(subscriber.whole) == 2
 
 
-async def test_nothing_else_is_deleted(
+async def test_a_topic_with_other_records_is_refused(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """A topic that holds records of no snapshot is refused and keeps them."""
+    """A topic that has records of no snapshot is refused, and keeps them."""
     await operator.run("replay", "--from", "2020-01-01", "--to", "2100-01-01", "--yes",
                        "--topic", f"{topic}.other")  # fmt: skip
     before = await topics.payloads(kafka, f"{topic}.other")
@@ -213,8 +213,8 @@ async def test_a_compacted_topic_is_refused(
     assert await topics.read_all(kafka, f"{topic}.compacted") == []
 
 
-async def test_a_snapshot_asks_first(kafka: str, topic: str, operator: Operator) -> None:
-    """Without a terminal and without --yes: exit 1, one line, nothing published."""
+async def test_a_snapshot_needs_a_confirmation(kafka: str, topic: str, operator: Operator) -> None:
+    """Without a terminal and --yes the command exits with 1 and one line, and publishes nothing."""
     done = await operator.run("snapshot", "--json")
     assert (done.code, len(done.errors.splitlines())) == (1, 1)
     assert f"active links to {topic}.snapshot" in done.errors

@@ -1,8 +1,7 @@
-"""Sessions with Postgres that are ended or lent to others while the service runs."""
+"""Sessions with Postgres that end, or that a pooler begins to share, while the service runs."""
 
 import asyncio
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -12,12 +11,13 @@ import pytest
 
 from outbox_worker.postgres import sessions
 from service.store.database import Database
-from tests.support.faults.tcp import FaultyProxy
+from tests.support.faults.postgres import PostgresProxy
 from tests.support.parts.pooler import Pooler
 from tests.support.service.api import Api, Service, new_key, seed
-from tests.support.waiting import until
+from tests.support.waiting import BUSY_S, until
 
-FIRST_ANSWER_S = 3
+# A connection attempt to an address that does not answer ends after 2 s.
+FIRST_ANSWER_S = 3 + BUSY_S
 TURNS = 6
 END_OLDEST = """
 SELECT pg_terminate_backend(pid, 5000)
@@ -32,28 +32,25 @@ FROM (
 
 
 async def test_each_session_is_ended_in_turn(api: Api, connection: asyncpg.Connection) -> None:
-    """Whichever session a DBA ends, the next read and the next write are right within 3 s."""
+    """After a DBA has ended any session, the next write and the next read succeed in time."""
     await asyncio.gather(*(api.links("doc_1") for _ in range(5)))
     assert (await api.add("doc_1", "ship_1")).status_code == 201
     for number in range(2, TURNS + 2):
         await until(lambda: connection.fetchval(END_OLDEST))
-        began = time.monotonic()
-        assert (await api.add("doc_1", f"ship_{number}")).status_code == 201
-        assert len(await api.links("doc_1")) == number
-        assert time.monotonic() - began < FIRST_ANSWER_S
+        async with asyncio.timeout(FIRST_ANSWER_S):
+            assert (await api.add("doc_1", f"ship_{number}")).status_code == 201
+            assert len(await api.links("doc_1")) == number
 
 
 async def test_a_transaction_pooler_that_appears_later_is_named(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Behind the same address there is suddenly PgBouncer 1.18: the service says so at /readyz."""
+    """When PgBouncer 1.18 takes the server's place at its address, /readyz names the mode to use."""
     key = await new_key(database)
     await seed(connection, 1, 40)
-    parts = urlsplit(database)
-    async with FaultyProxy(parts.hostname or "", parts.port or 5432) as proxy:
-        url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()
+    async with PostgresProxy(database) as proxy:
         with Pooler(database, "transaction") as pooler:
-            async with Service(url) as service:
+            async with Service(proxy.dsn) as service:
                 api = await service.api(key)
                 assert (await api.client.get("/readyz")).status_code == 200
                 proxy.target = ("127.0.0.1", urlsplit(pooler.url).port or 0)
@@ -70,13 +67,13 @@ async def test_a_transaction_pooler_that_appears_later_is_named(
                     ready = await api.client.get("/readyz")
                     return ready.status_code == 503 and "pool_mode=session" in ready.text
 
-                await until(named, timeout_s=10)
+                await until(named)
                 assert statuses <= {200, 201, 503}
 
 
 @contextmanager
 def dropping() -> Iterator[int]:
-    """Yield a port on which connecting gets no answer: the queue of a listening socket is full."""
+    """Yield a port that drops SYN packets, because the queue of its listening socket is full."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
@@ -92,23 +89,20 @@ def dropping() -> Iterator[int]:
 
 @pytest.mark.parametrize("program", ["service", "worker"])
 async def test_an_address_that_drops_packets_is_passed_over(database: str, program: str) -> None:
-    """Of two hosts the first does not even accept TCP; by itself it is named, each within 3 s."""
+    """A program connects to the second host if the first drops packets; alone, the first is named."""
     parts = urlsplit(database)
     with dropping() as port:
         first = f"127.0.0.1:{port}"
         both = parts._replace(netloc=f"postgres@{first},{parts.hostname}:{parts.port}").geturl()
         alone = parts._replace(netloc=f"postgres@{first}").geturl()
-        began = time.monotonic()
-        assert await answers(program, both) == 1
-        assert time.monotonic() - began < FIRST_ANSWER_S
-        began = time.monotonic()
+        async with asyncio.timeout(FIRST_ANSWER_S):
+            assert await answers(program, both) == 1
         with pytest.raises(TimeoutError, match=f"{first} does not answer within 2 s"):
             await answers(program, alone)
-        assert time.monotonic() - began < FIRST_ANSWER_S
 
 
 async def answers(program: str, url: str) -> int:
-    """Return what a new session of a program answers to SELECT 1."""
+    """Return the result of SELECT 1 in a new session of a program."""
     session = await (
         sessions.connect(url, "test", timeout_s=5)
         if program == "worker"

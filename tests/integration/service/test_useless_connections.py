@@ -1,8 +1,7 @@
-"""Connections that are open but useless are found, dropped and replaced, and answers stay right."""
+"""Connections that are open but unusable are recognised and replaced, and answers stay correct."""
 
 import asyncio
 import socket
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -12,45 +11,33 @@ import pytest
 from deploy.local.postgres import PostgresServer
 from outbox_worker.postgres import sessions
 from service.store.database import Database
-from tests.support.faults.tcp import FaultyProxy
+from tests.support.faults.postgres import PostgresProxy
 from tests.support.parts.pooler import Pooler
-from tests.support.parts.postgres import SCHEMA
+from tests.support.parts.postgres import DATABASE, make_database
 from tests.support.parts.shared import execute
 from tests.support.service.api import Api, Service, new_key, seed
-from tests.support.waiting import until
+from tests.support.waiting import BUSY_S, last, until
 
-QUIET_S = 2.1  # longer than a connection is trusted without a check
-FIRST_ANSWER_S = 3
-
-
-def through(proxy: FaultyProxy, database: str) -> str:
-    """Return a database's URL by way of a proxy."""
-    parts = urlsplit(database)
-    return parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()
-
-
-def proxy_to(database: str) -> FaultyProxy:
-    """Return a proxy to a database's server."""
-    parts = urlsplit(database)
-    return FaultyProxy(parts.hostname or "", parts.port or 5432)
+QUIET_S = 2.1  # longer than TRUSTED_S, after which a connection is checked
+# A connection attempt to an address that does not answer ends after 2 s.
+FIRST_ANSWER_S = 3 + BUSY_S
 
 
 async def test_connections_that_a_balancer_forgot_are_replaced(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """After a quiet spell, reads and writes on dead connections are each right within 3 s."""
+    """After a quiet time, a read and a write on forgotten connections succeed in time."""
     key = await new_key(database)
     await seed(connection, 2, 10)
-    async with proxy_to(database) as proxy, Service(through(proxy, database)) as service:
+    async with PostgresProxy(database) as proxy, Service(proxy.dsn) as service:
         api = await service.api(key)
         await asyncio.gather(*(api.links("doc_1") for _ in range(5)))
         assert (await api.add("doc_1", "ship_1")).status_code == 201
         proxy.forget()
-        await asyncio.sleep(QUIET_S)  # the quiet spell itself is the condition
+        await last(QUIET_S)
         for call in (api.add("doc_1", "ship_2"), api.client.get("/v1/documents/doc_1")):
-            began = time.monotonic()
-            assert (await call).is_success
-            assert time.monotonic() - began < FIRST_ANSWER_S
+            async with asyncio.timeout(FIRST_ANSWER_S):
+                assert (await call).is_success
         assert proxy.forgotten >= 2
 
 
@@ -62,41 +49,36 @@ def server() -> Iterator[PostgresServer]:
 
 
 async def test_a_server_that_became_read_only_is_left(server: PostgresServer) -> None:
-    """Connections stay open on a read-only server; calls are right on the primary within 10 s."""
-    await execute(server.dsn(), "CREATE DATABASE moved")
-    await execute(server.dsn("moved"), SCHEMA)
-    key = await new_key(server.dsn("moved"))
-    oldest = await asyncpg.connect(server.dsn("moved"))
+    """The service leaves connections to a server that became read-only, and writes to the new primary."""
+    await make_database(server)
+    database = server.dsn(DATABASE)
+    key = await new_key(database)
+    oldest = await asyncpg.connect(database)
     await seed(oldest, 1, 5)
     standby = server.make_standby()
-    async with (
-        proxy_to(server.dsn("moved")) as proxy,
-        Service(through(proxy, server.dsn("moved"))) as service,
-    ):
+    async with PostgresProxy(database) as proxy, Service(proxy.dsn) as service:
         api = await service.api(key)
         assert (await api.add("doc_1", "ship_1")).status_code == 201
         await until(lambda: replayed(standby))
         standby.promote()
         proxy.target = ("127.0.0.1", standby.port)  # of new connections
         await execute(
-            server.dsn("moved"),
+            database,
             "ALTER SYSTEM SET default_transaction_read_only = on",
             "SELECT pg_reload_conf()",
         )
         await until(lambda: is_read_only(oldest))  # the postmaster signals its newest session first
         await oldest.close()
-        began = time.monotonic()
-        await until(lambda: linked(api, "ship_2"), timeout_s=10)
+        await until(lambda: linked(api, "ship_2"))
         assert [link["resource"]["id"] for link in await api.links("doc_1")][-1:] == ["ship_2"]
-        assert time.monotonic() - began < 10
-    there = await asyncpg.connect(standby.dsn("moved"))
+    there = await asyncpg.connect(standby.dsn(DATABASE))
     assert await there.fetchval("SELECT count(*) FROM document_links") == 2
     await there.close()
 
 
 async def replayed(standby: PostgresServer) -> bool:
     """Whether a standby has the link."""
-    there = await asyncpg.connect(standby.dsn("moved"))
+    there = await asyncpg.connect(standby.dsn(DATABASE))
     try:
         return bool(await there.fetchval("SELECT count(*) FROM document_links") == 1)
     finally:
@@ -104,7 +86,7 @@ async def replayed(standby: PostgresServer) -> bool:
 
 
 async def is_read_only(session: asyncpg.Connection) -> bool:
-    """Whether an open session has taken over that its transactions are read-only."""
+    """Whether an open session has read the new configuration, so that its transactions are read-only."""
     return bool(await session.fetchval("SHOW default_transaction_read_only") == "on")
 
 
@@ -115,12 +97,11 @@ async def linked(api: Api, resource: str) -> bool:
 
 @pytest.mark.parametrize("program", ["service", "worker"])
 async def test_a_host_that_never_answers_is_passed_over(database: str, program: str) -> None:
-    """Of two hosts the first accepts TCP and says nothing: a connection is there within 5 s."""
+    """If the first of two hosts accepts TCP and does not answer, a program connects to the second."""
     parts = urlsplit(database)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = f"127.0.0.1:{silent.getsockname()[1]},{parts.hostname}:{parts.port}"
         url = parts._replace(netloc=f"{parts.username}@{hosts}").geturl()
-        began = time.monotonic()
         if program == "service":
             async with Database(url, pool_size=1) as pool, pool.acquire() as session:
                 assert await session.fetchval("SELECT 1") == 1
@@ -128,13 +109,12 @@ async def test_a_host_that_never_answers_is_passed_over(database: str, program: 
             other = await sessions.connect(url, "test", timeout_s=5)
             assert await other.fetchval("SELECT 1") == 1
             await sessions.disconnect(other)
-        assert time.monotonic() - began < 5
 
 
 async def test_a_pooler_without_prepared_statements_is_named(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Behind PgBouncer 1.18 in transaction mode the service is not ready, and says what to use."""
+    """Behind PgBouncer 1.18 in transaction mode the service is not ready, and names a mode that works."""
     key = await new_key(database)
     await seed(connection, 1, 30)
     with Pooler(database, "transaction") as pooler:
@@ -146,8 +126,8 @@ async def test_a_pooler_without_prepared_statements_is_named(
             assert {answer.status_code for answer in answers} <= {201, 503}
 
 
-async def test_a_session_pooler_will_do(database: str, connection: asyncpg.Connection) -> None:
-    """Behind a pooler that lends whole sessions, the service is ready and every call works."""
+async def test_a_session_pooler_works(database: str, connection: asyncpg.Connection) -> None:
+    """Behind a session pooler the service is ready, and every call succeeds."""
     key = await new_key(database)
     await seed(connection, 1, 10)
     with Pooler(database, "session") as pooler:
@@ -162,7 +142,7 @@ async def test_a_session_pooler_will_do(database: str, connection: asyncpg.Conne
 async def test_a_database_that_is_not_utf8_is_refused(
     postgres: PostgresServer, encoding: str
 ) -> None:
-    """The service is not ready and the worker ends, each with the encoding's name."""
+    """The service is not ready, the worker refuses to connect, and both name the encoding."""
     name = f"test_{encoding.lower()}"
     await execute(
         postgres.dsn(),

@@ -1,4 +1,4 @@
-"""A TCP proxy with the faults of a network: delay, resets, silence, connections that are forgotten."""
+"""A TCP proxy with the faults of a network: delay, resets, silence, forgotten connections."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ Way = Literal["request", "response"]
 
 
 class Tls(NamedTuple):
-    """How a proxy speaks TLS: to the client as a server, and to the server as a client."""
+    """A proxy's TLS contexts: one as a server to its clients, one as a client to its server."""
 
     server: ssl.SSLContext
     client: ssl.SSLContext
@@ -21,7 +21,7 @@ class Tls(NamedTuple):
 
 @dataclass(eq=False)
 class Connection:
-    """A connection through the proxy; the port is that of the proxy's own end, as the server sees it."""
+    """A connection through the proxy; `port` is the client port that the server sees."""
 
     port: int
     made_at: float = field(default_factory=time.monotonic)
@@ -30,14 +30,17 @@ class Connection:
 
 
 class FaultyProxy:
-    """A proxy on a port of its own, to a server that may change.
+    """A proxy to the server `target`, which may be changed for new connections.
 
-    `delay_s` holds everything up. `silence` lets nothing through and keeps connections open, as a
-    network does that drops packets. `cut` resets every connection. `forget_after_s` is what a NAT
-    or a load balancer does: a connection that was idle for longer stays open and passes nothing on
-    any more, and so does each connection that is open when `forget` is called. `forgotten` counts
-    the forgotten connections on which something was sent afterwards, `made` all connections.
-    With `tls` the proxy ends the client's TLS and begins its own, so that a subclass sees messages.
+    - `delay_s` delays each chunk of data.
+    - `silence` passes nothing on and keeps connections open, as a network that drops packets.
+    - `cut` resets all connections.
+    - `forget_after_s` and `forget` do what a NAT or a load balancer does: a forgotten connection stays
+      open and passes nothing on any more. It was idle for longer than `forget_after_s`, or open when
+      `forget` was called.
+
+    `forgotten` counts the forgotten connections on which something was sent afterwards, `made` counts
+    all connections. With `tls` the proxy decrypts the data, so that a subclass can read messages.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class FaultyProxy:
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
-        """Listen."""
+        """Start listening."""
         server = self._tls.server if self._tls else None
         self._server = await asyncio.start_server(
             self._serve, self._own_host, self._own_port, ssl=server
@@ -72,29 +75,31 @@ class FaultyProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Reset what is left and stop listening."""
+        """Stop listening, and reset all connections."""
         self._server.close()
         self.cut()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     @property
+    def address(self) -> str:
+        """Host and port on which the proxy listens."""
+        return f"{self._own_host}:{self.port}"
+
+    @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port on which the proxy listens."""
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     def silence(self, silent: bool = True) -> None:  # noqa: FBT001, FBT002 - on or off
-        """Let nothing through, or everything again."""
+        """Pass nothing on; or, if not `silent`, everything again."""
         if silent:
             self._open.clear()
         else:
             self._open.set()
 
     def forget(self, *ports: int) -> None:
-        """Pass nothing on any more on the connections that are open now.
-
-        With ports, only on the connections that the server sees coming from them.
-        """
+        """Forget the connections that are open now; with ports, only those with these client ports."""
         if ports:
             self._forgotten_ports |= frozenset(ports)
         else:
@@ -126,7 +131,7 @@ class FaultyProxy:
         up_reader: asyncio.StreamReader,
         up_writer: asyncio.StreamWriter,
     ) -> None:
-        """Pass on both ways, until either side ends."""
+        """Pass data on in both directions until either side closes."""
         connection = Connection(up_writer.get_extra_info("sockname")[1])
         ways = [
             asyncio.create_task(self._pump("request", reader, up_writer, connection)),
@@ -136,7 +141,7 @@ class FaultyProxy:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._ended(connection)
-            up_writer.transport.abort()  # before the first await: `cut` may cancel this one too
+            up_writer.transport.abort()  # before the first await, which `cut` may cancel
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
@@ -161,7 +166,7 @@ class FaultyProxy:
                 await writer.drain()
 
     def _forgets(self, connection: Connection) -> bool:
-        """Whether the connection is one that passes nothing on."""
+        """Whether the connection is forgotten."""
         now = time.monotonic()
         idle_s, connection.used_at = now - connection.used_at, now
         too_idle = self.forget_after_s is not None and idle_s > self.forget_after_s
@@ -172,15 +177,15 @@ class FaultyProxy:
         return connection.forgotten
 
     def _ended(self, connection: Connection) -> None:
-        """Forget what a subclass knows of a connection."""
+        """Delete a subclass's state of a connection."""
 
     async def _read(self, _: Way, reader: asyncio.StreamReader, __: Connection) -> bytes:
-        """Return what is passed on next; nothing: the end of the stream."""
+        """Return the data to pass on next; empty at the end of the stream."""
         return await reader.read(_CHUNK)
 
 
 async def _abort(writer: asyncio.StreamWriter) -> None:
-    """Reset a connection; return when its transport is closed."""
+    """Reset a connection; return when it is closed."""
     writer.transport.abort()
     with suppress(OSError):
         await writer.wait_closed()

@@ -3,11 +3,13 @@
 Programs under test use an outer listener; tests use an inner one, which is plain text.
 """
 
+import asyncio
 import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +24,8 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 USER = "relay"
 PASSWORD = "only-for-these-tests"
 BROKERS = 3
+_BESIDE = ThreadPoolExecutor(max_workers=1)
+"""One thread that stays: Linux ends a broker together with the thread that started it."""
 _LOGIN = "org.apache.kafka.common.security"
 SCRAM = (
     "--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]",
@@ -33,11 +37,26 @@ class Broker(NamedTuple):
     """One broker with two listeners."""
 
     cluster: KafkaCluster
-    inside: str  # where tests talk to it
-    behind: int  # the port that a proxy passes on to
-    proxy_port: int  # the port that the proxy must listen on: the broker names it to its clients
-    settings: Mapping[str, str] = NOTHING  # what a worker needs to connect, beside the address
-    tls: Tls | None = None  # how a proxy speaks TLS that looks at requests
+    inside: str
+    """The address of the inner listener."""
+    behind: int
+    """The port of the outer listener, to which a proxy connects."""
+    proxy_port: int
+    """The port on which the proxy must listen: the broker names it to its clients."""
+    settings: Mapping[str, str] = NOTHING
+    """A worker's settings for the outer listener, without the address."""
+    tls: Tls | None = None
+    """For a proxy that reads requests: it must end TLS. None: the outer listener is plain text."""
+
+    @property
+    def outside(self) -> str:
+        """The worker's address of this broker: that of the proxy."""
+        return f"127.0.0.1:{self.proxy_port}"
+
+
+async def beside(work: Callable[..., None], *arguments: object) -> None:
+    """Do something to a broker while the event loop runs on."""
+    await asyncio.get_running_loop().run_in_executor(_BESIDE, work, *arguments)
 
 
 @contextmanager
@@ -46,9 +65,9 @@ def broker_behind_a_proxy(
     storage: Sequence[str] = (),
     settings: Mapping[str, str] = NOTHING,
 ) -> Iterator[Broker]:
-    """Yield a broker that sends clients of its outer listener to the proxy's port.
+    """Yield a broker that advertises the proxy's port for its outer listener.
 
-    The broker talks to itself (transactions' markers) through the inner listener.
+    The broker connects to itself, to write transaction markers, through the inner listener.
     """
     inner, outer, controller, proxy_port = (free_port() for _ in range(4))
     ours = {
@@ -75,7 +94,7 @@ class Secured(NamedTuple):
 
 @contextmanager
 def secured() -> Iterator[Secured]:
-    """Yield them, with a CA whose files are deleted at the end."""
+    """Yield a configuration and settings, with a CA whose files are deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="certificates-"))
     try:
         authority = Authority(folder)
@@ -93,7 +112,7 @@ def secured() -> Iterator[Secured]:
 
 @contextmanager
 def tls_broker_behind_a_proxy(properties: Mapping[str, str] = NOTHING) -> Iterator[Broker]:
-    """Yield a broker whose outer listener wants TLS and a password."""
+    """Yield a broker whose outer listener requires TLS and a password."""
     with (
         secured() as by,
         broker_behind_a_proxy(by.properties | dict(properties), SCRAM, by.settings) as broker,
@@ -108,7 +127,7 @@ def _tls(authority: Authority) -> Tls:
 
 
 class SecuredCluster(KafkaCluster):
-    """Three brokers, each with an inner listener and an outer one that wants TLS and a password."""
+    """Three brokers, each with an inner listener and an outer one that requires TLS and a password."""
 
     def __init__(self, by: Secured, properties: Mapping[str, str] = NOTHING) -> None:
         self._outer = [free_port() for _ in range(BROKERS)]
@@ -116,7 +135,7 @@ class SecuredCluster(KafkaCluster):
 
     @property
     def outside(self) -> str:
-        """The outer listeners' addresses, as KAFKA_BOOTSTRAP_SERVERS takes them."""
+        """The addresses of the outer listeners, for KAFKA_BOOTSTRAP_SERVERS."""
         return ",".join(f"127.0.0.1:{port}" for port in self._outer)
 
     def _addresses(self, node: int) -> dict[str, str]:
@@ -127,7 +146,7 @@ class SecuredCluster(KafkaCluster):
 
 
 def set_password(broker: Broker, password: str) -> None:
-    """Give the user another SCRAM password; connections that are open stay authenticated."""
+    """Change the user's SCRAM password; open connections stay authenticated."""
     tool = broker.cluster.tool(
         "kafka.admin.ConfigCommand", "--bootstrap-server", broker.inside, "--alter",
         "--add-config", f"SCRAM-SHA-512=[password={password}]", "--entity-type", "users",
@@ -139,7 +158,7 @@ def set_password(broker: Broker, password: str) -> None:
 def tls_listener(
     authority: Authority, name: str, hosts: Sequence[str] = LOOPBACK, days: int = DAYS
 ) -> dict[str, str]:
-    """Return the properties that give a listener a certificate and let it trust the authority."""
+    """Return the properties of a listener with a certificate of the authority, which it also trusts."""
     keystore = authority.issue(f"broker-{name}", hosts, days=days).in_one_file()
     stores = {
         "keystore.type": "PEM",

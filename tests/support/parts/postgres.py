@@ -1,5 +1,7 @@
-"""A database on a Postgres of the test's own: events written to it, and what a topic has of them."""
+"""A database on a Postgres that one test has for itself: its events, and a worker that publishes them."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -9,7 +11,6 @@ from tests.support.parts import shared
 from tests.support.relay import outbox
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
-from tests.support.waiting import until
 
 DATABASE = "links"
 SCHEMA = Path("schema.sql").read_text()
@@ -27,11 +28,23 @@ async def make_database(server: PostgresServer) -> None:
 
 
 async def write(server: PostgresServer, *values: str) -> None:
-    """Write events, each in a transaction of its own."""
+    """Write events, each in a separate transaction."""
     connection = await asyncpg.connect(server.dsn(DATABASE))
     for value in values:
         await outbox.insert_event(connection, "key", value)
     await connection.close()
+
+
+@asynccontextmanager
+async def relayed(
+    server: PostgresServer, kafka: str, topic: str, *values: str, **settings: str
+) -> AsyncIterator[Worker]:
+    """Yield a leading worker on the server's database that has published these events."""
+    with Worker(server.dsn(DATABASE), kafka, topic, **settings) as worker:
+        await worker.leading()
+        await write(server, *values)
+        await published(kafka, topic, len(values))
+        yield worker
 
 
 async def published(kafka: str, topic: str, count: int) -> list[str]:
@@ -42,16 +55,14 @@ async def published(kafka: str, topic: str, count: int) -> list[str]:
 
 async def until_published(worker: Worker, kafka: str, topic: str, value: str) -> None:
     """Return once an event is in the topic."""
-
-    async def look() -> bool:
-        return value.encode() in await topics.payloads(kafka, topic)
-
     assert worker.running
-    await until(look, timeout_s=90)  # each look reads the whole topic
+    await topics.read_until(
+        kafka, topic, lambda records: any(each.value == value.encode() for each in records)
+    )
 
 
 async def hold(worker: Worker, kafka: str, topic: str, delivery: str, values: list[str]) -> None:
-    """Hold the topic against the events: in their order, none missing and, exactly once, none twice."""
+    """See that the topic has these events in this order; exactly once, none of them is repeated."""
     await until_published(worker, kafka, topic, values[-1])
     found = [payload.decode() for payload in await topics.payloads(kafka, topic)]
     assert (found if delivery == "exactly-once" else list(dict.fromkeys(found))) == values

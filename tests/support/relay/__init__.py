@@ -1,1 +1,1 @@
-"""The worker, the outbox, and load on it."""
+"""The worker, the outbox, and load on both."""

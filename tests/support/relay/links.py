@@ -1,4 +1,4 @@
-"""Links with their events, as the service decides them, written over one connection."""
+"""Links and their events, as the service decides them, written over one connection."""
 
 import random
 from typing import Final
@@ -44,7 +44,7 @@ WHERE workspace_id = $1 AND id = $2
 FOR NO KEY UPDATE
 """
 
-# A statement after the lock, so that it sees the link as the last transaction left it.
+# A separate statement after the lock: its snapshot includes what the last transaction committed.
 READ_LINK = """
 SELECT clock_timestamp() AS locked_at, l.id, l.role, l.created_at, l.deleted_at
 FROM (VALUES ($1::uuid, $2::text, $3::text, $4::text)) AS wanted (w, d, t, e)
@@ -74,14 +74,14 @@ ACTIVE_LINKS = "SELECT id FROM document_links WHERE deleted_at IS NULL"
 
 
 async def seed(connection: asyncpg.Connection, documents: int, entities: int) -> None:
-    """Make documents `doc_1` … and entities `1` …, so that there is something to link."""
+    """Make documents `doc_1` … and entities `1` …."""
     await connection.execute("INSERT INTO workspaces (id, name) VALUES ($1, 'test')", WORKSPACE)
     await connection.execute(SEED_DOCUMENTS, WORKSPACE, documents)
     await connection.execute(SEED_ENTITIES, WORKSPACE, TYPE, entities)
 
 
 async def toggle(connection: asyncpg.Connection, document: str, entity: str) -> str:
-    """Link, unlink or restore, whichever is next for this pair; return the event's id."""
+    """Link the pair, or unlink it if it is linked; return the event's id."""
     workspace_id = str(WORKSPACE)
     key = LinkKey(DocumentKey(workspace_id, document), EntityKey(workspace_id, TYPE, entity))
     ends = (WORKSPACE, document, TYPE, entity)
@@ -116,7 +116,7 @@ async def active_links(connection: asyncpg.Connection) -> set[str]:
 
 
 def _state(key: LinkKey, counters: asyncpg.Record, found: asyncpg.Record) -> State:
-    """Return what was read, in the form that deciding takes."""
+    """Return the rows that were read as the state that `Draft` works on."""
     state = State(IDS)
     state.now = found["locked_at"]
     state.documents[key.document] = DocumentState(counters["version"], counters["revision"])

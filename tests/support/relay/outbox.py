@@ -1,4 +1,4 @@
-"""Rows of the outbox with any payload: the relay publishes a payload without reading it."""
+"""Rows of the outbox with arbitrary payloads: the relay publishes a payload without parsing it."""
 
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ ORDER BY n
 
 
 async def insert_events(connection: asyncpg.Connection, count: int, keys: int = 100) -> None:
-    """Insert events with the payloads 1 … count, over so many keys."""
+    """Insert events with the payloads 1 … count, spread over so many keys."""
     await connection.execute(INSERT_EVENTS, count, keys)
 
 

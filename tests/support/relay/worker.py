@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,14 +20,21 @@ OK = 200
 
 
 class Worker:
-    """`python -m outbox_worker`, as a context manager that leaves nothing running."""
+    """`python -m outbox_worker run`, as a context manager that leaves nothing running.
 
-    def __init__(self, database: str, kafka: str, topic: str, **settings: str) -> None:
+    Without a topic, the topic has the name of the database: one that no other test uses.
+    """
+
+    def __init__(
+        self, database: str, kafka: str, topic: str | None = None, **settings: str
+    ) -> None:
+        self.topic = topic or database.rpartition("/")[2]
         self._home = Path(tempfile.mkdtemp(prefix="worker-"))
+        weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
         self.env = {
             "DATABASE_URL": database,
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
-            "OUTBOX_TOPIC": topic,
+            "OUTBOX_TOPIC": self.topic,
             "OUTBOX_HTTP_PORT": "0",
             **settings,
         }
@@ -39,16 +48,16 @@ class Worker:
         return Process("worker", command, log, env=self.env)
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start the worker."""
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill it."""
+        """Kill the worker."""
         self._process.end(signal.SIGKILL)
 
     def command(self, *arguments: str) -> int | None:
-        """Run another command with the same environment, to its end; what it says ends `output`."""
+        """Run another command in the same environment to its end; its output ends `output`."""
         self._command_log.unlink(missing_ok=True)
         program = self._program(self._command_log, *arguments)
         program.start()
@@ -56,17 +65,17 @@ class Worker:
         return program.end()
 
     def start(self, *arguments: str) -> None:
-        """Start it, again if need be."""
+        """Start the worker, perhaps again."""
         self._seen = len(self.log())
         self._process = self._program(self._log, "run", *arguments)
         self._process.start()
 
     def pause(self) -> None:
-        """Let it hang; its connections stay open."""
+        """Let the worker hang; its connections stay open."""
         self.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Let the worker run on after `pause`."""
         self.send(signal.SIGCONT)
 
     def send(self, number: signal.Signals) -> None:
@@ -76,7 +85,7 @@ class Worker:
     def end(
         self, number: signal.Signals = signal.SIGTERM, timeout_s: float = TIMEOUT_S
     ) -> int | None:
-        """Send a signal and return the exit code; -9 where it had to be killed."""
+        """Send a signal and return the exit code; -9 if the worker did not end in time and was killed."""
         return self._process.end(number, timeout_s=timeout_s)
 
     @property
@@ -86,28 +95,28 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process runs."""
         return self._process.running
 
     async def ended(self) -> bool:
-        """Whether it has ended, to be waited for."""
+        """Whether the process has ended; a condition for `until`."""
         return not self.running
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the log lines of every start so far, without one that is being written."""
+        """Return the log lines of all starts so far, without a line that is being written."""
         written = self._log.read_bytes() if self._log.exists() else b""
         whole = written.split(b"\n")[:-1]
         return [json.loads(line) for line in whole if line.startswith(b"{")]
 
     def output(self) -> str:
-        """Return all that it wrote, and after it what the last command wrote."""
+        """Return all that the worker wrote, and then all that the last command wrote."""
         logs = [path for path in (self._log, self._command_log) if path.exists()]
         return "".join(path.read_text() for path in logs)
 
     async def wait_event(
         self, event: str, timeout_s: float = TIMEOUT_S, **fields: object
     ) -> dict[str, Any]:
-        """Return the first log line of that event, with those fields, since the last start."""
+        """Return the first log line since the last start that has this event and these fields."""
 
         async def look() -> dict[str, Any] | None:
             for line in self.log()[self._seen :]:
@@ -127,17 +136,17 @@ class Worker:
         return found
 
     async def leading(self, timeout_s: float = TIMEOUT_S) -> None:
-        """Return once it leads."""
+        """Return once the worker leads."""
         await self.wait_event("worker.state", timeout_s, state="leading")
 
     async def get(self, path: str) -> httpx.Response:
-        """Return a page of its own."""
+        """Get one of the worker's pages."""
         url = (await self.wait_event("worker.started"))["url"]
         async with httpx.AsyncClient(timeout=TIMEOUT_S, verify=False) as client:  # noqa: S501 - no TLS
             return await client.get(url + path)
 
     async def wait_published(self, events: int, timeout_s: float = TIMEOUT_S) -> None:
-        """Return once this start of it has published so many events."""
+        """Return once the worker has published so many events since its last start."""
 
         async def enough() -> bool:
             return await self.metric("outbox_events_published_total") >= events
@@ -145,7 +154,7 @@ class Worker:
         await until(enough, timeout_s)
 
     async def wait_working(self, timeout_s: float = TIMEOUT_S) -> None:
-        """Return once it has published an event from now on; writers must be running."""
+        """Return once the worker is ready and has published another event; writers must be running."""
         before: float | None = None
 
         async def working() -> bool:
@@ -156,10 +165,14 @@ class Worker:
                 return now > before and (await self.get("/readyz")).status_code == OK
             return False
 
-        await until(working, timeout_s)
+        try:
+            await until(working, timeout_s)
+        except TimeoutError:
+            message = f"nothing was published in {timeout_s} s: {self.output()[-5000:]}"
+            raise AssertionError(message) from None
 
     async def metric(self, name: str) -> float:
-        """Return the value of a metric; 0 where it has none."""
+        """Return the value of a metric; 0 if it has none."""
         for line in (await self.get("/metrics")).text.splitlines():
             if line.startswith((f"{name} ", f"{name}{{")):
                 return float(line.rpartition(" ")[2])

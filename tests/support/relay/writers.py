@@ -1,9 +1,9 @@
-"""Load on the outbox: writers that toggle random links, through every fault."""
+"""Load on the outbox: writers that toggle random links and reconnect after each fault."""
 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -27,11 +27,8 @@ async def prepare(database: str) -> None:
 
 
 @asynccontextmanager
-async def writing(database: Callable[[], str], count: int) -> AsyncIterator[None]:
-    """Toggle random links over so many connections for as long as the context lasts.
-
-    A writer that loses its connection connects again.
-    """
+async def writing(database: str, count: int = 2) -> AsyncIterator[None]:
+    """Toggle random links over `count` connections until the context ends."""
     stop = asyncio.Event()
     tasks = [asyncio.create_task(_write(database, seed, stop)) for seed in range(count)]
     try:
@@ -41,11 +38,11 @@ async def writing(database: Callable[[], str], count: int) -> AsyncIterator[None
         await asyncio.gather(*tasks)
 
 
-async def _write(database: Callable[[], str], seed: int, stop: asyncio.Event) -> None:
+async def _write(database: str, seed: int, stop: asyncio.Event) -> None:
     choice = random.Random(seed)
     while not stop.is_set():
         with contextlib.suppress(*LOST):
-            connection = await asyncpg.connect(database(), timeout=5, command_timeout=10)
+            connection = await asyncpg.connect(database, timeout=5, command_timeout=10)
             try:
                 while not stop.is_set():
                     await links.toggle_any(connection, choice, DOCUMENTS, ENTITIES)

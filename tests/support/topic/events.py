@@ -1,4 +1,4 @@
-"""Events, held against what is published of them: the JSON Schema that their `dataschema` names."""
+"""Events, validated with the published JSON Schema that their `dataschema` names."""
 
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ _SCHEMAS: Final = {
 
 
 def event_of(value: bytes) -> dict[str, Any]:
-    """Return the event that a message's value is, once it was found to be as published."""
+    """Validate a message's value with its schema; return the event."""
     event: dict[str, Any] = msgspec.json.decode(value)
     _SCHEMAS[event["dataschema"]].validate(event)
     return event

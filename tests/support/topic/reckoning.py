@@ -1,4 +1,4 @@
-"""The topic held against the database after the writers have stopped: no loss, no duplicate, no gap."""
+"""The topic compared with the database after the writers have stopped: no loss, no duplicate, no gap."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,7 +10,6 @@ from tests.support.topic import topics
 from tests.support.topic.events import event_of
 from tests.support.topic.subscriber import check
 from tests.support.topic.topics import Record
-from tests.support.waiting import until
 
 DELIVERIES: Final = ("exactly-once", "at-least-once")
 LAST = "doc_1", "1"
@@ -22,19 +21,17 @@ async def reckon(
     kafka: str,
     topic: str,
     delivery: str = "exactly-once",
-    *,
-    timeout_s: float = 60,
 ) -> None:
-    """Apply the topic as a subscriber does, and hold the result against the database.
+    """Apply the topic as a subscriber does, and compare the result with the database.
 
-    A last event is written first and waited for, so that a repeated event that comes after
-    the others is seen too. At least once, repeated events are skipped.
+    A last event is written first and waited for, so that a repeated event after all others is found
+    too. With at-least-once delivery, repeated events are skipped.
     """
     connection = await asyncpg.connect(database)
     try:
         last = await links.toggle(connection, *LAST)
         rows = await connection.fetchval("SELECT count(*) FROM outbox")
-        records = await _read_up_to(kafka, topic, last, rows, timeout_s)
+        records = await _read_up_to(kafka, topic, last, rows)
         if delivery == "at-least-once":
             again = {(each.partition, each.offset) for each in repeated(records)}
             records = [each for each in records if (each.partition, each.offset) not in again]
@@ -44,21 +41,19 @@ async def reckon(
         await connection.close()
 
 
-async def _read_up_to(
-    kafka: str, topic: str, last: str, rows: int, timeout_s: float
-) -> list[Record]:
-    """Return all records once the last event is there, and as many different ones as there are rows."""
+async def _read_up_to(kafka: str, topic: str, last: str, rows: int) -> list[Record]:
+    """Return all records once the topic has the last event and as many different ones as rows."""
+    ids: set[str] = set()
 
-    async def complete() -> list[Record]:
-        records = await topics.read_all(kafka, topic)
-        ids = {event_of(record.value)["id"] for record in records}
-        return records if last in ids and len(ids) >= rows else []
+    def complete(records: Sequence[Record]) -> bool:
+        ids.update(event_of(record.value)["id"] for record in records)
+        return last in ids and len(ids) >= rows
 
-    return await until(complete, timeout_s)
+    return await topics.read_until(kafka, topic, complete)
 
 
 def repeated(records: Sequence[Record]) -> list[Record]:
-    """Return the records whose version, or a later one of the same document, has come before."""
+    """Return the records that follow a record of the same document with this version or a later one."""
     versions: dict[str, int] = {}
     found = []
     for record in records:

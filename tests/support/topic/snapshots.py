@@ -1,4 +1,4 @@
-"""A subscriber of snapshots, as the AsyncAPI document describes one: state by partition."""
+"""A subscriber of snapshots that keeps its state by partition, as the AsyncAPI document says."""
 
 from collections import defaultdict
 from typing import Any
@@ -26,7 +26,7 @@ class Partition:
         self._held: list[dict[str, Any]] = []
 
     def apply(self, record: topics.Record) -> None:
-        """Take the next record."""
+        """Apply the next record."""
         headers, event = dict(record.headers), msgspec.json.decode(record.value)
         snapshot = headers.get("snapshot-id", b"").decode()
         if event["type"] == "snapshot.began":
@@ -68,7 +68,7 @@ class Partition:
 
 
 async def read(kafka: str, topic: str) -> dict[int, Partition]:
-    """Return what a subscriber knows that has read a topic from its beginning."""
+    """Return a subscriber's state of each partition after it has read the whole topic."""
     partitions: dict[int, Partition] = defaultdict(Partition)
     for record in await topics.read_all(kafka, topic):
         partitions[record.partition].apply(record)

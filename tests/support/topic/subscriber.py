@@ -1,4 +1,4 @@
-"""A subscriber: applies events in order, and complains of whatever does not follow."""
+"""A subscriber that applies events in order and notes each one that does not follow the last."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class ActiveLink(NamedTuple):
 
 
 class Subscriber:
-    """A subscriber's state after the events so far: links, versions, and the faults it has found."""
+    """A subscriber's state: links, versions, and the errors in the events so far."""
 
     def __init__(self) -> None:
         self.links: dict[str, ActiveLink] = {}
@@ -48,7 +48,7 @@ class Subscriber:
         return set(self.links.values())
 
     def apply(self, value: bytes) -> None:
-        """Take one event, the value of a message."""
+        """Apply one event, the value of a message."""
         event = event_of(value)
         data, kind = event["data"], event["type"]
         self._count(event["id"], event["partitionkey"], data["document_version"])
@@ -73,10 +73,7 @@ class Subscriber:
 
 
 async def read_outbox(connection: asyncpg.Connection) -> list[bytes]:
-    """Return the values of all events, in the order in which each document's were committed.
-
-    Each was found to be as its schema says.
-    """
+    """Validate all events; return them by position: each document's in the order of their commits."""
     values = [row[0] for row in await connection.fetch(EVENTS)]
     for value in values:
         event_of(value)
@@ -84,7 +81,7 @@ async def read_outbox(connection: asyncpg.Connection) -> list[bytes]:
 
 
 async def check(connection: asyncpg.Connection, values: Iterable[bytes]) -> Subscriber:
-    """Apply the events and hold the result against the database, row by row."""
+    """Apply the events, and compare the resulting links and versions with the database."""
     subscriber = Subscriber()
     for value in values:
         subscriber.apply(value)
@@ -96,5 +93,5 @@ async def check(connection: asyncpg.Connection, values: Iterable[bytes]) -> Subs
 
 
 async def check_outbox(connection: asyncpg.Connection) -> Subscriber:
-    """Do so with the events in the outbox."""
+    """Do the same with the events in the outbox."""
     return await check(connection, await read_outbox(connection))

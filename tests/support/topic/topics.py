@@ -1,7 +1,7 @@
-"""A topic as a subscriber sees it: read to its end, applied in order, checked for gaps."""
+"""Topics: made, changed and deleted as an operator does it, and read as a subscriber does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,12 +13,13 @@ from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 from tests.support.waiting import until
 
 READ_TIMEOUT_S = 60
+POLL_MS = 200
 Record = Any  # aiokafka's ConsumerRecord, which has no types
 
 
 @asynccontextmanager
 async def administration(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Yield an operator's connection to Kafka."""
+    """Yield an admin client."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     try:
@@ -34,7 +35,7 @@ async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[dict[str, 
 
 
 async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
-    """Return the partitions of a topic; none where it is not there."""
+    """Return the partitions of a topic; none if it does not exist."""
     async with administration(kafka) as admin:
         partitions = await _partitions(admin, topic)
     return [TopicPartition(topic, each["partition"]) for each in partitions]
@@ -49,12 +50,22 @@ async def leader(kafka: str, topic: str) -> int:
 
 @asynccontextmanager
 async def following(kafka: str, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """Yield a connected consumer of the committed records to come, once it knows where they begin."""
-    places = await places_of(kafka, topic)
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level="read_committed")
+    """Yield a consumer of the records that are committed from now on."""
+    async with _reading(kafka, await places_of(kafka, topic)) as consumer:
+        await consumer.seek_to_end()
+        yield consumer
+
+
+@asynccontextmanager
+async def _reading(
+    kafka: str, places: Sequence[TopicPartition], isolation: str = "read_committed"
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Yield a consumer at the beginning of each partition."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka, isolation_level=isolation, auto_offset_reset="earliest"
+    )
     async with consumer:
         consumer.assign(places)
-        await consumer.seek_to_end()
         yield consumer
 
 
@@ -62,21 +73,37 @@ async def read_all(kafka: str, topic: str, isolation: str = "read_committed") ->
     """Return every record that the topic holds now, partition after partition."""
     if not (places := await places_of(kafka, topic)):
         return []
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka, isolation_level=isolation, auto_offset_reset="earliest"
-    )
     records: list[Record] = []
-    async with asyncio.timeout(READ_TIMEOUT_S), consumer:
-        consumer.assign(places)
+    async with (
+        asyncio.timeout(READ_TIMEOUT_S),
+        _reading(kafka, places, isolation) as consumer,
+    ):
         ends = await consumer.end_offsets(places)
         while [place for place in places if await consumer.position(place) < ends[place]]:
-            for place, batch in (await consumer.getmany(timeout_ms=200)).items():
+            for place, batch in (await consumer.getmany(timeout_ms=POLL_MS)).items():
                 records += [record for record in batch if record.offset < ends[place]]
     return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
+async def read_until(
+    kafka: str, topic: str, complete: Callable[[list[Record]], bool]
+) -> list[Record]:
+    """Return every committed record once `complete`, which gets each batch, has returned True.
+
+    TimeoutError: no record has come for TIMEOUT_S. The time for all of them has no limit, because
+    the writers of a test write more while the machine is slow.
+    """
+    places = await until(lambda: places_of(kafka, topic))
+    async with _reading(kafka, places) as consumer:
+        batch: list[Record] = []
+        while not complete(batch):
+            found = await until(lambda: consumer.getmany(timeout_ms=POLL_MS))
+            batch = [record for records in found.values() for record in records]
+    return await read_all(kafka, topic)
+
+
 async def _until_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:
-    """Return when a topic has so many: the controller knows it before the broker does."""
+    """Return when the broker knows that a topic has so many partitions: the controller knows earlier."""
 
     async def there() -> bool:
         return len(await _partitions(admin, topic)) == partitions
@@ -85,9 +112,9 @@ async def _until_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: 
 
 
 async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str]) -> None:
-    """Make a topic, as an operator does; return when each of its partitions has a leader.
+    """Make a topic; return when each of its partitions has a leader.
 
-    Brokers refuse the name until an earlier topic is gone everywhere.
+    Brokers refuse the name until an earlier topic of this name is deleted on all of them.
     """
     async with administration(kafka) as admin:
 
@@ -100,14 +127,14 @@ async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str])
 
 
 async def grow(kafka: str, topic: str, partitions: int) -> None:
-    """Give a topic so many partitions, as an operator does; return when they are there."""
+    """Add partitions to a topic, up to so many; return when the broker knows them."""
     async with administration(kafka) as admin:
         await admin.create_partitions({topic: NewPartitions(partitions)})
         await _until_partitions(admin, topic, partitions)
 
 
 async def move(kafka: str, topic: str, replicas: Sequence[int]) -> None:
-    """Move the topic's first partition to other brokers, as an operator does; return when it is there."""
+    """Move the topic's first partition to other brokers; return when one of them leads it."""
     async with administration(kafka) as admin:
         moves: Any = [(topic, [(0, list(replicas), {})], {})]
         request = AlterPartitionReassignmentsRequest(30_000, moves, {})
@@ -122,7 +149,7 @@ async def move(kafka: str, topic: str, replicas: Sequence[int]) -> None:
 
 
 async def delete(kafka: str, topic: str) -> None:
-    """Delete a topic, as an operator does; return when it is gone."""
+    """Delete a topic; return when the broker does not list it any more."""
     async with administration(kafka) as admin:
         await admin.delete_topics([topic])
 
@@ -133,7 +160,7 @@ async def delete(kafka: str, topic: str) -> None:
 
 
 async def configure(kafka: str, topic: str, configs: dict[str, str]) -> None:
-    """Set a topic's configuration, as an operator does; return when the broker has it."""
+    """Set a topic's configuration; return when the broker has it."""
     async with administration(kafka) as admin:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
 
@@ -147,7 +174,7 @@ async def configure(kafka: str, topic: str, configs: dict[str, str]) -> None:
 
 
 async def ends(kafka: str, topic: str, isolation: str = "read_uncommitted") -> dict[int, int]:
-    """Return the end of each partition as a reader with this isolation sees it."""
+    """Return the end offset of each partition for a reader with this isolation level."""
     places = await places_of(kafka, topic)
     async with AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level=isolation) as consumer:
         found = await consumer.end_offsets(places)
