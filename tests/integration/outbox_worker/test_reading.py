@@ -1,4 +1,4 @@
-"""Bounded reads of a topic: they end, and tell why, whatever records the topic has."""
+"""Bounded reads of a topic: each ends in time, and names the reason."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,6 +34,7 @@ RECORD = Progress(
     events=7,
     at=0.0,
 )
+LATER = msgspec.structs.replace(RECORD, events=8)
 
 
 @pytest.fixture
@@ -68,10 +69,10 @@ async def open_transaction(client: dict[str, Any], topic: str) -> AsyncIterator[
 
 
 @pytest.mark.parametrize("count", [1, 30])
-async def test_strays_are_skipped(
+async def test_stray_records_are_skipped(
     client: dict[str, Any], topic: str, producer: AIOKafkaProducer, count: int
 ) -> None:
-    """The last progress record is found behind other records."""
+    """The last progress record is found among other records."""
     await write(producer, topic, RECORD)
     for key, value in STRAYS * count:
         await producer.send_and_wait(topic, key=key, value=value)
@@ -80,7 +81,7 @@ async def test_strays_are_skipped(
     assert sorted(found.strays) == [*range(1, 1 + len(STRAYS) * count)]
 
 
-async def test_topic_of_strays_has_no_record(
+async def test_topic_of_stray_records(
     client: dict[str, Any], topic: str, producer: AIOKafkaProducer
 ) -> None:
     """A topic with other records only has no progress record."""
@@ -94,14 +95,13 @@ async def test_open_transaction_hides_later_records(
     client: dict[str, Any], topic: str, producer: AIOKafkaProducer
 ) -> None:
     """A read tells the offset from which records are hidden; after the transaction it finds all."""
-    later = msgspec.structs.replace(RECORD, events=8)
     await write(producer, topic, RECORD)
     async with open_transaction(client, topic):
-        await write(producer, topic, later)
+        await write(producer, topic, LATER)
         found = await progress_topic.last(client, topic, wait_s=0.5)
         assert found == (RECORD, 1, [])
     found = await progress_topic.last(client, topic, wait_s=10)
-    assert found.record == later
+    assert found.record == LATER
     assert found.hidden_from is None
 
 
@@ -109,13 +109,12 @@ async def test_transaction_that_ends_in_time_is_waited_for(
     client: dict[str, Any], topic: str, producer: AIOKafkaProducer
 ) -> None:
     """A read waits until the last stable offset is at the end."""
-    later = msgspec.structs.replace(RECORD, events=8)
     await write(producer, topic, RECORD)
     async with open_transaction(client, topic):
-        await write(producer, topic, later)
+        await write(producer, topic, LATER)
         reader = asyncio.create_task(progress_topic.last(client, topic, wait_s=60))
     found = await reader
-    assert (found.record, found.hidden_from) == (later, None)
+    assert (found.record, found.hidden_from) == (LATER, None)
 
 
 async def test_open_transaction_ends_a_read_between_offsets(

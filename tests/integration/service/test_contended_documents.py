@@ -1,9 +1,9 @@
-"""Many callers write to one document through several processes: each is served in its turn."""
+"""Many callers write to one document through several processes, and none is overtaken again and again."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 
 import asyncpg
@@ -11,24 +11,19 @@ import httpx
 import pytest
 
 from tests.support.service.api import Api, Service, new_key, seed
+from tests.support.service.locks import locked, waiting
 from tests.support.topic.subscriber import check_outbox
 from tests.support.waiting import until
 
 PROCESSES = 2
 CALLERS = 20
 POOL = 5
-WAITING = """
-SELECT count(*)
-FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND datname = current_database()
-"""
-LOCK = "SELECT FROM documents WHERE id = ANY ($1) FOR UPDATE"
 TRANSACTIONS = "SELECT count(DISTINCT xid) FROM outbox"
 
 
 @pytest.fixture
 async def apis(database: str, connection: asyncpg.Connection) -> AsyncIterator[list[Api]]:
-    """Yield a client for each of several services on one database, each with a pool of its own."""
+    """Yield a client for each of several services on one database, each with its own pool."""
     key = await new_key(database)
     await seed(connection, 20, CALLERS)
     async with AsyncExitStack() as stack:
@@ -39,25 +34,8 @@ async def apis(database: str, connection: asyncpg.Connection) -> AsyncIterator[l
         yield [await service.api(key) for service in services]
 
 
-@asynccontextmanager
-async def locked(database: str, *documents: str) -> AsyncIterator[asyncpg.Connection]:
-    """Hold the documents' locks in another session, until that is rolled back or the context ends."""
-    session = await asyncpg.connect(database)
-    try:
-        await session.execute("BEGIN")
-        await session.execute(LOCK, documents)
-        yield session
-    finally:
-        await session.close()
-
-
-async def waiting(connection: asyncpg.Connection, sessions: int) -> bool:
-    """Whether so many sessions wait for a lock, or more."""
-    return bool(await connection.fetchval(WAITING) >= sessions)
-
-
 def link_all(apis: list[Api], document: str) -> list[asyncio.Task[httpx.Response]]:
-    """Let so many callers link the document at once, each to another resource, through all processes."""
+    """Link the document concurrently through all processes, each call to another resource."""
     return [
         asyncio.create_task(api.add(document, f"{prefix}_{number}"))
         for api, prefix in zip(apis, ("ship", "item"), strict=True)
@@ -68,7 +46,7 @@ def link_all(apis: list[Api], document: str) -> list[asyncio.Task[httpx.Response
 async def test_requests_that_wait_for_one_lock_are_written_together(
     apis: list[Api], database: str, connection: asyncpg.Connection
 ) -> None:
-    """One session of each process waits for the lock, and writes all its requests in one transaction."""
+    """In each process one session waits for the lock, and writes all requests in one transaction."""
     async with locked(database, "doc_1") as session:
         calls = link_all(apis, "doc_1")
         await until(partial(waiting, connection, PROCESSES))
@@ -79,7 +57,7 @@ async def test_requests_that_wait_for_one_lock_are_written_together(
     await check_outbox(connection)
 
 
-async def test_a_document_that_stays_locked_holds_up_no_other_one(
+async def test_a_locked_document_delays_no_other(
     apis: list[Api], database: str, connection: asyncpg.Connection
 ) -> None:
     """Requests that wait for another document are written as soon as its lock is free."""
@@ -97,7 +75,7 @@ async def test_a_document_that_stays_locked_holds_up_no_other_one(
 async def test_callers_of_one_document_leave_the_pool_to_others(
     apis: list[Api], database: str, connection: asyncpg.Connection
 ) -> None:
-    """More replacements than the pool has connections wait for a document; another one is read."""
+    """A read is answered while more replacements than pool connections wait for a document."""
     api = apis[0]
     async with locked(database, "doc_1") as session:
         calls = [
@@ -115,7 +93,7 @@ async def test_callers_of_one_document_leave_the_pool_to_others(
 async def test_many_locked_documents_leave_the_pool_to_readers(
     apis: list[Api], database: str, connection: asyncpg.Connection
 ) -> None:
-    """Writes wait for more locked documents than the pool has connections; others are read."""
+    """A read is answered while writes wait for more locked documents than pool connections."""
     api = apis[0]
     names = [f"doc_{number}" for number in range(1, 11)]
     async with locked(database, *names) as session:
@@ -133,10 +111,10 @@ async def test_many_locked_documents_leave_the_pool_to_readers(
     assert {answer.status_code for answer in answers} == {200, 201}
 
 
-async def test_links_are_made_while_others_replace_the_document_without_a_pause(
+async def test_links_during_constant_replacements(
     apis: list[Api], connection: asyncpg.Connection
 ) -> None:
-    """A call that shares transactions has its turn among those that have transactions of their own."""
+    """A call in a shared transaction gets its turn among calls with separate transactions."""
     linked = asyncio.Event()
     replaced = Counter[int]()
 
@@ -159,10 +137,10 @@ async def test_links_are_made_while_others_replace_the_document_without_a_pause(
     await check_outbox(connection)
 
 
-async def test_replacements_are_made_while_others_link_without_a_pause(
+async def test_replacements_during_constant_links(
     apis: list[Api], connection: asyncpg.Connection
 ) -> None:
-    """Callers of another process, who share transactions, do not overtake it again and again."""
+    """A call with a separate transaction gets its turn among the shared transactions of another process."""
     replaced = asyncio.Event()
     linked = Counter[int]()
 

@@ -1,4 +1,4 @@
-"""Entities: registered, deleted with their links, brought back; and who is linked to them."""
+"""Entities: registered, deleted with their links, revived; and the documents linked to them."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ import pytest
 
 from service.store.writing import entities
 from tests.support.service.api import Api
+from tests.support.service.locks import locked, waiting
 from tests.support.service.rows import everything
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import until
@@ -25,7 +26,6 @@ UPDATE documents
 SET deleted_at = now(), deletion_id = gen_random_uuid()
 WHERE id = 'doc_3'
 """
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 async def link_everywhere(api: Api, documents: int) -> None:
@@ -40,14 +40,14 @@ async def link_everywhere(api: Api, documents: int) -> None:
 
 
 async def documents_of(api: Api, entity: str = SHIP, **query: str | int) -> list[str]:
-    """Return the ids of the documents that are linked to an entity."""
+    """Return the ids of the documents linked to an entity."""
     answer = await api.client.get(f"{entity}/documents", params=query)
     assert answer.status_code == 200, answer.text
     return [document["id"] for document in answer.json()["data"]]
 
 
 async def test_put_registers_once(api: Api, connection: asyncpg.Connection) -> None:
-    """A new entity is 201, a known one 200 and no write; a link to it can be made at once."""
+    """A new entity is 201, a known one 200 without a write; it can be linked at once."""
     first = await api.client.put("/v1/entities/shipment/ship_new")
     assert first.status_code == 201
     assert first.json() == {
@@ -63,7 +63,7 @@ async def test_put_registers_once(api: Api, connection: asyncpg.Connection) -> N
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "GET"])
 async def test_unknown_type_is_refused_with_the_list(api: Api, method: str) -> None:
-    """The answer to a type that there is not names those that there are."""
+    """The refusal of an unknown type lists the known ones."""
     path = "/v1/entities/truck/truck_1" + ("/documents" if method == "GET" else "")
     answer = await api.client.request(method, path)
     assert answer.status_code == 400
@@ -73,7 +73,7 @@ async def test_unknown_type_is_refused_with_the_list(api: Api, method: str) -> N
 
 
 async def test_deletion_unlinks_everywhere(api: Api, connection: asyncpg.Connection) -> None:
-    """Every link to it goes, with an event that says why; links to others stay; then it is 404."""
+    """Each link to the entity gets an event with the cause, other links stay, and the entity is 404."""
     await link_everywhere(api, 20)
     deleted = await api.client.delete(SHIP)
     assert deleted.json() == {
@@ -99,7 +99,7 @@ async def test_deletion_unlinks_everywhere(api: Api, connection: asyncpg.Connect
 
 
 async def test_put_revives_without_the_links(api: Api, connection: asyncpg.Connection) -> None:
-    """A deleted entity that is registered again is new to all documents; linking restores."""
+    """A revived entity has no links; linking restores a former one."""
     await link_everywhere(api, 3)
     await api.client.delete(SHIP)
     back = await api.client.put(SHIP)
@@ -110,12 +110,12 @@ async def test_put_revives_without_the_links(api: Api, connection: asyncpg.Conne
 
 
 async def half_delete(connection: asyncpg.Connection) -> None:
-    """Leave ship_1 as a deletion does that was killed after its first transaction."""
+    """Leave ship_1 in the state of a deletion that was killed after its first transaction."""
     await connection.execute("UPDATE entities SET deleted_at = now() WHERE id = 'ship_1'")
 
 
-async def test_deletion_goes_on(api: Api, connection: asyncpg.Connection) -> None:
-    """Deleting an entity whose deletion stopped half done finishes it; then there is nothing left."""
+async def test_interrupted_deletion_is_finished(api: Api, connection: asyncpg.Connection) -> None:
+    """A second deletion finishes an interrupted one; a third is 404."""
     await link_everywhere(api, 5)
     await half_delete(connection)
     assert (await api.client.delete(SHIP)).status_code == 200
@@ -126,7 +126,7 @@ async def test_deletion_goes_on(api: Api, connection: asyncpg.Connection) -> Non
 
 
 async def test_put_in_the_middle_of_a_deletion(api: Api, connection: asyncpg.Connection) -> None:
-    """An entity that is revived half deleted has no links: those that are left go first."""
+    """A PUT of a half deleted entity removes the remaining links and then revives it."""
     await link_everywhere(api, 5)
     await half_delete(connection)
     assert (await api.client.put(SHIP)).status_code == 201
@@ -136,7 +136,7 @@ async def test_put_in_the_middle_of_a_deletion(api: Api, connection: asyncpg.Con
 
 
 async def test_half_deleted_entity_takes_no_links(api: Api, connection: asyncpg.Connection) -> None:
-    """From the first moment of a deletion no call links to the entity; what is linked still is."""
+    """From the beginning of a deletion no call links to the entity; remaining links are shown."""
     await link_everywhere(api, 1)
     await half_delete(connection)
     item = {"op": "link", "document_id": "doc_2", "resource_id": "ship_1"}
@@ -155,19 +155,15 @@ async def test_half_deleted_entity_takes_no_links(api: Api, connection: asyncpg.
 async def test_document_deleted_during_the_deletion(
     api: Api, connection: asyncpg.Connection, database: str
 ) -> None:
-    """A document that is deleted between two steps of the deletion does not stop it."""
+    """The deletion of a document between two steps does not stop the entity's deletion."""
     await link_everywhere(api, 5)
-    other = await asyncpg.connect(database)
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute("SELECT FROM documents WHERE id = 'doc_3' FOR NO KEY UPDATE")
-    deletion = asyncio.create_task(api.client.delete(SHIP))
-    await until(lambda: connection.fetchval(WAITING))
-    await other.execute(DELETE_LINKS)
-    await other.execute(DELETE_DOCUMENT)
-    await transaction.commit()
+    async with locked(database, "doc_3") as other:
+        deletion = asyncio.create_task(api.client.delete(SHIP))
+        await until(lambda: waiting(connection))
+        await other.execute(DELETE_LINKS)
+        await other.execute(DELETE_DOCUMENT)
+        await other.execute("COMMIT")
     assert (await deletion).status_code == 200
-    await other.close()
     left = await connection.fetchval(
         "SELECT count(*) FROM document_links WHERE entity_id = 'ship_1' AND deleted_at IS NULL"
     )
@@ -178,7 +174,7 @@ async def test_document_deleted_during_the_deletion(
 async def test_reply_is_stored_with_the_last_link(
     api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, documents: int
 ) -> None:
-    """The Idempotency-Key's record comes with the last of the links; from then on it is replayed."""
+    """The reply for the Idempotency-Key is stored with the last link, and replayed from then on."""
     monkeypatch.setattr(entities, "CASCADE_CHUNK", 5)
     if documents:
         await link_everywhere(api, documents)
@@ -196,7 +192,7 @@ async def test_reply_is_stored_with_the_last_link(
 
 
 async def test_two_deletions_with_one_key_are_one(api: Api, connection: asyncpg.Connection) -> None:
-    """Callers who send the same deletion at once all get its one answer."""
+    """Concurrent callers with the same deletion and key all get its one answer."""
     await link_everywhere(api, 20)
     headers = {"Idempotency-Key": "delete-ship"}
     answers = await asyncio.gather(*(api.client.delete(SHIP, headers=headers) for _ in range(8)))
@@ -206,8 +202,8 @@ async def test_two_deletions_with_one_key_are_one(api: Api, connection: asyncpg.
     await check_outbox(connection)
 
 
-async def test_who_is_linked(api: Api) -> None:
-    """An entity's documents come oldest link first, with the link, and can be chosen by role."""
+async def test_documents_of_an_entity(api: Api) -> None:
+    """The documents of an entity are listed with their links, oldest first, and can be filtered by role."""
     await api.client.post("/v1/documents/doc_1", json={"display_name": "First"})
     deal: dict[str, Any] = {"entity_type": "deal", "entity_id": "deal_1"}
     for document, role in (("doc_1", "signed"), ("doc_2", None), ("doc_3", "signed")):
@@ -227,7 +223,7 @@ async def test_who_is_linked(api: Api) -> None:
 
 
 async def test_reverse_look_up(api: Api, connection: asyncpg.Connection) -> None:
-    """Documents are found by a resource's id, of any type or of one; without an id it is 400."""
+    """Documents are found by a resource's id, with or without its type; without an id the call is 400."""
     await connection.execute(
         "INSERT INTO entities (workspace_id, type, id) SELECT id, 'deal', 'ship_1' FROM workspaces"
     )
@@ -253,7 +249,7 @@ async def test_more_links_than_one_call_has_time_for(
     method: str,
     status: int,
 ) -> None:
-    """503 says that the call has to be repeated; each one removes a part, and the last one succeeds."""
+    """A 503 says that the call must be repeated; each call removes a part, and the last one is 200."""
     monkeypatch.setattr(entities, "CASCADE_CHUNK", 5)
     monkeypatch.setattr(entities, "WORK_S", 0.0)
     await link_everywhere(api, 20)
@@ -267,8 +263,10 @@ async def test_more_links_than_one_call_has_time_for(
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PUT"])
-async def test_it_has_a_deadline(api: Api, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """A call whose transaction never ends is answered in time, and told what to do."""
+async def test_deletion_has_a_deadline(
+    api: Api, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A deletion whose transaction never ends is answered in time, with what to do."""
     monkeypatch.setattr("service.edge.calls.endpoint.WRITE_DEADLINE_S", 0.1)
 
     async def hang(*_: object, **__: object) -> None:

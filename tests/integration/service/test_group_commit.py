@@ -1,4 +1,4 @@
-"""Group commit: requests share a transaction, and an error or a lock of one does not hold up the others."""
+"""Group commit: requests share a transaction, and an error or a lock of one does not affect the others."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,15 +18,11 @@ from service.store.database import Database
 from service.store.writing.group import GroupWriter
 from service.supervision import Supervisor
 from tests.support.service.api import Api, new_key, seed
+from tests.support.service.locks import locked, waiting
 from tests.support.topic.subscriber import check_outbox
 from tests.support.waiting import until
 
 TRANSACTIONS = "SELECT count(DISTINCT xid) FROM outbox"
-WAITING = """
-SELECT count(*)
-FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND datname = current_database()
-"""
 
 
 @pytest.fixture
@@ -51,7 +47,7 @@ async def workspace(database: str, connection: asyncpg.Connection) -> str:
 def answer(
     outcomes: list[values.Outcome | Refusal], _: DocumentStates, body: bytes = b"{}"
 ) -> Reply:
-    """Answer with the kind of the first outcome."""
+    """Return the kind of the first outcome as the reply."""
     assert isinstance(outcomes[0], values.Outcome)
     return Reply(201 if outcomes[0].kind == "created" else 200, body)
 
@@ -74,22 +70,17 @@ def request(
 
 @asynccontextmanager
 async def links_locked(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Let no transaction write a link until the session that is yielded rolls back."""
+    """Let no transaction write a link until the yielded session rolls back."""
     connection = await asyncpg.connect(database)
     await connection.execute("BEGIN; LOCK TABLE document_links IN SHARE MODE")
     yield connection
     await connection.close()
 
 
-async def waiting(connection: asyncpg.Connection, sessions: int) -> bool:
-    """Whether so many sessions wait for a lock."""
-    return bool(await connection.fetchval(WAITING) == sessions)
-
-
 async def test_requests_that_arrive_together_share_a_transaction(
     writer: GroupWriter, workspace: str, connection: asyncpg.Connection
 ) -> None:
-    """Twenty requests at once are one transaction, each with its own answer."""
+    """Twenty concurrent requests are one transaction, and each gets its answer."""
     asked = [request(workspace, f"doc_{number}", "deal_1") for number in range(1, 21)]
     replies = await asyncio.gather(*(writer.write(each) for each in asked))
     assert [reply.status for reply in replies] == [201] * 20
@@ -100,7 +91,7 @@ async def test_requests_that_arrive_together_share_a_transaction(
 async def test_requests_that_arrive_meanwhile_share_the_next(
     writer: GroupWriter, workspace: str, database: str, connection: asyncpg.Connection
 ) -> None:
-    """While one transaction is in flight the next one fills."""
+    """Requests that arrive while a transaction is in flight share the next one."""
     async with links_locked(database) as blocker:
         first = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
         await until(partial(waiting, connection, 1))
@@ -116,7 +107,7 @@ async def test_requests_that_arrive_meanwhile_share_the_next(
 async def test_a_lone_request_is_not_delayed(
     writer: GroupWriter, workspace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No timer that is set for the request runs out before its reply."""
+    """No timer has to expire before a single request is answered."""
     loop = asyncio.get_running_loop()
     call_at = loop.call_at
     ran: list[object] = []
@@ -141,7 +132,7 @@ async def test_a_lone_request_is_not_delayed(
 async def test_a_durable_answer_does_not_wait_for_the_next_transaction(
     writer: GroupWriter, workspace: str, database: str, connection: asyncpg.Connection
 ) -> None:
-    """The caller of a committed link is answered, though the next transaction stands still."""
+    """The caller of a committed link is answered although the next transaction hangs."""
     after = await asyncpg.connect(database)
     async with links_locked(database) as before:
         first = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
@@ -158,46 +149,36 @@ async def test_a_durable_answer_does_not_wait_for_the_next_transaction(
     await after.close()
 
 
-async def test_a_locked_document_holds_up_nobody_else(
+async def test_a_locked_document_delays_no_other_request(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
-    """Only the call for a document that another session has locked waits."""
-    other = await asyncpg.connect(database)
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute("SELECT FROM documents WHERE id = 'doc_1' FOR UPDATE")
-    held_up = asyncio.create_task(api.add("doc_1", "ship_1"))
-    passing = [api.add(f"doc_{number}", "ship_1") for number in range(2, 21)]
-    assert [reply.status_code for reply in await asyncio.gather(*passing)] == [201] * 19
-    await until(partial(connection.fetchval, WAITING))
-    assert not held_up.done()
-    assert (await api.add("doc_2", "ship_2")).status_code == 201
-    await transaction.rollback()
+    """Only the request for a document that another session has locked waits."""
+    async with locked(database, "doc_1"):
+        held_up = asyncio.create_task(api.add("doc_1", "ship_1"))
+        passing = [api.add(f"doc_{number}", "ship_1") for number in range(2, 21)]
+        assert [reply.status_code for reply in await asyncio.gather(*passing)] == [201] * 19
+        await until(partial(waiting, connection))
+        assert not held_up.done()
+        assert (await api.add("doc_2", "ship_2")).status_code == 201
     assert (await held_up).status_code == 201
-    await other.close()
 
 
 async def test_a_lock_that_is_held_too_long_is_503(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
-    """After 2 s the caller is told to come back, and nothing was written."""
-    other = await asyncpg.connect(database)
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute("SELECT FROM documents WHERE id = 'doc_1' FOR UPDATE")
-    refused = await api.add("doc_1", "ship_1")
+    """A request that waits for a lock for 2 s is 503, and nothing is written."""
+    async with locked(database, "doc_1"):
+        refused = await api.add("doc_1", "ship_1")
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert refused.headers["retry-after"] == "1"
-    await transaction.rollback()
     assert await connection.fetchval("SELECT count(*) FROM document_links") == 0
     assert (await api.add("doc_1", "ship_1")).status_code == 201
-    await other.close()
 
 
-async def test_a_failing_member_does_not_hurt_its_company(
+async def test_an_error_of_one_request_affects_no_other(
     writer: GroupWriter, workspace: str, connection: asyncpg.Connection
 ) -> None:
-    """An error of the database for one request leaves the others of its group written."""
+    """A database error of one request leaves the others of its group written."""
     bad = request(workspace, "doc_2", "deal_2", role="x" * 65)  # document_links_role_check
     good = [request(workspace, f"doc_{number}", "deal_1") for number in range(1, 11)]
     asked = [*good[:5], bad, *good[5:]]
@@ -211,7 +192,7 @@ async def test_a_failing_member_does_not_hurt_its_company(
 async def test_a_group_that_fails_is_logged_with_its_members(
     writer: GroupWriter, workspace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The line names each request, so that one that was slow can be found in it."""
+    """The log line of a failed group has the id of each request."""
     asked = [request(workspace, f"doc_{number}", "deal_1") for number in range(1, 4)]
     asked.append(request(workspace, "doc_4", "deal_1", role="x" * 65))
     await asyncio.gather(*(writer.write(each) for each in asked), return_exceptions=True)
@@ -220,10 +201,10 @@ async def test_a_group_that_fails_is_logged_with_its_members(
     assert line["members"] == 4
 
 
-async def test_a_refused_member_does_not_hurt_its_company(
+async def test_a_refusal_of_one_request_affects_no_other(
     writer: GroupWriter, workspace: str, connection: asyncpg.Connection
 ) -> None:
-    """A request about what does not exist is refused by itself, in the same transaction."""
+    """A request for a missing entity is refused, and the others of its transaction are written."""
     asked = [request(workspace, "doc_1", entity) for entity in ("deal_1", "deal_none", "deal_2")]
     one, none, two = await asyncio.gather(
         *(writer.write(each) for each in asked), return_exceptions=True
@@ -234,18 +215,18 @@ async def test_a_refused_member_does_not_hurt_its_company(
     assert await connection.fetchval(TRANSACTIONS) == 1
 
 
-async def test_one_key_twice_in_a_moment_is_one_write(writer: GroupWriter, workspace: str) -> None:
-    """Two requests under one Idempotency-Key: the second one replays the first one's answer."""
+async def test_two_requests_with_one_key_are_one_write(writer: GroupWriter, workspace: str) -> None:
+    """Of two concurrent requests with one Idempotency-Key the second replays the first one's answer."""
     asked = [request(workspace, "doc_1", "deal_1", key=b"k") for _ in range(2)]
     first, second = await asyncio.gather(*(writer.write(each) for each in asked))
     assert (first.status, first.replayed) == (201, False)
     assert (second.status, second.replayed) == (201, True)
 
 
-async def test_a_large_request_goes_alone(
+async def test_a_large_request_has_its_own_transaction(
     writer: GroupWriter, workspace: str, connection: asyncpg.Connection
 ) -> None:
-    """More than a hundred changes share no transaction with others that come with them."""
+    """A request with more than a hundred changes shares its transaction with no other."""
     keys = [
         values.LinkKey(
             values.DocumentKey(workspace, f"doc_{d}"),
@@ -267,10 +248,10 @@ async def test_a_large_request_goes_alone(
     await check_outbox(connection)
 
 
-async def test_what_was_asked_is_written_before_the_end(
+async def test_queued_requests_are_written_at_the_stop(
     database: str, workspace: str, connection: asyncpg.Connection
 ) -> None:
-    """A writer that is told to stop answers what it has taken on first."""
+    """A writer that is stopped first answers the requests in its queue."""
     async with (
         Database(database, pool_size=5) as pool,
         links_locked(database) as blocker,
@@ -289,10 +270,10 @@ async def test_what_was_asked_is_written_before_the_end(
     assert await connection.fetchval("SELECT count(*) FROM document_links") == 2
 
 
-async def test_queue_that_stands_still_is_answered(
+async def test_a_request_that_waits_too_long_is_refused(
     writer: GroupWriter, workspace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that waited too long in the queue is told that the database does not keep up."""
+    """A request that waited too long in the queue is refused: the database does not keep up."""
     monkeypatch.setattr("service.store.writing.execute.MAX_WAIT_S", -1.0)
     with pytest.raises(Unavailable, match="does not keep up"):
         await writer.write(request(workspace, "doc_1", "deal_1"))

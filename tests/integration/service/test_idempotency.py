@@ -1,4 +1,4 @@
-"""Idempotency-Key: the first success is kept for a day, and nothing else is."""
+"""Idempotency-Key: the first success is stored for a day, and nothing else."""
 
 import asyncio
 from functools import partial
@@ -10,24 +10,20 @@ import pytest
 from service.store.database import Database
 from service.store.writing.replies import forget_expired
 from tests.support.service.api import Api, Link, new_key, seed
+from tests.support.service.locks import locked, waiting
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import until
 
 KEY = {"Idempotency-Key": "5e0f6a5a-7a3b-4c39-8d1f-1a2b3c4d5e6f"}
-WAITING = """
-SELECT count(*)
-FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND datname = current_database()
-"""
 
 
 def replayed(response: httpx.Response) -> bool:
-    """Whether the response says that it is a replay."""
+    """Whether the response is marked as a replay."""
     return bool(response.headers.get("idempotent-replayed") == "true")
 
 
 async def test_the_first_success_is_replayed(api: Api, connection: asyncpg.Connection) -> None:
-    """The same call again is answered with the same status and body, whatever happened since."""
+    """The same call again gets the same status and body, whatever happened in between."""
     first = await api.add("doc_1", "ship_1", KEY)
     await api.unlink("doc_1", first.json()["data"]["id"])
     again = await api.add("doc_1", "ship_1", KEY)
@@ -39,7 +35,7 @@ async def test_the_first_success_is_replayed(api: Api, connection: asyncpg.Conne
 
 
 async def test_quotes_around_the_key_do_not_count(api: Api) -> None:
-    """The key as a structured field's string is the same key."""
+    """The key as a quoted string (a structured field) is the same key."""
     await api.add("doc_1", "ship_1", {"Idempotency-Key": "k"})
     assert replayed(await api.add("doc_1", "ship_1", {"Idempotency-Key": '"k"'}))
 
@@ -54,7 +50,7 @@ async def test_another_body_is_a_mismatch(api: Api, connection: asyncpg.Connecti
 
 
 async def test_another_query_is_a_mismatch(api: Api) -> None:
-    """The same key with another query string is 422 as well."""
+    """The same key with another query string is 422."""
     await api.link("doc_1", Link("deal", "deal_1"))
     await api.link("doc_1", Link("deal", "deal_2"))
     url = "/v1/documents/doc_1/links?resource_type=deal&resource_id="
@@ -63,7 +59,7 @@ async def test_another_query_is_a_mismatch(api: Api) -> None:
 
 
 async def test_keys_are_scoped(api: Api, database: str, connection: asyncpg.Connection) -> None:
-    """Another path, another method and another workspace know nothing of the key."""
+    """A key has no effect on another path, another method or another workspace."""
     await api.add("doc_1", "ship_1", KEY)
     assert (await api.add("doc_2", "ship_1", KEY)).status_code == 201
     other = {"X-API-KEY": await new_key(database, "other")}
@@ -73,14 +69,14 @@ async def test_keys_are_scoped(api: Api, database: str, connection: asyncpg.Conn
 
 
 async def test_two_keys_of_a_workspace_share_its_scope(api: Api, database: str) -> None:
-    """The scope is the workspace's, so a retry with another API key is a retry."""
+    """A retry with another API key of the workspace is a retry."""
     await api.add("doc_1", "ship_1", KEY)
     again = await api.add("doc_1", "ship_1", KEY | {"X-API-KEY": await new_key(database)})
     assert replayed(again)
 
 
 async def test_failures_are_not_kept(api: Api) -> None:
-    """A refused call wrote nothing, so the same key is as good as new."""
+    """A refused call stores nothing, so its key can be used again."""
     assert (await api.add("doc_1", "ship_new", KEY)).status_code == 404
     assert (await api.add("doc_1", "nonsense", KEY)).status_code == 400
     await api.client.put("/v1/entities/shipment/ship_new")
@@ -91,27 +87,22 @@ async def test_failures_are_not_kept(api: Api) -> None:
 async def test_the_second_waits_for_the_first(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
-    """While the first call runs, others under its key wait, and then replay it."""
-    other = await asyncpg.connect(database)
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute("SELECT FROM documents WHERE id = 'doc_1' FOR UPDATE")
-    calls = [asyncio.create_task(api.add("doc_1", "ship_1", KEY)) for _ in range(3)]
-    await until(partial(connection.fetchval, WAITING))
-    await transaction.rollback()
+    """Calls with the key of a running call wait and replay its answer."""
+    async with locked(database, "doc_1"):
+        calls = [asyncio.create_task(api.add("doc_1", "ship_1", KEY)) for _ in range(3)]
+        await until(partial(waiting, connection))
     answers = await asyncio.gather(*calls)
     assert [answer.status_code for answer in answers] == [201] * 3
     assert sorted(map(replayed, answers)) == [False, True, True]
     assert len({answer.content for answer in answers}) == 1
     assert len(await read_outbox(connection)) == 1
-    await other.close()
 
 
 @pytest.mark.parametrize(("age", "status"), [("23:59:00", 201), ("24:00:01", 200)])
 async def test_a_key_is_good_for_a_day(
     api: Api, connection: asyncpg.Connection, age: str, status: int
 ) -> None:
-    """After 24 hours the key is new again, and its new reply is kept."""
+    """After 24 hours the key is new again, and its new reply is stored."""
     first = await api.add("doc_1", "ship_1", KEY)
     await connection.execute(
         "UPDATE idempotency_keys SET created_at = now() - $1::text::interval", age
@@ -138,7 +129,7 @@ async def test_expired_replies_are_forgotten(
 
 
 async def test_malformed_key_is_named(api: Api) -> None:
-    """A key with a space in it is refused by the name of its header, and nothing is written."""
+    """A key with a space is refused, with the name of the header, and nothing is written."""
     refused = await api.add("doc_1", "ship_1", {"Idempotency-Key": "a b"})
     assert refused.status_code == 400
     assert [error["field"] for error in refused.json()["errors"]] == ["Idempotency-Key"]

@@ -1,9 +1,8 @@
-"""Whatever fails inside the writer, every caller is answered soon, and the next write succeeds."""
+"""After any failure inside the writer each caller is answered soon, and the next write succeeds."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -15,6 +14,7 @@ from service.store.writing import group
 from service.supervision import FAILURES, SupervisedTask
 from tests.support.parts.postgres import END_SESSIONS
 from tests.support.service.api import Api
+from tests.support.service.locks import LOCK
 from tests.support.topic.subscriber import check_outbox
 from tests.support.waiting import until
 
@@ -39,19 +39,11 @@ AWAITS = [
     "service.store.writing.group.GroupWriter._write_together",
     "service.store.writing.transaction.Notifier._send",
 ]
-"""Each is called by the writer's loop, or by what it starts."""
-
-
-@asynccontextmanager
-async def locked(connection: asyncpg.Connection, document: str) -> AsyncIterator[None]:
-    """Hold the document's lock, so that a write to it has to wait."""
-    async with connection.transaction():
-        await connection.execute("SELECT FROM documents WHERE id = $1 FOR UPDATE", document)
-        yield
+"""Functions that the writer's loop awaits, or tasks that it starts."""
 
 
 def failing_once(work: Callable[..., Awaitable[Any]], error: BaseException) -> Callable[..., Any]:
-    """Return what does the same, but raises the error at its first call."""
+    """Return a version of a function that raises the error at its first call."""
     calls = count()
 
     async def fail(*args: object, **kwargs: object) -> object:
@@ -80,7 +72,7 @@ async def test_an_error_at_any_await_costs_no_later_call(
     api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, target: str,
     error: BaseException,
 ) -> None:  # fmt: skip
-    """The calls of that moment get their answer, and soon afterwards every write succeeds."""
+    """The calls at the time of the error are answered, and soon each write succeeds."""
     assert (await api.add("doc_1", "ship_1")).status_code == 201
     inject(monkeypatch, target, error)
     if target.endswith("Database.connect"):
@@ -88,7 +80,8 @@ async def test_an_error_at_any_await_costs_no_later_call(
     async with asyncio.timeout(ANSWERED_S):
         answers = [await api.add("doc_2", "ship_1")]
         answers += await asyncio.gather(*(api.add(f"doc_{n}", "ship_2") for n in range(1, 6)))
-        async with locked(connection, "doc_7"):
+        async with connection.transaction():
+            await connection.execute(LOCK, ["doc_7"])
             call = asyncio.create_task(api.add("doc_7", "ship_1"))
             await asyncio.wait({call}, timeout=LOCKED_S)
         answers.append(await call)
@@ -108,7 +101,7 @@ async def test_an_error_at_any_await_costs_no_later_call(
 async def test_an_idle_writer_that_fails_starts_again(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error while nothing is written is logged with the name of the task, and costs no write."""
+    """An error of the idle writer is logged with the name of its task, and no write fails."""
     assert (await api.add("doc_1", "ship_1")).status_code == 201
     inject(monkeypatch, "service.store.writing.group.roll_back", RuntimeError("injected"))
 
@@ -122,7 +115,7 @@ async def test_an_idle_writer_that_fails_starts_again(
 
 
 async def test_a_task_that_ends_is_started_again() -> None:
-    """By an error, by a cancellation that nobody asked for, by its own end; until it is stopped."""
+    """A task that ends by an error, a cancellation or by itself is started again, until it is stopped."""
     ends: list[BaseException | None] = [ValueError("one"), asyncio.CancelledError(), None]
     starts = count()
     running = asyncio.Event()
@@ -146,7 +139,7 @@ async def test_a_task_that_ends_is_started_again() -> None:
 async def test_a_write_that_hangs_is_answered(
     api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer that never comes back holds its callers no longer than the deadline of a write."""
+    """If the writer hangs, its callers are answered within the deadline of a write."""
     monkeypatch.setattr("service.edge.calls.endpoint.WRITE_DEADLINE_S", 0.3)
 
     async def hang(*_: object) -> None:
@@ -163,7 +156,7 @@ async def test_a_write_that_hangs_is_answered(
 async def test_a_task_that_fails_again_and_again_makes_the_process_not_ready(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line says so, one says that it is over; meanwhile /readyz is 503, and names the task."""
+    """Meanwhile /readyz is 503 with the task's name; one log line says so, another one the end."""
     monkeypatch.setattr("service.supervision.LASTING_S", 2.0)
     idle: Any = getattr(group.GroupWriter, IDLE)
     broken = asyncio.Event()
