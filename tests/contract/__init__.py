@@ -1,1 +1,1 @@
-"""What is published about the service, held by tools that others wrote."""
+"""The published descriptions of the service, checked with tools of others."""

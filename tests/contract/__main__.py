@@ -1,4 +1,4 @@
-"""`make publish-contract`: take what the service describes now as what is published."""
+"""`make publish-contract`: publishes the descriptions that the service makes now."""
 
 import asyncio
 import sys

@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 
 class OpenApiChange:
-    """From one OpenAPI document to the next."""
+    """The change from one OpenAPI document to the next."""
 
     def __init__(self, before: Document, after: Document) -> None:
         self._before = before
@@ -30,7 +30,7 @@ class OpenApiChange:
         self._responses = Subsets(new.look_up, old.look_up)
 
     def breaks(self) -> Iterator[str]:
-        """Yield everything that breaks callers."""
+        """Yield each change that breaks callers."""
         if _major(self._after) > _major(self._before):
             return
         for path, calls in self._before["paths"].items():
@@ -113,24 +113,24 @@ class OpenApiChange:
 
 
 class Resolver:
-    """Follows the references of a document."""
+    """Resolves the references in a document."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
 
     def look_up(self, reference: str) -> Document:
-        """Return what a reference names."""
+        """Return the value that a reference names."""
         found = self._document
         for part in reference.removeprefix("#/").split("/"):
             found = found[part]
         return found
 
     def resolved(self, thing: Document) -> Document:
-        """Return the thing, or what it refers to."""
+        """Return a value, or the value that it refers to."""
         return self.look_up(thing["$ref"]) if "$ref" in thing else thing
 
     def whole(self, schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
-        """Return a schema with everything that it refers to in it."""
+        """Return a schema with all its references resolved."""
         if isinstance(schema, list):
             return [self.whole(part) for part in schema]
         if not isinstance(schema, dict):
@@ -147,7 +147,7 @@ class Resolver:
 
 
 def event_breaks(before: Document, after: Document) -> Iterator[str]:
-    """Yield everything that breaks subscribers to an event type."""
+    """Yield each change that breaks subscribers of an event type."""
     old_name, _, old_version = before["$id"].rpartition(":")
     new_name, _, new_version = after["$id"].rpartition(":")
     if old_name == new_name and int(new_version) > int(old_version):
@@ -160,7 +160,7 @@ def event_breaks(before: Document, after: Document) -> Iterator[str]:
 
 
 def _removed(before: Any, after: Any, where: str) -> Iterator[str]:  # noqa: ANN401 - any part of a schema
-    """Yield the fields that answers had, also those that were optional."""
+    """Yield removed fields of answers, optional ones included."""
     if isinstance(before, dict) and isinstance(after, dict):
         ours, theirs = before.get("properties", {}), after.get("properties", {})
         for name in ours:

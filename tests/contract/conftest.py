@@ -1,4 +1,4 @@
-"""The service as a process of its own, with the documents that the examples name."""
+"""The service as a process, with the documents that the examples name."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ DOCUMENTS = ("doc_01HY1", "dcmt_01j9abc123")
 
 
 class Running(NamedTuple):
-    """Where it listens, and two keys, of two workspaces."""
+    """The URL of the running service, and keys of two workspaces."""
 
     url: str
     key: str

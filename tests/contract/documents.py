@@ -1,4 +1,4 @@
-"""The documents that the service publishes: as it makes them now, and as they are published."""
+"""The service's descriptions of its API and events: as it makes them now, and as they are published."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,11 @@ PATHS: Final = {
     "asyncapi.json": "/asyncapi.json",
     **{f"{name}.json": f"/schemas/{name}.json" for name in (*EVENT_TYPES, *MARKER_TYPES)},
 }
-"""Where the service serves each file."""
+"""The path under which the service serves each file."""
 
 
 async def made_now() -> dict[str, bytes]:
-    """Return the files as the service makes them; it needs no database for that."""
+    """Return the files that the service makes now. It needs no database for them."""
     app = build(read_settings({"DATABASE_URL": "postgresql://nowhere"}))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -30,12 +30,12 @@ async def made_now() -> dict[str, bytes]:
 
 
 def published() -> dict[str, bytes]:
-    """Return the files as they were published last."""
+    """Return the published files."""
     return {path.name: path.read_bytes() for path in sorted(PUBLISHED.glob("*.json"))}
 
 
 def breaks(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
-    """Return what callers and subscribers would miss; the AsyncAPI document repeats the schemas."""
+    """Return all breaks for callers and subscribers. The AsyncAPI document repeats the event schemas."""
     found = [f"{name}: is gone" for name in before if name not in after]
     for name in before.keys() & after.keys() - {"asyncapi.json"}:
         old: dict[str, Any] = json.loads(before[name])

@@ -1,4 +1,4 @@
-"""Whether every value of one JSON Schema is one of another's: what cannot be told is a difference."""
+"""Decides whether all values of one JSON Schema are valid for another; an undecided case is a difference."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -32,7 +32,7 @@ class Subsets:
         self._resolve_whole = resolve_whole
 
     def differences(self, part: Schema, whole: Schema, where: str) -> Iterator[str]:
-        """Yield where the part has, or may have, values that the whole has not."""
+        """Yield each place where the first schema allows, or may allow, values that the second forbids."""
         part = _resolved(part, self._resolve_part)
         whole = _resolved(whole, self._resolve_whole)
         if "anyOf" in part or "anyOf" in whole:
@@ -48,7 +48,7 @@ class Subsets:
         yield from self._properties(part, whole, where)
 
     def _options(self, part: Schema, whole: Schema, where: str) -> Iterator[str]:
-        """Look for each option of the part among those of the whole."""
+        """Return the alternatives of a schema, each merged with what holds for all of them."""
         theirs = _options(whole)
         for option in _options(part):
             if all(any(self.differences(option, other, where)) for other in theirs):
@@ -74,7 +74,7 @@ class Subsets:
 
 
 def _resolved(schema: Schema, resolve: Resolve) -> Schema:
-    """Return a schema with what it refers to, and what all of its parts say together, in one."""
+    """Return a schema with its reference resolved and its `allOf` merged."""
     merged: Schema = {}
     rest = []
     for member in [schema, *schema.get("allOf", [])]:
@@ -89,7 +89,7 @@ def _resolved(schema: Schema, resolve: Resolve) -> Schema:
 
 
 def _agree(one: Schema, other: Schema) -> bool:
-    """Whether no keyword that cannot be merged is in both."""
+    """Whether two schemas have no keyword in common that cannot be merged."""
     both = (one.keys() & other.keys()) - ANNOTATIONS - {"properties", "required"}
     return all(one[name] == other[name] for name in both)
 
@@ -107,7 +107,7 @@ def _merged(one: Schema, other: Schema) -> Schema:
 
 
 def _options(schema: Schema) -> list[Schema]:
-    """Return the alternatives, each with what holds for all of them."""
+    """Compare each option of the first schema with the options of the second."""
     common = {name: value for name, value in schema.items() if name != "anyOf"}
     return [{**common, **option} for option in schema.get("anyOf", [{}])]
 

@@ -1,4 +1,4 @@
-"""The page at /docs in a real browser, which can reach nothing but this machine."""
+"""The page at /docs in a real browser that can reach only this machine."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ FLAGS = (
 
 
 class Browser:
-    """Chromium, and what it asked for."""
+    """Chromium, and the addresses that it requested."""
 
     def __init__(self, profile: Path) -> None:
         options = ChromeOptions()
@@ -44,22 +44,22 @@ class Browser:
         self.chrome = Chrome(options, ChromeService(DRIVER))
 
     def find(self, selector: str) -> WebElement:
-        """Return an element as soon as it is there."""
+        """Return an element as soon as it exists."""
         there = presence_of_element_located((By.CSS_SELECTOR, selector))
         return WebDriverWait(self.chrome, TIMEOUT_S).until(there)
 
     def click(self, selector: str) -> None:
-        """Click on an element, wherever on the page it is."""
+        """Click an element anywhere on the page."""
         self.chrome.execute_script("arguments[0].click()", self.find(selector))
 
     def fill(self, selector: str, text: str) -> None:
-        """Replace what is in a field."""
+        """Replace the text in a field."""
         field = self.find(selector)
         field.clear()
         field.send_keys(text)
 
     def requested(self) -> list[str]:
-        """Return the addresses that were asked for since the last look."""
+        """Return the addresses requested since the last call."""
         messages = [json.loads(line)["message"] for line in self._log("performance")]
         return [
             message["params"]["request"]["url"]
@@ -68,7 +68,7 @@ class Browser:
         ]
 
     def complaints(self) -> list[str]:
-        """Return what the browser says on its console, violations of the page's policy included."""
+        """Return the errors on the browser's console, with violations of the page's policy."""
         return self._log("browser")
 
     def _log(self, name: str) -> list[str]:
@@ -85,7 +85,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 
 def test_page_shows_every_call_and_makes_one(running: Running, browser: Browser) -> None:
-    """Reading needs no key; with one, a document is read, and all of it stays on this machine."""
+    """The page needs no key; with a key it reads a document, and all requests go to this machine."""
     browser.chrome.get(f"{running.url}/docs")
     browser.find("#operations-documents-documents_read")
     shown = browser.chrome.find_elements(By.CSS_SELECTOR, ".opblock")

@@ -1,4 +1,4 @@
-"""The documents in the hands of tools from npm: `make contract` installs them."""
+"""The published documents, checked by tools from npm, which `make contract` installs."""
 
 import subprocess
 from pathlib import Path
@@ -14,7 +14,7 @@ OURS = {"docs.html", "docs.js", "README.md"}
 
 
 def run(*command: str, stdin: bytes = b"") -> str:
-    """Return what a tool prints, if it finds nothing wrong."""
+    """Run a tool that must find nothing; return its output."""
     done = subprocess.run(command, check=False, input=stdin, capture_output=True, cwd=HERE)
     output = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == 0, output
@@ -22,22 +22,22 @@ def run(*command: str, stdin: bytes = b"") -> str:
 
 
 @pytest.mark.parametrize("name", ["openapi.json", "asyncapi.json"])
-async def test_spectral_has_nothing_to_say(name: str, tmp_path: Path) -> None:
-    """Every rule of the linter holds, hints included, but for those that are off with a reason."""
+async def test_spectral_finds_nothing(name: str, tmp_path: Path) -> None:
+    """All rules of Spectral pass, hints included; a rule that is off has a reason."""
     document = tmp_path / name
     document.write_bytes((await made_now())[name])
     spectral = str(MODULES / ".bin" / "spectral")
     run(spectral, "lint", str(document), "--ruleset", "spectral.yaml", "--fail-severity", "hint")
 
 
-async def test_asyncapi_s_own_parser_reads_the_document() -> None:
-    """It finds the messages of four events and of a snapshot's two ends, and nothing to remark."""
+async def test_asyncapis_parser_reads_the_document() -> None:
+    """The parser finds four event messages and two marker messages of snapshots, and no error."""
     output = run("node", "asyncapi.js", stdin=(await made_now())["asyncapi.json"])
     assert output.strip() == "6 messages"
 
 
 def test_files_of_the_page_are_those_of_their_package() -> None:
-    """What is not ours is, byte for byte, in the npm package that package.json pins."""
+    """The page's foreign files are identical to those in the npm package that package.json pins."""
     for file in STATIC.iterdir():
         if file.name not in OURS:
             assert file.read_bytes() == (MODULES / "swagger-ui-dist" / file.name).read_bytes()

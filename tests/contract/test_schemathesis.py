@@ -1,4 +1,4 @@
-"""The running service against its own OpenAPI document, by schemathesis: every check, all phases."""
+"""The running service against its own OpenAPI document, with all checks and phases of schemathesis."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 def test_the_service_does_what_its_document_says(
     running: Running, tmp_path: Path, phases: str, seconds: int
 ) -> None:
-    """Requests made from the document, right and wrong, alone and in sequences, find no difference."""
+    """Valid and invalid requests made from the document, alone and in sequences, find no difference."""
     shutil.copy(CONFIG, tmp_path)
     users = [
         {"name": name, "fixedHeaders": [{"name": "X-API-KEY", "value": key}]}

@@ -1,4 +1,4 @@
-"""Measures every operation on a Postgres of its own, and compares with what is committed."""
+"""Measures each operation on a separate Postgres, and compares the counts with the committed ones."""
 
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 FILE: Final = Path(__file__).with_name("counts.json")
 RUNS: Final = 5
-"""Of each operation. The least of each count is kept: the split of an index page adds WAL to some runs."""
+"""Runs of each operation. The least of each count is kept: an index page split adds WAL to some runs."""
 SETTINGS: Final = {
     "autovacuum": "off",
     "checkpoint_timeout": "1d",
@@ -24,9 +24,13 @@ SETTINGS: Final = {
     "full_page_writes": "off",
     "max_wal_size": "8GB",
 }
-"""Postgres then writes next to no WAL of its own, and how much a change takes depends on no checkpoint."""
+"""With these settings Postgres writes almost no WAL of its own, and no checkpoint changes what an operation
+writes.
+"""
 WAL_TOLERANCE: Final = 0.02
-"""A share of the WAL bytes. Ids are random, and so is which index page a batch splits: 0.3 % were seen."""
+"""A share of the WAL bytes. Differences of 0.3 % were seen: ids are random, and so are the index pages that a
+batch splits.
+"""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -39,11 +43,11 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 Table = dict[str, Counts]
-"""By operation."""
+"""The counts by operation."""
 
 
 async def measure(kafka: str, bindir: Path | None = None) -> Table:
-    """Return what each operation costs on the Postgres whose programs are there; None: on the wheel's."""
+    """Return each operation's counts on the Postgres with these programs; None: on that of the wheel."""
     with PostgresServer(bindir, settings=SETTINGS) as server:
         await make_database(server)
         async with CountingProxy("127.0.0.1", server.port) as proxy:
@@ -82,7 +86,7 @@ def committed() -> Table:
 
 
 def differences(before: Table, after: Table) -> list[str]:
-    """Return a line for each count that rose or fell; the WAL may do so by its tolerance."""
+    """Return a line for each count that rose or fell, for WAL bytes by more than the tolerance."""
     lines = []
     for operation in sorted(before.keys() | after.keys()):
         old, new = (structs.asdict(table.get(operation, NONE)) for table in (before, after))
@@ -96,4 +100,4 @@ def differences(before: Table, after: Table) -> list[str]:
 
 
 NONE: Final = Counts(0, 0, 0, 0)
-"""Of an operation that one of the tables does not have."""
+"""The counts of an operation that one of the tables lacks."""

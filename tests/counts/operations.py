@@ -1,4 +1,4 @@
-"""The operations that are counted: calls of the service, and an event's way through the relay."""
+"""The measured operations: calls of the service, and the relaying of an event."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,7 +19,7 @@ from tests.support.waiting import until
 GROUP: Final = 16
 BATCH: Final = 500
 NUMBERS: Final = range(10_000, 14_000)
-"""Of documents: of one length, so that every run writes the same number of bytes."""
+"""Numbers of documents, all of the same length, so that each run writes the same number of bytes."""
 
 SEED: Final = """
 WITH w AS (SELECT id FROM workspaces WHERE name = 'test'),
@@ -30,21 +30,21 @@ SELECT w.id, 'doc_' || n FROM w, generate_series($1::int, $2::int) AS n
 
 
 class Done(NamedTuple):
-    """The round trips of a run that count, and the xids of transactions that do not."""
+    """The round trips of a run that count, and the xids of transactions that do not count."""
 
     trips: list[Trip]
     others: list[str]
 
 
 Run = Callable[[], Awaitable[Done]]
-"""Runs an operation once, on documents that no other run has touched."""
+"""Runs an operation once, on documents that no other run has used."""
 
 
 @asynccontextmanager
 async def of_the_service(
     proxy: CountingProxy, database: str, connection: asyncpg.Connection
 ) -> AsyncIterator[dict[str, Run]]:
-    """Yield calls of a service on the database behind the proxy, by their names in counts.json."""
+    """Yield calls of a service whose database is behind the proxy, by their names in counts.json."""
     async with serving(database) as api:
         await connection.execute(SEED, NUMBERS.start, NUMBERS.stop - 1)
         documents = (f"doc_{number}" for number in NUMBERS)
@@ -58,7 +58,7 @@ async def of_the_service(
 
 
 async def _until_replied(proxy: CountingProxy, call: Callable[[], Awaitable[None]]) -> Done:
-    """Count the round trips of the sessions that committed: no reply waits for the others."""
+    """Count the round trips of the sessions that committed: no reply waits for other sessions."""
     begun = len(proxy.trips)
     await call()
     made = proxy.trips[begun:]
@@ -71,7 +71,7 @@ async def _link(api: Api, documents: Iterator[str]) -> None:
 
 
 async def _group(api: Api, documents: Iterator[str]) -> None:
-    """Make calls at once: all are in the writer's queue before it takes the first."""
+    """Make concurrent calls, all of which are in the writer's queue before it takes the first."""
     calls = [api.add(next(documents), "item_1") for _ in range(GROUP)]
     for answer in await asyncio.gather(*calls):
         _hold(answer, 201)
@@ -99,7 +99,7 @@ def _hold(answer: httpx.Response, status: int) -> None:
 async def of_the_relay(
     proxy: CountingProxy, database: str, connection: asyncpg.Connection, kafka: str
 ) -> AsyncIterator[dict[str, Run]]:
-    """Yield what relays one event through a worker on the database, behind the proxy."""
+    """Yield the relaying of one event by a worker whose database is behind the proxy."""
     await connection.execute("TRUNCATE workspaces, outbox CASCADE")
     await links.seed(connection, len(NUMBERS), 1)
     numbers = iter(range(1, len(NUMBERS)))
@@ -111,7 +111,7 @@ async def of_the_relay(
 async def _relay(
     proxy: CountingProxy, connection: asyncpg.Connection, numbers: Iterator[int]
 ) -> Done:
-    """Count the round trips from the one that reads the event to the next one that finds nothing."""
+    """Count the round trips from the read of the event to the next read, which finds nothing."""
     begun = len(proxy.trips)
     event_id = await links.toggle(connection, f"doc_{next(numbers)}", "1")
     await connection.execute("NOTIFY outbox")

@@ -1,4 +1,4 @@
-"""A proxy before Postgres that counts round trips and statements in each session's messages."""
+"""A proxy before Postgres that counts the round trips and statements of each session."""
 
 import asyncio
 import struct
@@ -10,7 +10,7 @@ from tests.support.faults.tcp import Connection, FaultyProxy, Way
 
 _LENGTH: Final = struct.Struct("!I")
 _WAITS: Final = {b"Q", b"S", b"H"}
-"""After these messages a client waits for the server: a simple query, Sync and Flush."""
+"""Messages after which a client waits for the server: a simple query, Sync and Flush."""
 _QUERY: Final = b"Q"
 _PARSE: Final = b"P"
 _BIND: Final = b"B"
@@ -22,7 +22,7 @@ _IN_NO_TRANSACTION: Final = b"I"
 
 @dataclass(eq=False)
 class Session:
-    """The state of a session on Postgres, as its messages show it."""
+    """The state of a session, as its messages show it."""
 
     started: bool = False
     idle: bool = False
@@ -34,7 +34,7 @@ class Session:
 
 @dataclass
 class Trip:
-    """A round trip: what a session sent before it waited, and what the server answered."""
+    """A round trip: the messages of a session before it waited, and the server's answer."""
 
     session: Session
     sql: str
@@ -43,23 +43,23 @@ class Trip:
 
 
 class CountingProxy(FaultyProxy):
-    """A proxy to Postgres; `trips` has every round trip so far."""
+    """A proxy to Postgres; `trips` has all round trips so far."""
 
     async def __aenter__(self) -> Self:
-        """Listen."""
+        """Start listening."""
         self.trips: list[Trip] = []
         self._sessions: defaultdict[Connection, Session] = defaultdict(Session)
         return await super().__aenter__()
 
     async def quiet(self) -> bool:
-        """Whether every session is idle, to be waited for."""
+        """Whether all sessions are idle; a condition for `until`."""
         return all(session.idle for session in self._sessions.values())
 
     def _ended(self, connection: Connection) -> None:
         self._sessions.pop(connection, None)
 
     async def _read(self, way: Way, reader: asyncio.StreamReader, connection: Connection) -> bytes:
-        """Return one message: a kind of one byte, a length that counts itself, a body."""
+        """Return the next message: a type of one byte, a length that includes itself, and a body."""
         session = self._sessions[connection]
         kind = await reader.readexactly(1) if session.started or way == "response" else b""
         length = await reader.readexactly(_LENGTH.size)

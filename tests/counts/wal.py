@@ -1,4 +1,4 @@
-"""What transactions wrote to the WAL between two positions, record by record, as pg_waldump prints it."""
+"""WAL records of transactions between two positions, as pg_waldump prints them."""
 
 import re
 import subprocess
@@ -15,24 +15,24 @@ RECORD = re.compile(
 )
 MAKES_A_DEAD_TUPLE = {"UPDATE", "HOT_UPDATE", "DELETE"}
 OF_NO_TRANSACTION = "XLOG"
-"""Checkpoints and the like: Postgres writes them when it wants, and some bear a transaction's id."""
+"""Checkpoints and similar records: Postgres writes them at any time, some with a transaction's xid."""
 
 
 class Written(NamedTuple):
-    """WAL bytes, and row versions that no later transaction sees."""
+    """WAL bytes, and the number of row versions that no later transaction sees."""
 
     bytes: int
     dead_tuples: int
 
 
 async def position(connection: asyncpg.Connection) -> str:
-    """Return the end of the WAL that is written; a committed transaction lies before it."""
+    """Return the end of the written WAL; a committed transaction lies before it."""
     lsn: str = await connection.fetchval("SELECT pg_current_wal_lsn()::text")
     return lsn
 
 
 def written(server: PostgresServer, start: str, end: str, others: Collection[str] = ()) -> Written:
-    """Return what transactions that changed rows wrote, but for `others`, which are xids.
+    """Return what transactions that changed rows wrote, without the transactions with the xids `others`.
 
     A NOTIFY has a commit record and changes no row.
     """

@@ -1,1 +1,1 @@
-"""In process, against a real Postgres and a real Kafka."""
+"""Code in this process, with a real Postgres and a real Kafka."""

@@ -1,4 +1,4 @@
-"""What an operation costs Postgres, held to what is committed."""
+"""The cost of each operation, compared with the committed counts."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ POSTGRES = {"found": None, **({"extra": Path(EXTRA)} if EXTRA else {})}
 
 @pytest.mark.parametrize("bindir", POSTGRES.values(), ids=POSTGRES)
 async def test_no_count_has_changed(kafka: str, bindir: Path | None) -> None:
-    """Each operation takes as many round trips, statements, WAL bytes and dead tuples as committed."""
+    """Round trips, statements, WAL bytes and dead tuples of each operation are those of counts.json."""
     changed = differences(committed(), await measure(kafka, bindir))
     assert not changed, "\n".join([
         "the counts of tests/counts/counts.json are no longer true:", *changed,

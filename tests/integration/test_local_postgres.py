@@ -1,4 +1,4 @@
-"""The local Postgres: found in the order that is promised, and able to fail as a real one does."""
+"""The local Postgres: the order in which it is found, crashes, standbys and settings."""
 
 import asyncpg
 import pytest
@@ -9,7 +9,7 @@ ANOTHER = "postgresql://somebody:secret@db.example:5433/theirs?sslmode=require"
 
 
 async def fetch(dsn: str, query: str) -> object:
-    """Return the first value of a query on a connection of its own."""
+    """Return the first value of a query on a new connection."""
     connection = await asyncpg.connect(dsn)
     try:
         return await connection.fetchval(query)
@@ -20,7 +20,7 @@ async def fetch(dsn: str, query: str) -> object:
 def test_the_database_that_the_environment_names_comes_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """DATABASE_URL is used as it is, or with another database in it."""
+    """DATABASE_URL is used unchanged, or with another database."""
     monkeypatch.setenv("DATABASE_URL", ANOTHER)
     with find_postgres() as postgres:
         assert postgres.dsn() == ANOTHER
@@ -28,7 +28,7 @@ def test_the_database_that_the_environment_names_comes_first(
 
 
 async def test_a_crash_loses_nothing_committed() -> None:
-    """Committed rows are there after a crash and a restart, on the same address."""
+    """Committed rows exist after a crash and a restart, at the same address."""
     with PostgresServer() as server:
         await fetch(server.dsn(), "CREATE TABLE kept AS SELECT 42 AS answer")
         server.crash()
@@ -39,7 +39,7 @@ async def test_a_crash_loses_nothing_committed() -> None:
 
 
 async def test_a_standby_takes_over() -> None:
-    """A standby has the primary's data, only reads, and writes once it is promoted."""
+    """A standby has the primary's data, is read-only, and accepts writes after the promotion."""
     with PostgresServer() as primary:
         await fetch(primary.dsn(), "CREATE TABLE kept AS SELECT 42 AS answer")
         standby = primary.make_standby()
@@ -50,7 +50,7 @@ async def test_a_standby_takes_over() -> None:
 
 
 async def test_settings_reach_the_server() -> None:
-    """Settings are in force, and the server is durable unless they say otherwise."""
+    """Settings are in force, and without them the server is durable."""
     with PostgresServer(settings={"work_mem": "12MB"}) as server:
         assert await fetch(server.dsn(), "SHOW work_mem") == "12MB"
         assert await fetch(server.dsn(), "SHOW fsync") == "on"

@@ -1,4 +1,4 @@
-"""Postgres over TLS: a verified connection works; what is wrong is named with its parameter."""
+"""Postgres over TLS: a verified connection works, and errors name the wrong parameter."""
 
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ BY_ADDRESS, BY_NAME = "127.0.0.1", "localhost"
 
 
 class Server(NamedTuple):
-    """A Postgres that wants TLS; its certificate is for the name, not for the address."""
+    """A Postgres with TLS whose certificate is for the host name, not for the address."""
 
     port: int
     ca: Path
@@ -34,7 +34,7 @@ class Server(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server(postgres: Postgres) -> Iterator[Server]:
-    """Yield a Postgres behind PgBouncer, which speaks TLS: the wheel's Postgres is built without it."""
+    """Yield a Postgres behind PgBouncer, which ends TLS: the wheel's Postgres is built without it."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-tls-"))
     folder.chmod(0o755)
     authority, other = Authority(folder), Authority(folder, "other-ca")
@@ -69,10 +69,10 @@ async def test_a_verified_connection_works(server: Server, program: str) -> None
 
 @pytest.mark.parametrize("program", ["service", "worker"])
 @pytest.mark.parametrize("fault", ["ca", "name", "file", "unreadable"])
-async def test_what_is_wrong_is_named(
+async def test_errors_name_their_parameter(
     server: Server, program: str, fault: str, tmp_path: Path
 ) -> None:
-    """A wrong CA, a wrong host name, a missing file and one without a certificate: one line each."""
+    """A wrong CA, a wrong host name, a missing and an invalid file give one line each."""
     nothing = tmp_path / "nothing.pem"
     nothing.write_text("")
     host, file, words = {

@@ -1,6 +1,6 @@
-"""Settings that a DBA makes on a role do no harm: all are decided about, the hurtful ones are tried.
+"""Settings of a role do no harm: the tests know all settings, and try the harmful ones together.
 
-tests/faults tries every one by itself.
+tests/faults tries each of them alone.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from tests.support.service.api import Service
 
 
 async def test_every_setting_of_a_role_is_decided(postgres: Postgres) -> None:
-    """A setting that a new version of Postgres brings is one to decide about."""
+    """A new setting of a new version of Postgres must be added to the tables."""
     connection = await asyncpg.connect(postgres.dsn())
     names = {setting["name"] for setting in await settings_of(connection)}
     await connection.close()
@@ -29,7 +29,7 @@ async def test_every_setting_of_a_role_is_decided(postgres: Postgres) -> None:
 
 
 async def test_sessions_have_what_the_programs_rely_on(postgres: Postgres) -> None:
-    """Whatever the role has, a session of either program has the settings of the code."""
+    """A session of either program has the settings of the code, whatever the role has."""
     hurtful = await known(postgres, HURTFUL)
     async with ground(postgres, hurtful) as at, Database(at.url, pool_size=1) as database:
         service = await database.connect()
@@ -42,15 +42,15 @@ async def test_sessions_have_what_the_programs_rely_on(postgres: Postgres) -> No
 
 
 async def known(postgres: Postgres, settings: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the settings that this version of Postgres has."""
+    """Return the settings that this version of Postgres has."""
     connection = await asyncpg.connect(postgres.dsn())
     names = {setting["name"] for setting in await settings_of(connection)}
     await connection.close()
     return {name: value for name, value in settings.items() if name in names}
 
 
-async def test_hurtful_settings_do_no_harm(postgres: Postgres, kafka: str) -> None:
-    """With all of them on its role, each program answers and publishes as without."""
+async def test_harmful_settings_have_no_effect(postgres: Postgres, kafka: str) -> None:
+    """With these settings on its role each program answers and publishes as without them."""
     hurtful = await known(postgres, HURTFUL)
     async with ground(postgres, {}) as plain, ground(postgres, hurtful) as hurt:
         expected, found = await asyncio.gather(both(plain, kafka), both(hurt, kafka))
@@ -67,7 +67,7 @@ async def test_hurtful_settings_do_no_harm(postgres: Postgres, kafka: str) -> No
 async def test_a_setting_that_is_respected_is_named(
     postgres: Postgres, name: str, value: str, said: str
 ) -> None:
-    """The service is not ready, and says which setting keeps it from working."""
+    """The service is not ready, and names the setting."""
     async with ground(postgres, {name: value}) as at, Service(at.url) as service:
         ready = await (await service.client()).get("/readyz")
     assert ready.status_code == 503

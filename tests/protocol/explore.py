@@ -10,7 +10,7 @@ from tests.protocol.world import Settings, Step, ViolationError, World
 
 
 class Found(NamedTuple):
-    """The outcome: how many states there are, or the shortest way to a violation."""
+    """The number of states, and the first violation with the shortest sequence of steps to it."""
 
     states: int
     violation: str = ""
@@ -18,7 +18,7 @@ class Found(NamedTuple):
 
 
 def steps(world: World, settings: Settings) -> Iterator[Step]:
-    """Yield every step that may come next, with the state after it."""
+    """Yield each possible next step, with the state after it."""
     for label, postgres in world.postgres.steps():
         yield label, world._replace(postgres=postgres)
     for number in range(len(world.workers)):

@@ -1,4 +1,4 @@
-"""What happens to the database, to Kafka and to the workers."""
+"""The faults of the database, of Kafka and of the workers."""
 
 from collections.abc import Iterator
 
@@ -68,7 +68,7 @@ def _restored(world: World, postgres: Postgres, faults: Faults) -> World:
 
 
 def _disconnected(world: World) -> World:
-    """End every session: a worker that has a page in hand may still publish it."""
+    """End all sessions. A worker that is publishing a page may still finish it."""
     workers = tuple(
         worker._replace(connected=False) if worker.state == PUBLISHING else Worker()
         for worker in world.workers

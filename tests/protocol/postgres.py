@@ -1,12 +1,12 @@
 """Postgres in the model: transactions that write events, snapshots, crashes, and restored volumes.
 
-What is modelled of Postgres, and where it is documented:
+The model has these rules of Postgres:
 
 * a snapshot's xmax is one more than the greatest xid that has completed; its list holds the xids
   below xmax that are in progress (manual, functions-info-snapshot);
 * a commit is durable before it is visible to other sessions;
-* a crash aborts what was not durable. Postgres then hands out again the xids and the positions
-  above the greatest durable ones: their WAL may not have been flushed, or may have been.
+* a crash aborts transactions that are not durable. Postgres may then assign again the xids and the
+  positions above the greatest durable ones, depending on how much of their WAL was flushed.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ ABORTED: Final = "aborted"
 
 
 class Event(NamedTuple):
-    """An event's identity. `generation` tells a transaction that runs again after a restore."""
+    """An event's identity; `generation` differs for a transaction that begins after a restore."""
 
     transaction: int
     generation: int
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Transaction(NamedTuple):
-    """A transaction; xid and first position are 0 until they are taken."""
+    """A transaction; its xid and first position are 0 until they are assigned."""
 
     state: str = IDLE
     xid: int = 0
@@ -47,10 +47,10 @@ class Transaction(NamedTuple):
 
 
 class Postgres(NamedTuple):
-    """The state of the database, and what of it a crash leaves."""
+    """The state of the database, with the greatest xid and position that survive a crash."""
 
     documents: tuple[str, ...]
-    """The documents of each transaction, a letter each; an event is written for each letter."""
+    """The documents of each transaction, one letter each. The transaction writes an event for each."""
     transactions: tuple[Transaction, ...]
     next_xid: int = 3
     next_position: int = 1
@@ -58,9 +58,9 @@ class Postgres(NamedTuple):
     durable_xid: int = 2
     durable_position: int = 0
     checkpoint: "object | None" = None
-    """The newest checkpoint (a `kafka.Record`)."""
+    """The newest checkpoint (a `relay.Record`)."""
     tokens: frozenset[int] = frozenset()
-    """The checkpoints that the database holds."""
+    """The tokens of all checkpoints in the database."""
     timeline: int = 1
 
     def snapshot(self) -> Snapshot:
@@ -102,7 +102,7 @@ class Postgres(NamedTuple):
                 yield f"{name} is visible", self._end(number, COMMITTED)
 
     def write_checkpoint(self, checkpoint: object, token: int) -> "Postgres":
-        """Commit a checkpoint in a transaction of its own."""
+        """Commit a checkpoint in a separate transaction."""
         xid = self.next_xid
         return self._replace(
             next_xid=xid + 1,
@@ -113,7 +113,7 @@ class Postgres(NamedTuple):
         )
 
     def crashes(self) -> Iterator[tuple[str, "Postgres"]]:
-        """Yield the states after a crash: each with as much unflushed WAL lost as is possible."""
+        """Yield the states after a crash, for each amount of unflushed WAL that may be lost."""
         survivors = tuple(_recovered(each) for each in self.transactions)
         positions = {self.durable_position + 1, self.next_position}
         for next_xid in range(self.durable_xid + 1, self.next_xid + 1):
@@ -130,13 +130,13 @@ class Postgres(NamedTuple):
                 )
 
     def started_again(self) -> "Postgres":
-        """Return a restored volume: transactions that begin after it are not those from before."""
+        """Return the state after a restore: transactions that begin later have a new generation."""
         again = tuple(each._replace(generation=each.generation + 1) if each.state == IDLE else each
                       for each in self.transactions)  # fmt: skip
         return self._replace(transactions=again)
 
     def _locked(self, number: int) -> bool:
-        """Whether another transaction holds the lock of one of the documents."""
+        """Whether another transaction has locked one of this transaction's documents."""
         mine = set(self.documents[number])
         return any(
             each.position and each.state in {OPEN, DURABLE} and mine & set(self.documents[other])
@@ -177,7 +177,7 @@ class Postgres(NamedTuple):
 
 
 def _recovered(each: Transaction) -> Transaction:
-    """Return what recovery makes of a transaction."""
+    """Return the state of a transaction after recovery."""
     if each.state == OPEN:
         return Transaction(ABORTED, generation=each.generation)
     return each._replace(state=COMMITTED) if each.state == DURABLE else each

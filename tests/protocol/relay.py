@@ -1,7 +1,7 @@
-"""The relay in the model: two workers, what they read, and what Kafka holds of it.
+"""The relay in the model: its workers, the topics, and the relay's decisions.
 
-Reading, clipping and deciding where to start are the relay's own functions, given to the model as
-`Rules`, so that a test can put a mistake back into one of them.
+The decisions are the relay's own functions. The model gets them as `Rules`, so that a test can replace
+one by a version with a mistake.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ PUBLISHING: Final = "publishing"
 
 
 class Record(NamedTuple):
-    """A progress record, or a checkpoint: what the model needs of `Progress`, hashable."""
+    """A progress record or a checkpoint: a hashable part of `Progress`."""
 
     cursor: Cursor
     token: int
@@ -44,20 +44,20 @@ class Record(NamedTuple):
 
 
 class Kafka(NamedTuple):
-    """The event topic, as a set, and what the progress topic tells."""
+    """The event topic as a set, and the end of the progress topic."""
 
     published: frozenset[Event] = frozenset()
     unrecorded: frozenset[Event] = frozenset()
-    """Of the published: those that no progress record covers yet."""
+    """The published events that no progress record covers yet."""
     record: Record | None = None
     """The last committed progress record."""
     hidden: bool = False
-    """Whether another producer's open transaction hides what was committed after `readable`."""
+    """Whether another producer's open transaction hides the records after `readable`."""
     readable: Record | None = None
 
 
 class Worker(NamedTuple):
-    """One worker. `timeline` is the database's when the term began."""
+    """A worker; `timeline` is the database's timeline at the beginning of the term."""
 
     state: str = STANDBY
     fenced: bool = False
@@ -70,17 +70,17 @@ class Worker(NamedTuple):
     connected: bool = True
     page: tuple[Event, ...] = ()
     sent: frozenset[Event] = frozenset()
-    """Of the page: what was appended at least once."""
+    """The events of the page that were appended with at-least-once delivery."""
     after: Cursor = BEGINNING
 
 
 def anchor_of(row: Row) -> Anchor:
-    """Return the anchor that a row is; its event stands for the digest of its payload."""
+    """Return a row's anchor; the event takes the place of the payload's digest."""
     return Anchor(row.position, str(row.event))
 
 
 class Page(NamedTuple):
-    """A page that the relay has read: its rows, the cursor after them, the row of the greatest xid."""
+    """A page: its rows, the cursor after them, and the anchor of the row with the greatest xid."""
 
     rows: Sequence[Row]
     cursor: Cursor
@@ -88,21 +88,21 @@ class Page(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The decisions of the relay; the defaults are its own."""
+    """The decisions of the relay; the defaults are the relay's own code."""
 
     window_end: Callable[[Snapshot, Snapshot, int | None], Snapshot] = window_end
     after_all: Callable[[Snapshot, Snapshot, int], Cursor] = after_all
     holds: Callable[[Postgres, Anchor | None], bool] = lambda postgres, anchor: (
         anchor is None or anchor in map(anchor_of, postgres.rows())
     )
-    """Whether the database holds the row that a record names."""
+    """Whether the database has the row of a record's anchor."""
     reads_below_open_transactions: bool = False
-    """Whether a record is taken for the last one though an open transaction may hide newer ones."""
+    """Whether a record counts as the last one although an open transaction may hide newer ones."""
     fences_at_least_once: bool = True
-    """Whether a producer that publishes at least once is fenced by its successor."""
+    """Whether the next producer fences one with at-least-once delivery."""
 
     def start(self, kafka: Kafka, postgres: Postgres) -> Start:
-        """Return where the relay starts from, with what it can read of the progress topic."""
+        """Return the relay's start, decided from the records that it can read."""
         record = kafka.readable if kafka.hidden else kafka.record
         read_to_end = self.reads_below_open_transactions or not kafka.hidden
         held = Evidence(
@@ -112,7 +112,7 @@ class Rules(NamedTuple):
         return decide(record, postgres.checkpoint, postgres.timeline, held, read_to_end=read_to_end)
 
     def read(self, postgres: Postgres, cursor: Cursor, batch_size: int) -> Page:
-        """Return a page as the statements in `outbox_worker.postgres.window` do."""
+        """Return a page, as the statements in `outbox_worker.postgres.window` read it."""
         s0 = cursor.s0
         rows = postgres.rows()
         if cursor.s1 is None:
@@ -161,7 +161,7 @@ def decide(
     *,
     read_to_end: bool,
 ) -> Start:
-    """Call the relay's decision where to start from."""
+    """Call the relay's decision about its start."""
     return decide_start(
         None if record is None else _progress(record),
         None if checkpoint is None else _progress(checkpoint),

@@ -1,4 +1,4 @@
-"""What the workers do, and what no step of theirs may do."""
+"""The steps of the workers, and the checks that each step must pass."""
 
 from collections.abc import Iterator
 
@@ -49,11 +49,11 @@ def _take_lock(world: World, number: int) -> Iterator[Step]:
     elif world.holder != number and world.faults.hangs:
         faults = world.faults._replace(hangs=world.faults.hangs - 1)
         stolen = with_worker(world, number, locked)._replace(holder=number, faults=faults)
-        yield "ends the session of the other, which hangs, and takes the lock", stolen
+        yield "ends the session of the hung leader and takes the lock", stolen
 
 
 def _fence(world: World, number: int, settings: Settings) -> Step:
-    """Start a producer: Kafka refuses what the producers before it send from now on."""
+    """Start a producer, which fences the earlier ones: Kafka refuses what they send from now on."""
     can = [
         each == "exactly-once" or settings.rules.fences_at_least_once
         for each in settings.deliveries
@@ -88,7 +88,7 @@ def _find_start(world: World, number: int, settings: Settings) -> Step:
 
 
 def _checkpoint(world: World, number: int) -> World:
-    """Write a checkpoint; its token is a new one where the database may go back in time."""
+    """Write a checkpoint. Its token is new only if the database may go back in time: this saves states."""
     worker = world.workers[number]
     goes_back = world.faults.restores + world.faults.failovers or world.distrusted
     token = world.token + 1 if goes_back else world.token
@@ -100,7 +100,7 @@ def _checkpoint(world: World, number: int) -> World:
 
 
 def _announce(world: World, number: int) -> Step:
-    """Commit a record without events, so that a topic without a record is one that was lost."""
+    """Commit a record without events, so that a topic without a record must have been lost."""
     worker = world.workers[number]
     if worker.fenced:
         return "is fenced", with_worker(world, number, Worker())
@@ -175,7 +175,7 @@ def _append(world: World, event: Event) -> World:
 
 
 def _check_order(world: World, event: Event, published: frozenset[Event]) -> None:
-    """Compare with the rows before it; an event whose row a restore has removed has none."""
+    """See that earlier events of the document are published. A restore may have removed the event's row."""
     rows = world.postgres.rows()
     position = next((row.position for row in rows if row.event == event), 0)
     for row in rows:

@@ -7,22 +7,22 @@ from tests.protocol.relay import Kafka, Rules, Worker
 
 
 class Faults(NamedTuple):
-    """How often each fault may still happen."""
+    """The number of times that each fault may still happen."""
 
     crashes: int = 0
-    """Postgres ends without a shutdown."""
+    """Postgres crashes."""
     kills: int = 0
     """A worker is killed."""
     hangs: int = 0
-    """The leader hangs: the other worker takes its lock, and it goes on later."""
+    """The leader hangs: the other worker takes the lock, and the leader runs on later."""
     restores: int = 0
-    """The volume is put back to an image of it, on the same timeline."""
+    """The volume is restored from an image, on the same timeline."""
     failovers: int = 0
-    """A standby that had the image's WAL is promoted, on a new timeline."""
+    """A standby with the WAL of the image is promoted, on a new timeline."""
     losses: int = 0
     """The progress topic is deleted."""
     strangers: int = 0
-    """Another producer opens a transaction on the progress topic, and ends it later."""
+    """Another producer opens a transaction on the progress topic and ends it later."""
 
 
 class Settings(NamedTuple):
@@ -34,7 +34,7 @@ class Settings(NamedTuple):
 
 
 class World(NamedTuple):
-    """One state."""
+    """A state of the model."""
 
     postgres: Postgres
     faults: Faults
@@ -44,9 +44,9 @@ class World(NamedTuple):
     image: Postgres | None = None
     token: int = 1
     distrusted: bool = False
-    """Whether something happened after which the progress record must not be trusted."""
+    """Whether a fault has happened after which the progress record must not be trusted."""
     repeats: bool = False
-    """Whether events may come again: a worker has started from the checkpoint."""
+    """Whether events may be repeated, because a worker has started from the checkpoint."""
 
 
 Step = tuple[str, World]

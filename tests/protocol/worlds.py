@@ -1,4 +1,4 @@
-"""Worlds to begin with."""
+"""Initial states of the model."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -19,7 +19,7 @@ def world(documents: Sequence[str], faults: Faults = NO_FAULTS, workers: int = 1
 
 
 def world_with_history(documents: Sequence[str], faults: Faults) -> World:
-    """Return a world whose first transaction has committed already: it saves many states."""
+    """Return a world whose first transaction is committed, which saves many states."""
     first = world(documents, faults)
     done = Transaction(COMMITTED, xid=3, position=1)
     postgres = first.postgres._replace(

@@ -1,1 +1,1 @@
-"""Pure code: no database, no broker."""
+"""Pure code, without a database or a broker."""

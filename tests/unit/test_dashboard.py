@@ -1,4 +1,4 @@
-"""The dashboard asks for metrics that the two programs have."""
+"""The dashboard's metrics exist in the programs."""
 
 import json
 import re
@@ -13,7 +13,7 @@ DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboard.json"
 
 
 def test_every_panel_shows_metrics_that_there_are() -> None:
-    """A misspelt name would be a panel that stays empty."""
+    """Each metric of a panel exists: with a misspelt name the panel would stay empty."""
     offered = generate_latest(WorkerMetrics().registry) + ServiceMetrics().render()
     names = set(re.findall(r"# TYPE (\w+)", offered.decode()))
     panels = json.loads(DASHBOARD.read_text())["panels"]

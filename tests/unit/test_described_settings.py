@@ -1,4 +1,4 @@
-"""The README and the files to deploy with name the settings that there are, and no others."""
+"""The README and the files in deploy/ name exactly the settings of the programs."""
 
 import re
 from pathlib import Path
@@ -27,13 +27,13 @@ DESCRIBED = (
 
 
 def test_readme_names_every_setting() -> None:
-    """The README's table has every setting of both programs."""
+    """The README's table has all settings of both programs."""
     readme = (TOP / "README.md").read_text()
     assert [name for name in sorted(SETTINGS) if f"`{name}`" not in readme] == []
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_no_setting_is_made_up(name: str) -> None:
-    """A variable with a program's own prefix would stop the program if it did not know it."""
+    """Each variable with a program's prefix exists: the program refuses unknown ones."""
     mentioned = set(re.findall(r"\b(?:LINKS|OUTBOX)_[A-Z_]+\b", (TOP / name).read_text()))
     assert mentioned <= SETTINGS

@@ -1,4 +1,4 @@
-"""The table's observer finds wrong numbers, states and alerts; right ones it leaves alone."""
+"""The observer of tests/faults finds wrong numbers, states and alerts, and no others."""
 
 import pytest
 
@@ -14,7 +14,7 @@ OK = Scrape({}, ready=True, status="ok")
 
 
 def worker(status: str = "leading", **metrics: float) -> Scrape:
-    """Return a worker's pages; of a leader without a lag unless told."""
+    """Return a worker's pages; without arguments, those of a leader without a lag."""
     shown = {"outbox_leader": float(status == "leading")} | metrics
     series = {(name, NO_LABELS): value for name, value in shown.items()}
     return Scrape(series, ready=True, status=status)
@@ -23,7 +23,7 @@ def worker(status: str = "leading", **metrics: float) -> Scrape:
 def moments(
     *workers: Scrape, waiting: bool = False, service: Scrape = OK, refused: bool = False
 ) -> list[Moment]:
-    """Return a minute and a half in which nothing changes, but for the age of what waits."""
+    """Return 90 s without changes, except the age of the waiting events."""
     return [
         Moment(
             at=float(second),
@@ -37,8 +37,8 @@ def moments(
     ]
 
 
-def test_the_truth_is_not_wrong() -> None:
-    """One leader without a lag, a standby that shows none, and a service that answers."""
+def test_right_numbers_pass() -> None:
+    """One leader without a lag, a standby without a lag, and a service that answers are right."""
     told = moments(worker(outbox_lag_seconds=0.2, outbox_lag_events=2), worker("standby"))
     assert wrong_numbers(told) == []
     assert list(wrong_pages(told)) == []
@@ -57,20 +57,20 @@ def test_the_truth_is_not_wrong() -> None:
         (moments(worker(), service=OK._replace(ready=False)), "/readyz of the service is 503"),
     ],
 )
-def test_what_is_wrong_is_found(told: list[Moment], found: str) -> None:
-    """Each number and state that differs for longer than it may."""
+def test_wrong_numbers_are_found(told: list[Moment], found: str) -> None:
+    """Each number and state that is wrong for longer than allowed is found."""
     assert any(found in problem for problem in wrong_numbers(told))
 
 
-def test_somebody_is_woken_where_events_wait_and_only_there() -> None:
-    """By the lack of a leader within half a minute; a leader that shows no lag wakes nobody."""
+def test_pages_go_out_only_if_events_wait() -> None:
+    """A missing leader sends a page within half a minute; a leader without a lag sends none."""
     assert list(wrong_pages(moments(worker("starting"), waiting=True))) == []
     assert "nobody is woken" in next(wrong_pages(moments(worker(), waiting=True)))
     assert "though no event waits" in next(wrong_pages(moments(worker("starting"))))
 
 
 def test_the_pages_that_look_at_the_present_are_evaluated() -> None:
-    """No rule of the file is left out because its expression has another form."""
+    """No rule is left out because its expression has another form."""
     assert [page.name for page in pages()] == [
         "OutboxNoLeader", "OutboxTwoLeaders", "OutboxLag", "OutboxLagUnknown",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The README's table of faults is that of a whole run of the faults that there are."""
+"""The README's table of faults is complete and shows no violation."""
 
 from tests.faults import table
 from tests.faults.happenings import FAULTS, REPEATS
@@ -7,7 +7,7 @@ ZERO = ("wrong", "lost", "out of order", "wrong numbers")
 
 
 def shown() -> list[dict[str, str]]:
-    """Return the rows, by the names of their columns."""
+    """Return the rows of the table by column."""
     found = table.SHOWN.search(table.README.read_text())
     assert found
     head, _, *rows = [
@@ -18,12 +18,12 @@ def shown() -> list[dict[str, str]]:
 
 
 def test_the_table_has_a_row_for_each_fault() -> None:
-    """One row for each, in the order of the run."""
+    """There is one row for each fault, in the order of the run."""
     assert [row["fault"] for row in shown()] == list(FAULTS)
 
 
 def test_the_table_shows_what_is_promised() -> None:
-    """Nothing wrong, lost or out of order; twice only what the database's new timeline brings."""
+    """Nothing is wrong, lost or out of order; repeated are only events after a change of timeline."""
     for row in shown():
         assert {name: row[name] for name in ZERO} == dict.fromkeys(ZERO, "0"), row["fault"]
         assert row["twice"] == "0" or row["fault"] in REPEATS

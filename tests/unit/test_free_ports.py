@@ -1,4 +1,4 @@
-"""Ports for parts: another one for each, also among runs that know nothing of one another."""
+"""Free ports: each is given out once, also among concurrent runs."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ print(process.free_port())
 
 
 def test_port_that_nobody_listens_on_yet_is_not_given_twice() -> None:
-    """Another run that tries the same port first gets another one, as long as this run lasts."""
+    """Another run that tries the same port gets another one, until this run ends."""
     port = free_port()
     other = subprocess.run(
         [sys.executable, "-c", CHOOSE.format(port)], check=True, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Interrupting deploy.local while it starts a program."""
+"""An interruption of deploy.local while it starts a program."""
 
 import signal
 import subprocess
@@ -27,7 +27,7 @@ with _until_interrupted():
 
 
 def test_a_signal_in_fork_interrupts_and_the_program_is_ended(tmp_path: Path) -> None:
-    """The exception is not dropped by fork()'s callbacks, and SIGTERM ends what was being started."""
+    """The exception is not lost in fork()'s callbacks, and the program that was being started is ended."""
     command = [sys.executable, "-c", CODE, str(tmp_path / "log")]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     assert (done.stdout.strip(), done.stderr.strip()) == (str(-signal.SIGTERM), "stopped")

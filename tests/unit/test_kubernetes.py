@@ -1,4 +1,4 @@
-"""deploy/kubernetes.yaml and the image: valid, locked down, and in step with what the programs do."""
+"""deploy/kubernetes.yaml and the image: valid, locked down, and in agreement with the programs."""
 
 import re
 import tomllib
@@ -29,7 +29,7 @@ def pods() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def pod(name: str) -> Mapping[str, Any]:
-    """Return the specification of one pod."""
+    """Return the specification of a pod."""
     return dict(pods())[name]
 
 
@@ -39,13 +39,13 @@ EVERY_POD = pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for nam
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda each: f"{each['kind']}")
 def test_manifests_are_valid(manifest: Mapping[str, Any], version: str) -> None:
-    """Kubernetes' own schemas accept each manifest, and no field is unknown to them."""
+    """Each manifest is valid for Kubernetes' own schemas, without unknown fields."""
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @EVERY_POD
 def test_every_pod_is_locked_down(spec: Mapping[str, Any]) -> None:
-    """A numeric user, no privileges, a read-only root, no variables of other services."""
+    """Each pod has a numeric user, no privileges, a read-only root and no service links."""
     assert spec["enableServiceLinks"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] > 0
@@ -61,20 +61,20 @@ def test_every_pod_is_locked_down(spec: Mapping[str, Any]) -> None:
 
 @EVERY_POD
 def test_every_pod_runs_this_release(spec: Mapping[str, Any]) -> None:
-    """The image has the version of pyproject.toml as its tag, so that a roll-out changes it."""
+    """The image's tag is the version in pyproject.toml, so that a new release changes it."""
     (container,) = spec["containers"]
     assert container["image"] == f"document-links:{VERSION}"
 
 
 def test_the_migration_can_be_applied_with_the_next_image() -> None:
-    """A Job's template is immutable: its name has the version, and a finished one is removed."""
+    """The name of the Job has the version, because its template is immutable; finished Jobs are removed."""
     (job,) = (manifest for manifest in MANIFESTS if manifest["kind"] == "Job")
     assert job["metadata"]["name"] == f"document-links-migrate-{VERSION.replace('.', '-')}"
     assert job["spec"]["ttlSecondsAfterFinished"] > 0
 
 
 def test_the_grace_period_is_enough() -> None:
-    """SIGKILL comes after each program has stopped by itself, at the latest that it may."""
+    """The grace period is longer than the longest stop of each program."""
     service, worker = pod("document-links-service"), pod("document-links-worker")
     drain_s = read_settings({"DATABASE_URL": "postgresql://db/links"}).links_drain_seconds
     before_s = service["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -85,7 +85,7 @@ def test_the_grace_period_is_enough() -> None:
 
 @pytest.mark.parametrize("name", ["document-links-service", "document-links-worker"])
 def test_deployments_survive_the_loss_of_a_node(name: str) -> None:
-    """Two replicas are spread, one of them may be evicted at a time, and probes ask what they should."""
+    """Two replicas run on different nodes, one may be evicted at a time, and the probes are right."""
     by_kind = {each["kind"]: each for each in MANIFESTS if each["metadata"]["name"] == name}
     labels = by_kind["Deployment"]["spec"]["selector"]
     assert by_kind["PodDisruptionBudget"]["spec"]["selector"] == labels
@@ -99,7 +99,7 @@ def test_deployments_survive_the_loss_of_a_node(name: str) -> None:
 
 
 def test_the_images_user_is_a_number() -> None:
-    """Kubernetes refuses a user by name where runAsNonRoot is set: it cannot check it."""
+    """The image's user is a number: with runAsNonRoot, Kubernetes refuses a name that it cannot check."""
     users = re.findall(r"^USER (.*)$", (TOP / "deploy/Dockerfile").read_text(), re.MULTILINE)
     assert all(re.fullmatch(r"[1-9]\d*(:\d+)?", user) for user in users)
     assert users

@@ -1,4 +1,4 @@
-"""Log lines: both programs write the same form, leave rows out, and never wait for a reader."""
+"""Log lines: the same form in both programs, without rows, and without waiting for a reader."""
 
 import asyncio
 import gc
@@ -24,17 +24,17 @@ ROW = "Key (display_name)=(a secret) already exists."
 
 
 class Pipe(NamedTuple):
-    """Standard error's place, and the end at which it is read."""
+    """A pipe in place of standard error, and its reading end."""
 
     reader: int
     writer: int
 
     def read(self) -> list[str]:
-        """Return the lines that wait to be read."""
+        """Return the lines in the pipe."""
         return os.read(self.reader, 2 * PIPE_BYTES).decode().splitlines()
 
     def line(self) -> dict[str, Any]:
-        """Return the fields of the one line that waits to be read."""
+        """Return the fields of the only line in the pipe."""
         (line,) = self.read()
         fields: dict[str, Any] = json.loads(line)
         return fields
@@ -53,7 +53,7 @@ def pipe() -> Iterator[Pipe]:
 def logs(
     request: pytest.FixtureRequest, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModuleType]:
-    """Yield a program's logs, set up on the pipe."""
+    """Yield a program's logging, set up on the pipe."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     program: ModuleType = request.param
@@ -65,14 +65,14 @@ def logs(
 
 @pytest.fixture
 def refused() -> asyncpg.PostgresError:
-    """Return an error as Postgres raises it for a row, with the row in it."""
+    """Return an error as Postgres raises it for a row, with the row in its DETAIL."""
     error = asyncpg.UniqueViolationError("duplicate key value")
     error.detail = ROW
     return error
 
 
 def test_a_line_has_the_same_form_in_both_programs(logs: ModuleType, pipe: Pipe) -> None:
-    """Time in UTC, level, event and logger come first, then the fields; nothing else."""
+    """Time in UTC, level, event and logger come first, then the fields, and nothing else."""
     logs.get_logger("a.part").warning("thing.happened", events=2, what="caf\u00e9 \ud800")
     line = pipe.line()
     assert list(line) == ["time", "level", "event", "logger", "events", "what"]
@@ -82,7 +82,7 @@ def test_a_line_has_the_same_form_in_both_programs(logs: ModuleType, pipe: Pipe)
 
 @pytest.mark.usefixtures("logs")
 def test_lines_of_libraries_have_that_form(pipe: Pipe) -> None:
-    """The message is the event, `extra` the fields, without uvicorn's coloured message."""
+    """A library's message is the event, and its `extra` the fields, without uvicorn's coloured message."""
     extra = {"port": 80, "color_message": "x"}
     logging.getLogger("uvicorn.error").info("Started %s", "it", extra=extra)
     line = pipe.line()
@@ -91,7 +91,7 @@ def test_lines_of_libraries_have_that_form(pipe: Pipe) -> None:
 
 
 def test_levels_hold_for_packages(logs: ModuleType, pipe: Pipe) -> None:
-    """A package may have a level of its own; what is below it is not written."""
+    """A package may have its own level; lines below it are not written."""
     logs.get_logger("quiet.part").warning("not.written")
     logs.get_logger("other.part").debug("not.written")
     logs.get_logger("quiet.part").error("written")
@@ -99,7 +99,7 @@ def test_levels_hold_for_packages(logs: ModuleType, pipe: Pipe) -> None:
 
 
 def test_what_is_bound_is_on_each_line(logs: ModuleType, pipe: Pipe) -> None:
-    """A request's id is bound once, and each line says it until the request has ended."""
+    """A request's id is bound once, and is on each line until the end of the request."""
     log = logs.get_logger("a.part")
     with bound_contextvars(request_id="req_1"):
         log.info("during")
@@ -109,7 +109,7 @@ def test_what_is_bound_is_on_each_line(logs: ModuleType, pipe: Pipe) -> None:
 
 
 def test_an_exception_is_a_field(logs: ModuleType, pipe: Pipe) -> None:
-    """It is the traceback of the error that is given, or of the one that is being handled."""
+    """The field has the traceback of the given error, or of the one being handled."""
     log = logs.get_logger("a.part")
     with pytest.raises(ValueError, match="a defect") as raised:
         int("a defect")
@@ -127,7 +127,7 @@ def test_an_exception_is_a_field(logs: ModuleType, pipe: Pipe) -> None:
 def test_rows_that_postgres_quotes_are_left_out(
     logs: ModuleType, pipe: Pipe, refused: asyncpg.PostgresError
 ) -> None:
-    """DETAIL is in no traceback, not even as the cause of another error, and in no reason."""
+    """DETAIL is in no traceback, not even in that of a cause, and in no reason."""
     assert ROW in str(refused)
     assert logs.reason(refused) == "UniqueViolationError: duplicate key value"
     assert logs.reason(TimeoutError()) == "TimeoutError"
@@ -141,7 +141,7 @@ def test_rows_that_postgres_quotes_are_left_out(
 
 @pytest.mark.usefixtures("logs")
 def test_errors_that_nobody_awaits_are_logged(pipe: Pipe) -> None:
-    """An error of a future that nobody awaited is asyncio's line, with its traceback."""
+    """The error of a future that nobody awaited is logged by asyncio, with its traceback."""
 
     async def forget() -> None:
         asyncio.get_running_loop().create_future().set_exception(ValueError("a defect"))
@@ -155,7 +155,7 @@ def test_errors_that_nobody_awaits_are_logged(pipe: Pipe) -> None:
 def test_a_terminal_gets_text(
     logs: ModuleType, refused: asyncpg.PostgresError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line to read, with the traceback below it, without the values of local variables."""
+    """A terminal gets readable lines and tracebacks, without the values of local variables."""
     terminal, end = os.openpty()
     with os.fdopen(end, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
@@ -171,7 +171,7 @@ def test_a_terminal_gets_text(
 
 
 def test_lines_that_nobody_reads_are_dropped_and_counted(logs: ModuleType, pipe: Pipe) -> None:
-    """Thousands of them hold nothing up; every line is either there, whole, or counted."""
+    """Without a reader no call blocks, and each line is either written whole or counted as dropped."""
     log = logs.get_logger("a.part")
     for number in range(5_000):
         log.info("line", number=number)
@@ -185,7 +185,7 @@ def test_lines_that_nobody_reads_are_dropped_and_counted(logs: ModuleType, pipe:
 
 
 def test_a_line_that_is_cut_off_ends_before_the_next(logs: ModuleType, pipe: Pipe) -> None:
-    """A traceback that fits in part counts as dropped, and the lines after it can be read."""
+    """A traceback that fits only in part counts as dropped, and the next line begins on a new one."""
     log = logs.get_logger("a.part")
     for _ in range(2):
         log.info(LONG)
@@ -201,7 +201,7 @@ def test_a_line_that_is_cut_off_ends_before_the_next(logs: ModuleType, pipe: Pip
 def test_a_reader_that_has_gone_is_no_error(
     logs: ModuleType, pipe: Pipe, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is raised, and nothing is written anywhere else."""
+    """After the reader has closed the pipe nothing is raised or written elsewhere."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, pipe.reader)
     os.close(null)
@@ -210,6 +210,6 @@ def test_a_reader_that_has_gone_is_no_error(
 
 
 def test_a_line_is_there_when_the_call_returns(logs: ModuleType, pipe: Pipe) -> None:
-    """Nothing waits in a buffer for the next line."""
+    """A line is written before the call returns."""
     logs.get_logger("a.part").info("first")
     assert pipe.line()["event"] == "first"

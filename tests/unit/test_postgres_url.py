@@ -1,4 +1,4 @@
-"""Connection strings: each parameter of libpq works, is ignored with a reason, or is refused by name."""
+"""Connection strings: each parameter of libpq works, is ignored for a reason, or is refused by name."""
 
 from pathlib import Path
 from types import ModuleType
@@ -55,13 +55,13 @@ REFUSALS = {
     ],
 )
 def test_both_programs_hold_the_same_module(copy: str) -> None:
-    """Neither may import the other, so that the copies are compared byte for byte."""
+    """The copies of the module are identical, because neither program may import the other."""
     of_service = Path("service", copy if copy in ALIKE else f"store/{copy}")
     assert Path("outbox_worker", copy).read_bytes() == of_service.read_bytes()
 
 
 def test_every_parameter_of_libpq_is_decided() -> None:
-    """Each name is in the table, and only a value decides between two columns."""
+    """Each parameter is in the table, in one column unless its value decides."""
     assert PARAMETERS.issuperset(LIBPQ)
     assert not USED & (IGNORED | REFUSED.keys())
 
@@ -69,14 +69,14 @@ def test_every_parameter_of_libpq_is_decided() -> None:
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("query", sorted(ACCEPTED))
 def test_strings_of_vendors_are_taken(module: ModuleType, query: str) -> None:
-    """What Neon, Azure, Supabase and others print is accepted by both programs."""
+    """Both programs accept the URLs that Neon, Azure, Supabase and others print."""
     for scheme in ("postgres", "postgresql"):
         module.read_url(f"{scheme}://u:p%40@host:5432/db?{query}")
 
 
 @pytest.mark.parametrize(("query", "name"), REFUSALS.items())
-def test_what_cannot_work_is_refused_by_name(query: str, name: str) -> None:
-    """The line begins with the parameter's name and does not repeat its value."""
+def test_unusable_parameters_are_refused(query: str, name: str) -> None:
+    """The line begins with the parameter's name and does not have its value."""
     with pytest.raises(UrlError) as refusal:
         read_url(f"postgresql://u@host/db?{query}")
     assert str(refusal.value).startswith(f"{name}: ")
@@ -97,17 +97,17 @@ def test_what_cannot_work_is_refused_by_name(query: str, name: str) -> None:
     ],
 )
 def test_several_hosts_are_read(url: str, hosts: list[tuple[str | None, int]]) -> None:
-    """IPv6 addresses, sockets and ports are read under every version of Python."""
+    """IPv6 addresses, sockets and ports are parsed by each Python version."""
     assert read_url(url).hosts == [Host(*host) for host in hosts]
 
 
 def test_a_plus_is_a_plus() -> None:
-    """A query is percent-encoded as libpq has it, not as an HTML form."""
+    """A query is percent-encoded as in libpq, where `+` is no space."""
     assert read_url("postgres://h/d?user=a+b&password=%2B").parameters["user"] == "a+b"
 
 
 def test_a_service_file_is_read(tmp_path: Path) -> None:
-    """`service` takes what the URL does not say from a section of libpq's file."""
+    """`service` adds parameters from a section of libpq's service file."""
     file = tmp_path / "services"
     file.write_text("[links]\nhost=one,two\nport=7\ndbname=links\nuser=u\n")
     read = read_url(f"postgresql:///?service=links&servicefile={file}&user=other")

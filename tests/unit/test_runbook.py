@@ -1,4 +1,4 @@
-"""The runbook, and the other texts for operators, name what there is; and leave no failure out."""
+"""The runbook and other texts for operators name what exists, and all failures."""
 
 import ast
 import builtins
@@ -30,7 +30,7 @@ COMMAND = re.compile(r"(?<![\w.])(service|outbox_worker)(?: |, )([a-z]+)\b([^`\n
 
 
 def sources() -> list[Path]:
-    """Return the files of both programs."""
+    """Return the source files of both programs."""
     return [path for name in ("outbox_worker", "service") for path in (TOP / name).rglob("*.py")]
 
 
@@ -44,7 +44,7 @@ def log_calls() -> Iterator[ast.Call]:
 
 
 def logged() -> Iterator[tuple[str, str]]:
-    """Yield the level and the name of each event that either program logs."""
+    """Yield level and name of each event that either program logs."""
     for call in log_calls():
         match call:
             case ast.Call(func=ast.Attribute(attr=level), args=[ast.Constant(value=str(name)), *_]):
@@ -52,21 +52,21 @@ def logged() -> Iterator[tuple[str, str]]:
 
 
 def test_no_field_has_the_name_of_an_attribute_of_log_records() -> None:
-    """Fields become attributes of the standard library's record, which refuses to replace its own."""
+    """Fields become attributes of a log record, and the standard library refuses to replace its own."""
     attributes = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
     fields = {keyword.arg for call in log_calls() for keyword in call.keywords}
     assert fields & attributes == {"exc_info"}
 
 
 def test_the_runbook_names_every_failure_that_is_logged() -> None:
-    """Each event that is logged at warning or above has its name in the runbook."""
+    """Each event that is logged as a warning or an error is in the runbook."""
     assert {
         name for level, name in logged() if level in TOLD and f"`{name}`" not in RUNBOOK
     } == set()
 
 
 def test_the_runbook_names_no_event_that_is_never_logged() -> None:
-    """A misspelt one would be searched for in vain."""
+    """Each event in the runbook is logged by a program."""
     named = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", RUNBOOK)) - set(MARKER_TYPES)
     source = "".join(path.read_text() for path in sources())
     known = {name for _, name in logged()}
@@ -74,7 +74,7 @@ def test_the_runbook_names_no_event_that_is_never_logged() -> None:
 
 
 def test_the_runbook_names_metrics_that_there_are() -> None:
-    """With or without the ending that Prometheus gives a counter."""
+    """Each metric in the runbook exists, with or without the suffix of a counter."""
     offered = generate_latest(WorkerMetrics().registry) + ServiceMetrics().render()
     known = set(re.findall(r"# TYPE (\w+)", offered.decode()))
     named = set(re.findall(r"\b(?:outbox|links)_[a-z_]+\b", RUNBOOK)) - TABLES
@@ -82,7 +82,7 @@ def test_the_runbook_names_metrics_that_there_are() -> None:
 
 
 def test_the_runbook_names_errors_that_there_are() -> None:
-    """As `problem`, or as the kind that the metric counts."""
+    """Each error in the runbook exists, as a `problem` or as a kind in the metric."""
     named = set(re.findall(r"problem=(\w+)|kind=\"(\w+)\"", RUNBOOK))
     source = "".join(path.read_text() for path in sources())
     for name in {each for pair in named for each in pair if each}:
@@ -92,7 +92,7 @@ def test_the_runbook_names_errors_that_there_are() -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_commands_and_options_exist(name: str) -> None:
-    """Each command that a text for operators names, with its options."""
+    """Each command and option in a text for operators exists."""
     text = (TOP / name).read_text()
     programs: dict[str, Any] = {
         "service": typer.main.get_command(service.app),

@@ -1,4 +1,4 @@
-"""Variables that Kubernetes and Docker set for other services end neither program."""
+"""Variables that Kubernetes and Docker set for other services do not stop the programs."""
 
 from collections.abc import Callable, Mapping
 
@@ -30,7 +30,7 @@ PROGRAMS = pytest.mark.parametrize(
 
 
 def links_of(name: str) -> dict[str, str]:
-    """Return what Kubernetes (first seven) and Docker's links set for a service of this name."""
+    """Return the variables that Kubernetes (the first seven) and Docker's links set for such a service."""
     return {
         f"{name}_SERVICE_HOST": "10.0.0.1",
         f"{name}_SERVICE_PORT": "8080",
@@ -52,14 +52,14 @@ def links_of(name: str) -> dict[str, str]:
 @PROGRAMS
 @pytest.mark.parametrize("name", SERVICES)
 def test_variables_of_a_service_change_nothing(read: Read, name: str) -> None:
-    """With them the settings are the same as without; LINKS_PORT=tcp://… leaves the default too."""
+    """The settings are the same with and without these variables, LINKS_PORT=tcp://… included."""
     assert read(LEAST | links_of(name)) == read(LEAST)
 
 
 @PROGRAMS
 @pytest.mark.parametrize("name", ["LINKS_PORT", "OUTBOX_HTTP_PORT"])
 def test_an_address_in_a_variable_of_ours_is_not_taken(read: Read, name: str) -> None:
-    """The address of another service in a port's variable counts as absent."""
+    """A port's variable that has the address of another service counts as absent."""
     assert read({**LEAST, name: "udp://10.0.0.1:53"}) == read(LEAST)
 
 
@@ -80,7 +80,7 @@ def test_an_address_in_a_variable_of_ours_is_not_taken(read: Read, name: str) ->
 def test_a_misspelt_variable_is_still_an_error(
     read: Read, name: str, value: str, nearest: str
 ) -> None:
-    """A name or value that no service link has is an unknown variable: the nearest is named."""
+    """A variable that is no service link is refused, with the nearest name."""
     with pytest.raises(
         (service.environment.SettingsError, outbox_worker.environment.SettingsError),
         match=f"{name}.*did you mean {nearest}",

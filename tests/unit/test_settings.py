@@ -1,4 +1,4 @@
-"""Settings: both programs give the same verdict on a variable, in the same words."""
+"""Settings: both programs give the same result for a variable, in the same words."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ NO_URL = (
 
 
 class Program(NamedTuple):
-    """How a program reads settings, and its variables of each kind."""
+    """A program's reader of settings, and its variables of each kind."""
 
     read: Callable[[Mapping[str, str]], Any]
     error: type[Exception]
@@ -89,7 +89,7 @@ REFUSED = {
 
 @BOTH
 def test_an_empty_variable_counts_as_absent(program: Program) -> None:
-    """A variable set to nothing leaves the default; a required one is missing."""
+    """An empty variable leaves the default; a required one is missing."""
     assert program.read({**LEAST, program.port: ""}) == program.read(LEAST)
     lines = program.lines({**LEAST, "DATABASE_URL": ""})
     assert lines == ["DATABASE_URL: missing variable"]
@@ -97,15 +97,15 @@ def test_an_empty_variable_counts_as_absent(program: Program) -> None:
 
 @BOTH
 @pytest.mark.parametrize("value", PORTS)
-def test_what_is_no_number_in_range_is_refused(program: Program, value: str) -> None:
-    """The line says the range, and not the value."""
+def test_a_number_out_of_range_is_refused(program: Program, value: str) -> None:
+    """The line has the range, and not the value."""
     lines = program.lines({**LEAST, program.port: value})
     assert lines == [f"{program.port}: not a whole number from 0 to 65535"]
 
 
 @BOTH
-def test_what_is_no_choice_is_refused(program: Program) -> None:
-    """The line names the choices, and not the value."""
+def test_an_unknown_choice_is_refused(program: Program) -> None:
+    """The line has the choices, and not the value."""
     lines = program.lines({**LEAST, program.choice: "s3cret"})
     assert lines == [f"{program.choice}: not one of {program.choices}"]
 
@@ -113,14 +113,14 @@ def test_what_is_no_choice_is_refused(program: Program) -> None:
 @BOTH
 @pytest.mark.parametrize("value", ["", "x"])
 def test_an_unknown_variable_with_the_prefix_is_refused(program: Program, value: str) -> None:
-    """The line names the nearest setting, even where the variable is empty."""
+    """The line has the nearest setting, even if the variable is empty."""
     lines = program.lines({**LEAST, program.misspelt: value})
     assert lines == [f"{program.misspelt}: unknown variable; did you mean {program.port}?"]
 
 
 @BOTH
 def test_a_misspelt_variable_without_the_prefix_is_named(program: Program) -> None:
-    """It is taken for a setting only where that setting is absent."""
+    """Such a variable is refused only if the setting that it resembles is absent."""
     misspelt = {"DATABASE_URI": LEAST["DATABASE_URL"]}
     assert program.read(LEAST | misspelt) == program.read(LEAST)
     assert program.lines({**LEAST, **misspelt, "DATABASE_URL": ""}) == [
@@ -136,7 +136,7 @@ def test_a_misspelt_variable_without_the_prefix_is_named(program: Program) -> No
 @BOTH
 @pytest.mark.parametrize("url", ACCEPTED)
 def test_urls_of_postgres_are_taken(program: Program, url: str) -> None:
-    """Sockets, several hosts, IPv6 addresses, parameters, and passwords as they should be."""
+    """Sockets, several hosts, IPv6 addresses, parameters and encoded passwords are accepted."""
     assert program.read({**LEAST, "DATABASE_URL": url}).database_url == url
     assert program.read(LEAST | dict.fromkeys(program.urls, url))
 
@@ -144,7 +144,7 @@ def test_urls_of_postgres_are_taken(program: Program, url: str) -> None:
 @BOTH
 @pytest.mark.parametrize(("url", "words"), REFUSED.items())
 def test_urls_that_cannot_work_are_refused_unseen(program: Program, url: str, words: str) -> None:
-    """Each variable that holds it has the same line, which repeats no part of a password."""
+    """Each variable with a wrong URL has the same line, without any part of a password."""
     for name in program.urls:
         (line,) = program.lines({**LEAST, name: url})
         assert line.startswith(f"{name}: {words}")
@@ -153,7 +153,7 @@ def test_urls_that_cannot_work_are_refused_unseen(program: Program, url: str, wo
 
 @BOTH
 def test_everything_that_is_wrong_is_said_at_once(program: Program) -> None:
-    """A line for each problem: unknown variables first, then the others in the settings' order."""
+    """Each problem has a line: unknown variables first, then the others in the order of the settings."""
     wrong = {program.port: "x", program.misspelt: "1", program.choice: "x", "DATABASE_URL": ""}
     names = [line.partition(":")[0] for line in program.lines(LEAST | wrong)]
     assert names[:2] == [program.misspelt, "DATABASE_URL"]

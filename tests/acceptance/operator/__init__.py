@@ -1,1 +1,1 @@
-"""Both programs as their operators meet them."""
+"""Both programs as operators use them."""

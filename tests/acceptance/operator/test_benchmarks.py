@@ -1,4 +1,4 @@
-"""`make bench` with small numbers: it runs to its end and writes its figures."""
+"""`make bench` with small numbers."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from deploy.local.postgres import Postgres
 
 @pytest.mark.timeout(300)  # half a minute where nothing else runs
 async def test_measures_and_counts(postgres: Postgres, kafka: str, tmp_path: Path) -> None:
-    """It drains and calls, finds that rows, events and answers agree, and writes its figures."""
+    """The benchmark ends, its counts of rows, events and answers agree, and its figures are written."""
     output = tmp_path / "figures.json"
     bench = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.benchmarks", "--only", "held,growth", "--rounds", "1",

@@ -1,4 +1,4 @@
-"""The operator's commands, as programs: what they find, print and return."""
+"""The worker's commands as processes: their output, their JSON and their exit codes."""
 
 import json
 import re
@@ -24,7 +24,7 @@ ENTITIES = 4
 
 @pytest.fixture
 async def connection(connection: asyncpg.Connection) -> asyncpg.Connection:
-    """Yield a writer's connection to a database with documents and entities."""
+    """Yield a connection of the owner to a database with documents and entities."""
     await links.seed(connection, DOCUMENTS, ENTITIES)
     return connection
 
@@ -36,7 +36,7 @@ def operator(worker: Worker) -> Operator:
 
 
 async def publish(connection: asyncpg.Connection, kafka: str, topic: str) -> int:
-    """Link, unlink and restore, until all of it is in the topic; return the number of events."""
+    """Toggle links until all events are in the topic; return their number."""
     for document in range(1, DOCUMENTS + 1):
         for entity in range(1, ENTITIES + 1):
             for _ in range(1 + (document + entity) % 3):
@@ -47,16 +47,16 @@ async def publish(connection: asyncpg.Connection, kafka: str, topic: str) -> int
 
 
 async def plant(kafka: str, topic: str, key: bytes, value: bytes) -> None:
-    """Put a record into the topic beside the relay."""
+    """Send a record to the topic as another producer."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     async with producer:
         await producer.send_and_wait(topic, value, key, partition_of(key, 12))
 
 
-async def test_verify_finds_nothing_wrong_with_a_right_topic(
+async def test_verify_passes_a_correct_topic(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """All events there, once, in order: exit 0."""
+    """For a topic with each event once and in order, `verify` exits with 0."""
     count = await publish(connection, kafka, topic)
     done = await operator.run("verify", "--json")
     assert done.code == 0, done.errors
@@ -68,7 +68,7 @@ async def test_verify_finds_nothing_wrong_with_a_right_topic(
 async def test_verify_finds_each_kind_of_fault(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """A duplicate, a loss, an altered event and a wrong order are counted and named: exit 1."""
+    """`verify` counts and names a duplicate, a lost, a changed and a misplaced event, and exits with 1."""
     await publish(connection, kafka, topic)
     records = await topics.read_all(kafka, topic)
     await plant(kafka, topic, records[0].key, records[0].value)
@@ -93,10 +93,10 @@ async def test_verify_finds_each_kind_of_fault(
     assert examples["out_of_order"][0] == after_it[0]
 
 
-async def test_status_tells_leader_lag_and_topic(
+async def test_status_shows_leader_lag_and_topic(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker, operator: Operator
 ) -> None:
-    """Who leads, how much is published, the ring and the topic; as text too."""
+    """`status` shows the leader, the published events, the ring and the topic, as JSON and as text."""
     count = await publish(connection, kafka, topic)
     report = (await operator.run("status", "--json")).report
     assert report["leader"]["backend"] > 0
@@ -111,10 +111,10 @@ async def test_status_tells_leader_lag_and_topic(
     assert (text.code, "leader" in text.output) == (0, True)
 
 
-async def test_status_without_kafka_tells_the_rest(
+async def test_status_without_kafka(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
 ) -> None:
-    """Leader and ring are told, Kafka's part is said to be unknown and why: exit 1."""
+    """`status` shows leader and ring, says why Kafka's part is unknown, and exits with 1."""
     await publish(connection, kafka, topic)
     operator = Operator({**worker.env, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
     done = await operator.run("status", "--json")
@@ -129,10 +129,10 @@ async def test_status_without_kafka_tells_the_rest(
     assert re.search(r"leader +backend \d", text.output)
 
 
-async def test_status_without_postgres_tells_the_topic(
+async def test_status_without_postgres(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
 ) -> None:
-    """The other way round: the topic is told, and who leads is unknown."""
+    """`status` shows the topic, and says that the leader is unknown."""
     await publish(connection, kafka, topic)
     nowhere = {"DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none"}
     done = await Operator({**worker.env, **nowhere}).run("status", "--json")
@@ -141,10 +141,10 @@ async def test_status_without_postgres_tells_the_topic(
     assert (done.report["leader"], done.report["slots"]) == (None, None)
 
 
-async def test_status_counts_the_rate_over_the_time_that_passed(
+async def test_status_computes_a_rate(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
 ) -> None:
-    """Events a second are those between two looks, by the clock; the delivery is the command's."""
+    """Events a second are counted between two reads, by the clock; the delivery is that of the settings."""
     await publish(connection, kafka, topic)
     settings = read({**worker.env, "OUTBOX_DELIVERY": "at-least-once"})
     before = await collect(settings)
@@ -160,7 +160,7 @@ async def test_status_counts_the_rate_over_the_time_that_passed(
 async def test_replay_counts_asks_and_publishes_again(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """The same events, marked, go to a topic of their own; nothing goes without a yes."""
+    """With --yes, `replay` publishes the same events, marked, to another topic; otherwise nothing."""
     count = await publish(connection, kafka, topic)
     now = datetime.now(UTC)
     times = [
@@ -184,7 +184,7 @@ async def test_replay_counts_asks_and_publishes_again(
 async def test_replay_of_one_document(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """Only that document's events are published again."""
+    """`replay` of one document publishes only that document's events."""
     await publish(connection, kafka, topic)
     done = await operator.run(
         "replay", "--from", "2020-01-01", "--to", "2100-01-01", "--document", "doc_2", "--yes"
@@ -194,10 +194,10 @@ async def test_replay_of_one_document(
     assert {record.key.decode() for record in again} == {f"{links.WORKSPACE}/doc_2"}
 
 
-async def test_snapshot_gives_the_active_links_and_where_to_go_on(
+async def test_snapshot_and_later_events_give_the_active_links(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """Snapshot and what comes after its offsets, applied by version, give the active links."""
+    """A snapshot and the events after its offsets, applied by version, give the active links."""
     await publish(connection, kafka, topic)
     done = await operator.run("snapshot", "--yes", "--json")
     assert done.code == 0, done.errors
@@ -228,7 +228,7 @@ async def test_snapshot_gives_the_active_links_and_where_to_go_on(
 async def test_doctor_passes_a_healthy_installation(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """Every line but fsync, which tests switch off, passes."""
+    """All checks but that of fsync, which the tests switch off, pass."""
     await publish(connection, kafka, topic)
     done = await operator.run("doctor", "--json")
     failed = {check["name"] for check in done.report["checks"] if not check["passed"]}
@@ -238,10 +238,10 @@ async def test_doctor_passes_a_healthy_installation(
     }
 
 
-async def test_doctor_says_how_to_mend(
+async def test_doctor_gives_remedies(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
 ) -> None:
-    """A role without rights and a topic that forgets are found; each remedy can be pasted."""
+    """A role without rights and a topic that deletes records fail a check, whose remedy can be pasted."""
     await publish(connection, kafka, topic)
     role = f"Reader {topic[-8:]}"
     await connection.execute(f'CREATE ROLE "{role}" LOGIN')
@@ -250,11 +250,11 @@ async def test_doctor_says_how_to_mend(
     )
     dsn = worker.env["DATABASE_URL"].replace("postgres@", f"{quote(role)}@")
     operator = Operator({**worker.env, "DATABASE_URL": dsn})
-    grants = (await mending(operator))["privileges"]
+    grants = (await remedies(operator))["privileges"]
     assert f'GRANT INSERT ON outbox_checkpoints TO "{role}";' in grants
     assert f'outbox_14, outbox_15 TO "{role}";' in grants
     await connection.execute(grants)
-    mend = await mending(operator)
+    mend = await remedies(operator)
     assert "privileges" not in mend
     at = f"--bootstrap-server {kafka} --topic {topic} --alter --add-config"
     assert mend["retention"] == f"kafka-configs.sh {at} retention.ms=-1,retention.bytes=-1"
@@ -262,24 +262,24 @@ async def test_doctor_says_how_to_mend(
     await connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
 
-async def test_doctor_finds_a_topic_that_keeps_so_many_bytes(
+async def test_doctor_finds_a_topic_with_a_limit_of_bytes(
     connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
 ) -> None:
-    """A topic that forgets by size forgets, however long it keeps what is left."""
+    """A topic with retention.bytes fails the check, although its retention.ms is unlimited."""
     await publish(connection, kafka, topic)
     await topics.configure(kafka, topic, {"retention.ms": "-1", "retention.bytes": "1000000000"})
-    assert "retention" in await mending(operator)
+    assert "retention" in await remedies(operator)
 
 
-async def mending(operator: Operator) -> dict[str, str]:
-    """Return the lines that do not pass, each with its remedy."""
+async def remedies(operator: Operator) -> dict[str, str]:
+    """Return the checks that do not pass, each with its remedy."""
     done = await operator.run("doctor", "--json")
     assert done.code == 1
     return {check["name"]: check["mend"] for check in done.report["checks"] if not check["passed"]}
 
 
-async def test_doctor_says_what_is_wrong_with_settings_as_json_too() -> None:
-    """Wrong settings are a line of the report: exit 2."""
+async def test_doctor_reports_wrong_settings_as_json() -> None:
+    """Wrong settings are a check in the JSON report, and the exit code is 2."""
     done = await Operator({"OUTBOX_TOPICS": "a"}).run("doctor", "--json")
     (check,) = done.report["checks"]
     assert (done.code, check["name"], check["passed"]) == (2, "settings", False)
@@ -287,13 +287,13 @@ async def test_doctor_says_what_is_wrong_with_settings_as_json_too() -> None:
 
 
 async def test_doctor_says_what_it_does_not_check() -> None:
-    """Only the rights on the event topic can be asked for, and its help says so."""
+    """The help of `doctor` says that only the rights to the event topic are checked."""
     help_text = " ".join((await Operator({}).run("doctor", "--help")).output.split())
     assert "Of the rights in Kafka, those on the event topic are checked" in help_text
 
 
 async def test_doctor_without_database_or_kafka_still_answers() -> None:
-    """Unreachable Postgres and Kafka fail with one line each, and exit 1."""
+    """Without Postgres and Kafka each fails its check with one line, and the exit code is 1."""
     nowhere = {
         "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
@@ -305,8 +305,8 @@ async def test_doctor_without_database_or_kafka_still_answers() -> None:
 
 
 @pytest.mark.parametrize("name", ["verify", "snapshot", "replay"])
-async def test_commands_without_a_schema_say_so(empty_database: str, name: str) -> None:
-    """One line, with the command that makes it."""
+async def test_commands_without_a_schema(empty_database: str, name: str) -> None:
+    """Each command prints one line, with the command that makes the schema."""
     env = {"DATABASE_URL": empty_database, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     times = ["--from", "2020-01-01", "--to", "2100-01-01"] if name == "replay" else []
     done = await Operator(env).run(name, *times)
@@ -319,8 +319,8 @@ async def test_commands_without_a_schema_say_so(empty_database: str, name: str) 
 
 
 @pytest.mark.parametrize("name", ["verify", "snapshot", "rebase"])
-async def test_commands_without_a_database_say_so(name: str) -> None:
-    """One line, with the variable to look at."""
+async def test_commands_without_a_database(name: str) -> None:
+    """Each command prints one line, with the variable to check."""
     env = {
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
@@ -331,8 +331,8 @@ async def test_commands_without_a_database_say_so(name: str) -> None:
     assert "check DATABASE_URL" in done.errors
 
 
-async def test_commands_without_a_relay_say_so(database: str, kafka: str, topic: str) -> None:
-    """Before the worker's first start, verify, snapshot and rebase end with one line."""
+async def test_commands_before_the_first_start(database: str, kafka: str, topic: str) -> None:
+    """Before the worker's first start `verify`, `snapshot` and `rebase` end with one line."""
     env = {"DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka, "OUTBOX_TOPIC": topic}
     for name in ("verify", "snapshot", "rebase"):
         done = await Operator(env).run(name)
@@ -346,7 +346,7 @@ async def test_commands_without_a_relay_say_so(database: str, kafka: str, topic:
     ["postgresql://u@127.0.0.1/db?sslmode=foo", "postgresql:///db?host=127.0.0.1&port=s3cret"],
 )
 async def test_url_with_a_wrong_parameter_is_one_line(name: str, url: str) -> None:
-    """Every command names the parameter and exits 2, without a traceback or the URL."""
+    """Each command names the parameter and exits with 2, without a traceback or the URL."""
     env = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "OUTBOX_HTTP_PORT": "0"}
     done = await Operator(env).run(name)
     said = [line for line in (done.output + done.errors).splitlines() if "DATABASE_URL: " in line]

@@ -1,4 +1,4 @@
-"""Both programs as containers run them: a read-only root, a user that is only a number."""
+"""Both programs as in a container: a read-only root, and a user who is only a number."""
 
 import asyncio
 import os
@@ -27,23 +27,22 @@ IN_A_CONTAINER = [
     *("unshare", "--user", "--map-user=12345", "--keep-caps", "--mount"),
     *("sh", "-ec", LOCKED_DOWN, "sh"),
 ]
-"""Runs a command as a user without name or home, who can write to no file, but for shared memory.
+"""Runs a command as a user without a name or a home, who can write only to shared memory.
 
-The locale is C, the time zone is unknown, and a variable of another program names a folder that is
-not there.
+The locale is C, the time zone is unknown, and another program's variable names a missing folder.
 """
 AS_PROCESS_1 = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
 NO_FOLDER = "LINKS_WORKERS=2 needs a folder for temporary files, and none can be written to"
 
 
 def contained(module: str, verb: str, tmp_path: Path, **settings: str) -> Process:
-    """Return one of the programs, locked down, not started yet."""
+    """Return one of the programs in such a container, not started yet."""
     command = [*IN_A_CONTAINER, sys.executable, "-B", "-m", module, verb]
     return Process(f"{module} {verb}", command, tmp_path / f"{module}.log", env=settings)
 
 
 async def ready(url: str) -> bool:
-    """Whether the program says so."""
+    """Whether the program's /readyz says that it is ready."""
     async with httpx.AsyncClient() as client:
         try:
             return (await client.get(f"{url}/readyz")).is_success
@@ -52,7 +51,7 @@ async def ready(url: str) -> bool:
 
 
 async def serves(program: Process, port: int, stop: signal.Signals = signal.SIGTERM) -> None:
-    """Start a program, wait until it is ready, and expect it to end with 0 at the signal."""
+    """Start a program, wait until it is ready, and expect exit code 0 after a signal."""
     program.start()
     try:
 
@@ -67,7 +66,7 @@ async def serves(program: Process, port: int, stop: signal.Signals = signal.SIGT
 
 
 def test_the_lock_down_holds(tmp_path: Path) -> None:
-    """The command runs as 12345, whom nobody knows, and can write neither to / nor to /tmp."""
+    """The user has the id 12345 and no name, and can write neither to / nor to /tmp."""
     look = (
         "import os, pwd, tempfile; print(os.getuid());"
         "print(*(os.access(folder, os.W_OK) for folder in ('/', '/tmp', '/var/tmp', '.')));"
@@ -84,7 +83,7 @@ def test_the_lock_down_holds(tmp_path: Path) -> None:
 async def test_the_service_needs_no_file_and_no_name(
     database: str, tmp_path: Path, workers: str
 ) -> None:
-    """One process needs no folder at all, several share one in /dev/shm where there is no other."""
+    """One process needs no folder. Several use one in /dev/shm if there is no other."""
     port = free_port()
     settings = {"LINKS_PORT": str(port), "LINKS_WORKERS": workers, "LINKS_DRAIN_SECONDS": "0"}
     program = contained("service", "serve", tmp_path, DATABASE_URL=database, **settings)
@@ -94,7 +93,7 @@ async def test_the_service_needs_no_file_and_no_name(
 async def test_the_worker_needs_no_file_and_no_name(
     database: str, kafka: str, topic: str, tmp_path: Path
 ) -> None:
-    """The worker starts, leads and stops without a folder, a home or a user's name."""
+    """The worker starts, leads and stops without a folder, a home or a user name."""
     port = free_port()
     settings = {
         "DATABASE_URL": database,
@@ -107,7 +106,7 @@ async def test_the_worker_needs_no_file_and_no_name(
 
 @pytest.mark.parametrize(("module", "verb"), [("service", "serve"), ("outbox_worker", "run")])
 def test_a_url_without_a_user_is_refused(tmp_path: Path, module: str, verb: str) -> None:
-    """Whom to connect as cannot be guessed: the line names the variable and the part, exit code 2."""
+    """Without a user in the URL the programs exit with 2, and name the variable and the missing part."""
     url = "postgresql://127.0.0.1/links"
     env = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     program = contained(module, verb, tmp_path, **env)
@@ -118,10 +117,10 @@ def test_a_url_without_a_user_is_refused(tmp_path: Path, module: str, verb: str)
 
 
 @pytest.mark.parametrize("disk", [{}, {"FULL_DISK": "yes", "TMPDIR": "/var/tmp"}])  # noqa: S108 - its own
-def test_processes_without_a_folder_are_one_clear_line(
+def test_several_processes_without_a_folder(
     database: str, tmp_path: Path, disk: dict[str, str]
 ) -> None:
-    """Several processes with no folder to write to, or no room in it, exit with 1 and say what to mount."""
+    """Without a writable folder with free space, several processes exit with 1 and say what to mount."""
     settings = {"LINKS_PORT": str(free_port()), "LINKS_WORKERS": "2", "NO_SHARED_MEMORY": "yes"}
     settings |= disk
     program = contained("service", "serve", tmp_path, DATABASE_URL=database, **settings)
@@ -145,7 +144,7 @@ async def test_closed_standard_streams_and_a_closed_terminal(
 ) -> None:
     """A program without standard streams serves, and stops cleanly when its terminal is closed.
 
-    SIGINT stops it too, although the shell ignores it, as scripts do in what they start with `&`.
+    SIGINT stops the program too, although a shell lets its background jobs ignore SIGINT.
     """
     module, number = stopped
     port = str(free_port())
@@ -163,7 +162,7 @@ async def test_closed_standard_streams_and_a_closed_terminal(
 
 
 def handles_sigterm(parent: Process) -> int | None:
-    """Return the id of the process that another one has started, once it handles SIGTERM."""
+    """Return the id of a process' child once the child handles SIGTERM."""
     child = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().strip()
     if not child:
         return None
@@ -176,7 +175,7 @@ def handles_sigterm(parent: Process) -> int | None:
 def test_the_first_process_ends_at_a_signal_while_it_starts(
     tmp_path: Path, module: str, verb: str
 ) -> None:
-    """The kernel drops a signal that process 1 of a container does not handle; imports take a while."""
+    """Process 1 of a container ends at a signal during its imports, although the kernel ignores it there."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none"
         env = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "LINKS_PORT": "0",
@@ -190,8 +189,8 @@ def test_the_first_process_ends_at_a_signal_while_it_starts(
     assert program.log.read_text() == ""
 
 
-async def test_a_service_whose_log_nobody_reads_goes_on(database: str) -> None:
-    """Hundreds of requests are answered, though the pipe for their log lines is full."""
+async def test_a_service_whose_log_nobody_reads(database: str) -> None:
+    """Hundreds of requests are answered although the pipe for the log is full."""
     port = free_port()
     env = {
         "DATABASE_URL": database,

@@ -1,4 +1,4 @@
-"""`python -m deploy.local`: one command shows it all, and what it starts ends with it."""
+"""`python -m deploy.local` starts everything with one command, and ends what it has started."""
 
 import os
 import re
@@ -25,7 +25,7 @@ PORT = re.compile(r"127\.0\.0\.1:(\d+)")
 
 @contextmanager
 def running(command: str, output: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command of deploy.local on nothing but what it is given or starts itself."""
+    """Run a command of deploy.local without the environment's own Postgres, Kafka or settings."""
     env = {name: value for name, value in os.environ.items() if name not in OUTSIDE} | settings
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -38,8 +38,8 @@ def running(command: str, output: Path, **settings: str) -> Iterator[subprocess.
         process.wait()
 
 
-def told(output: Path, text: str) -> Callable[[], bool]:
-    """Return whether the output has the text by now."""
+def has_printed(output: Path, text: str) -> Callable[[], bool]:
+    """Whether the output has the text by now."""
     return lambda: text in output.read_text()
 
 
@@ -52,7 +52,7 @@ def listens(port: str) -> bool:
 def test_one_command_links_a_document_and_shows_its_event(
     database: str, kafka: str, topic: str, tmp_path: Path
 ) -> None:
-    """`run` shows a link, its event and the time, then the event of its curl line; Ctrl-C ends it."""
+    """`run` shows a link with its event and time, then the event of its curl line; Ctrl-C ends it."""
     output = tmp_path / "output"
     given = {
         "DATABASE_URL": database,
@@ -61,31 +61,31 @@ def test_one_command_links_a_document_and_shows_its_event(
         "LINKS_PORT": str(free_port()),
     }
     with running("run", output, **given) as process:
-        eventually(told(output, "Ctrl-C ends all"), READY_S)
+        eventually(has_printed(output, "Ctrl-C ends all"), READY_S)
         shown = output.read_text()
         assert '"type": "document.linked"' in shown
         assert re.search(r"answered in [\d.]+ ms, the event [\d.]+ ms after that", shown)
         curl = next(line for line in shown.splitlines() if line.startswith("curl "))
         subprocess.run(shlex.split(curl), check=True, capture_output=True)
-        eventually(told(output, "document.linked  doc_contract → shipment"))
+        eventually(has_printed(output, "document.linked  doc_contract → shipment"))
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=END_S) == 0
         assert not listens(given["LINKS_PORT"])
 
 
-def test_what_it_started_does_not_outlive_it(tmp_path: Path) -> None:
-    """Postgres and Kafka are gone even after a SIGKILL."""
+def test_parts_end_with_the_command(tmp_path: Path) -> None:
+    """After a SIGKILL of `run`, Postgres and Kafka end."""
     output = tmp_path / "output"
     with running("up", output) as process:
-        eventually(told(output, "Ctrl-C ends both"), READY_S)
+        eventually(has_printed(output, "Ctrl-C ends both"), READY_S)
         ports = PORT.findall(output.read_text())
         assert [listens(port) for port in ports] == [True, True]
         process.send_signal(signal.SIGKILL)
         eventually(lambda: not any(listens(port) for port in ports))
 
 
-def test_a_missing_broker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Docker, Java or Maven, one message says what to install, and the exit code is 1."""
+def test_without_any_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Docker, Java and Maven, one message says what to install, and the exit code is 1."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
     output = tmp_path / "output"

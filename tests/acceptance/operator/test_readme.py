@@ -1,4 +1,4 @@
-"""The README's code, as it stands there, against what `make run` starts."""
+"""The README's code, executed as it is written, against `make run`."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.operator.test_local_parts import END_S, READY_S, running, told
+from tests.acceptance.operator.test_local_parts import END_S, READY_S, has_printed, running
 from tests.support.waiting import eventually
 
 TOP = Path(__file__).parents[3]
@@ -22,19 +22,19 @@ SETTINGS = re.compile("LINKS_|OUTBOX_|KAFKA_|DATABASE_URL|URL$|KEY$")
 
 
 def blocks(language: str) -> list[str]:
-    """Return the README's fenced blocks of a language, in order; a block of `make` lines is no code."""
+    """Return the README's code blocks of a language in order, without those of `make` commands."""
     found = BLOCK.findall((TOP / "README.md").read_text())
     return [text for lang, text in found if lang == language and not text.startswith("make ")]
 
 
 def printed(output: Path) -> dict[str, str]:
-    """Return an environment without any setting but those that `make run` has printed."""
+    """Return an environment with only the settings that `make run` has printed."""
     kept = {name: value for name, value in os.environ.items() if not SETTINGS.match(name)}
     return kept | dict(EXPORT.findall(output.read_text()))
 
 
 def objects(text: str) -> list[dict[str, Any]]:
-    """Return the JSON objects that were printed one after the other."""
+    """Return the JSON objects in the output, in order."""
     found, decoder = [], json.JSONDecoder()
     while text := text.strip():
         each, end = decoder.raw_decode(text)
@@ -44,7 +44,7 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 
 def left_by(folder: Path) -> list[str]:
-    """Return the processes that still run with that temporary folder, and what is in it."""
+    """Return the processes that run with that temporary folder, and the folder's files."""
     mark = f"TMPDIR={folder}\0".encode()
     found = [each.name for each in folder.iterdir()]
     for process in Path("/proc").glob("[0-9]*/environ"):
@@ -57,18 +57,18 @@ def left_by(folder: Path) -> list[str]:
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder that programs take for the system's temporary one; all may enter it."""
+    """Return an empty folder for TMPDIR that each user may enter."""
     folder = Path(mkdtemp(prefix="readme-"))
     folder.chmod(0o755)
     monkeypatch.setenv("TMPDIR", str(folder))
     return folder
 
 
-def test_the_readme_works_as_it_stands(tmp_path: Path, temporary: Path) -> None:
-    """Shell first, then the subscriber, on compressed events; then the commands that are printed."""
+def test_the_readmes_code_works(tmp_path: Path, temporary: Path) -> None:
+    """The shell lines, the subscriber on compressed events, and the printed commands work."""
     output = tmp_path / "output"
     with running("run", output, OUTBOX_COMPRESSION="zstd") as process:
-        eventually(told(output, "Ctrl-C ends all"), READY_S)
+        eventually(has_printed(output, "Ctrl-C ends all"), READY_S)
         env = printed(output)
         script = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", "\n".join(blocks("sh"))],
@@ -94,7 +94,7 @@ def test_the_readme_works_as_it_stands(tmp_path: Path, temporary: Path) -> None:
 
 
 def subscribed(code: str, env: dict[str, str], output: Path) -> str:
-    """Return what a subscriber prints until it has seen both links."""
+    """Return the subscriber's output once it has shown both links."""
     with output.open("wb") as file:
         subscriber = subprocess.Popen(
             [str(TOP / ".venv/bin/python"), "-c", code],
@@ -111,10 +111,10 @@ def subscribed(code: str, env: dict[str, str], output: Path) -> str:
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
-    """Neither a process nor a folder, also where it is pressed again while all is ended."""
+    """After Ctrl-C no process and no file is left, even if it is pressed again during the end."""
     output = tmp_path / "output"
     with running("run", output) as process:
-        eventually(told(output, "starting the service"), READY_S)
+        eventually(has_printed(output, "starting the service"), READY_S)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=END_S) == 0

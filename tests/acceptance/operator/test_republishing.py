@@ -1,4 +1,4 @@
-"""Events published again by an operator: into the event topic itself, small topics, compressed."""
+"""Events that an operator publishes again: to the event topic, to small topics, compressed."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -31,17 +31,17 @@ async def api(database: str, connection: asyncpg.Connection) -> AsyncIterator[Ap
 
 
 async def link_all(api: Api) -> int:
-    """Link every document with every deal; return the number of events."""
+    """Link each document with each deal; return the number of events."""
     for document in range(1, DOCUMENTS + 1):
         for entity in range(1, ENTITIES + 1):
             await api.link(f"doc_{document}", Link("deal", f"deal_{entity}"))
     return DOCUMENTS * ENTITIES
 
 
-async def test_snapshot_fills_a_lost_event_topic_that_the_worker_then_accepts(
+async def test_snapshot_into_a_lost_event_topic(
     database: str, kafka: str, topic: str, api: Api
 ) -> None:
-    """The topic and the hash of keys have the relay's own count of partitions, not the environment's."""
+    """The new topic has the relay's number of partitions, not the environment's; the worker accepts it."""
     with Worker(database, kafka, topic, OUTBOX_PARTITIONS="5") as worker:
         count = await link_all(api)
         await topics.wait_for_count(kafka, topic, count)
@@ -66,7 +66,7 @@ async def test_snapshot_fills_a_lost_event_topic_that_the_worker_then_accepts(
 
 
 def described(record: topics.Record, *marks: str) -> dict[str, Any]:
-    """Return the event in a record, once value, key and headers were found to be as published."""
+    """Validate a record's value, key and headers; return the event."""
     event, headers = event_of(record.value), dict(record.headers)
     document = asyncapi()
     messages = {
@@ -86,7 +86,7 @@ def described(record: topics.Record, *marks: str) -> dict[str, Any]:
 
 
 async def test_a_replay_is_as_described(database: str, kafka: str, topic: str, api: Api) -> None:
-    """Events as their schemas say, with the ids that they had, and the header."""
+    """Replayed events follow their schemas, and have their first ids and the header."""
     with Worker(database, kafka, topic) as worker:
         count = await link_all(api)
         for link in await api.links("doc_1"):
@@ -100,7 +100,7 @@ async def test_a_replay_is_as_described(database: str, kafka: str, topic: str, a
 
 
 async def test_a_snapshot_is_as_described(database: str, kafka: str, topic: str, api: Api) -> None:
-    """As their schemas say; the same ids each time, one version for all links of a document."""
+    """Events of a snapshot follow their schemas; all links of a document have its version."""
     with Worker(database, kafka, topic) as worker:
         count = await link_all(api)
         await topics.wait_for_count(kafka, topic, count)
@@ -120,10 +120,10 @@ async def test_a_snapshot_is_as_described(database: str, kafka: str, topic: str,
     assert ids == {event["id"] for event in second if event["type"] == "document.linked"}
 
 
-async def test_replay_into_a_grown_event_topic_goes_where_the_relay_put_it(
+async def test_replay_into_a_grown_event_topic(
     database: str, kafka: str, topic: str, api: Api
 ) -> None:
-    """Every event lies in the same partition both times."""
+    """Each event is published to the partition in which the relay published it."""
     with Worker(database, kafka, topic, OUTBOX_PARTITIONS="3") as worker:
         count = await link_all(api)
         before = await topics.wait_for_count(kafka, topic, count)
@@ -135,10 +135,10 @@ async def test_replay_into_a_grown_event_topic_goes_where_the_relay_put_it(
     assert len(after) == 2 * count
 
 
-async def test_an_event_topic_with_fewer_partitions_is_left_alone(
+async def test_replay_into_a_topic_with_too_few_partitions(
     database: str, kafka: str, topic: str, api: Api
 ) -> None:
-    """A topic with too few partitions is refused, as the relay refuses it."""
+    """The command refuses a topic with too few partitions, as the relay does."""
     with Worker(database, kafka, topic, OUTBOX_PARTITIONS="3") as worker:
         await topics.wait_for_count(kafka, topic, await link_all(api))
         worker.end()
@@ -149,10 +149,10 @@ async def test_an_event_topic_with_fewer_partitions_is_left_alone(
     assert await topics.read_all(kafka, topic) == []
 
 
-async def test_replay_keeps_to_the_largest_batch_that_its_topic_takes(
+async def test_replay_into_a_topic_with_small_batches(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
-    """Two hundred kilobytes of events get into a topic that takes thirty at a time."""
+    """Events of 200 kB are published to a topic that accepts batches of 30 kB."""
     await topics.make(kafka, f"{topic}.replay", 1, {"max.message.bytes": "30000"})
     with Worker(database, kafka, topic) as worker:
         await outbox.insert_events(connection, 2_000, keys=1)
@@ -164,7 +164,7 @@ async def test_replay_keeps_to_the_largest_batch_that_its_topic_takes(
 async def test_replay_compresses_as_the_relay_does(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
-    """An event gets into a topic that it would be too large for without OUTBOX_COMPRESSION."""
+    """With OUTBOX_COMPRESSION, an event is published to a topic that would refuse it uncompressed."""
     await topics.make(kafka, f"{topic}.replay", 1, {"max.message.bytes": "5000"})
     with Worker(database, kafka, topic, OUTBOX_COMPRESSION="gzip") as worker:
         await outbox.insert_event(connection, "key", "x" * 15_000)

@@ -1,4 +1,4 @@
-"""Both programs' command lines under nonsense: one clear line, the right exit code, no traceback."""
+"""Wrong command lines of both programs: one clear line, the right exit code, no traceback."""
 
 import asyncio
 import json
@@ -93,7 +93,7 @@ SERVICE: dict[tuple[str, ...], str] = {
 async def run(
     module: str, *arguments: str, output: int = subprocess.PIPE, **variables: str
 ) -> Done:
-    """Run a program to its end, on a database and a Kafka that are not there."""
+    """Run a program to its end, with a database and a Kafka that do not exist."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *arguments,
         env={**os.environ, **NOWHERE, **variables},
@@ -106,8 +106,10 @@ async def run(
 
 
 @pytest.mark.parametrize(("module", "calls"), [("outbox_worker", WORKER), ("service", SERVICE)])
-def test_nonsense_is_one_line_and_exit_2(module: str, calls: dict[tuple[str, ...], str]) -> None:
-    """Whatever the option and the value: nothing on standard output, and nothing is connected to."""
+def test_wrong_arguments_are_one_line_and_exit_2(
+    module: str, calls: dict[tuple[str, ...], str]
+) -> None:
+    """A wrong option or value ends the program with 2 before it prints or connects."""
     for (call, words), done in zip(
         calls.items(), forked(module, list(calls), {**os.environ, **NOWHERE}), strict=True
     ):
@@ -132,7 +134,7 @@ def test_nonsense_is_one_line_and_exit_2(module: str, calls: dict[tuple[str, ...
     ],
 )
 async def test_json_is_json_after_an_error_too(arguments: tuple[str, ...], code: int) -> None:
-    """Standard output has one object that says what the line on standard error says."""
+    """After an error, standard output has one JSON object with the line of standard error."""
     done = await run("outbox_worker", *arguments)
     assert done.code == code
     assert f"outbox_worker: {json.loads(done.output)['error']}\n" == done.errors
@@ -149,7 +151,7 @@ async def test_json_is_json_after_an_error_too(arguments: tuple[str, ...], code:
 async def test_an_interruption_is_one_line(
     module: str, arguments: tuple[str, ...], line: str
 ) -> None:
-    """Ctrl-C while the database does not answer: exit 1, one line, no traceback."""
+    """Ctrl-C while the database does not answer ends a command with 1 and one line."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(0)
         process = await asyncio.create_subprocess_exec(
@@ -166,13 +168,13 @@ async def test_an_interruption_is_one_line(
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of a database that accepts connections on a socket."""
+    """Return the URL of a database behind a socket that accepts connections."""
     return f"postgresql://nobody@127.0.0.1:{listener.getsockname()[1]}/none"
 
 
 @pytest.mark.parametrize("module", ["outbox_worker", "service"])
-async def test_a_reader_that_has_seen_enough_is_no_error(module: str) -> None:
-    """As in `… --help | head -1`: no traceback, nothing on standard error."""
+async def test_a_closed_pipe_is_no_error(module: str) -> None:
+    """After `… --help | head -1` there is no traceback, and nothing on standard error."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -191,8 +193,8 @@ async def test_a_reader_that_has_seen_enough_is_no_error(module: str) -> None:
         ("service", ("--help",)),
     ],
 )
-async def test_a_full_disk_is_said(module: str, arguments: tuple[str, ...]) -> None:
-    """Output that cannot be written is an error of one more line."""
+async def test_a_full_disk_is_reported(module: str, arguments: tuple[str, ...]) -> None:
+    """Output that cannot be written is reported with one more line."""
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         done = await run(module, *arguments, output=full)

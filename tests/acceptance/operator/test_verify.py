@@ -1,4 +1,4 @@
-"""How far back `verify` reads the topic, and what it says of events that the outbox no longer holds."""
+"""`verify`: how far back it reads the topic, and its checks of events without rows."""
 
 import json
 import time
@@ -33,7 +33,7 @@ async def api(database: str, connection: asyncpg.Connection) -> AsyncIterator[Ap
 
 
 async def plant(kafka: str, topic: str, key: bytes, value: bytes, days_old: float = 0) -> None:
-    """Put a record into the topic beside the relay, as of so many days ago."""
+    """Send a record to the topic as another producer, with a time so many days ago."""
     moment = int(time.time() * 1000 - days_old * DAY_MS)
     async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
         partition = partition_of(key, PARTITIONS)
@@ -41,16 +41,16 @@ async def plant(kafka: str, topic: str, key: bytes, value: bytes, days_old: floa
 
 
 def verify(worker: Worker, *options: str) -> tuple[int | None, dict[str, Any]]:
-    """Run the command; return its exit code and its report."""
+    """Run `verify`; return its exit code and its report."""
     code = worker.command("verify", "--json", *options)
     report: dict[str, Any] = json.loads(worker.output().splitlines()[-1])
     return code, report
 
 
-async def test_the_topic_is_read_from_a_day_before_the_oldest_row_or_whole(
+async def test_verify_reads_from_a_day_before_the_oldest_row(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, api: Api
 ) -> None:
-    """Of records of 4, 2½ and 0 days, beside a row of 2 days, the first is read with --all only."""
+    """With a row of 2 days, records of 2½ and 0 days are read; a record of 4 days only with --all."""
     await topics.make(kafka, topic, PARTITIONS, {"retention.ms": "-1"})
     for days_old in (4, 2.5):
         await plant(kafka, topic, KEY, f'{{"id": "{uuid4()}"}}'.encode(), days_old)
@@ -70,10 +70,10 @@ async def test_the_topic_is_read_from_a_day_before_the_oldest_row_or_whole(
         assert (code, report["topic_records"], report["not_compared"]) == (0, 4, 2)
 
 
-async def test_events_that_have_left_the_outbox_must_follow_their_documents_versions(
+async def test_events_without_rows_are_checked_by_version(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, api: Api
 ) -> None:
-    """A gap, a version that comes twice and one that comes late are found without their rows."""
+    """A gap, a repeated and a late version of a document are found without its rows."""
     with Worker(database, kafka, topic) as worker:
         for entity in ("deal_1", "deal_2", "deal_3"):
             await api.link("doc_1", Link("deal", entity))
@@ -91,10 +91,10 @@ async def test_events_that_have_left_the_outbox_must_follow_their_documents_vers
     assert report["examples"] == {"out_of_sequence": ids}
 
 
-async def test_an_outbox_that_does_not_fit_into_memory_is_verified_in_shares(
+async def test_a_large_outbox_is_verified_in_parts(
     database: str, kafka: str, topic: str, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With room for one event at a time the report is the same, and no more events are remembered."""
+    """With memory for one event at a time the report is the same, and no more events are kept."""
     with Worker(database, kafka, topic) as worker:
         for number in range(1, 10):
             await api.client.put(f"/v1/documents/doc_{number}", json={})
@@ -114,7 +114,7 @@ async def test_an_outbox_that_does_not_fit_into_memory_is_verified_in_shares(
 
 
 def noting(remembered: list[int]) -> type[Checker]:
-    """Return a Checker that notes how many events it is given."""
+    """Return a Checker that notes the number of events it gets."""
 
     class Noting(Checker):
         def __init__(

@@ -1,1 +1,1 @@
-"""Both programs as those who call the API meet them."""
+"""The service as its callers use it."""

@@ -1,4 +1,4 @@
-"""Bodies, ids and queries that make no sense, made by hypothesis, at a service that runs."""
+"""Meaningless bodies, ids and queries, made by hypothesis, sent to a running service."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ SCALARS = st.one_of(
 
 
 def as_object(pairs: list[tuple[str, str]]) -> str:
-    """Return a JSON object with these names, twice where they are given twice."""
+    """Return a JSON object with these names; a repeated name is in it twice."""
     return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in pairs) + "}"
 
 
@@ -79,7 +79,7 @@ pytestmark = pytest.mark.xdist_group("bad bodies")  # they share what the fixtur
 
 @pytest.fixture(scope="module")
 def client(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Yield a client of a service that runs; its log holds no key, no body and no traceback."""
+    """Yield a client of a running service whose log must have no key, no body and no traceback."""
     name = f"test_{uuid4().hex}"
     dsn = postgres.dsn(name)
     asyncio.run(execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
@@ -99,7 +99,7 @@ def client(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def check(answer: httpx.Response) -> None:
-    """See that it is a success, or the caller's own fault, said as a problem."""
+    """See that the answer is a success, or a problem with a status of 4xx."""
     assert answer.status_code < 500, answer.text
     assert answer.headers["x-request-id"]
     if not answer.is_success:
@@ -111,7 +111,7 @@ def check(answer: httpx.Response) -> None:
 @PATIENTLY
 @given(st.sampled_from(CALLS), BODIES)
 def test_any_body_is_answered(client: httpx.Client, call: tuple[str, str], body: bytes) -> None:
-    """Whatever a body holds, the answer is a success or a 4xx, and the service goes on."""
+    """The answer to any body is a success or a 4xx, and the service serves the next call."""
     check(client.request(*call, content=body))
 
 
@@ -138,7 +138,7 @@ PATHS = st.sampled_from(
 @PATIENTLY
 @given(st.sampled_from(["GET", "PUT", "POST", "DELETE", "OPTIONS"]), PATHS, IDS | ODD_IDS)
 def test_any_id_is_answered(client: httpx.Client, method: str, path: str, name: str) -> None:
-    """Ids with every odd character, and slashes in disguise, are a success or a 4xx."""
+    """The answer to an id with odd characters or encoded slashes is a success or a 4xx."""
     url = httpx.URL(str(client.base_url)).copy_with(raw_path=path.format(name).encode())
     check(client.request(method, url, content=b"{}"))
 
@@ -160,7 +160,7 @@ def test_any_id_is_answered(client: httpx.Client, method: str, path: str, name: 
 def test_any_query_is_answered(
     client: httpx.Client, path: str, query: list[tuple[str, str]]
 ) -> None:
-    """Whatever a query string says, the answer is a success or a 4xx."""
+    """The answer to any query string is a success or a 4xx."""
     pairs = [
         f"{quote(n.encode('utf-8', 'replace'))}={quote(v.encode('utf-8', 'replace'))}"
         for n, v in query
@@ -174,13 +174,13 @@ def test_any_query_is_answered(
     st.binary(max_size=300).map(lambda value: value.translate(None, b"\r\n\0").strip()),
 )
 def test_any_header_is_answered(client: httpx.Client, name: str, value: bytes) -> None:
-    """Whatever stands in a header that we read, the answer is a success or a 4xx."""
+    """The answer to any value of a header that the service reads is a success or a 4xx."""
     headers = {name.encode(): value.translate(None, bytes(range(32)) + b"\x7f")}
     check(client.post("/v1/documents/doc_1", content=b'{"category":"s3cret"}', headers=headers))
 
 
 def test_ten_thousand_unknown_fields(client: httpx.Client) -> None:
-    """Errors of a body are told twenty at a time, and cost little more than reading the body."""
+    """At most twenty errors of a body are reported, which costs little more than reading it."""
     body = json.dumps({f"field_{number}": number for number in range(10_000)})
     for method, path in CALLS:
         answer = client.request(method, path, content=body)

@@ -1,4 +1,4 @@
-"""Callers that send too much, too slowly, or nothing that makes sense, at a service that runs."""
+"""Callers that send too much, too slowly, or no valid HTTP, to a running service."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.support.service.api import new_key
 from tests.support.waiting import until
 
 TIMEOUT_S = 1.0
-"""How long the hasty service waits. On a busy machine a caller with all it needs may be as slow."""
+"""The time-outs of the hasty service. On a busy machine a correct caller may need almost as long."""
 PATIENCE_S = 30.0
 SEED = """
 INSERT INTO documents (workspace_id, id) SELECT id, 'doc_1' FROM workspaces
@@ -31,7 +31,7 @@ POST = b"POST /v1/documents HTTP/1.1\r\nHost: test\r\nContent-Type: application/
 
 @pytest.fixture(scope="module")
 def shared_database(postgres: Postgres) -> Iterator[str]:
-    """Yield the database that these tests share: nobody writes to it."""
+    """Yield the database of all these tests, which nobody writes to."""
     name = f"test_{uuid4().hex}"
     dsn = postgres.dsn(name)
     asyncio.run(execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
@@ -49,7 +49,7 @@ def key(shared_database: str) -> str:
 
 @contextmanager
 def serving(database: str, key: str, logs: Path, **settings: str) -> Iterator[programs.Program]:
-    """Run a service that logs every request; at its end nothing was logged that must not be."""
+    """Run a service that logs each request; at the end, see that its log has no secret."""
     with programs.service(database, logs, LINKS_LOG_LEVEL="debug", **settings) as service:
         yield service
     log = service.log.read_text()
@@ -61,7 +61,7 @@ def serving(database: str, key: str, logs: Path, **settings: str) -> Iterator[pr
 def service(
     shared_database: str, key: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[programs.Program]:
-    """Yield a service that waits for callers as long as it does by default."""
+    """Yield a service with the default time-outs."""
     with serving(shared_database, key, tmp_path_factory.mktemp("service")) as service:
         yield service
 
@@ -70,7 +70,7 @@ def service(
 def hasty_service(
     shared_database: str, key: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[programs.Program]:
-    """Yield a service that waits for no caller for more than a second."""
+    """Yield a service with time-outs of one second."""
     settings = {"LINKS_REQUEST_TIMEOUT": str(TIMEOUT_S), "LINKS_IDLE_TIMEOUT": "1"}
     logs = tmp_path_factory.mktemp("hasty")
     with serving(shared_database, key, logs, **settings) as service:
@@ -78,14 +78,14 @@ def hasty_service(
 
 
 class Connection:
-    """A caller without manners."""
+    """A caller's raw connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Send, if anybody listens."""
+        """Send data, if the service still reads."""
         try:
             self.writer.write(data)
             await self.writer.drain()
@@ -93,7 +93,7 @@ class Connection:
             pass
 
     async def rest(self) -> bytes:
-        """Return what comes until the service closes the connection."""
+        """Return all data until the service closes the connection."""
         async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self.reader.read()
@@ -124,7 +124,7 @@ async def connect(service: programs.Program) -> Connection:
 
 
 def problem(response: bytes) -> dict[str, object]:
-    """Return the problem that a raw response holds, its status and headers checked."""
+    """Check the status and headers of a raw response; return its problem."""
     head, _, body = response.partition(b"\r\n\r\n")
     lines = head.decode().lower().split("\r\n")
     told: dict[str, object] = json.loads(body)
@@ -137,26 +137,26 @@ def problem(response: bytes) -> dict[str, object]:
 
 
 async def is_alive(service: programs.Program, key: str) -> None:
-    """See that others are served meanwhile."""
+    """See that the service answers another caller."""
     async with httpx.AsyncClient(base_url=service.url, headers={"X-API-KEY": key}) as client:
         assert (await client.get("/v1/documents/doc_1", timeout=PATIENCE_S)).status_code == 200
 
 
-async def test_who_sends_nothing_is_closed(slow_caller: Connection) -> None:
-    """A connection without a request ends without a word."""
+async def test_silent_connection_is_closed(slow_caller: Connection) -> None:
+    """A connection without a request is closed without an answer."""
     assert await slow_caller.rest() == b""
 
 
-async def test_blank_lines_are_nothing(slow_caller: Connection) -> None:
-    """Line ends before a request do not keep a connection open."""
+async def test_blank_lines_do_not_keep_a_connection(slow_caller: Connection) -> None:
+    """A connection on which only line ends are sent is closed."""
     for _ in range(3):
         await slow_caller.send(b"\r\n")
     assert await slow_caller.rest() == b""
 
 
 @pytest.mark.parametrize("pieces", [[HEAD], [b"G"], [b"GET / HT", b"TP/1.1\r\n", b"A: b\r\n"]])
-async def test_half_a_head_is_cut_off(slow_caller: Connection, pieces: list[bytes]) -> None:
-    """A head that does not end is answered 408, however it trickles in."""
+async def test_incomplete_head_is_408(slow_caller: Connection, pieces: list[bytes]) -> None:
+    """A head that does not end is answered 408, even if its bytes arrive one by one."""
     for piece in pieces:
         await slow_caller.send(piece)
     assert problem(await slow_caller.rest())["code"] == "request_timeout"
@@ -171,10 +171,10 @@ async def test_half_a_head_is_cut_off(slow_caller: Connection, pieces: list[byte
         b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
     ],
 )
-async def test_body_that_never_ends_is_cut_off(
+async def test_incomplete_body_is_408(
     slow_caller: Connection, hasty_service: programs.Program, key: str, body: bytes
 ) -> None:
-    """A body that stops coming is answered 408, and may be tried again."""
+    """A body that does not end is answered 408, and the caller may retry."""
     await slow_caller.send(POST + b"X-API-KEY: " + key.encode() + b"\r\n" + body)
     await is_alive(hasty_service, key)
     answer = await slow_caller.rest()
@@ -182,10 +182,10 @@ async def test_body_that_never_ends_is_cut_off(
     assert b"retry-after: 1\r\n" in answer.lower()
 
 
-async def test_second_body_that_never_ends_is_cut_off(
+async def test_second_incomplete_body_is_408(
     caller: Connection, service: programs.Program, key: str
 ) -> None:
-    """Behind a body that came in two pieces, on the same connection, the next one is timed as well."""
+    """The next body on the same connection has a time-out of its own, after a body in two pieces."""
     head = POST.replace(b"/v1/documents", b"/v1/documents/doc_1") + b"X-API-KEY: " + key.encode()
     head += b"\r\nContent-Length: 2\r\n\r\n"
     await caller.send(head)
@@ -197,10 +197,10 @@ async def test_second_body_that_never_ends_is_cut_off(
 
 
 @pytest.mark.parametrize(("given", "told"), [(b"mine", "mine"), (b"not mine", "req_")])
-async def test_a_slow_body_is_answered_as_the_call_it_is(
+async def test_408_has_the_headers_of_its_call(
     slow_caller: Connection, key: str, given: bytes, told: str
 ) -> None:
-    """408 has the slow_caller's own request id if it is a valid one, and its key's quota."""
+    """A 408 has the request's id, if it is valid, and the rate-limit headers of its key."""
     head = POST + b"X-API-KEY: " + key.encode() + b"\r\nX-Request-ID: " + given
     await slow_caller.send(head + b"\r\nContent-Length: 9\r\n\r\n")
     answer = await slow_caller.rest()
@@ -210,22 +210,22 @@ async def test_a_slow_body_is_answered_as_the_call_it_is(
         assert answer.lower().count(b"\r\n" + header + b": ") == 1
 
 
-async def test_a_refused_head_is_told_its_own_id(caller: Connection) -> None:
-    """431 has the request id of the request that is refused, though nobody has read the rest."""
+async def test_431_has_the_request_id_of_its_head(caller: Connection) -> None:
+    """A 431 has the id of the refused request, although its head was not read to the end."""
     await caller.send(HEAD + b"X-Request-ID: mine\r\nX: " + b"x" * (64 << 10))
     assert problem(await caller.rest())["request_id"] == "mine"
 
 
-async def test_what_is_no_request_is_not_told_anothers_id(caller: Connection) -> None:
-    """What comes after an answered request, and cannot be read, has an id of its own."""
+async def test_garbage_gets_another_request_id(caller: Connection) -> None:
+    """Garbage after an answered request is answered with a new request id."""
     await caller.send(HEAD + b"X-Request-ID: mine\r\n\r\n")
     await caller.reader.readuntil(b'"ok"}')
     await caller.send(b"\x00garbage\r\n\r\n")
     assert str(problem(await caller.rest())["request_id"]).startswith("req_")
 
 
-async def test_body_that_trickles_is_cut_off(slow_caller: Connection, key: str) -> None:
-    """A byte now and then does not buy time."""
+async def test_body_in_single_bytes_is_408(slow_caller: Connection, key: str) -> None:
+    """A body whose bytes arrive one by one is answered 408."""
     await slow_caller.send(
         POST + b"X-API-KEY: " + key.encode() + b"\r\nContent-Length: 9999\r\n\r\n"
     )
@@ -241,8 +241,8 @@ async def test_body_that_trickles_is_cut_off(slow_caller: Connection, key: str) 
     assert problem(answer)["code"] == "request_timeout"
 
 
-async def test_connection_is_closed_between_requests(slow_caller: Connection) -> None:
-    """One that had its answer and asks for nothing more ends after the idle time."""
+async def test_idle_connection_is_closed(slow_caller: Connection) -> None:
+    """A connection without another request is closed after the idle time."""
     await slow_caller.send(HEAD + b"\r\n")
     answer = await slow_caller.rest()
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -262,14 +262,14 @@ async def test_connection_is_closed_between_requests(slow_caller: Connection) ->
 async def test_long_head_is_refused(
     caller: Connection, service: programs.Program, key: str, head: bytes
 ) -> None:
-    """More than 64 KiB of request line and headers is 431."""
+    """A request line and headers of more than 64 KiB are answered 431."""
     await caller.send(head)
     assert problem(await caller.rest())["code"] == "headers_too_large"
     await is_alive(service, key)
 
 
 async def test_head_of_almost_64_kib_is_served(caller: Connection) -> None:
-    """The limit is where it is said to be."""
+    """A head of just under 64 KiB is served."""
     await caller.send(HEAD + b"Connection: close\r\nX: " + b"x" * 65_000 + b"\r\n\r\n")
     assert (await caller.rest()).startswith(b"HTTP/1.1 200 ")
 
@@ -293,7 +293,7 @@ async def test_head_of_almost_64_kib_is_served(caller: Connection) -> None:
 async def test_garbage_is_a_problem(
     caller: Connection, service: programs.Program, key: str, garbage: bytes
 ) -> None:
-    """Bytes that are no HTTP are answered 400 as a problem, and the connection is closed."""
+    """Bytes that are no HTTP are answered with a problem of status 400, and the connection is closed."""
     await caller.send(garbage)
     told = problem(await caller.rest())
     assert told["status"] == 400
@@ -302,13 +302,13 @@ async def test_garbage_is_a_problem(
 
 
 async def test_garbage_after_a_request(caller: Connection) -> None:
-    """A request that was read is answered; what comes after it ends the connection."""
+    """A valid request is answered; the garbage after it ends the connection."""
     await caller.send(HEAD + b"\r\n" + b"\x00garbage\r\n\r\n")
     assert (await caller.rest()).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_upgrade_is_ignored(caller: Connection, key: str) -> None:
-    """A client that offers HTTP/2 gets its answer in HTTP/1.1, with its body read."""
+    """A request with an Upgrade to HTTP/2 is answered in HTTP/1.1, and its body is read."""
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
     length = b"Content-Length: 2\r\n\r\n{}"
     await caller.send(POST + upgrade + b"X-API-KEY: " + key.encode() + b"\r\n" + length)
@@ -320,7 +320,7 @@ async def test_upgrade_is_ignored(caller: Connection, key: str) -> None:
 async def test_upgrade_in_two_segments_is_ignored(
     service: programs.Program, key: str, name: bytes
 ) -> None:
-    """The same wherever the offer is cut."""
+    """The same, if the request arrives in two TCP segments."""
     head = POST + b"Connection: Upgrade\r\n" + name + b": h2c\r\nX-API-KEY: " + key.encode()
     body = b"\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
     begin = head.index(name)
@@ -359,7 +359,7 @@ async def test_a_host_is_required(caller: Connection, hosts: list[bytes]) -> Non
     ],
 )
 async def test_forms_of_a_request(caller: Connection, request_line: bytes, status: bytes) -> None:
-    """HTTP/1.0 needs no Host; a target may be a whole URL, or `*` for OPTIONS."""
+    """HTTP/1.0 needs no Host; a target may be an absolute URL, or `*` for OPTIONS."""
     await caller.send(request_line + b"Connection: close\r\n\r\n")
     assert (await caller.rest()).startswith(b"HTTP/1.1 " + status)
 
@@ -386,7 +386,7 @@ async def test_forms_of_a_request(caller: Connection, request_line: bytes, statu
 async def test_no_request_is_smuggled(
     hasty_service: programs.Program, slow_caller: Connection, key: str, framing: bytes
 ) -> None:
-    """A request that a proxy may frame in another way is refused, and what follows is not carried out."""
+    """A request with ambiguous framing is refused, and the bytes after it are not executed."""
     made = f"smuggled-{uuid4().hex}"
     known = b"X-API-KEY: " + key.encode() + b"\r\n"
     path = f"/v1/documents/{made}".encode()
@@ -398,7 +398,7 @@ async def test_no_request_is_smuggled(
 
 
 async def test_trailers_are_no_headers(caller: Connection, key: str) -> None:
-    """A key after a chunked body opens nothing (RFC 9110, section 6.5.1)."""
+    """A key in a trailer does not authenticate the request (RFC 9110, section 6.5.1)."""
     chunks = b"2\r\n{}\r\n0\r\nX-API-KEY: " + key.encode() + b"\r\n\r\n"
     await caller.send(POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
     assert problem(await caller.rest())["status"] == 401
@@ -417,13 +417,13 @@ FOLLOWING = {
     "body": (NEXT + b"{key}Content-Length: 9\r\n\r\n{", [b"503", b"408"]),
     "whole": (HEAD + b"Connection: close\r\n\r\n", [b"503", b"200"]),
 }
-"""What is sent while a call is being answered, and the statuses that come in all."""
+"""Bytes that are sent while a call is being answered, and the statuses of all answers."""
 
 
-async def test_what_follows_does_not_take_an_answers_place(
+async def test_answers_stay_in_the_order_of_requests(
     hasty_service: programs.Program, shared_database: str, key: str
 ) -> None:
-    """While a call waits for a lock for longer than a head may take, its answer stays the first."""
+    """While a call waits for a lock, invalid bytes after it are not answered before it."""
     known = b"X-API-KEY: " + key.encode() + b"\r\n"
     first = POST.replace(b"POST /v1/documents ", b"PUT /v1/documents/doc_1 ") + known
 
@@ -448,7 +448,7 @@ async def test_what_follows_does_not_take_an_answers_place(
 async def test_browsers_may_read_refusals_of_the_protocol(
     shared_database: str, tmp_path: Path
 ) -> None:
-    """408, 431 and 400 before the application was reached are readable for the origins that are let in."""
+    """Refusals by the HTTP layer have CORS headers for the allowed origins."""
     origin = b"https://app.example.com"
     settings = {"LINKS_CORS_ORIGINS": origin.decode(), "LINKS_REQUEST_TIMEOUT": "1"}
     head = HEAD + b"Origin: " + origin + b"\r\n"
@@ -469,7 +469,7 @@ async def test_browsers_may_read_refusals_of_the_protocol(
 
 
 async def test_large_body_is_answered_before_its_end(slow_caller: Connection, key: str) -> None:
-    """413 reaches a slow_caller who is still sending, and who is not read for ever."""
+    """A caller gets 413 while it still sends, and the service stops reading."""
     length = b"Content-Length: %d\r\n\r\n" % (1 << 30)
     await slow_caller.send(POST + b"X-API-KEY: " + key.encode() + b"\r\n" + length)
 
@@ -485,7 +485,7 @@ async def test_large_body_is_answered_before_its_end(slow_caller: Connection, ke
 
 
 async def test_a_thousand_silent_connections(hasty_service: programs.Program, key: str) -> None:
-    """Idle connections do not hinder other callers, and are closed."""
+    """A thousand idle connections do not affect other callers, and are closed."""
     silent = await asyncio.gather(*(connect(hasty_service) for _ in range(1000)))
     await is_alive(hasty_service, key)
     assert await asyncio.gather(*(each.rest() for each in silent)) == [b""] * 1000
@@ -497,7 +497,7 @@ async def test_a_thousand_silent_connections(hasty_service: programs.Program, ke
 async def test_too_many_connections_are_refused(
     shared_database: str, key: str, tmp_path: Path
 ) -> None:
-    """One more than a process may have is told so, and to try again; with room there, it is served."""
+    """A connection beyond the limit is refused with Retry-After; once there is room, it is served."""
     with programs.service(shared_database, tmp_path, LINKS_MAX_CONNECTIONS="3") as service:
         some = [await connect(service) for _ in range(3)]
         some.append(await connect(service))

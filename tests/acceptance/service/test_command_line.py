@@ -1,4 +1,4 @@
-"""`python -m service` as an operator uses it: what it prints, where, and how it ends."""
+"""`python -m service` as a process: its output and its exit codes."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ OURS = re.compile("LINKS_|DATABASE_URL")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process' environment with no other settings than these."""
+    """Return this process' environment with these settings of the program and no others."""
     kept = {name: value for name, value in os.environ.items() if not OURS.match(name)}
     return kept | variables
 
@@ -42,14 +42,14 @@ def run(database: str, *arguments: str, **variables: str) -> subprocess.Complete
 
 
 def create(database: str, *options: str) -> str:
-    """Return a new key."""
+    """Create a key and return it."""
     done = run(database, "keys", "create", "--workspace", "acme", *options)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
 
 
 async def test_a_key_is_shown_once_and_listed_never(database: str) -> None:
-    """`create` prints the key alone; `list` shows its id, its scopes and its limit, never it."""
+    """`create` prints only the key; `list` shows its id, scopes and limit, not the key."""
     done = run(database, "keys", "create", "--workspace", "acme", "--scope", "read:documents",
                "--rate-limit", "5/minute", "--expires-at", "2020-01-01")  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -64,7 +64,7 @@ async def test_a_key_is_shown_once_and_listed_never(database: str) -> None:
 
 
 async def test_no_value_in_the_list_is_cut_off(database: str) -> None:
-    """Neither a long name nor one that looks like markup is shortened in a pipe of 80 columns."""
+    """Long names and names that look like markup are shown whole in a pipe."""
     workspace = f"[acme] {'x' * 120}"
     assert run(database, "keys", "create", "--workspace", workspace).returncode == 0
     listed = run(database, "keys", "list", COLUMNS="80").stdout
@@ -73,7 +73,7 @@ async def test_no_value_in_the_list_is_cut_off(database: str) -> None:
 
 
 def test_a_name_that_the_locale_cannot_show_is_escaped(database: str) -> None:
-    """Where standard output is no Unicode the list is complete, and no traceback."""
+    """If standard output is not Unicode, the list is complete, without a traceback."""
     ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
     assert run(database, "keys", "create", "--workspace", "gr\u00f6\u00dfe").returncode == 0
     listed = run(database, "keys", "list", **ascii_only)
@@ -82,7 +82,7 @@ def test_a_name_that_the_locale_cannot_show_is_escaped(database: str) -> None:
 
 
 def test_a_terminal_shows_the_whole_id(database: str) -> None:
-    """On a terminal of 80 columns other values are folded, the id is in one piece."""
+    """On a terminal of 80 columns other values are folded, and the id is in one line."""
     name = "=" * 100
     assert run(database, "keys", "create", "--workspace", name).returncode == 0
     ours, theirs = os.openpty()
@@ -105,7 +105,7 @@ def _read(terminal: int) -> bytes:
 
 
 async def test_a_key_works_until_it_is_revoked(database: str, tmp_path: Path) -> None:
-    """The printed key is let in by the service, the revoked and the expired one are not."""
+    """The service accepts a printed key, and refuses revoked and expired ones."""
     good, revoked = create(database), create(database)
     expired = create(database, "--expires-at", "2020-01-01T00:00:00Z")
     listed = run(database, "keys", "list").stdout
@@ -140,7 +140,7 @@ ERRORS: dict[tuple[str, ...], tuple[int, str]] = {
 
 
 def test_errors_are_clear(database: str) -> None:
-    """A failed command exits 1, a wrong call 2, each with words on standard error alone."""
+    """A failed command exits with 1, a wrong one with 2, each with a text on standard error only."""
     all_done = forked("service", list(ERRORS), environment(DATABASE_URL=database))
     for (call, (code, words)), done in zip(ERRORS.items(), all_done, strict=True):
         assert (done.code, done.output) == (code, ""), call
@@ -159,7 +159,7 @@ KEYS = (
 def test_a_database_that_was_not_migrated_is_one_line(
     empty_database: str, arguments: tuple[str, ...]
 ) -> None:
-    """The command's error says which command mends it."""
+    """The error names the command that migrates."""
     done = run(empty_database, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -170,7 +170,7 @@ def test_a_database_that_was_not_migrated_is_one_line(
 
 @pytest.mark.parametrize("arguments", [("migrate",), *KEYS])
 async def test_a_newer_schema_is_one_line(database: str, arguments: tuple[str, ...]) -> None:
-    """The command's error says that the program is the older one."""
+    """The error says that the program is older than the schema."""
     await execute(database, "INSERT INTO schema_version (version) VALUES (1000)")
     done = run(database, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
@@ -180,7 +180,7 @@ async def test_a_newer_schema_is_one_line(database: str, arguments: tuple[str, .
 
 
 async def test_a_read_only_database_is_one_line(database: str, empty_database: str) -> None:
-    """Commands that only read work; those that write exit 1 and say why they cannot."""
+    """Commands that only read succeed; others exit with 1 and say why."""
     for each in (database, empty_database):
         name = each.rpartition("/")[2]
         await execute(each, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -197,8 +197,8 @@ async def test_a_read_only_database_is_one_line(database: str, empty_database: s
     assert run(database, "migrate").stdout == "schema is up to date\n"
 
 
-def test_a_key_that_could_not_be_written_is_revoked(database: str) -> None:
-    """On a full disk nobody has seen it: exit 1, one line, and the key is of no use."""
+def test_a_key_that_could_not_be_printed_is_revoked(database: str) -> None:
+    """If the key cannot be printed, because the disk is full, the command exits with 1 and revokes it."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "service", "keys", "create", "--workspace", "acme"],
@@ -216,14 +216,14 @@ def test_a_key_that_could_not_be_written_is_revoked(database: str) -> None:
     assert len(re.findall(r"20\d\d-\d\d-\d\dT", line)) == 2  # created, revoked
 
 
-def test_an_unknown_workspace_is_said(database: str) -> None:
-    """An empty list of a misspelt name would look like a workspace without keys."""
+def test_an_unknown_workspace_is_an_error(database: str) -> None:
+    """`list` of a misspelt workspace fails, because an empty list would be misleading."""
     done = run(database, "keys", "list", "--workspace", "acne")
     assert (done.returncode, "there is no workspace acne" in done.stderr) == (0, True)
 
 
 def test_every_command_has_help() -> None:
-    """--help exits 0, without a database."""
+    """--help exits with 0, without a database."""
     commands = [[], ["serve"], ["migrate"], ["keys"], *KEYS]
     calls = [[*command[:2], "--help"] for command in commands]
     for call, done in zip(calls, forked("service", calls, environment()), strict=True):
@@ -232,7 +232,7 @@ def test_every_command_has_help() -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    """An unknown LINKS_ variable is an error that names the nearest one, before anything is done."""
+    """An unknown LINKS_ variable is an error that names the nearest setting, before anything is done."""
     env = environment(DATABASE_URL="postgresql://127.0.0.1:1/none", LINKS_PROT="80")
     for done in forked("service", COMMANDS, env):
         assert (done.code, done.output) == (2, "")
@@ -248,7 +248,7 @@ def test_wrong_settings_are_named() -> None:
     ],
 )
 def test_database_that_cannot_be_reached_is_one_line(url: str, code: int) -> None:
-    """Exit 1, or 2 where the URL is none: one line that says so, without the password."""
+    """An unreachable database exits with 1, a wrong URL with 2, in one line without the password."""
     done = run(url, "migrate")
     assert (done.returncode, done.stdout) == (code, "")
     assert len(done.stderr.splitlines()) == 1
@@ -265,7 +265,7 @@ def test_database_that_cannot_be_reached_is_one_line(url: str, code: int) -> Non
     ],
 )
 def test_a_url_that_cannot_be_read_is_one_line(url: str) -> None:
-    """Exit 2: the variable's name and what mends it, and nothing of the value."""
+    """A URL that cannot be parsed exits with 2: the line has the variable and the remedy, not the value."""
     for done in forked("service", COMMANDS, environment(DATABASE_URL=url)):
         assert (done.code, done.output) == (2, "")
         assert len(done.errors.splitlines()) == 1
@@ -276,7 +276,7 @@ def test_a_url_that_cannot_be_read_is_one_line(url: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["migrate"], ["keys", "list"]])
 async def test_a_role_without_rights_is_one_line(database: str, arguments: list[str]) -> None:
-    """Whatever Postgres refuses exits 1 with its words, without a traceback."""
+    """An error of Postgres exits with 1 and its message, without a traceback."""
     role = f"role_{uuid4().hex}"
     url = urlsplit(database)
     as_role = url._replace(netloc=f"{role}:{SECRET}@{url.hostname}:{url.port}").geturl()
@@ -291,7 +291,7 @@ async def test_a_role_without_rights_is_one_line(database: str, arguments: list[
 
 
 async def test_two_migrations_at_once(empty_database: str) -> None:
-    """Of two processes one applies the schema and the other finds it."""
+    """Of two processes one applies the schema, and the other finds it applied."""
     done = await asyncio.gather(
         *(asyncio.to_thread(run, empty_database, "migrate") for _ in range(2))
     )
@@ -300,7 +300,7 @@ async def test_two_migrations_at_once(empty_database: str) -> None:
 
 
 async def test_a_foreign_database_is_refused(empty_database: str) -> None:
-    """A database with other tables is left alone: exit 1, in one line."""
+    """A database with other tables is not changed; the command exits with 1 and one line."""
     await execute(empty_database, "CREATE TABLE theirs (n int)")
     done = run(empty_database, "migrate")
     assert (done.returncode, done.stdout) == (1, "")
@@ -308,8 +308,8 @@ async def test_a_foreign_database_is_refused(empty_database: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_port_that_is_taken_is_said(database: str) -> None:
-    """`serve` on a port that is in use exits 1 and names it, without a traceback."""
+def test_a_port_in_use_is_named(database: str) -> None:
+    """`serve` on a port in use exits with 1 and names it, without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         port = str(somebody.getsockname()[1])
         done = run(database, "serve", LINKS_PORT=port)

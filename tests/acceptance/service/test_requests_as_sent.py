@@ -1,4 +1,4 @@
-"""Requests as callers and proxies really send them: raw bytes in, the answer that the RFCs ask for out."""
+"""Raw requests as callers and proxies send them, and the answers that the RFCs require."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ FIND = "/v1/documents?"
 
 
 class Sent(NamedTuple):
-    """A request, and what its answer has to be."""
+    """A request, and the answer that it must get."""
 
     status: int
     start: str
@@ -44,12 +44,12 @@ def post(status: int, body: bytes, says: bytes = b"", fields: bytes = b"") -> Se
 
 
 def chunked(status: int, chunks: bytes, says: bytes = b"", fields: bytes = b"") -> Sent:
-    """Return a change of a document whose body comes in these chunks."""
+    """Return a change of a document whose body is sent in these chunks."""
     return Sent(status, f"POST {DOC}", JSON + CHUNKED + fields, after=chunks, says=says)
 
 
 def tagged(status: int, fields: bytes, start: str = "GET /v1/documents/doc_2") -> Sent:
-    """Return a call with conditions; this document is at revision 1, nobody writes to it."""
+    """Return a call with conditions; the document is at revision 1, and nobody writes to it."""
     return Sent(status, start, fields)
 
 
@@ -201,7 +201,7 @@ async def _seeded(dsn: str) -> str:
 
 
 async def answered(url: str, request: bytes) -> bytes:
-    """Return all that the service sends until it closes the connection."""
+    """Return all data until the service closes the connection."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     async with asyncio.timeout(DEADLINE_S):
@@ -224,7 +224,7 @@ async def _send(writer: asyncio.StreamWriter, request: bytes) -> None:
 
 @pytest.mark.parametrize("sent", TABLE.values(), ids=TABLE)
 async def test_request(stage: tuple[str, str], sent: Sent) -> None:
-    """Each request is answered with its status, and a refusal is a problem with the same one."""
+    """Each request is answered with its status; a refusal is a problem with the same status."""
     url, key = stage
     version = "" if " HTTP/" in sent.start else " HTTP/1.1"
     fields = b"Host: test\r\nX-API-KEY: {key}\r\n" + sent.fields

@@ -1,4 +1,4 @@
-"""Fifty callers and one link, against two worker processes."""
+"""Fifty callers make and delete one link, on two worker processes."""
 
 import asyncio
 from collections import Counter
@@ -39,7 +39,7 @@ async def api(database: str, connection: asyncpg.Connection, tmp_path: Path) -> 
 async def test_fifty_callers_add_the_same_link(
     api: Api, connection: asyncpg.Connection, call: str
 ) -> None:
-    """One 201, forty-nine 200, one row, one event."""
+    """One caller gets 201, the others get 200, and there is one row and one event."""
     if call == "link":
         calls = [api.link("doc_1", Link("deal", "deal_1")) for _ in range(CALLERS)]
     else:
@@ -51,8 +51,10 @@ async def test_fifty_callers_add_the_same_link(
     await check_outbox(connection)
 
 
-async def test_others_delete_it_meanwhile(api: Api, connection: asyncpg.Connection) -> None:
-    """One row, 201 once, and as many restorations and removals as were answered."""
+async def test_callers_add_and_delete_the_same_link(
+    api: Api, connection: asyncpg.Connection
+) -> None:
+    """There is one row, one 201, and one event for each answered restoration and removal."""
     url = "/v1/documents/doc_1/links"
 
     async def add() -> list[httpx.Response]:

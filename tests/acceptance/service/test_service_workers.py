@@ -20,7 +20,7 @@ ESTABLISHED = "01"
 
 @pytest.fixture
 def service(database: str, tmp_path: Path) -> Iterator[Program]:
-    """Start the service with two workers; yield it once both accept connections."""
+    """Yield a service with two workers once both accept connections."""
     with programs.service(database, tmp_path, LINKS_WORKERS="2") as service:
         with ExitStack() as probes:
 
@@ -35,14 +35,14 @@ def service(database: str, tmp_path: Path) -> Iterator[Program]:
 
 
 async def test_workers_share_the_connections(service: Program) -> None:
-    """Of sixteen connections that arrive together, neither of two workers is left with under six."""
+    """Of sixteen connections that arrive together, each of two workers gets at least six."""
     with connected(service, CONNECTIONS):
         eventually(lambda: sum(served(service).values()) == CONNECTIONS)
         assert min(served(service).values()) >= 6
 
 
-async def test_a_hanging_worker_takes_no_connections_with_it(service: Program) -> None:
-    """While one of two workers hangs, the other accepts all that comes."""
+async def test_a_hung_worker_accepts_no_connections(service: Program) -> None:
+    """While one of two workers hangs, the other accepts all connections."""
     with connected(service, 2):
         eventually(lambda: len(served(service)) == 2)
         hanging, other = served(service)
@@ -66,20 +66,20 @@ def connected(service: Program, count: int) -> Iterator[None]:
 
 
 def served(service: Program) -> dict[int, int]:
-    """Return how many connections are in the hands of each process that the service has started."""
+    """Return the number of connections of each process that the service has started."""
     inodes = established(urlsplit(service.url).port or 0)
     counts = {pid: len(inodes & open_files(pid)) for pid in children(service.pid)}
     return {pid: count for pid, count in counts.items() if count}
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has started (one of them only tracks resources)."""
+    """Return the child processes of a process (one of the service's only tracks resources)."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def established(port: int) -> set[str]:
-    """Return the server's ends of the connections to a port, as /proc names open files."""
+    """Return the inodes of the server's ends of all connections to a port."""
     sockets = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *rest = line.split()
@@ -89,7 +89,7 @@ def established(port: int) -> set[str]:
 
 
 def open_files(pid: int) -> set[str]:
-    """Return what a process has open, as /proc names it."""
+    """Return the open files of a process, as named in /proc."""
     found = set()
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile

@@ -1,4 +1,4 @@
-"""`service serve` as a process: how it ends, what it counts, what it logs."""
+"""`service serve` as a process: how it stops, its metrics and its logs."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ BODY = b'{"resource_id": "ship_1"}'
 
 @pytest.fixture
 async def key(database: str, connection: asyncpg.Connection) -> str:
-    """Return a key of a workspace with something to link."""
+    """Return a key of a workspace with documents and entities."""
     key = await new_key(database)
     await seed(connection, 20, 20)
     return key
@@ -45,7 +45,7 @@ def client_of(service: programs.Program, key: str) -> httpx.AsyncClient:
 async def test_sigterm_lets_requests_in_flight_finish(
     database: str, key: str, connection: asyncpg.Connection, tmp_path: Path, workers: str
 ) -> None:
-    """Told to stop, it answers what it has begun, then exits with 0."""
+    """After SIGTERM the service answers the requests in flight and exits with 0."""
     with programs.service(database, tmp_path, LINKS_WORKERS=workers) as service:
         host, port = service.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -66,7 +66,7 @@ async def test_sigterm_lets_requests_in_flight_finish(
 
 
 async def test_metrics_are_of_all_processes(database: str, key: str, tmp_path: Path) -> None:
-    """Whichever worker is asked, it counts the requests of both, by route and not by path."""
+    """Each worker's /metrics has the requests of both workers, by route and not by path."""
     with programs.service(
         database, tmp_path, LINKS_WORKERS="2", LINKS_RATE_LIMIT=GENEROUS
     ) as service:
@@ -83,7 +83,7 @@ async def test_metrics_are_of_all_processes(database: str, key: str, tmp_path: P
 async def test_logs_are_json_without_secrets(
     database: str, key: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """Lines of every kind hold no key, no body and no password; each line of a request has its id."""
+    """No line has a key, a body or a password, and each line of a request has its id."""
     await connection.execute("ALTER TABLE document_links ADD CHECK (role <> 'private-role')")
     with_password = database.replace("//postgres@", f"//postgres:{SECRET}@")
     assert SECRET in with_password
@@ -123,7 +123,7 @@ async def failures(client: httpx.AsyncClient) -> list[int]:
 
 
 def is_alive(port: int) -> bool:
-    """Whether the service on a port answers a new caller."""
+    """Whether the service answers a new caller."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
     except httpx.TransportError:
@@ -131,7 +131,7 @@ def is_alive(port: int) -> bool:
 
 
 def test_callers_wait_while_no_file_can_be_opened(database: str, tmp_path: Path) -> None:
-    """At the limit on open files it says so once, and serves as soon as others have left."""
+    """At the limit of open files the service logs one line, and accepts callers once others have left."""
     port = free_port()
     env = {"DATABASE_URL": database, "LINKS_PORT": str(port), "LINKS_POOL_SIZE": "2"}
     command = ["prlimit", "--nofile=60:60", sys.executable, "-m", "service", "serve"]

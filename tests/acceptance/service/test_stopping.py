@@ -1,4 +1,4 @@
-"""`service serve` told to stop: it says so, serves on for a while, answers all that came, and ends."""
+"""`service serve` after a stop signal: it is not ready, serves during the drain, answers all, and ends."""
 
 import asyncio
 import os
@@ -29,25 +29,25 @@ WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 def serving(
     database: str, tmp_path: Path, workers: str, drain_s: float
 ) -> Iterator[programs.Program]:
-    """Run the service with so many processes and such a drain."""
+    """Run the service with so many processes and this drain."""
     settings = {"LINKS_WORKERS": workers, "LINKS_DRAIN_SECONDS": str(drain_s)}
     with programs.service(database, tmp_path, **settings) as service:
         yield service
 
 
 def connect(service: programs.Program) -> socket.socket:
-    """Open a connection of its own."""
+    """Open a new connection."""
     address = urlsplit(service.url)
     return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
 def answer(connection: socket.socket) -> bytes:
-    """Return everything that is sent until the other side closes."""
+    """Return all data until the other side closes."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def is_ready(service: programs.Program) -> bool:
-    """Whether /readyz says 200, by a new connection; anything but 200 and 503 is an error."""
+    """Whether /readyz on a new connection is 200; a status other than 200 and 503 is an error."""
     with httpx.Client() as client:
         reply = client.get(f"{service.url}/readyz")
     assert reply.status_code in {200, 503}
@@ -57,10 +57,8 @@ def is_ready(service: programs.Program) -> bool:
 @pytest.mark.parametrize(
     ("workers", "number"), [("1", signal.SIGTERM), ("1", signal.SIGHUP), ("2", signal.SIGTERM)]
 )
-def test_it_serves_on_while_balancers_look_away(
-    database: str, tmp_path: Path, workers: str, number: signal.Signals
-) -> None:
-    """/readyz is 503 long before the drain ends; every call is answered, with Connection: close."""
+def test_the_drain(database: str, tmp_path: Path, workers: str, number: signal.Signals) -> None:
+    """/readyz is 503 during the drain, and each call is answered, with Connection: close."""
     with serving(database, tmp_path, workers, NEVER_S) as service, ExitStack() as stack:
         kept = [stack.enter_context(httpx.Client(base_url=service.url)) for _ in range(4)]
         assert [client.get("/healthz").headers.get("connection") for client in kept] == [None] * 4
@@ -73,8 +71,8 @@ def test_it_serves_on_while_balancers_look_away(
     assert is_free(urlsplit(service.url).port or 0)
 
 
-def test_the_drain_lasts_as_long_as_is_set(database: str, tmp_path: Path) -> None:
-    """One signal ends the program by itself, but not before the drain."""
+def test_the_drain_lasts_as_long_as_configured(database: str, tmp_path: Path) -> None:
+    """One signal ends the program, but not before the end of the drain."""
     with serving(database, tmp_path, "1", DRAIN_S) as service:
         told_at = time.monotonic()
         assert service.end(signal.SIGTERM) == 0
@@ -83,7 +81,7 @@ def test_the_drain_lasts_as_long_as_is_set(database: str, tmp_path: Path) -> Non
 
 @WORKERS
 def test_a_second_signal_ends_the_drain(database: str, tmp_path: Path, workers: str) -> None:
-    """SIGTERM twice does not wait for the drain, but for what is in flight, and exits with 0."""
+    """After a second SIGTERM the service waits only for requests in flight, and exits with 0."""
     with serving(database, tmp_path, workers, NEVER_S) as service:
         service.send(signal.SIGTERM)
         eventually(lambda: not is_ready(service))
@@ -98,7 +96,7 @@ def test_a_second_signal_ends_the_drain(database: str, tmp_path: Path, workers: 
 
 
 def is_read(service: programs.Program, connection: socket.socket) -> bool:
-    """Whether the service has accepted this connection and read all that was sent to it."""
+    """Whether the service has accepted this connection and read all data on it."""
     _, port = connection.getsockname()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, _, queues, *rest = line.split()
@@ -113,7 +111,7 @@ def is_read(service: programs.Program, connection: socket.socket) -> bool:
 def test_connections_in_the_kernels_queue_are_answered(
     database: str, tmp_path: Path, workers: str
 ) -> None:
-    """Callers that the kernel let in before the process accepted them are not reset at its end."""
+    """Connections that the process has not accepted yet are answered at its end, not reset."""
     with serving(database, tmp_path, workers, 0) as service, ExitStack() as stack:
         pids = [service.pid, *children(service.pid)]
         for pid in pids:
@@ -133,7 +131,7 @@ def test_connections_in_the_kernels_queue_are_answered(
 
 
 def test_pipelined_requests_are_all_answered(database: str, tmp_path: Path) -> None:
-    """Of three requests sent at once during the drain the last answer says that it is the last."""
+    """Three pipelined requests during the drain are answered, the last one with Connection: close."""
     with serving(database, tmp_path, "1", NEVER_S) as service:
         service.send(signal.SIGTERM)
         eventually(lambda: not is_ready(service))
@@ -145,8 +143,8 @@ def test_pipelined_requests_are_all_answered(database: str, tmp_path: Path) -> N
         assert said.count(b"connection: close") == 1
 
 
-def test_idle_connections_do_not_hold_it_up(database: str, tmp_path: Path) -> None:
-    """Callers that keep a connection open and say nothing are closed, not reset, within the second."""
+def test_idle_connections_do_not_delay_the_end(database: str, tmp_path: Path) -> None:
+    """Idle connections are closed at the end, not reset."""
     with serving(database, tmp_path, "1", 0) as service, connect(service) as silent:
         with connect(service) as answered:
             answered.sendall(ASKING)
@@ -159,7 +157,7 @@ def test_idle_connections_do_not_hold_it_up(database: str, tmp_path: Path) -> No
 
 
 def test_a_signal_to_the_whole_group_counts_once(database: str, tmp_path: Path) -> None:
-    """A service manager signals every process: that is one signal, and the drain goes on."""
+    """A signal to every process of the group counts once, and the drain continues."""
     with serving(database, tmp_path, "2", DRAIN_S) as service:
         told_at = time.monotonic()
         os.killpg(service.pid, signal.SIGTERM)
@@ -168,7 +166,7 @@ def test_a_signal_to_the_whole_group_counts_once(database: str, tmp_path: Path) 
 
 
 async def test_workers_end_without_their_supervisor(database: str, tmp_path: Path) -> None:
-    """When the first process is killed, the others do not keep its port for ever."""
+    """When the first process is killed, the workers end and free the port."""
     with serving(database, tmp_path, "2", 0) as service:
         await asyncio.to_thread(service.end, signal.SIGKILL)
         eventually(lambda: is_free(urlsplit(service.url).port or 0))
@@ -178,7 +176,7 @@ async def test_workers_end_without_their_supervisor(database: str, tmp_path: Pat
 def test_every_address_of_the_host_is_listened_on(
     database: str, tmp_path: Path, host: str, workers: str
 ) -> None:
-    """`::` is reached over both families, in one process and in two; a name by all that it has."""
+    """`::` accepts IPv4 and IPv6, with one process and with two; a name accepts on all its addresses."""
     any_of = host.replace("::", "") or None
     addresses = {
         str(found[4][0]) for found in socket.getaddrinfo(any_of, 0, type=socket.SOCK_STREAM)

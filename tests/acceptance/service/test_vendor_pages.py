@@ -1,4 +1,4 @@
-"""Both vendors' pages: what they show works as shown, field by field."""
+"""The examples on both vendors' pages, field by field."""
 
 import re
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ ENTITIES = {
 
 @pytest.fixture
 async def client(database: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of a running service, without a key, with the pages' documents and entities."""
+    """Yield a client of a running service, without a key, with the documents and entities of the pages."""
     key = {"X-API-KEY": await new_key(database)}
     with programs.service(database, tmp_path) as service:
         async with httpx.AsyncClient(base_url=service.url) as client:
@@ -41,12 +41,12 @@ async def client(database: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClie
 
 
 def about_now(seconds: float) -> bool:
-    """Whether the moment was within the last two minutes."""
+    """Whether the time is within the last two minutes."""
     return 0 <= datetime.now(UTC).timestamp() - seconds + 1 < 121
 
 
 def check_common_headers(response: httpx.Response) -> None:
-    """Look for the headers that the first page promises on every response."""
+    """See that a response has the headers that the first page promises."""
     assert response.headers["content-type"] == "application/json"
     assert int(response.headers["x-ratelimit-remaining"]) < 1000
     assert response.headers["x-ratelimit-limit"] == "1000"
@@ -55,7 +55,7 @@ def check_common_headers(response: httpx.Response) -> None:
 
 
 async def test_link_document_to_entity(client: httpx.AsyncClient, database: str) -> None:
-    """The first page's curl call, its response, its triple that is linked once, its errors."""
+    """The first page's call, its response, its rule of one link for a triple, and its errors."""
     headers = {"Authorization": f"Bearer {await new_key(database)}"}
     url = "/v1/documents/doc_01HY1/link"
     body = {"entity_type": "contact", "entity_id": CONTACT, "role": "signed"}
@@ -103,7 +103,7 @@ async def test_errors_of_link(client: httpx.AsyncClient, database: str) -> None:
 
 
 async def test_resource_links(client: httpx.AsyncClient, database: str) -> None:
-    """The second page's calls in its order: link, again, list, unlink, restore."""
+    """The second page's calls in order: link, link again, list, unlink, restore."""
     client.headers["X-API-KEY"] = await new_key(database)
     url = "/v1/documents/dcmt_01j9abc123/links"
     made = await client.post(url, json={"resource_id": "ship_abc123"})
@@ -148,7 +148,7 @@ async def test_resource_links(client: httpx.AsyncClient, database: str) -> None:
 
 
 async def test_resource_types_are_inferred(client: httpx.AsyncClient, database: str) -> None:
-    """Each prefix of the second page's table makes its type; no field names it."""
+    """Each prefix in the second page's table gives its type, without a field for it."""
     client.headers["X-API-KEY"] = await new_key(database)
     prefixes = {"ful_": "fulfillment", "ship_": "shipment", "ast_": "asset",
                 "mfst_": "manifest", "item_": "item"}  # fmt: skip
@@ -161,7 +161,7 @@ async def test_resource_types_are_inferred(client: httpx.AsyncClient, database: 
 
 
 async def test_links_as_part_of_an_update(client: httpx.AsyncClient, database: str) -> None:
-    """The second page's three forms of `resources`, and its rules about them."""
+    """The second page's three forms of `resources`, with its rules."""
     client.headers["X-API-KEY"] = await new_key(database)
     url = "/v1/documents/doc_01HY1"
 

@@ -1,1 +1,1 @@
-"""The benchmark's own claims."""
+"""Claims of the benchmark."""

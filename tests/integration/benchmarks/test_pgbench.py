@@ -1,4 +1,4 @@
-"""pgbench stands beside the service only if it writes what the service writes."""
+"""pgbench is compared with the service, so it must write the same."""
 
 import asyncpg
 
@@ -23,7 +23,7 @@ FORGET = (
 
 
 async def test_writes_what_the_service_writes(database: str) -> None:
-    """For the same link, both leave the same document, link and event, a payload as long too."""
+    """For the same link pgbench and the service write the same rows, and a payload of the same length."""
     connection = await asyncpg.connect(database)
     try:
         async with serving(database) as api:

@@ -1,4 +1,4 @@
-"""The identity of a database, also if a managed Postgres tells only a part of it."""
+"""The identity of a database, also on a managed Postgres that shows only a part of it."""
 
 from uuid import uuid4
 
@@ -20,7 +20,7 @@ CONTROLS = ("pg_control_system()", "pg_control_checkpoint()")
         ((CURRENT, *CONTROLS), 2),
     ],
 )
-async def test_what_is_not_permitted_is_unreadable(
+async def test_identity_without_the_right_to_a_function(
     database: str, revoked: tuple[str, ...], undetected: int
 ) -> None:
     """Without the right to a function, the worker reads the identity in another way, or as `unreadable`."""

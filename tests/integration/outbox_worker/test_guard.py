@@ -95,7 +95,7 @@ async def test_brokers_are_asked_only_where_offsets_prove_nothing(
 async def test_topic_made_anew_with_more_records_is_refused(
     settings: Settings, publisher: Publisher, kafka: str
 ) -> None:
-    """Its offsets are greater than the known ones, but its id is another one: nothing is committed to it."""
+    """A topic with another id is refused, although its offsets are above the known ones."""
     await publish(publisher, 3)
     await topics.delete(kafka, settings.topic)
 

@@ -23,7 +23,7 @@ LISTENERS = {"PLAINTEXT": "PLAINTEXT", "OUTER": "SASL_SSL", "MUTUAL": "SSL", "EX
 
 
 class Stage(NamedTuple):
-    """A broker's ports by their listeners, a port that it only advertises, its CA and another one."""
+    """A broker's ports by listener, a port that it only advertises, its CA and another CA."""
 
     ports: dict[str, int]
     astray: int
@@ -33,7 +33,7 @@ class Stage(NamedTuple):
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Yield a broker with a listener for each way of connecting, and for each bad certificate."""
+    """Yield a broker with a listener for each way to connect and for each bad certificate."""
     ports = {name: free_port() for name in LISTENERS}
     at = {name: f"{name}://127.0.0.1:{port}" for name, port in ports.items()}
     astray = free_port()

@@ -40,7 +40,7 @@ async def test_late_rows_and_those_beyond_the_window_are_due(
 async def test_what_was_published_since_a_late_row_is_not_due(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Published rows do not count, although a transaction that commits later has lower positions."""
+    """Published rows do not count, although a transaction with lower positions commits later."""
     other = await asyncpg.connect(database)
     window = await Window.open(database, BATCH)
     open_transaction = connection.transaction()

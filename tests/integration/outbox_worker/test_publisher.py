@@ -85,7 +85,7 @@ async def last_progress(settings: Settings) -> bytes | None:
 
 
 async def until_progress(settings: Settings, value: bytes) -> None:
-    """Return when this is the last record."""
+    """Return when this is the last committed value of the progress topic."""
 
     async def is_last() -> bool:
         return await last_progress(settings) == value
@@ -192,7 +192,7 @@ async def test_batch_that_the_topic_refuses_fails_the_whole_transaction(
 async def test_page_larger_than_a_batch_stays_in_order(
     settings: Settings, start: Start, kafka: str
 ) -> None:
-    """Rows of one key that fill several batches are read in the order in which they came."""
+    """Rows of one key that fill several batches are published in order."""
     publisher = await start(batch_bytes=20_000)
     page = [(n, "one key", f"{n:05}{'x' * 500}".encode(), None) for n in range(400)]
     await publisher.publish(publisher.pack(page), b"1")
@@ -225,7 +225,7 @@ async def test_publisher_is_replaced_long_before_sequence_numbers_wrap(
 
 
 async def test_progress_is_found_behind_aborted_records(settings: Settings, start: Start) -> None:
-    """The last committed record is found behind many aborted ones."""
+    """The last committed record is found after many aborted ones."""
     publisher = await start()
     await publish(publisher, ["a"], b"committed")
     for _ in range(30):

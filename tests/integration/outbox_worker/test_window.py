@@ -72,7 +72,7 @@ async def test_cursor_never_names_a_transaction_that_did_not_commit_a_row(
         assert cursor.s0.xmax == last + 1
 
 
-async def test_late_row_alone_does_not_take_the_cursor_back(
+async def test_late_row_does_not_move_the_cursor_back(
     window: Window, database: str, connection: asyncpg.Connection
 ) -> None:
     """A late row comes alone, and no published row comes again."""
@@ -90,10 +90,10 @@ async def test_late_row_alone_does_not_take_the_cursor_back(
     await late.close()
 
 
-async def test_window_stays_as_it_was_when_its_first_page_was_read(
+async def test_window_does_not_grow_while_it_is_read(
     window: Window, connection: asyncpg.Connection
 ) -> None:
-    """Rows that are committed while a backlog is read come in the next window."""
+    """Rows that are committed while a backlog is read belong to the next window."""
     await outbox.insert_events(connection, 35)
     page = await window.read(BEGINNING)
     assert page.in_backlog
@@ -127,7 +127,7 @@ async def test_plans_use_indexes_only(
 
 
 class Writer:
-    """One session that does what a writer may do, at random, and remembers what it has committed."""
+    """A session that writes at random and remembers what it has committed."""
 
     def __init__(self, connection: asyncpg.Connection, name: str, numbers: Iterator[int]) -> None:
         self.connection = connection
@@ -185,7 +185,7 @@ class Writer:
         del self.savepoints[number + 1 :]
 
     async def commit(self, _: random.Random) -> None:
-        """Commit: from now on the rows have to be published."""
+        """Commit: from now on the rows must be published."""
         await self.connection.execute("COMMIT")
         self.committed += self.pending or []
         self.pending = None
@@ -203,7 +203,7 @@ class Writer:
         self.pending = None
 
     async def finish_prepared(self, choice: random.Random) -> None:
-        """Commit a prepared transaction, or roll it back."""
+        """Commit or roll back a prepared transaction."""
         if not self.prepared:
             return
         name, rows = self.prepared.pop(choice.randrange(len(self.prepared)))
@@ -223,7 +223,7 @@ class Writer:
 
 
 def reread(cursor: Cursor) -> Cursor:
-    """Return the cursor after it was written to JSON and read again."""
+    """Return the cursor after it was written to JSON and parsed."""
     s1 = None if cursor.s1 is None else Snapshot.parse(str(cursor.s1))
     after = msgspec.json.decode(msgspec.json.encode(cursor.after), type=tuple[int, int])
     return Cursor(Snapshot.parse(str(cursor.s0)), s1, after)

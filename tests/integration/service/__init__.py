@@ -1,1 +1,1 @@
-"""The service in this process, on a real Postgres."""
+"""The service in this process, with a real Postgres."""

@@ -1,4 +1,4 @@
-"""A service, a connection beside it, and something to link."""
+"""A service, a database session beside it, documents and entities."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""What runs beside the requests goes on whatever happens to it, and ends with the service."""
+"""Background tasks of the service survive errors and end with it."""
 
 import asyncio
 from contextlib import suppress
@@ -29,13 +29,13 @@ CREATE TRIGGER check_delete BEFORE DELETE ON idempotency_keys EXECUTE FUNCTION c
 
 @pytest.fixture(autouse=True)
 def at_short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing wait for long."""
+    """Shorten the pauses of the tasks."""
     monkeypatch.setattr("service.store.writing.replies.INTERVAL_S", 0.05)
     monkeypatch.setattr("service.edge.gate.keys.REFRESH_INTERVAL_S", 0.05)
 
 
 async def until_logged(event: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Wait until this was logged with a traceback."""
+    """Return once this event was logged with a traceback."""
 
     async def found() -> bool:
         return any(each.message == event and each.exc_info for each in caplog.records)
@@ -43,10 +43,10 @@ async def until_logged(event: str, caplog: pytest.LogCaptureFixture) -> None:
     await until(found)
 
 
-async def test_forgetting_goes_on_after_any_error(
+async def test_expired_replies_are_deleted_after_an_error(
     api: Api, database: str, connection: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A statement that Postgres refuses is logged and retried until it succeeds."""
+    """An error of Postgres is logged, and the deletion is retried until it succeeds."""
     await api.add("doc_1", "ship_1", KEY)
     await connection.execute(AGE)
     await connection.execute(CHECK.format(condition="true"))
@@ -64,10 +64,10 @@ async def test_forgetting_goes_on_after_any_error(
             await task
 
 
-async def test_forgetting_reads_committed(
+async def test_expired_replies_are_deleted_at_read_committed(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
-    """A stricter default isolation of the database does not make it fail beside a renewed reply."""
+    """A stricter default isolation does not make the deletion fail beside a renewed reply."""
     await api.add("doc_1", "ship_1", KEY)
     await connection.execute(AGE)
     condition = "current_setting('transaction_isolation') <> 'read committed'"
@@ -83,7 +83,7 @@ async def test_forgetting_reads_committed(
 async def test_keys_are_read_again_after_any_error(
     api: Api, connection: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A revocation takes effect though the look before it failed in a way that nobody foresaw."""
+    """After an unexpected error of the refresh of keys, a revocation still takes effect."""
     await api.links("doc_1")
     await connection.execute("ALTER TABLE api_keys RENAME COLUMN scopes TO scopes_once")
     await until_logged("keys.refresh_failed", caplog)
@@ -99,7 +99,7 @@ async def test_keys_are_read_again_after_any_error(
 async def test_the_limiter_is_closed_though_a_task_has_failed(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service ends in order, whatever became of what ran beside it."""
+    """The service closes its limiter although a background task has failed."""
     closed, failing = [], asyncio.Event()
 
     class Limiter(MemoryLimiter):

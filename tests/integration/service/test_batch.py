@@ -1,4 +1,4 @@
-"""Batches: many links and unlinks in one transaction, each with its own outcome or all or none."""
+"""Batches: many links and unlinks in one transaction, each with its own outcome, or all or nothing."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def link(number: int, resource_id: str = "ship_1") -> dict[str, Any]:
 
 
 def unlink(number: int, resource_id: str = "ship_1") -> dict[str, Any]:
-    """Return the operation that unlinks it."""
+    """Return the operation that unlinks a document."""
     return {**link(number, resource_id), "op": "unlink"}
 
 
@@ -54,7 +54,7 @@ BAD = {
 async def test_one_bad_operation_fails_alone(
     api: Api, connection: asyncpg.Connection, status: int, bad: dict[str, Any]
 ) -> None:
-    """The operations around it are carried out; its own outcome says what was wrong."""
+    """The other operations are executed, and the failed one's outcome has the error."""
     answer = await apply(api, link(1), bad, link(2))
     assert answer.status_code == 200
     assert answer.json()["message"] == "2 of 3 operations applied"
@@ -72,7 +72,7 @@ async def test_one_bad_operation_fails_alone(
 async def test_atomic_batch_is_all_or_nothing(
     api: Api, connection: asyncpg.Connection, status: int, bad: dict[str, Any], before: int
 ) -> None:
-    """The first failure is the answer, with its index, and nothing is written."""
+    """The answer is the first failure with its index, and nothing is written."""
     rows = await everything(connection)
     good = [link(1), link(2)][:before]
     refused = await apply(api, *good, bad, atomic=True)
@@ -82,7 +82,7 @@ async def test_atomic_batch_is_all_or_nothing(
 
 
 async def test_atomic_batch_without_a_failure(api: Api, connection: asyncpg.Connection) -> None:
-    """All operations are carried out, in order."""
+    """All operations are executed in order."""
     done = await apply(api, link(1), link(2), unlink(1), atomic=True)
     assert [outcome["status"] for outcome in done.json()["data"]] == [201, 201, 200]
     assert (await api.links("doc_1"), len(await api.links("doc_2"))) == ([], 1)
@@ -90,7 +90,7 @@ async def test_atomic_batch_without_a_failure(api: Api, connection: asyncpg.Conn
 
 
 async def test_operations_see_those_before_them(api: Api, connection: asyncpg.Connection) -> None:
-    """Several operations on one link are carried out one after the other, each with its event."""
+    """Several operations on one link are executed in order, each with its event."""
     deal = {"op": "link", "document_id": "doc_1", "entity_type": "deal", "entity_id": "deal_1"}
     done = await apply(
         api,
@@ -132,7 +132,7 @@ async def test_operations_see_those_before_them(api: Api, connection: asyncpg.Co
 async def test_malformed_batch_is_refused_as_a_whole(
     api: Api, connection: asyncpg.Connection, body: dict[str, Any], field: str
 ) -> None:
-    """A body that is not a batch of 1 to 500 operations is 400, naming the place."""
+    """A body that is not a batch of 1 to 500 operations is 400, which names the wrong field."""
     rows = await everything(connection)
     answer = await api.client.post(URL, json=body)
     assert answer.status_code == 400
@@ -143,7 +143,7 @@ async def test_malformed_batch_is_refused_as_a_whole(
 async def test_batch_that_changes_nothing_writes_nothing(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """Links that are there and unlinks of what is not leave no trace."""
+    """Existing links that are linked, and missing ones that are unlinked, write no row."""
     await apply(api, link(1))
     rows = await everything(connection)
     answer = await apply(api, link(1), unlink(2), link(3, "truck_1"))
@@ -155,7 +155,7 @@ async def test_batch_that_changes_nothing_writes_nothing(
 
 @pytest.fixture
 async def logged() -> AsyncIterator[tuple[Api, Path]]:
-    """Yield a service on a Postgres that logs each statement with its session's number, and the log."""
+    """Yield a service on a Postgres that logs statements with their session, and the log."""
     settings = {"log_statement": "all", "log_line_prefix": "%p|", "fsync": "off"}
     with PostgresServer(settings=settings) as postgres:
         migrate(postgres.dsn())
@@ -167,7 +167,7 @@ async def logged() -> AsyncIterator[tuple[Api, Path]]:
 
 
 async def test_a_batch_of_500_takes_three_statements(logged: tuple[Api, Path]) -> None:
-    """Besides BEGIN and COMMIT, in the session that writes: scopes, lock and read, write."""
+    """Between BEGIN and COMMIT the writing session sends three statements: scopes, lock and read, write."""
     api, log = logged
     headers = {"Idempotency-Key": "first"}
     first = {"operations": [link(n, f"item_{n}") for n in range(1, 102)]}

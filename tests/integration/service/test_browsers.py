@@ -1,4 +1,4 @@
-"""Callers in browsers, and the methods that only ask: HEAD and OPTIONS."""
+"""CORS, and the methods HEAD and OPTIONS."""
 
 import re
 
@@ -13,7 +13,7 @@ URL = "/v1/documents/doc_1"
 
 
 async def test_cors_is_off_unless_configured(api: Api) -> None:
-    """No response tells a browser anything, and a preflight needs a key like every call."""
+    """Without configured origins no response has CORS headers, and a preflight needs a key."""
     answer = await api.client.get(URL, headers={"Origin": ORIGIN})
     preflight = await api.client.options(URL, headers={**ASKING, "X-API-KEY": ""})
     assert preflight.status_code == 401
@@ -23,7 +23,7 @@ async def test_cors_is_off_unless_configured(api: Api) -> None:
 
 @pytest.mark.parametrize("origins", [ORIGIN, f"https://other.example, {ORIGIN}", "*"])
 async def test_known_origin_may_call(database: str, origins: str) -> None:
-    """A preflight is answered without a key, and counted; responses may be read, refusals too."""
+    """For an allowed origin a preflight needs no key and counts; responses and refusals are readable."""
     async with Service(database, LINKS_CORS_ORIGINS=origins) as service:
         client = await service.client()
         preflight = await client.options(URL, headers=ASKING)
@@ -43,7 +43,7 @@ async def test_known_origin_may_call(database: str, origins: str) -> None:
 
 
 async def test_unknown_origin_may_not(database: str) -> None:
-    """Another origin's browser is told nothing; a caller without an origin is served as ever."""
+    """Another origin gets no CORS headers; a request without an origin is served."""
     async with Service(database, LINKS_CORS_ORIGINS=ORIGIN) as service:
         api = await service.api(await new_key(database))
         headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
@@ -58,7 +58,7 @@ async def test_unknown_origin_may_not(database: str) -> None:
 
 
 async def test_options_and_head_behave_on_every_path(database: str) -> None:
-    """OPTIONS tells what a path takes; HEAD is GET without its body, or refused with the list."""
+    """OPTIONS lists the methods of a path; HEAD is GET without a body, or refused with the list."""
     async with Service(database) as service:
         api = await service.api(await new_key(database))
         paths = [route.path for route in service.app.routes if isinstance(route, Route)]
@@ -87,7 +87,7 @@ async def test_options_and_head_behave_on_every_path(database: str) -> None:
     ],
 )
 async def test_encoded_slash_names_no_path(api: Api, method: str, path: str) -> None:
-    """A slash in an id is no slash of the path: 404, whatever it would lead to."""
+    """An encoded slash in an id does not separate path segments: the answer is 404."""
     body = {"entity_type": "deal", "entity_id": "deal_1"} if method == "POST" else None
     answer = await api.client.request(method, path, json=body)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

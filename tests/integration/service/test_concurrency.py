@@ -1,4 +1,4 @@
-"""Many writers on few documents: no deadlock, no 500, no gap, rows and events agree."""
+"""Many writers on a few documents: no deadlock, no 500, no gap, and events that agree with the rows."""
 
 import asyncio
 from collections import Counter
@@ -20,17 +20,17 @@ DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_data
 
 
 async def calls(caller: Caller) -> None:
-    """Make them, one after the other."""
+    """Make the calls one after the other."""
     for _ in range(CALLS):
         await caller.call()
 
 
 @pytest.mark.parametrize("number", seeds([0]))
 @pytest.mark.parametrize("policy", ["registered", "any"])
-async def test_mixed_writes_do_not_get_in_each_others_way(
+async def test_mixed_writes(
     database: str, connection: asyncpg.Connection, policy: str, number: int
 ) -> None:
-    """Every call is answered below 500, and the events tell exactly what the rows hold."""
+    """No call is answered 500 or more, and the events give exactly the rows."""
     key = await new_key(database)
     await seed(connection, len(DOCUMENTS), 3)
     async with AsyncExitStack() as stack:

@@ -17,8 +17,8 @@ OTHER = [['"2"'], ['"0", W/"2"'], ['"2"', '"3"'], ['"x"']]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_reader_who_has_it_is_told_so(api: Api, method: str) -> None:
-    """304 has the ETag, the headers of every answer, and no content; another state is sent."""
+async def test_if_none_match_of_a_read(api: Api, method: str) -> None:
+    """A matching If-None-Match gets 304 with ETag and the usual headers; another one gets the document."""
     for lines in CURRENT:
         headers = [("If-None-Match", value) for value in lines]
         answer = await api.client.request(method, URL, headers=headers)
@@ -34,8 +34,8 @@ async def test_a_reader_who_has_it_is_told_so(api: Api, method: str) -> None:
         assert int(answer.headers["content-length"]) > 0
 
 
-async def test_a_read_takes_if_match_too(api: Api) -> None:
-    """A reader may require a revision: 412 at another one, whatever If-None-Match says."""
+async def test_if_match_of_a_read(api: Api) -> None:
+    """A read with another revision in If-Match is 412, whatever If-None-Match says."""
     for tag, status in (('"1"', 200), ("*", 200), ('"2"', 412), ("1", 400)):
         assert (await api.client.get(URL, headers={"If-Match": tag})).status_code == status
     both = {"If-Match": '"2"', "If-None-Match": '"1"'}
@@ -44,15 +44,15 @@ async def test_a_read_takes_if_match_too(api: Api) -> None:
     assert (await api.client.get(URL, headers=both)).status_code == 304
 
 
-async def test_what_is_missing_is_told_before_a_condition(api: Api) -> None:
-    """404 comes first, 400 for a malformed condition before it."""
+async def test_order_of_404_400_and_412(api: Api) -> None:
+    """A malformed condition is 400, then a missing document is 404, before the condition is checked."""
     for headers, status in (({"If-None-Match": "*"}, 404), ({"If-None-Match": "1"}, 400)):
         answer = await api.client.get("/v1/documents/none", headers=headers)
         assert answer.status_code == status
 
 
 async def test_dates_are_no_conditions(api: Api) -> None:
-    """Without a Last-Modified they are ignored (RFC 9110, 13.1.3 and 13.1.4), If-Range and Range too."""
+    """Conditions by date are ignored without Last-Modified (RFC 9110, 13.1.3 and 13.1.4), as are ranges."""
     headers = {
         "If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT",
         "If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT",
@@ -64,8 +64,8 @@ async def test_dates_are_no_conditions(api: Api) -> None:
     assert (await api.client.post(URL, json={"category": "x"}, headers=headers)).status_code == 200
 
 
-async def test_put_makes_only_what_is_not_there(api: Api, connection: asyncpg.Connection) -> None:
-    """PUT with `If-None-Match: *` makes a document, brings a deleted one back, and overwrites none."""
+async def test_put_with_if_none_match(api: Api, connection: asyncpg.Connection) -> None:
+    """PUT with `If-None-Match: *` creates or restores a document, and overwrites none."""
     headers = {"If-None-Match": "*"}
     made = await api.client.put("/v1/documents/mine", json={"category": "a"}, headers=headers)
     assert (made.status_code, made.headers["etag"]) == (201, '"1"')
@@ -80,8 +80,8 @@ async def test_put_makes_only_what_is_not_there(api: Api, connection: asyncpg.Co
         assert answer.status_code == status
 
 
-async def test_of_many_who_make_it_one_does(api: Api, connection: asyncpg.Connection) -> None:
-    """Twenty callers at once with `If-None-Match: *`: one makes the document, the others are refused."""
+async def test_concurrent_puts_with_if_none_match(api: Api, connection: asyncpg.Connection) -> None:
+    """Of twenty concurrent PUTs with `If-None-Match: *` one creates the document, the others are 412."""
     headers = {"If-None-Match": "*"}
     answers = await asyncio.gather(
         *(
@@ -97,7 +97,7 @@ async def test_of_many_who_make_it_one_does(api: Api, connection: asyncpg.Connec
 
 
 async def calls(api: Api) -> list[tuple[str, str, object]]:
-    """Return a write of each kind to doc_1, to be sent in this order."""
+    """Return a write of each kind to doc_1, in the order in which to send them."""
     deal = {"entity_type": "deal", "entity_id": "deal_1"}
     made = await api.client.post(f"{URL}/link", json=deal)
     link_id = made.json()["data"]["link_id"]
@@ -116,7 +116,7 @@ async def calls(api: Api) -> list[tuple[str, str, object]]:
 async def test_every_write_to_one_document_takes_both_conditions(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """Each is refused or malformed without a trace, and carried out when the conditions hold."""
+    """Each write is refused without a change if a condition fails or is malformed, and executed otherwise."""
     revision = 2
     for method, path, body in await calls(api):
         rows = await everything(connection)
@@ -140,7 +140,7 @@ async def test_every_write_to_one_document_takes_both_conditions(
 
 
 async def test_answers_about_links_carry_the_etag(api: Api) -> None:
-    """Link, unlink and role calls tell the revision that they left, changed or not: the read's ETag."""
+    """Link, unlink and role calls return the document's ETag, whether it changed or not."""
 
     async def check(answer: httpx.Response) -> None:
         assert answer.is_success, answer.text
@@ -156,7 +156,7 @@ async def test_answers_about_links_carry_the_etag(api: Api) -> None:
 
 
 async def test_a_chain_of_conditional_writes(api: Api) -> None:
-    """Each answer's ETag is the next call's If-Match: no read between them."""
+    """The ETag of each answer is a valid If-Match for the next call, without a read in between."""
     tag = (await api.client.get(URL)).headers["etag"]
     for number in range(1, 6):
         answer = await api.add("doc_1", f"ship_{number}", {"If-Match": tag})

@@ -1,4 +1,4 @@
-"""Updating a document and its links in one call."""
+"""Updates of a document and its links in one call."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ async def linked(api: Api, document: str = "doc_1") -> list[tuple[str, str, str 
 
 
 async def test_set_leaves_exactly_the_new_set(api: Api, connection: asyncpg.Connection) -> None:
-    """A set covers links of both kinds: what it does not name goes, what it names is there."""
+    """A set replaces all links, whichever call made them."""
     before = await update(api, {"resources": {"set": [*BOTH_KINDS, "item_1"]}})
     wanted = ["item_1", "ship_2", {"entity_type": "deal", "entity_id": "deal_2"}]
     after = await update(api, {"resources": {"set": wanted}})
@@ -52,8 +52,8 @@ async def test_set_leaves_exactly_the_new_set(api: Api, connection: asyncpg.Conn
     await check_outbox(connection)
 
 
-async def test_set_restores_what_was_there_once(api: Api, connection: asyncpg.Connection) -> None:
-    """A link that comes back by a set has its old id, and is told as restored."""
+async def test_set_restores_removed_links(api: Api, connection: asyncpg.Connection) -> None:
+    """A removed link that is in a set gets its old id, and its event is document.restored."""
     first = (await update(api, {"resources": {"set": ["ship_1"]}})).json()["changes"]["linked"]
     await update(api, {"resources": {"set": []}})
     assert await linked(api) == []
@@ -63,7 +63,7 @@ async def test_set_restores_what_was_there_once(api: Api, connection: asyncpg.Co
 
 
 async def test_repeated_set_writes_nothing(api: Api, connection: asyncpg.Connection) -> None:
-    """The same update once more changes no row, tells nobody and keeps the ETag."""
+    """The same update again changes no row, writes no event and keeps the ETag."""
     body = {"metadata": {"a": [1]}, "resources": {"set": BOTH_KINDS}}
     first = await update(api, body)
     rows = await everything(connection)
@@ -75,7 +75,7 @@ async def test_repeated_set_writes_nothing(api: Api, connection: asyncpg.Connect
 
 
 async def test_set_gives_the_roles_that_it_names(api: Api, connection: asyncpg.Connection) -> None:
-    """A role in a set replaces the link's; without one the link's stays."""
+    """A role in a set replaces the link's role; without one the role stays."""
     deal = {"entity_type": "deal", "entity_id": "deal_1"}
     await update(api, {"resources": {"set": [{**deal, "role": "draft"}]}})
     changed = await update(api, {"resources": {"set": [{**deal, "role": "signed"}]}})
@@ -90,7 +90,7 @@ async def test_set_gives_the_roles_that_it_names(api: Api, connection: asyncpg.C
 
 
 async def test_add_and_remove(api: Api, connection: asyncpg.Connection) -> None:
-    """What is not linked is removed in vain, what is linked is added in vain, twice is once."""
+    """Removing a missing link and adding an existing one change nothing; repeated items count once."""
     await update(api, {"resources": {"add": ["ship_1", "ship_2"]}})
     deal = {"entity_type": "deal", "entity_id": "deal_1"}
     body = {"resources": {"add": ["ship_2", deal, deal], "remove": ["ship_1", "item_9", "ship_1"]}}
@@ -104,7 +104,7 @@ async def test_add_and_remove(api: Api, connection: asyncpg.Connection) -> None:
 async def test_type_and_id_given_together_are_taken_as_they_are(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """An entity item may have an id with another type's prefix."""
+    """An entity may have an id with the prefix of another type."""
     await connection.execute(
         "INSERT INTO entities (workspace_id, type, id) SELECT id, 'deal', 'ship_1' FROM workspaces"
     )
@@ -114,7 +114,7 @@ async def test_type_and_id_given_together_are_taken_as_they_are(
 
 
 async def test_events_of_an_update(api: Api, connection: asyncpg.Connection) -> None:
-    """All of an update's events have its cause and follow one another; the revision grows by one."""
+    """The events of an update have its cause and consecutive versions; the revision grows by one."""
     await update(api, {"resources": {"set": ["ship_1", "ship_2"]}})
     before = (await api.client.get("/v1/documents/doc_1")).headers["etag"]
     after = await update(api, {"resources": {"set": ["item_1"]}}, X_Request_ID="update-2")
@@ -159,7 +159,7 @@ REFUSED = {
 async def test_refused_update_writes_nothing(
     api: Api, connection: asyncpg.Connection, case: Refused
 ) -> None:
-    """Whatever is wrong, no row changes: the fields that stand beside it neither."""
+    """A refused update changes no row, not even the valid fields."""
     first = {"metadata": {"kept": True}, "resources": {"set": ["ship_1"]}}
     assert (await update(api, first)).headers["etag"] == '"2"'
     rows = await everything(connection)
@@ -172,7 +172,7 @@ async def test_refused_update_writes_nothing(
 
 
 async def test_fields_stay_unless_they_are_named(api: Api) -> None:
-    """An absent field stays, null clears it, and metadata is replaced as a whole."""
+    """An absent field stays, null clears a field, and metadata is replaced as a whole."""
     fields = {"display_name": "Name", "category": "kind", "metadata": {"a": {"b": 1}, "c": 2}}
     first = (await update(api, fields)).json()["data"]
     assert fields.items() <= first.items()
@@ -184,7 +184,7 @@ async def test_fields_stay_unless_they_are_named(api: Api) -> None:
 
 
 async def test_empty_update_is_legal(api: Api, connection: asyncpg.Connection) -> None:
-    """`{}` answers the document as it is and writes nothing."""
+    """`{}` returns the document and writes nothing."""
     rows = await everything(connection)
     answer = await update(api, {})
     assert (answer.status_code, answer.headers["etag"]) == (200, '"1"')
@@ -200,10 +200,8 @@ async def test_empty_update_is_legal(api: Api, connection: asyncpg.Connection) -
         ('{"a":[{"b":1}]}', '{"a":[{"b":true}]}'),
     ],
 )
-async def test_values_that_python_takes_for_equal_are_told_apart(
-    api: Api, before: str, after: str
-) -> None:
-    """One is not true: metadata is what the caller wrote last."""
+async def test_one_is_not_true(api: Api, before: str, after: str) -> None:
+    """Metadata of 1 is not equal to true, although Python compares them as equal."""
     for metadata in (before, after):
         content = f'{{"metadata":{metadata}}}'
         headers = {"Content-Type": "application/json"}
@@ -214,7 +212,7 @@ async def test_values_that_python_takes_for_equal_are_told_apart(
 
 @pytest.mark.parametrize(("depth", "status"), [(99, 200), (100, 400), (900, 400), (100_000, 400)])
 async def test_deep_metadata_is_stored_or_refused(api: Api, depth: int, status: int) -> None:
-    """Metadata of a hundred levels is stored, deeper it is refused; with NUL inside it always is."""
+    """Metadata of a hundred levels is stored; deeper metadata, or a NUL in it, is refused."""
     content = b'{"metadata":{"a":' + b"[" * depth + b"1" + b"]" * depth + b"}}"
     headers = {"Content-Type": "application/json"}
     answer = await api.client.post("/v1/documents/doc_1", content=content, headers=headers)
@@ -228,7 +226,7 @@ async def test_deep_metadata_is_stored_or_refused(api: Api, depth: int, status: 
 async def test_of_two_updates_with_one_revision_one_wins(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """Two callers who read the same revision: one writes, the other is told to read again."""
+    """Of two updates with one revision one is written, and the other is 412."""
     answers = await asyncio.gather(
         *(
             update(api, {"display_name": name, "resources": {"set": [name]}}, If_Match='"1"')
@@ -245,12 +243,12 @@ async def test_of_two_updates_with_one_revision_one_wins(
 
 @pytest.mark.parametrize("tags", ['"1"', '"0", "1"', 'W/"1"', "*", ' "1" '])
 async def test_matching_tag_lets_the_update_through(api: Api, tags: str) -> None:
-    """If-Match may list several tags, or stand for any."""
+    """If-Match may be a list of tags, or `*`."""
     assert (await update(api, {"category": "x"}, If_Match=tags)).status_code == 200
 
 
 async def test_every_write_to_one_document_takes_if_match(api: Api) -> None:
-    """Links, unlinks, roles, deletion and return are refused at another revision, carried out at this."""
+    """Each write is refused at another revision, and executed at this one."""
     deal = {"entity_type": "deal", "entity_id": "deal_1"}
     link_id = (await api.client.post("/v1/documents/doc_1/link", json=deal)).json()["data"][
         "link_id"

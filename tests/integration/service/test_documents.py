@@ -1,4 +1,4 @@
-"""The life of a document: made, put, read, deleted, restored."""
+"""The life of a document: created, replaced, read, deleted, restored."""
 
 import json
 import re
@@ -16,13 +16,13 @@ URL = "/v1/documents/doc_1"
 
 
 async def entities_of(api: Api, document: str = "doc_1") -> list[str]:
-    """Return the ids of what the document is linked to, oldest first."""
+    """Return the ids of a document's linked entities, oldest link first."""
     answer = await api.client.get(f"/v1/documents/{document}")
     return [link["entity_id"] for link in answer.json()["data"]["linked_entities"]]
 
 
 async def test_create_makes_an_id(api: Api, connection: asyncpg.Connection) -> None:
-    """A document without an id gets one, with its fields, its links and its first revision."""
+    """A document that is created without an id gets one, with its fields, links and first revision."""
     deal = {"entity_type": "deal", "entity_id": "deal_1", "role": "signed"}
     body = {
         "display_name": "N",
@@ -44,7 +44,7 @@ async def test_create_makes_an_id(api: Api, connection: asyncpg.Connection) -> N
 
 
 async def test_create_with_an_id_that_is_taken(api: Api, connection: asyncpg.Connection) -> None:
-    """The id of a document that is there is a conflict, and so is a deleted one's."""
+    """The id of an existing or a deleted document is a conflict."""
     assert (await api.client.post("/v1/documents", json={"id": "mine"})).status_code == 201
     rows = await everything(connection)
     taken = await api.client.post("/v1/documents", json={"id": "mine", "resources": ["ship_1"]})
@@ -58,7 +58,7 @@ async def test_create_with_an_id_that_is_taken(api: Api, connection: asyncpg.Con
 async def test_create_with_an_unknown_entity_makes_nothing(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """A document whose links cannot be made is not made either."""
+    """A document with a link to an unknown entity is not created."""
     rows = await everything(connection)
     body = {"id": "mine", "resources": ["ship_1", "ship_99"]}
     for call in (
@@ -70,7 +70,7 @@ async def test_create_with_an_unknown_entity_makes_nothing(
 
 
 async def test_put_makes_replaces_and_brings_back(api: Api, connection: asyncpg.Connection) -> None:
-    """PUT is 201 for a new document, 200 for one that is there, 201 for a deleted one, without links."""
+    """PUT is 201 for a new or a deleted document, 200 for an existing one; a deleted one has no links."""
     body = {"display_name": "N", "resources": ["ship_1", "ship_2"]}
     answers = [await api.client.put("/v1/documents/mine", json=body) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 200]
@@ -88,7 +88,7 @@ async def test_put_makes_replaces_and_brings_back(api: Api, connection: asyncpg.
 
 
 async def test_put_that_brings_back_may_link(api: Api, connection: asyncpg.Connection) -> None:
-    """A set in the PUT of a deleted document restores the links that it names, and no others."""
+    """A set in the PUT of a deleted document restores exactly the links in it."""
     await api.client.put(URL, json={"resources": ["ship_1", "ship_2"]})
     await api.client.delete(URL)
     back = await api.client.put(URL, json={"resources": ["ship_2", "ship_3"]})
@@ -101,7 +101,7 @@ async def test_put_that_brings_back_may_link(api: Api, connection: asyncpg.Conne
 
 
 async def test_put_without_resources_keeps_the_links(api: Api) -> None:
-    """Absent fields are cleared by a PUT, links are not: only a set touches them."""
+    """PUT clears absent fields, but changes links only with a set."""
     await api.client.put(URL, json={"metadata": {"a": 1}, "resources": ["ship_1"]})
     kept = await api.client.put(URL, json={"display_name": "N"})
     assert kept.json()["data"]["metadata"] is None
@@ -112,7 +112,7 @@ async def test_put_without_resources_keeps_the_links(api: Api) -> None:
 
 @pytest.mark.parametrize(("body_id", "status"), [("doc_1", 200), ("doc_2", 400)])
 async def test_id_in_the_body_of_a_put(api: Api, body_id: str, status: int) -> None:
-    """The id may stand in the body too, if it is the path's."""
+    """The body may have the id, if it is that of the path."""
     answer = await api.client.put(URL, json={"id": body_id})
     assert answer.status_code == status
     if status == 400:
@@ -122,7 +122,7 @@ async def test_id_in_the_body_of_a_put(api: Api, body_id: str, status: int) -> N
 async def test_put_of_a_new_document_does_not_match_a_revision(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """If-Match on a document that is not there is not met, and it is not made."""
+    """PUT of a missing document with If-Match is refused, and creates nothing."""
     rows = await everything(connection)
     for tags in ('"1"', "*"):
         answer = await api.client.put("/v1/documents/mine", json={}, headers={"If-Match": tags})
@@ -131,7 +131,7 @@ async def test_put_of_a_new_document_does_not_match_a_revision(
 
 
 async def test_deleted_document_is_gone(api: Api, connection: asyncpg.Connection) -> None:
-    """After its deletion every call on it is 404, and nobody writes."""
+    """After its deletion each call on a document is 404, and writes nothing."""
     link_id = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
     deleted = await api.client.delete(URL)
     assert deleted.json() == {"data": {"id": "doc_1"}, "message": "Document deleted"}
@@ -153,8 +153,8 @@ async def test_deleted_document_is_gone(api: Api, connection: asyncpg.Connection
     assert await everything(connection) == rows
 
 
-async def test_deletion_unlinks_and_says_why(api: Api, connection: asyncpg.Connection) -> None:
-    """Each active link goes with an event of its own, whose cause is the deletion."""
+async def test_deletion_unlinks(api: Api, connection: asyncpg.Connection) -> None:
+    """Each active link gets an event whose cause is the deletion."""
     await api.client.put(URL, json={"resources": ["ship_1", "ship_2"]})
     await api.add("doc_2", "ship_1")
     await api.client.delete(URL)
@@ -172,10 +172,10 @@ async def restore(api: Api) -> httpx.Response:
     return await api.client.post(f"{URL}/restore")
 
 
-async def test_restore_brings_back_what_the_deletion_took(
+async def test_restore_restores_the_links_of_the_deletion(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """Neither what was unlinked before comes back, nor what is linked to a deleted entity now."""
+    """Links that were removed earlier, or whose entity is deleted, are not restored."""
     await api.client.put(URL, json={"resources": ["ship_1", "ship_2", "ship_3"], "category": "c"})
     await api.client.delete(f"{URL}/links?resource_id=ship_1")
     await api.client.delete(URL)
@@ -196,7 +196,7 @@ async def test_restore_brings_back_what_the_deletion_took(
 async def test_second_deletion_has_links_of_its_own(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """A restore after the second deletion does not bring back what only the first one took."""
+    """A restore does not restore links that only an earlier deletion removed."""
     await api.client.put(URL, json={"resources": ["ship_1", "ship_2"]})
     await api.client.delete(URL)
     await restore(api)
@@ -210,7 +210,7 @@ async def test_second_deletion_has_links_of_its_own(
 async def test_restore_of_an_active_document_changes_nothing(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """A restore of a document that is not deleted is 200 and writes no row; an unknown document is 404."""
+    """Restoring a document that is not deleted is 200 and writes no row; an unknown one is 404."""
     await api.add("doc_1", "ship_1")
     rows = await everything(connection)
     answer = await restore(api)
@@ -221,7 +221,7 @@ async def test_restore_of_an_active_document_changes_nothing(
 
 
 async def test_revision_grows_over_deletion_and_return(api: Api) -> None:
-    """The ETag never has a value twice, whatever becomes of the document."""
+    """No ETag occurs twice, over deletion and restoration."""
     tags = [(await api.client.put(URL, json={"resources": ["ship_1"]})).headers["etag"]]
     for _ in range(2):
         await api.client.delete(URL)
@@ -232,7 +232,7 @@ async def test_revision_grows_over_deletion_and_return(api: Api) -> None:
 async def test_document_of_another_workspace_does_not_exist(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """The same id in two workspaces is two documents."""
+    """The same id in two workspaces means two documents."""
     await connection.execute("INSERT INTO workspaces (name) VALUES ('other')")
     await connection.execute(
         "INSERT INTO documents (workspace_id, id) SELECT id, 'theirs' FROM workspaces WHERE name = 'other'"

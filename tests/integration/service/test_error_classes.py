@@ -1,4 +1,4 @@
-"""Errors of Postgres, by SQLSTATE: 503 and Retry-After, or 500 for a mistake of the service."""
+"""Errors of Postgres by SQLSTATE: 503 with Retry-After, or 500 for a mistake of the service."""
 
 import time
 
@@ -28,8 +28,8 @@ CREATE OR REPLACE TRIGGER refuse BEFORE UPDATE ON documents EXECUTE FUNCTION ref
 """
 
 
-async def test_each_class_is_decided_about(api: Api, connection: asyncpg.Connection) -> None:
-    """An error that may pass is 503 with Retry-After, for both writers; a mistake is 500."""
+async def test_each_class_has_a_status(api: Api, connection: asyncpg.Connection) -> None:
+    """Both writers answer a temporary error with 503 and Retry-After, and a mistake with 500."""
     for code in TEMPORARY + MISTAKES:
         await connection.execute(REFUSE.format(code=code))
         expected = (503, True) if code in TEMPORARY else (500, False)
@@ -43,10 +43,10 @@ async def test_each_class_is_decided_about(api: Api, connection: asyncpg.Connect
     assert (await api.add("doc_2", "ship_1")).status_code == 201
 
 
-async def test_a_process_that_stood_still_tries_again(
+async def test_a_transaction_that_postgres_ended_is_retried(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Postgres has ended the transaction of a process that did not run for long; it is done once more."""
+    """A transaction that Postgres ended because the process hung is retried once."""
     begin = BEGIN_WAITING.replace("= '10s'", "= '100ms'")
     monkeypatch.setattr("service.store.writing.transaction.BEGIN_WAITING", begin)
     await new_key(database)

@@ -1,4 +1,4 @@
-"""What callers are told of a wrong request: what to do about it, several errors at once."""
+"""The texts for wrong requests: what to do, for several errors at once."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ DOCUMENT = "/v1/documents/doc_1"
 
 
 class Case(NamedTuple):
-    """A wrong request, and the words for each of its fields."""
+    """A wrong request, and the text for each of its fields."""
 
     line: str
     body: object
@@ -113,7 +113,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_words(api: Api, case: Case) -> None:
-    """Every wrong field is named with what it has to be."""
+    """Each wrong field is named with what it must be."""
     method, path = case.line.split()
     answer = await api.client.request(method, path, json=case.body)
     assert answer.status_code == 400
@@ -122,7 +122,7 @@ async def test_words(api: Api, case: Case) -> None:
 
 
 async def test_detail_is_enough_for_one_error(api: Api) -> None:
-    """With one wrong field the detail says it all, with several how many there are."""
+    """With one wrong field `detail` has the whole error; with several it has their number."""
     url = f"{DOCUMENT}/link"
     one = await api.client.post(url, json={"entity_type": "deal"})
     assert one.json()["detail"] == "entity_id: is required"

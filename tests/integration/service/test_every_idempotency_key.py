@@ -1,4 +1,4 @@
-"""Idempotency-Key on every call that changes something."""
+"""Idempotency-Key on each call that changes something."""
 
 import asyncio
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from tests.support.topic.subscriber import check_outbox
 
 
 class Call(NamedTuple):
-    """A call that changes something, and another one under the same method and path."""
+    """A call that changes something, and another body or query for the same method and path."""
 
     method: str
     path: str
@@ -78,7 +78,7 @@ async def link_id(api: Api) -> str:
 
 
 async def send(api: Api, call: Call, link_id: str, *, other: bool = False) -> httpx.Response:
-    """Send the call, or the other one, under the same key."""
+    """Send the call, or the other one, with the same key."""
     url = call.path.format(link=link_id) + (call.other_query if other else call.query)
     body = call.other if other else call.body
     return await api.client.request(
@@ -90,7 +90,7 @@ async def send(api: Api, call: Call, link_id: str, *, other: bool = False) -> ht
 async def test_second_call_is_answered_from_the_first(
     api: Api, connection: asyncpg.Connection, link_id: str, call: Call
 ) -> None:
-    """Status and body come back as they were, marked as a replay, and nothing is written."""
+    """Status and body are replayed, marked as a replay, and nothing is written."""
     first = await send(api, call, link_id)
     assert first.is_success, first.text
     assert "idempotent-replayed" not in first.headers
@@ -106,7 +106,7 @@ async def test_second_call_is_answered_from_the_first(
 async def test_another_call_under_the_same_key_is_refused(
     api: Api, connection: asyncpg.Connection, link_id: str, call: Call
 ) -> None:
-    """Another body or query string is 422, and writes nothing."""
+    """Another body or query string is 422, and nothing is written."""
     assert (await send(api, call, link_id)).is_success
     rows = await everything(connection)
     other = await send(api, call, link_id, other=True)
@@ -118,7 +118,7 @@ async def test_another_call_under_the_same_key_is_refused(
 async def test_calls_at_once_are_one(
     api: Api, connection: asyncpg.Connection, link_id: str, call: Call
 ) -> None:
-    """Of several at the same time one is carried out, and all get its answer."""
+    """Of several concurrent calls one is executed, and all get its answer."""
     answers = await asyncio.gather(*(send(api, call, link_id) for _ in range(6)))
     assert {(answer.status_code, answer.content) for answer in answers} == {
         (answers[0].status_code, answers[0].content)
@@ -129,7 +129,7 @@ async def test_calls_at_once_are_one(
 
 
 async def test_failures_are_not_stored(api: Api) -> None:
-    """A refused call can be sent again under its key once the reason is gone."""
+    """A refused call can be repeated with its key once the reason is gone."""
     headers = {"Idempotency-Key": "k"}
     refused = await api.add("doc_1", "ship_new", headers)
     await api.client.put("/v1/entities/shipment/ship_new")
@@ -141,7 +141,7 @@ async def test_failures_are_not_stored(api: Api) -> None:
 async def test_malformed_key_is_refused(
     api: Api, connection: asyncpg.Connection, link_id: str, key: str
 ) -> None:
-    """A key that is not 1 to 255 visible characters is 400 on every call."""
+    """A key that is not 1 to 255 visible characters is 400 on each call."""
     rows = await everything(connection)
     for call in CALLS.values():
         answer = await api.client.request(

@@ -1,4 +1,4 @@
-"""The examples in the OpenAPI document, sent to the service as they stand there."""
+"""The examples in the OpenAPI document, sent to the service unchanged."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,14 +10,14 @@ from tests.support.service.api import Api, Service, new_key
 
 MADE_FIRST = {"resources": ["ship_abc123", {"entity_type": "deal", "entity_id": "deal_01HY1"}]}
 MALFORMED = {400, 406, 415, 422, 431}
-"""Statuses that say that the request itself is wrong, whatever is there."""
+"""Statuses of a request that is wrong itself, whatever the state of the service."""
 LINK_ID = """
 UPDATE document_links SET id = $1 WHERE entity_id = 'ship_abc123' AND document_id = 'doc_01HY1'
 """
 
 
 class Example(NamedTuple):
-    """A call as the document shows it."""
+    """An example call of the document."""
 
     operation: str
     method: str
@@ -26,7 +26,7 @@ class Example(NamedTuple):
 
 
 def parameters_of(document: dict[str, Any], operation: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the operation's parameters, each with its example, if there is any."""
+    """Return the operation's parameters, each with its example, if there is one."""
     shared = document["components"]["parameters"]
     found = []
     for given in operation["parameters"]:
@@ -38,9 +38,9 @@ def parameters_of(document: dict[str, Any], operation: dict[str, Any]) -> list[d
 
 
 def examples_of(document: dict[str, Any]) -> Iterator[Example]:
-    """Yield each call with each of its bodies.
+    """Yield each call with each of its example bodies.
 
-    A parameter that may be left out has no example: Swagger UI would fill it in and send it.
+    An optional parameter has no example: Swagger UI would fill it in and send it.
     """
     for path, calls in document["paths"].items():
         for method, operation in calls.items():
@@ -72,7 +72,7 @@ async def make_what_they_name(api: Api, connection: asyncpg.Connection, link_id:
 async def test_every_example_is_a_good_request(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Each is answered with a success."""
+    """Each example is answered with a success."""
     async with Service(database, LINKS_ENTITY_POLICY="any") as service:
         api = await service.api(await new_key(database))
         document = (await api.client.get("/openapi.json")).json()
@@ -91,7 +91,7 @@ async def test_every_example_is_a_good_request(
 
 
 def _template(document: dict[str, Any], example: Example) -> str:
-    """Return the path under which the document describes the example's call."""
+    """Return the path template of an example's call."""
     paths: dict[str, dict[str, Any]] = document["paths"]
     return next(
         path for path, calls in paths.items()

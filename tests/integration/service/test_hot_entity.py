@@ -1,4 +1,4 @@
-"""Deleting an entity while many sessions link to it all the time."""
+"""The deletion of an entity while many sessions link to it without a pause."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ ACTIVE = "SELECT count(*) FROM document_links WHERE deleted_at IS NULL"
 
 
 class Linkers:
-    """Sessions of other processes, in one transaction after the other that locks the entity to link it."""
+    """Sessions of other processes that lock the entity in one transaction after the other."""
 
     def __init__(self, dsn: str, workspace: str) -> None:
         self._dsn = dsn
@@ -32,7 +32,7 @@ class Linkers:
         self.stopping = False
 
     async def run(self, number: int) -> None:
-        """Lock, take the time of a slow COMMIT, and go on until the test ends."""
+        """Lock the entity for the time of a slow COMMIT, again and again until the test ends."""
         connection = await asyncpg.connect(self._dsn)
         choice = random.Random(number)
         try:
@@ -56,7 +56,7 @@ class Linkers:
 async def linkers(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> AsyncIterator[Linkers]:
-    """Yield linkers that are at it, so that there is no moment at which none holds its lock."""
+    """Yield linkers at work: at each moment one of them holds its lock."""
     assert (await api.add("doc_1", "ship_1")).status_code == 201
     linkers = Linkers(database, await connection.fetchval(WORKSPACE))
     tasks = [asyncio.create_task(linkers.run(number)) for number in range(LINKERS)]
@@ -73,7 +73,7 @@ async def linkers(
 async def test_the_first_deletion_succeeds(
     api: Api, linkers: Linkers, connection: asyncpg.Connection
 ) -> None:
-    """The deletion removes the links made before it; later links and a second deletion are 404."""
+    """The first deletion removes all earlier links; later links and a second deletion are 404."""
     answer = await api.client.delete(SHIP)
     assert answer.status_code == 200, answer.text
     assert await connection.fetchval(ACTIVE) == 0
@@ -89,8 +89,8 @@ async def test_the_first_deletion_succeeds(
     await check_outbox(connection)
 
 
-async def test_a_key_replays_it(api: Api, linkers: Linkers) -> None:
-    """The deletion of an entity that is being linked to keeps its reply, as any other."""
+async def test_the_deletion_is_replayed(api: Api, linkers: Linkers) -> None:
+    """The deletion of an entity that is being linked stores its reply."""
     key = {"Idempotency-Key": "delete"}
     first = await api.client.delete(SHIP, headers=key)
     second = await api.client.delete(SHIP, headers=key)
@@ -99,8 +99,8 @@ async def test_a_key_replays_it(api: Api, linkers: Linkers) -> None:
     assert second.headers["idempotent-replayed"] == "true"
 
 
-async def test_it_can_be_revived(api: Api, linkers: Linkers) -> None:
-    """Registering it again makes it linkable; its links stay unlinked."""
+async def test_the_entity_can_be_revived(api: Api, linkers: Linkers) -> None:
+    """After a PUT the entity can be linked; its former links stay removed."""
     assert (await api.client.delete(SHIP)).status_code == 200
     refused = linkers.refused
     assert (await api.client.put(SHIP)).status_code == 201

@@ -1,4 +1,4 @@
-"""API keys: who is let in, to what, for how long."""
+"""API keys: authentication, scopes and expiry."""
 
 import asyncio
 import secrets
@@ -29,7 +29,7 @@ READ, WRITE = BOTH_SCOPES
 async def stranger(
     database: str, connection: asyncpg.Connection
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client without a key, of a service with something to link."""
+    """Yield a client without a key, of a service with documents and entities."""
     async with Service(database) as service:
         await new_key(database)
         await seed(connection, 1, 1)
@@ -37,13 +37,13 @@ async def stranger(
 
 
 async def status(client: httpx.AsyncClient, **headers: str) -> int:
-    """Return what a list is answered with under these headers."""
+    """Return the status of a list with these headers."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return (await client.get(LINKS, headers=named)).status_code
 
 
 async def test_either_header_carries_the_key(stranger: httpx.AsyncClient, database: str) -> None:
-    """Bearer, in any letter case, and X-API-KEY are the same."""
+    """Bearer, in any letter case, and X-API-KEY have the same effect."""
     key = await new_key(database)
     assert await status(stranger, authorization=f"Bearer {key}") == 200
     assert await status(stranger, authorization=f"bearer  {key}") == 200
@@ -53,7 +53,7 @@ async def test_either_header_carries_the_key(stranger: httpx.AsyncClient, databa
 async def test_either_header_is_good_for_either_vendors_call(
     stranger: httpx.AsyncClient, database: str
 ) -> None:
-    """Both link calls take both headers."""
+    """Both link calls accept both headers."""
     key = await new_key(database)
     for headers in ({"Authorization": f"Bearer {key}"}, {"X-API-KEY": key}):
         api = Api(stranger, key)
@@ -61,8 +61,8 @@ async def test_either_header_is_good_for_either_vendors_call(
         assert (await api.link("doc_1", Link("deal", "deal_1"), headers)).is_success
 
 
-async def test_what_is_no_key_is_401(stranger: httpx.AsyncClient, database: str) -> None:
-    """No key, another scheme, another shape, another letter: 401, and how to send one."""
+async def test_invalid_key_is_401(stranger: httpx.AsyncClient, database: str) -> None:
+    """A missing key, another scheme, form or letter is 401, which says how to send a key."""
     key = await new_key(database)
     other = key[:-1] + ("a" if key[-1] != "a" else "b")
     wrong: list[dict[str, str]] = [
@@ -97,10 +97,10 @@ FOREIGN = [
 ]
 
 
-async def test_somebody_elses_authorization_does_no_harm(
+async def test_authorization_of_another_service_is_ignored(
     stranger: httpx.AsyncClient, database: str
 ) -> None:
-    """A valid X-API-KEY is enough, whatever a gateway or another service has put beside it."""
+    """A valid X-API-KEY is enough, whatever a gateway has put into Authorization."""
     past = datetime.now(UTC) - timedelta(days=1)
     async with Database(database, pool_size=1) as pool:
         expired = await create_key(
@@ -120,7 +120,7 @@ async def test_somebody_elses_authorization_does_no_harm(
 async def test_one_valid_key_among_several_lines_is_enough(
     stranger: httpx.AsyncClient, database: str
 ) -> None:
-    """Repeated lines, and lines that a proxy has folded into one, are looked through in order."""
+    """Repeated lines, and lines that a proxy has joined, are searched in order."""
     key, unknown = await new_key(database), wrong_key()
     for lines in (
         [("Authorization", "Basic eDp5"), ("Authorization", f"Bearer {key}")],
@@ -138,7 +138,7 @@ async def test_one_valid_key_among_several_lines_is_enough(
 async def test_of_two_valid_keys_authorization_counts(
     stranger: httpx.AsyncClient, database: str
 ) -> None:
-    """A call with two valid keys is made with the one in Authorization."""
+    """Of two valid keys the one in Authorization is used."""
     one, other = await new_key(database), await new_key(database, "another")
     headers = [("X-API-KEY", other), ("Authorization", f"Bearer {one}")]
     assert (
@@ -149,7 +149,7 @@ async def test_of_two_valid_keys_authorization_counts(
 
 
 def wrong_key() -> str:
-    """Return a well-formed key that nobody has."""
+    """Return a well-formed key that does not exist."""
     letters = string.ascii_letters + string.digits
     return "wbk_" + "".join(secrets.choice(letters) for _ in range(52))
 
@@ -157,9 +157,9 @@ def wrong_key() -> str:
 async def test_hundreds_of_wrong_keys_are_looked_up_together(
     stranger: httpx.AsyncClient, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hundreds of wrong keys at once take one query at a time and few in all; valid keys are served.
+    """Concurrent wrong keys take one query at a time and few queries; valid keys are served.
 
-    On a busy machine a call may be answered 503: its look-up took longer than a call waits.
+    On a busy machine a call may be 503: its look-up took longer than a call waits.
     """
     running: list[int] = []
     most = 0
@@ -195,14 +195,14 @@ async def test_hundreds_of_wrong_keys_are_looked_up_together(
 
 
 async def is_served(client: httpx.AsyncClient, key: str) -> bool:
-    """Whether a call with the key is answered."""
+    """Whether a call with the key succeeds."""
     return await status(client, x_api_key=key) == 200
 
 
-async def test_a_wrong_key_is_asked_for_once(
+async def test_a_wrong_key_is_looked_up_once(
     stranger: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls at the same time with one wrong key share one look-up, and later calls its answer."""
+    """Concurrent calls with one wrong key share one look-up, and later calls its result."""
     asked: list[bytes] = []
 
     async def noted(pool: Database, digests: list[bytes]) -> dict[bytes, Key]:
@@ -217,10 +217,10 @@ async def test_a_wrong_key_is_asked_for_once(
     assert len(asked) <= 1 + (time.monotonic() - began) // edge_keys.UNKNOWN_S
 
 
-async def test_the_oldest_wrong_key_makes_room(
+async def test_the_oldest_wrong_key_is_forgotten(
     stranger: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the memory of wrong keys is full, one is forgotten and not all."""
+    """When the cache of wrong keys is full, one key is removed, not all."""
     asked = 0
 
     async def counted(pool: Database, digests: list[bytes]) -> dict[bytes, Key]:
@@ -246,7 +246,7 @@ async def test_the_oldest_wrong_key_makes_room(
 async def test_scopes_are_kept_apart(
     stranger: httpx.AsyncClient, database: str, scope: str, read: int, write: int
 ) -> None:
-    """A key that may read may not write, and the other way round; the missing scope is named."""
+    """A key with one scope is refused calls of the other; the refusal names the missing scope."""
     headers = {"X-API-KEY": await new_key(database, scopes=[scope])}
     got = await stranger.get(LINKS, headers=headers)
     made = await stranger.post(LINKS, json={"resource_id": "ship_1"}, headers=headers)
@@ -257,7 +257,7 @@ async def test_scopes_are_kept_apart(
 
 
 async def test_expiry(stranger: httpx.AsyncClient, database: str) -> None:
-    """A key that has expired is 401; one that expires soon works until then, though it is known."""
+    """An expired key is 401; a cached key works until it expires."""
 
     async def expiring(moment: datetime) -> str:
         async with Database(database, pool_size=1) as pool:
@@ -281,7 +281,7 @@ async def test_expiry(stranger: httpx.AsyncClient, database: str) -> None:
 async def test_revoked_key_is_refused_within_ten_seconds_everywhere(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Every process that knew the key refuses it soon; other keys go on."""
+    """Each process that has cached a revoked key soon refuses it, and accepts other keys."""
     key, other = await new_key(database), await new_key(database)
     async with AsyncExitStack() as stack:
         clients = []
@@ -310,7 +310,7 @@ async def id_of(connection: asyncpg.Connection, key: str) -> str:
 
 
 async def test_a_key_is_looked_up_once(api: Api, connection: asyncpg.Connection) -> None:
-    """However many calls a key makes, the hot path does not ask the database for it."""
+    """Calls with a cached key do not query the database for it."""
     await api.links("doc_1")
     await connection.execute("DELETE FROM api_keys")
     answers = await asyncio.gather(*(api.client.get(LINKS) for _ in range(20)))
@@ -318,17 +318,17 @@ async def test_a_key_is_looked_up_once(api: Api, connection: asyncpg.Connection)
 
 
 async def test_only_the_hash_is_stored(api: Api, connection: asyncpg.Connection) -> None:
-    """No column of the database holds the key."""
+    """No column of the database has the key."""
     row = await connection.fetchval("SELECT api_keys::text FROM api_keys")
     assert api.key not in row
     assert api.key.removeprefix("wbk_") not in row
     assert await id_of(connection, api.key)
 
 
-async def test_a_key_is_let_in_right_after_the_machine_has_started(
+async def test_monotonic_clock_near_zero(
     stranger: httpx.AsyncClient, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A monotonic clock that began at zero a moment ago does not make a good key an unknown one."""
+    """A valid key is accepted right after a boot, when the monotonic clock is near zero."""
     clock = SimpleNamespace(monotonic=lambda: 0.001, time=time.time)
     monkeypatch.setattr("service.edge.gate.keys.time", clock)
     assert await status(stranger, x_api_key=await new_key(database)) == 200

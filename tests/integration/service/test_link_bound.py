@@ -1,4 +1,4 @@
-"""A document has at most MAX_LINKS active links, whichever way they are made."""
+"""A document has at most MAX_LINKS active links, whichever call makes them."""
 
 import asyncio
 from functools import partial
@@ -16,12 +16,12 @@ from tests.support.topic.subscriber import ACTIVE
 
 URL = "/v1/documents/full"
 NEW = "ship_1"
-"""Not linked to the full document."""
+"""An entity that is not linked to the full document."""
 
 
 @pytest.fixture
 async def items(api: Api, connection: asyncpg.Connection) -> list[str]:
-    """Return the items that the document `full` is linked to, as many as there may be."""
+    """Return the items of the document `full`, which has MAX_LINKS links."""
     assert api.key  # its workspace is there
     return await fill(connection, "full", MAX_LINKS)
 
@@ -56,7 +56,7 @@ async def test_full_document_takes_no_more(
     items: list[str],
     call: tuple[str, str, dict[str, Any]],
 ) -> None:
-    """Each way of linking is refused with the bound's number, and nothing is written."""
+    """Each way of linking is refused with the bound, and nothing is written."""
     assert items
     rows = await everything(connection)
     method, path, body = call
@@ -67,7 +67,7 @@ async def test_full_document_takes_no_more(
 async def test_full_document_is_changed_in_every_other_way(
     api: Api, connection: asyncpg.Connection, items: list[str]
 ) -> None:
-    """What is linked is found linked, roles change, links make room for others, a set stays in it."""
+    """Existing links are found, roles change, removed links make room, and a set stays within the bound."""
     existing = await api.add("full", "item_1")
     assert (existing.status_code, existing.json()["message"]) == (200, "Already linked")
     link_id = existing.json()["data"]["id"]
@@ -86,7 +86,7 @@ async def test_full_document_is_changed_in_every_other_way(
 async def test_batch_is_told_which_operation_was_too_many(
     api: Api, connection: asyncpg.Connection, items: list[str]
 ) -> None:
-    """In a batch an unlink makes room for one link, and the next one is refused by itself."""
+    """In a batch an unlink makes room for one link, and only the next link is refused."""
     assert items
     unlink = {"op": "unlink", "document_id": "full", "resource_id": "item_1"}
     links = [{"op": "link", "document_id": "full", "resource_id": f"ship_{n}"} for n in (1, 2)]
@@ -100,7 +100,7 @@ async def test_batch_is_told_which_operation_was_too_many(
 async def test_callers_at_once_do_not_pass_the_bound(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """Of many callers who link at once, as many succeed as there is room, in groups and alone."""
+    """Of many concurrent links as many succeed as there is room for, in groups and alone."""
     await fill(connection, "full", MAX_LINKS - 5)
     singly = [persistently(partial(api.add, "full", f"ship_{n}")) for n in range(1, 11)]
     bodies = [{"resources": {"add": [f"ship_{n}"]}} for n in range(11, 21)]
@@ -112,7 +112,7 @@ async def test_callers_at_once_do_not_pass_the_bound(
 
 
 async def test_long_history_is_no_full_document(api: Api, connection: asyncpg.Connection) -> None:
-    """A document whose links came and went more often than the bound takes new ones all the same."""
+    """Removed links do not count: a document with many of them accepts new links."""
     await connection.execute("UPDATE documents SET version = $1", 10 * MAX_LINKS)
     assert [(await api.add("doc_1", f"ship_{n}")).status_code for n in (1, 2)] == [201, 201]
     edited = await api.client.post("/v1/documents/doc_1", json={"resources": {"add": ["ship_3"]}})
@@ -122,7 +122,7 @@ async def test_long_history_is_no_full_document(api: Api, connection: asyncpg.Co
 async def test_document_over_the_bound_goes_on_working(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """What an earlier version let grow is read whole, edited, deleted and restored; it only cannot grow."""
+    """A document that an earlier version made too large can be read, edited, deleted and restored."""
     await fill(connection, "full", MAX_LINKS + 100)
     assert refused(await api.add("full", NEW))
     swap = {"resources": {"add": [NEW], "remove": ["item_1"]}}

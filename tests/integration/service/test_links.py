@@ -1,4 +1,4 @@
-"""The two link APIs: what they answer, what they write, what they tell."""
+"""The two link APIs: answers, rows and events."""
 
 import asyncpg
 
@@ -9,7 +9,7 @@ DEAL = Link("deal", "deal_1", "signed")
 
 
 async def test_the_same_triple_is_one_link(api: Api, connection: asyncpg.Connection) -> None:
-    """Linking again answers the same link, unchanged whatever the role says, and tells nobody."""
+    """Linking again returns the same link, with its role unchanged, and writes no event."""
     first = await api.link("doc_1", DEAL)
     again = await api.link("doc_1", DEAL._replace(role="draft"))
     assert (first.status_code, again.status_code) == (201, 200)
@@ -18,7 +18,7 @@ async def test_the_same_triple_is_one_link(api: Api, connection: asyncpg.Connect
 
 
 async def test_restoring_keeps_the_link(api: Api, connection: asyncpg.Connection) -> None:
-    """Linking after unlinking restores the same id and created_at, by either call."""
+    """Linking after unlinking restores the id and created_at, with either call."""
     made = (await api.add("doc_1", "ship_1")).json()["data"]
     assert (await api.unlink("doc_1", made["id"])).status_code == 200
     restored = await api.add("doc_1", "ship_1")
@@ -29,7 +29,7 @@ async def test_restoring_keeps_the_link(api: Api, connection: asyncpg.Connection
 
 
 async def test_restoring_takes_the_new_role_if_one_is_given(api: Api) -> None:
-    """A restored link keeps its role, unless another comes with the call."""
+    """A restored link keeps its role, unless the call has another one."""
     link_id = (await api.link("doc_1", DEAL)).json()["data"]["link_id"]
     await api.unlink("doc_1", link_id)
     assert (await api.link("doc_1", DEAL._replace(role=None))).json()["data"]["role"] == "signed"
@@ -38,7 +38,7 @@ async def test_restoring_takes_the_new_role_if_one_is_given(api: Api) -> None:
 
 
 async def test_unlinking_twice_is_not_found(api: Api, connection: asyncpg.Connection) -> None:
-    """A link that is not active cannot be removed, and nothing is told of the attempt."""
+    """Unlinking a removed link is 404 and writes no event."""
     link_id = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
     statuses = [(await api.unlink("doc_1", link_id)).status_code for _ in range(2)]
     assert statuses == [200, 404]
@@ -46,14 +46,14 @@ async def test_unlinking_twice_is_not_found(api: Api, connection: asyncpg.Connec
 
 
 async def test_a_link_is_removed_with_its_own_document_only(api: Api) -> None:
-    """The id of another document's link is not found."""
+    """The id of another document's link is 404."""
     link_id = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
     assert (await api.unlink("doc_2", link_id)).status_code == 404
     assert len(await api.links("doc_1")) == 1
 
 
 async def test_both_forms_of_a_links_id_are_accepted(api: Api) -> None:
-    """A link made by `/link` is removed by its TypeID, and answered as a UUID."""
+    """A link made by `/link` is removed by its TypeID, and returned as a UUID."""
     link_id = (await api.link("doc_1", DEAL)).json()["data"]["link_id"]
     listed = (await api.links("doc_1"))[0]["id"]
     removed = await api.unlink("doc_1", link_id)
@@ -63,7 +63,7 @@ async def test_both_forms_of_a_links_id_are_accepted(api: Api) -> None:
 async def test_the_same_id_under_two_types_is_two_links(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """The type is part of what makes a link one link."""
+    """Links to the same id with two types are two links."""
     await connection.execute(
         "INSERT INTO entities (workspace_id, type, id) SELECT id, 'task', 'deal_1' FROM workspaces"
     )
@@ -75,7 +75,7 @@ async def test_the_same_id_under_two_types_is_two_links(
 async def test_ids_that_sql_has_a_meaning_for_are_ids(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """A document and an entity with the id NULL are linked and told of like all others."""
+    """A document and an entity with the id NULL are linked, and have events, as all others."""
     for path in ("documents/NULL", "documents/null", "entities/deal/NULL"):
         assert (await api.client.put(f"/v1/{path}", json={})).status_code == 201
     for document in ("NULL", "null"):
@@ -85,7 +85,7 @@ async def test_ids_that_sql_has_a_meaning_for_are_ids(
 
 
 async def test_list_is_oldest_first_in_pages(api: Api) -> None:
-    """Pages follow one another in the order of linking, and count all that match."""
+    """Pages are in the order of linking, and have the number of all matching links."""
     for number in range(1, 8):
         await api.add("doc_1", f"ship_{number}")
     await api.link("doc_1", DEAL)
@@ -108,7 +108,7 @@ async def test_list_is_oldest_first_in_pages(api: Api) -> None:
 
 
 async def test_list_shows_active_links_that_match(api: Api) -> None:
-    """Removed links are not listed, and filters hold by type, by id, and by both."""
+    """Removed links are not listed; the filters work by type, by id, and by both."""
     gone = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
     await api.add("doc_1", "ship_2")
     await api.link("doc_1", DEAL)
@@ -122,7 +122,7 @@ async def test_list_shows_active_links_that_match(api: Api) -> None:
 async def test_workspaces_do_not_see_each_other(
     api: Api, database: str, connection: asyncpg.Connection
 ) -> None:
-    """Another workspace's document, entity and link are not found, and its own are its own."""
+    """Documents, entities and links of another workspace are 404."""
     link_id = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
     key = await new_key(database, "other")
     headers = {"X-API-KEY": key}
@@ -137,7 +137,7 @@ async def test_workspaces_do_not_see_each_other(
 
 
 async def test_deleted_ends_are_not_found(api: Api, connection: asyncpg.Connection) -> None:
-    """A deleted document or entity is as good as none."""
+    """Linking to a deleted document or entity is 404."""
     await connection.execute("UPDATE entities SET deleted_at = now() WHERE id = 'ship_1'")
     await connection.execute(
         "UPDATE documents SET deleted_at = now(), deletion_id = gen_random_uuid() WHERE id = 'doc_2'"

@@ -1,4 +1,4 @@
-"""No call keeps the event loop busy for more than 50 ms at once, during which nobody else is served."""
+"""No call keeps the event loop busy for more than 50 ms at once, because nobody else is served meanwhile."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from tests.support.service.large import LongestStep, fill
 
 MAX_STEP_S = 0.05
 TRIES = 3
-"""A step is longer than it need be while the machine is busy: the best try counts."""
+"""On a busy machine a step takes longer, so the best of several tries counts."""
 URL = "/v1/documents/full"
 SHIPMENTS = """
 INSERT INTO entities (workspace_id, type, id)
@@ -26,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def filled(begin: bytes, items: Iterable[bytes], end: bytes) -> bytes:
-    """Return a body of nearly 1 MiB: a beginning, items with commas between them, an end."""
+    """Return a body of nearly 1 MiB: a beginning, items separated by commas, an end."""
     parts, size = [], len(begin) + len(end)
     for item in items:
         size += len(item) + 1
@@ -37,7 +37,7 @@ def filled(begin: bytes, items: Iterable[bytes], end: bytes) -> bytes:
 
 
 def same(item: bytes) -> list[bytes]:
-    """Return more copies of an item than there is room for."""
+    """Return more copies of an item than fit."""
     return [item] * (MAX_BYTES // len(item))
 
 
@@ -79,7 +79,7 @@ HOSTILE = {
 
 
 async def longest_step(client: httpx.AsyncClient, *calls: httpx.Request) -> tuple[float, list[int]]:
-    """Make the calls; return the longest step, in seconds, and the statuses of the answers."""
+    """Make the calls; return the longest step in seconds, and the statuses."""
     with LongestStep() as step:
         answers = [await asyncio.create_task(client.send(call)) for call in calls]
     return step.seconds, [answer.status_code for answer in answers]
@@ -87,7 +87,7 @@ async def longest_step(client: httpx.AsyncClient, *calls: httpx.Request) -> tupl
 
 @pytest.mark.parametrize(("body", "status"), HOSTILE.values(), ids=HOSTILE)
 async def test_hostile_body(api: Api, body: bytes, status: int) -> None:
-    """A body of 1 MiB that is expensive to decode is served, or refused, in short steps."""
+    """A body of 1 MiB that is expensive to decode is accepted or refused in short steps."""
     steps = []
     for _ in range(TRIES):
         call = api.client.build_request("PUT", "/v1/documents/doc_1", content=body, headers=JSON)
@@ -105,14 +105,14 @@ def edits(**lists: list[str]) -> bytes:
 
 
 def batch(op: str) -> bytes:
-    """Return a full batch of links or unlinks, of one document that has no links."""
+    """Return a full batch of links or unlinks of one document."""
     each = {"op": op, "document_id": "doc_1"}
     operations = [{**each, "resource_id": f"item_{n}"} for n in range(1, MAX_OPERATIONS + 1)]
     return msgspec.json.encode({"operations": operations})
 
 
 async def test_calls_at_their_bounds(api: Api, connection: asyncpg.Connection) -> None:
-    """What is done to, or with, as many links as there may be at once is done in short steps."""
+    """Calls with the greatest allowed number of links are executed in short steps."""
     items = await fill(connection, "full", MAX_LINKS)
     await connection.execute(SHIPMENTS, MAX_LINKS)
     ships = [f"ship_{number}" for number in range(1, MAX_LINKS + 1)]

@@ -1,4 +1,4 @@
-"""A lost answer to COMMIT with two hosts in the URL: what a second server does not have proves nothing."""
+"""COMMITs whose answer is lost, with two hosts in the URL: a missing row on a standby proves nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -19,14 +19,14 @@ REPLAYED = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn"
 
 @pytest.fixture
 def primary() -> Iterator[PostgresServer]:
-    """Yield a Postgres that a standby may follow."""
+    """Yield a Postgres that can have a standby."""
     with PostgresServer(settings={"fsync": "off", "wal_level": "replica"}) as server:
         yield server
 
 
 @pytest.fixture
 async def standby(primary: PostgresServer) -> PostgresServer:
-    """Return a standby that has something to link, and replays no more."""
+    """Return a standby that has documents and entities, and has stopped replaying."""
     async with Database(primary.dsn(), pool_size=1) as database:
         await migrate(database)
     connection = await asyncpg.connect(primary.dsn())
@@ -45,7 +45,7 @@ async def proxy(primary: PostgresServer) -> AsyncIterator[CommitProxy]:
 
 
 async def linked_once(api: Api, primary: PostgresServer, standby: PostgresServer) -> str:
-    """Link, let the standby have it, and stop it from replaying anything later; return the link."""
+    """Make a link, wait until the standby has it, and stop the replay; return the link."""
     response = await api.add("doc_1", "ship_1")
     leader, follower = await asyncpg.connect(primary.dsn()), await asyncpg.connect(standby.dsn())
     position = await leader.fetchval("SELECT pg_current_wal_lsn()::text")
@@ -58,7 +58,7 @@ async def linked_once(api: Api, primary: PostgresServer, standby: PostgresServer
 
 
 def both(proxy: CommitProxy, standby: PostgresServer) -> str:
-    """Return a URL with the proxy before the primary first, and then the standby."""
+    """Return a URL with two hosts: the proxy before the primary, and the standby."""
     second = urlsplit(standby.dsn())
     first = urlsplit(proxy.dsn)
     netloc = f"{first.netloc},{second.hostname}:{second.port}"
@@ -66,7 +66,7 @@ def both(proxy: CommitProxy, standby: PostgresServer) -> str:
 
 
 @pytest.mark.parametrize("promoted", [False, True])
-async def test_what_another_server_does_not_have_is_not_done_again(
+async def test_a_missing_row_on_a_standby_proves_nothing(
     primary: PostgresServer,
     standby: PostgresServer,
     proxy: CommitProxy,
@@ -74,7 +74,7 @@ async def test_what_another_server_does_not_have_is_not_done_again(
     *,
     promoted: bool,
 ) -> None:
-    """An unlink that was done is answered 200, or 503 while only a lagging server answers; never 404."""
+    """An executed unlink is 200, or 503 while only a lagging standby answers; never 404."""
     monkeypatch.setattr("service.store.writing.witness.LOOK_UP_DEADLINE_S", 1.0)
     async with serving(both(proxy, standby)) as api:
         link_id = await linked_once(api, primary, standby)

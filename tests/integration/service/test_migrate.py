@@ -1,4 +1,4 @@
-"""Migrating: an empty database gets the schema, once; any other is left alone."""
+"""Migrating: an empty database gets the schema once; another database is not changed."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def migrated(dsn: str) -> bool:
 
 
 async def tables(dsn: str) -> int:
-    """Return how many tables there are."""
+    """Return the number of tables."""
     connection = await asyncpg.connect(dsn)
     try:
         count: int = await connection.fetchval(TABLES)
@@ -30,7 +30,7 @@ async def tables(dsn: str) -> int:
 
 
 async def test_empty_database_gets_the_schema(empty_database: str) -> None:
-    """The first time applies the schema, the second does nothing."""
+    """The first migration applies the schema, the second one changes nothing."""
     assert await migrated(empty_database) is True
     count = await tables(empty_database)
     assert count > 20
@@ -42,7 +42,7 @@ async def test_empty_database_gets_the_schema(empty_database: str) -> None:
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
 async def test_two_at_once_apply_it_once(empty_database: str, isolation: str) -> None:
-    """Of several that begin together one applies the schema, and none fails, whatever the default."""
+    """Of several concurrent migrations one applies the schema, and none fails, at any default isolation."""
     name = empty_database.rpartition("/")[2]
     default = f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'"
     await execute(empty_database, default)
@@ -51,7 +51,7 @@ async def test_two_at_once_apply_it_once(empty_database: str, isolation: str) ->
 
 
 async def test_newer_schema_is_refused(database: str) -> None:
-    """A schema that this program does not know is left alone, and the service is not ready."""
+    """A newer schema is not changed, and the service is not ready."""
     await execute(database, "INSERT INTO schema_version (version) VALUES (1000)")
     with pytest.raises(SchemaError, match="1000"):
         await migrated(database)
@@ -61,7 +61,7 @@ async def test_newer_schema_is_refused(database: str) -> None:
 
 
 async def test_foreign_tables_are_refused(empty_database: str) -> None:
-    """A database with a table of another program in it stays as it is."""
+    """A database with a table of another program is not changed."""
     await execute(empty_database, "CREATE TABLE theirs (n int)")
     with pytest.raises(SchemaError, match="not empty"):
         await migrated(empty_database)
@@ -93,7 +93,7 @@ async def test_service_before_migration_says_so(empty_database: str) -> None:
 
 
 async def test_service_on_a_read_only_database_is_not_ready(database: str) -> None:
-    """A service that cannot write is not ready and says why; then it is ready again."""
+    """On a read-only database the service is not ready and says why; later it is ready again."""
     name = database.rpartition("/")[2]
     await execute(database, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     async with Service(database) as service:

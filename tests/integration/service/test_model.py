@@ -1,4 +1,4 @@
-"""Any calls in any order: the service, its database and its subscribers against a dictionary."""
+"""Random calls in random order: the service, its database and its subscribers against a model."""
 
 import asyncio
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ HOW = st.builds(
 
 
 class Operation(NamedTuple):
-    """One of a batch."""
+    """One operation of a batch."""
 
     op: str
     document: str
@@ -45,7 +45,7 @@ OPERATIONS = st.builds(Operation, st.sampled_from(["link", "link", "unlink"]), D
 
 
 def item(wanted: Wanted) -> object:
-    """Return what stands for a link in `resources`."""
+    """Return the item of a link in `resources`."""
     entity_type, entity_id = wanted.entity
     if wanted.role is None and wanted.entity in PREFIXED:
         return entity_id
@@ -53,12 +53,12 @@ def item(wanted: Wanted) -> object:
 
 
 def items(links: list[Wanted] | None) -> dict[str, Any]:
-    """Return the body's `resources` of a create or a put."""
+    """Return the `resources` of a create or a put."""
     return {} if links is None else {"resources": [item(each) for each in links]}
 
 
 class Calls(Driver):
-    """Every call of the API that changes or reads something."""
+    """All calls of the API that change or read something."""
 
     @rule(entity=ENTITIES, how=HOW)
     def put_entity(self, entity: Entity, how: How) -> None:
@@ -88,7 +88,7 @@ class Calls(Driver):
 
     @rule(name=DOCUMENTS, fields=FIELDS, links=st.none() | LINKS, how=HOW)
     def put(self, name: str, fields: dict[str, Any], links: list[Wanted] | None, how: How) -> None:
-        """Put a document."""
+        """Create, replace or restore a document."""
         path, body = f"/v1/documents/{name}", {**fields, **items(links)}
         answer, done = self.call(
             f"PUT {path}", body, how, lambda: self.model.put(name, fields, links), name
@@ -104,7 +104,7 @@ class Calls(Driver):
 
     @rule(name=DOCUMENTS, add=LINKS, remove=st.lists(ENTITIES, max_size=3), how=HOW)
     def add_and_remove(self, name: str, add: list[Wanted], remove: list[Entity], how: How) -> None:
-        """Update a document's links, and its category with them."""
+        """Update a document's links and its category."""
         remove = [entity for entity in remove if entity not in {each.entity for each in add}]
         edits = {"add": [item(each) for each in add], "remove": [item(Wanted(e)) for e in remove]}
 
@@ -151,7 +151,7 @@ class Calls(Driver):
 
     @rule(name=DOCUMENTS, wanted=WANTED, how=HOW)
     def link(self, name: str, wanted: Wanted, how: How) -> None:
-        """Link, in whichever form the entity can be named."""
+        """Link, in any form that names the entity."""
         entity_type, entity_id = wanted.entity
         path = f"/v1/documents/{name}/link"
         body = {"entity_type": entity_type, "entity_id": entity_id, "role": wanted.role}
@@ -165,13 +165,13 @@ class Calls(Driver):
 
     @rule(name=DOCUMENTS, entity=ENTITIES, how=HOW)
     def unlink(self, name: str, entity: Entity, how: How) -> None:
-        """Remove a link by what it links."""
+        """Remove a link by its entity."""
         path = f"/v1/documents/{name}/links?resource_id={entity.id}&resource_type={entity.type}"
         self.call(f"DELETE {path}", None, how, lambda: self.model.unlink(name, entity), name)
 
     @rule(name=DOCUMENTS, entity=ENTITIES, role=ROLES, how=HOW)
     def set_role(self, name: str, entity: Entity, role: str | None, how: How) -> None:
-        """Change a link's role by its id, which the list tells."""
+        """Change the role of a link by its id, which the list has."""
         query = f"resource_id={entity.id}&resource_type={entity.type}"
         listed = self.send("GET", f"/v1/documents/{name}/links?{query}").json().get("data")
         link_id = listed[0]["id"] if listed else "01234567-89ab-7def-8123-456789abcdef"
@@ -181,7 +181,7 @@ class Calls(Driver):
 
     @rule(operations=st.lists(OPERATIONS, min_size=1, max_size=6), atomic=st.booleans(), how=HOW)
     def batch(self, operations: list[Operation], *, atomic: bool, how: How) -> None:
-        """Link and unlink several, together or each by itself."""
+        """Link and unlink several times, atomically or not."""
         body: list[dict[str, Any]] = [
             {
                 "op": op,
@@ -202,7 +202,7 @@ class Calls(Driver):
             assert [outcome["status"] for outcome in answer.json()["data"]] == statuses
 
     def apply(self, operation: Operation, *, atomic: bool) -> int:
-        """Carry out one operation of a batch on the model."""
+        """Execute one operation of a batch on the model."""
         op, name, wanted = operation
         try:
             if op == "unlink":
@@ -228,7 +228,7 @@ class Calls(Driver):
 
     @rule(entity=ENTITIES)
     def look_up(self, entity: Entity) -> None:
-        """Ask which documents are linked to an entity."""
+        """List the documents linked to an entity."""
         query = f"?resource_id={entity.id}&resource_type={entity.type}"
         found = self.send("GET", f"/v1/documents{query}").json()["data"]
         linked = {
@@ -243,7 +243,7 @@ class Calls(Driver):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", seeds([0]))
 def test_any_calls_in_any_order(database: str, number: int) -> None:
-    """Every answer is the dictionary's; after each run database, subscriber and dictionary agree."""
+    """Each answer is the model's; after each run database, subscriber and model agree."""
     with asyncio.Runner() as runner:
         Calls.loop, Calls.service = runner, Service(database)
         calls = seed(number)(type("SeededCalls", (Calls,), {}))

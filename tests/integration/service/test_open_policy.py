@@ -13,7 +13,7 @@ from tests.support.topic.subscriber import check_outbox
 
 @pytest.fixture
 async def api(database: str, connection: asyncpg.Connection) -> AsyncIterator[Api]:
-    """Yield a client of a service that takes any entity, with doc_1 … doc_20 and no entity."""
+    """Yield a client of a service with the policy `any`, with doc_1 … doc_20 and no entity."""
     async with serving(database, LINKS_ENTITY_POLICY="any") as api:
         await seed(connection, 20, 0)
         yield api
@@ -26,7 +26,7 @@ async def known(connection: asyncpg.Connection) -> list[str]:
 
 
 async def test_every_call_registers(api: Api, connection: asyncpg.Connection) -> None:
-    """Link, links, create, put, update and batch all make the entity known that they link to."""
+    """Link, links, create, put, update and batch register the entities that they link to."""
     operation = {"op": "link", "document_id": "doc_1", "resource_id": "ship_6"}
     answers = [
         await api.link("doc_1", Link("deal", "deal_1")),
@@ -43,7 +43,7 @@ async def test_every_call_registers(api: Api, connection: asyncpg.Connection) ->
 
 
 async def test_use_revives(api: Api, connection: asyncpg.Connection) -> None:
-    """A deleted entity comes back by being linked to, without its other links."""
+    """Linking a deleted entity revives it, without its other links."""
     await api.add("doc_1", "ship_1")
     await api.add("doc_2", "ship_1")
     await api.client.delete("/v1/entities/shipment/ship_1")
@@ -54,7 +54,7 @@ async def test_use_revives(api: Api, connection: asyncpg.Connection) -> None:
 
 
 async def test_refused_call_registers_nothing(api: Api, connection: asyncpg.Connection) -> None:
-    """An unknown document, a stale revision and a failed atomic batch leave no entity behind."""
+    """An unknown document, a stale revision and a failed atomic batch register no entity."""
     rows = await everything(connection)
     link = {"op": "link", "document_id": "doc_1", "resource_id": "ship_1"}
     operations = [link, {**link, "op": "unlink", "resource_id": "ship_2"}]
@@ -72,7 +72,7 @@ async def test_refused_call_registers_nothing(api: Api, connection: asyncpg.Conn
 
 
 async def test_unlinking_registers_nothing(api: Api, connection: asyncpg.Connection) -> None:
-    """What is removed need not be known, and does not become so."""
+    """An unlink neither needs nor registers the entity."""
     body = {"resources": {"remove": ["ship_1"]}}
     assert (await api.client.post("/v1/documents/doc_1", json=body)).status_code == 200
     gone = await api.client.delete("/v1/documents/doc_1/links?resource_id=ship_1")
@@ -81,7 +81,7 @@ async def test_unlinking_registers_nothing(api: Api, connection: asyncpg.Connect
 
 
 async def test_restore_does_not_revive(api: Api, connection: asyncpg.Connection) -> None:
-    """A document comes back without its links to entities that were deleted meanwhile."""
+    """A restored document has no links to entities that were deleted meanwhile."""
     await api.add("doc_1", "ship_1")
     await api.add("doc_1", "ship_2")
     await api.client.delete("/v1/documents/doc_1")
@@ -92,7 +92,7 @@ async def test_restore_does_not_revive(api: Api, connection: asyncpg.Connection)
 
 
 async def test_first_uses_at_once(api: Api, connection: asyncpg.Connection) -> None:
-    """However many callers and documents use a new entity at once, all are linked and nobody waits."""
+    """Concurrent first uses of an entity by many callers and documents all succeed."""
     answers = await asyncio.gather(
         *(api.add(f"doc_{number % 20 + 1}", "ship_1") for number in range(40)),
         *(
@@ -109,7 +109,7 @@ async def test_first_uses_at_once(api: Api, connection: asyncpg.Connection) -> N
 async def test_half_deleted_entity_is_finished_first(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """One whose deletion stopped half done cannot be used before the rest of its links is gone."""
+    """A half deleted entity cannot be linked before its remaining links are removed."""
     await api.add("doc_1", "ship_1")
     await connection.execute("UPDATE entities SET deleted_at = now() WHERE id = 'ship_1'")
     refused = await api.add("doc_2", "ship_1")

@@ -1,4 +1,4 @@
-"""The order of checks: of several things wrong with a request, the first is what is answered."""
+"""The order of checks: of several faults in a request the first one is answered."""
 
 import asyncpg
 import httpx
@@ -34,7 +34,7 @@ ORDER = [
 
 
 async def callers(service: Service) -> dict[str, httpx.AsyncClient]:
-    """Return clients of four kinds; the exhausted one has had its only call."""
+    """Return clients of four kinds; the exhausted one has used its only call."""
     reader = await new_key(service.dsn, scopes=["read:documents"])
     writer = await new_key(service.dsn, scopes=["write:documents"])
     exhausted = await service.client(x_api_key=await new_key(service.dsn, rate_limit="1/day"))
@@ -48,7 +48,7 @@ async def callers(service: Service) -> dict[str, httpx.AsyncClient]:
 
 
 async def test_the_first_fault_is_answered(database: str, connection: asyncpg.Connection) -> None:
-    """Key, rate, path, method, scope, type, size, body, replay, existence, precondition."""
+    """The order is key, rate, path, method, scope, type, size, body, replay, existence, precondition."""
     async with Service(database) as service:
         clients = await callers(service)
         await seed(connection, 2, 2)

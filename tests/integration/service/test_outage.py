@@ -1,4 +1,4 @@
-"""While the database is unreachable, calls are answered 503; when it is back, the same calls succeed."""
+"""While the database is unreachable, calls are 503; when it is back, the same calls succeed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 async def service(server: PostgresServer) -> AsyncIterator[Service]:
-    """Yield a service on it, with something to link."""
+    """Yield a service on the server, with documents and entities."""
     async with Database(server.dsn(), pool_size=1) as database:
         await migrate(database)
     async with Service(server.dsn()) as service:
@@ -40,8 +40,8 @@ async def linked(api: Api) -> bool:
     return (await api.add("doc_1", "ship_1")).is_success
 
 
-async def test_it_comes_back_with_the_database(server: PostgresServer, service: Service) -> None:
-    """While Postgres is down: 503, when to come back, not ready but alive; then all is well again."""
+async def test_calls_while_postgres_is_down(server: PostgresServer, service: Service) -> None:
+    """While Postgres is down calls are 503 with Retry-After, and the service is not ready but alive."""
     api = await service.api(await new_key(server.dsn()))
     await prepare(server)
     assert await linked(api)
@@ -65,7 +65,7 @@ async def test_it_comes_back_with_the_database(server: PostgresServer, service: 
 
 
 async def test_a_crash_costs_no_acknowledged_link(server: PostgresServer, service: Service) -> None:
-    """Postgres crashes under load: what was answered with success is there, with its event."""
+    """After crashes of Postgres under load, each link with a successful answer exists, with its event."""
     api = await service.api(await new_key(server.dsn(), "crash"))
     await prepare(server, "crash")
     answered: set[str] = set()
@@ -97,7 +97,7 @@ async def test_a_crash_costs_no_acknowledged_link(server: PostgresServer, servic
 
 
 async def prepare(server: PostgresServer, workspace: str = "test") -> None:
-    """Make something to link."""
+    """Make documents and entities."""
     connection = await asyncpg.connect(server.dsn())
     await seed(connection, 10, 40, workspace)
     await connection.close()

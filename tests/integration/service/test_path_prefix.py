@@ -1,4 +1,4 @@
-"""The service behind a proxy that takes a prefix off the path, of which the service knows nothing."""
+"""The service behind a proxy that removes a path prefix, which the service does not know."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import urljoin
@@ -15,7 +15,7 @@ BASE = f"http://proxy{PREFIX}"
 
 
 def behind_a_prefix(app: ASGIApp) -> ASGIApp:
-    """Return the app as a proxy serves it that knows it under a prefix."""
+    """Return the app behind a proxy that removes the prefix."""
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["path"].startswith(f"{PREFIX}/")
@@ -30,7 +30,7 @@ def behind_a_prefix(app: ASGIApp) -> ASGIApp:
 
 @pytest.fixture
 async def client(database: str, connection: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of the proxy, with a key and something to link."""
+    """Yield a client of the proxy, with a key, documents and entities."""
     async with Service(database) as service:
         headers = {"X-API-KEY": await new_key(database)}
         await seed(connection, 7, 7)
@@ -40,7 +40,7 @@ async def client(database: str, connection: asyncpg.Connection) -> AsyncIterator
 
 
 async def test_the_next_page_is_found(client: httpx.AsyncClient) -> None:
-    """`Link` is relative to the request, on each of the three lists."""
+    """`Link` is relative to the request on each of the three lists."""
     for number in range(1, 8):
         body = {"resources": [f"ship_{number}", "item_1"]}
         answer = await client.put(f"{BASE}/v1/documents/doc_1", json=body)
@@ -64,7 +64,7 @@ async def test_the_next_page_is_found(client: httpx.AsyncClient) -> None:
 
 
 async def test_the_next_page_of_links_is_found(client: httpx.AsyncClient) -> None:
-    """The same for a document's links."""
+    """`Link` is relative to the request on the list of a document's links."""
     wanted = [f"ship_{number}" for number in range(1, 8)]
     await client.put(f"{BASE}/v1/documents/doc_1", json={"resources": wanted})
     page = await client.get(f"{BASE}/v1/documents/doc_1/links?limit=4")
@@ -73,8 +73,8 @@ async def test_the_next_page_of_links_is_found(client: httpx.AsyncClient) -> Non
     assert sorted(seen) == wanted
 
 
-async def test_the_described_server_is_the_one_that_was_asked(client: httpx.AsyncClient) -> None:
-    """`servers` leads back to the prefix, by a reference relative to the document's own address."""
+async def test_the_described_server(client: httpx.AsyncClient) -> None:
+    """`servers` in the OpenAPI document leads to the prefix, relative to the document's own address."""
     document = (await client.get(f"{BASE}/openapi.json")).json()
     (server,) = document["servers"]
     url = urljoin(f"{BASE}/openapi.json", server["url"])
@@ -83,8 +83,8 @@ async def test_the_described_server_is_the_one_that_was_asked(client: httpx.Asyn
     assert answer.status_code == 200
 
 
-async def test_the_page_refers_to_what_is_beside_it(client: httpx.AsyncClient) -> None:
-    """The files of /docs, and the document that it shows, are found under the prefix."""
+async def test_the_files_of_the_docs_page(client: httpx.AsyncClient) -> None:
+    """The files of /docs and the document that it shows are found under the prefix."""
     page = await client.get(f"{BASE}/docs")
     references = [part.partition('"')[0] for part in page.text.split('href="')[1:]]
     references += [part.partition('"')[0] for part in page.text.split('src="')[1:]]

@@ -1,4 +1,4 @@
-"""Plans: made while the tables were empty, they still go by the indexes when these are full."""
+"""Query plans that were made while the tables were empty use indexes when the tables are full."""
 
 import asyncpg
 
@@ -42,7 +42,7 @@ SELECT gen_random_uuid(), 'document.linked', 'key', '' FROM generate_series(1, {
 
 
 async def every_call(api: Api, document: str, resource: str) -> None:
-    """Make each call of the API about one document and one shipment."""
+    """Make each call of the API for one document and one shipment."""
     client, url = api.client, f"/v1/documents/{document}"
     filters = f"resource_type=shipment&resource_id={resource}"
     operation = {"op": "unlink", "document_id": document, "resource_id": resource}
@@ -81,7 +81,7 @@ async def make(api: Api, document: str, resource: str) -> None:
 async def test_no_call_reads_a_table_or_an_index_from_end_to_end(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Sessions that have planned every call on (nearly) empty tables go by indexes when they are full."""
+    """Sessions that planned all calls on empty tables make no sequential and no full index scan later."""
     await connection.execute("VACUUM ANALYZE")  # the planner takes it that they stay empty
     async with serving(database, LINKS_POOL_SIZE="1") as api:
         for number in range(8):  # the sixth execution may make the plan that stays

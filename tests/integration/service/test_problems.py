@@ -1,4 +1,4 @@
-"""Errors over HTTP: each is a problem with its code, its status, and the request's id."""
+"""Errors over HTTP: each is a problem with its code, its status and the request's id."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ GOOD = b'{"resource_id": "ship_1"}'
 
 
 class Bad(NamedTuple):
-    """A request that is refused, and how."""
+    """A request that is refused, with its code and status."""
 
     status: int
     code: str
@@ -110,7 +110,7 @@ async def send(api: Api, bad: Bad) -> httpx.Response:
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 async def test_refusal_is_a_problem(api: Api, connection: asyncpg.Connection, bad: Bad) -> None:
-    """Status, code and content type are right, the caller's request id is told, nothing is written."""
+    """Status, code and content type are right, the request id is returned, and nothing is written."""
     response = await send(api, bad)
     assert (response.status_code, response.json()["code"]) == (bad.status, bad.code)
     assert response.headers["content-type"] == "application/problem+json"
@@ -120,7 +120,7 @@ async def test_refusal_is_a_problem(api: Api, connection: asyncpg.Connection, ba
 
 
 def check_shape(problem: dict[str, Any], bad: Bad) -> None:
-    """Look at the fields of RFC 9457, ours, and that there are no others."""
+    """See that the problem has the fields of RFC 9457 and the service's own, and no others."""
     fields = {"type", "title", "status", "detail", "code", "request_id"}
     assert fields <= set(problem) <= fields | {"errors"}
     assert (problem["status"], problem["request_id"]) == (bad.status, "mine")
@@ -139,7 +139,7 @@ def check_shape(problem: dict[str, Any], bad: Bad) -> None:
     ],
 )
 async def test_405_says_what_is_allowed(api: Api, path: str, allowed: set[str]) -> None:
-    """A method that a path does not take is answered with those that it does; OPTIONS likewise."""
+    """405 and OPTIONS have the path's methods in Allow."""
     for method, status in (("BREW", 405), ("OPTIONS", 204)):
         response = await api.client.request(method, path)
         assert response.status_code == status
@@ -147,7 +147,7 @@ async def test_405_says_what_is_allowed(api: Api, path: str, allowed: set[str]) 
 
 
 async def test_every_wrong_field_is_named(api: Api) -> None:
-    """Of several wrong fields all are named, an unknown one with what it may have meant."""
+    """All wrong fields are named; an unknown one with the nearest field."""
     body = {"entity_type": "car", "role": "x" * 65, "entity": "deal_1"}
     problem = (await api.client.post(LINK, json=body)).json()
     assert {error["field"] for error in problem["errors"]} == {
@@ -156,7 +156,7 @@ async def test_every_wrong_field_is_named(api: Api) -> None:
 
 
 async def test_head_is_get_without_its_body(api: Api) -> None:
-    """HEAD answers with the headers of GET, successes and problems alike."""
+    """HEAD has the headers of GET, for successes and problems."""
     for path in (LINKS, "/v1/documents/none/links"):
         got, head = await api.client.get(path), await api.client.head(path)
         assert (head.status_code, head.content) == (got.status_code, b"")

@@ -1,4 +1,4 @@
-"""Rate limits over HTTP: the headers on every answer, and the answer when they are used up."""
+"""Rate limits over HTTP: the headers of each answer, and 429."""
 
 import time
 
@@ -11,14 +11,14 @@ LINKS = "/v1/documents/doc_1/links"
 
 
 async def client_of(service: Service, rate_limit: str | None = None) -> httpx.AsyncClient:
-    """Return a client with a key of its own."""
+    """Return a client with a new key."""
     return await service.client(x_api_key=await new_key(service.dsn, rate_limit=rate_limit))
 
 
 async def test_every_answer_to_a_known_key_tells_its_quota(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Successes and failures alike count, and say what is left in both families of headers."""
+    """Successes and failures count, and have the remaining calls in both families of headers."""
     async with Service(database, LINKS_RATE_LIMIT="1000/day") as service:
         client = await client_of(service)
         await seed(connection, 1, 1)
@@ -44,7 +44,7 @@ async def test_every_answer_to_a_known_key_tells_its_quota(
 async def test_a_quota_that_is_used_up_is_429(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """After the last call of the window: 429, when to come back, and nothing written."""
+    """A call above the limit is 429 with Retry-After, and writes nothing."""
     async with Service(database, LINKS_RATE_LIMIT="2/day") as service:
         client = await client_of(service)
         await seed(connection, 1, 1)
@@ -60,7 +60,7 @@ async def test_a_quota_that_is_used_up_is_429(
 
 
 async def test_a_key_has_its_own_limit(database: str, connection: asyncpg.Connection) -> None:
-    """A key's own limit goes before the service's, and its use costs no other key anything."""
+    """A key's own limit overrides the service's, and its calls do not count for other keys."""
     async with Service(database, LINKS_RATE_LIMIT="1/day") as service:
         own, plain = await client_of(service, "3/day"), await client_of(service)
         await seed(connection, 1, 1)
@@ -69,7 +69,7 @@ async def test_a_key_has_its_own_limit(database: str, connection: asyncpg.Connec
 
 
 async def test_pages_without_a_key_are_not_limited(database: str) -> None:
-    """More calls of a page that needs no key than the limit allows are answered."""
+    """Pages that need no key are not limited."""
     async with Service(database, LINKS_RATE_LIMIT="1/day") as service:
         client = await service.client()
         answers = [await client.get("/healthz") for _ in range(3)]

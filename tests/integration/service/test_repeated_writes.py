@@ -1,4 +1,4 @@
-"""Writes that repeat what is stored: they write nothing, and the ETag stays."""
+"""Writes that repeat the stored values: no row and no ETag changes."""
 
 import json
 
@@ -36,7 +36,7 @@ METADATA = [
 async def test_the_same_metadata_writes_nothing(
     api: Api, connection: asyncpg.Connection, method: str
 ) -> None:
-    """However a value is written, its repetition changes neither a row nor the ETag."""
+    """A value that is repeated, however it is written, changes neither a row nor the ETag."""
     resources = '["ship_1"]' if method == "PUT" else '{"set":[]}'
     for metadata in METADATA:
         fields = f'"display_name":"\\u00e9","category":"","metadata":{metadata}'
@@ -70,7 +70,7 @@ DIFFERENT = [
 
 
 async def test_another_value_is_written(api: Api) -> None:
-    """What is stored otherwise is another revision, and is read as it was written."""
+    """A value that is stored differently makes a new revision, and is returned as it was written."""
     for pair in DIFFERENT:
         tags = []
         for metadata in (*pair, pair[0]):

@@ -1,4 +1,4 @@
-"""Editing a link's role, and removing links by what they link."""
+"""Changes of a link's role, and unlinking by entity."""
 
 import json
 
@@ -14,13 +14,13 @@ LINKS = "/v1/documents/doc_1/links"
 
 
 async def made(api: Api) -> str:
-    """Link doc_1 to a deal and return the link's TypeID."""
+    """Link doc_1 to a deal; return the link's TypeID."""
     link_id: str = (await api.link("doc_1", DEAL)).json()["data"]["link_id"]
     return link_id
 
 
 async def test_role_is_changed_and_cleared(api: Api, connection: asyncpg.Connection) -> None:
-    """A new role replaces the old, null clears it; the answer is as `/link` gives it."""
+    """A new role replaces the old one, null clears it; the answer has the form of `/link`."""
     before = (await api.link("doc_1", DEAL)).json()["data"]
     url = f"{LINKS}/{before['link_id']}"
     changed = await api.client.patch(url, json={"role": "signed"})
@@ -36,7 +36,7 @@ async def test_role_is_changed_and_cleared(api: Api, connection: asyncpg.Connect
 
 
 async def test_same_role_writes_nothing(api: Api, connection: asyncpg.Connection) -> None:
-    """A role that the link has already is no change."""
+    """The link's present role changes nothing."""
     url = f"{LINKS}/{await made(api)}"
     rows = await everything(connection)
     assert (await api.client.patch(url, json={"role": "draft"})).status_code == 200
@@ -44,7 +44,7 @@ async def test_same_role_writes_nothing(api: Api, connection: asyncpg.Connection
 
 
 async def test_both_forms_of_the_id(api: Api) -> None:
-    """The role of a link is edited by its UUID too."""
+    """A role is changed by the link's UUID as well."""
     await made(api)
     uuid = (await api.links("doc_1"))[0]["id"]
     changed = await api.client.patch(f"{LINKS}/{uuid.upper()}", json={"role": "x"})
@@ -64,7 +64,7 @@ async def test_both_forms_of_the_id(api: Api) -> None:
 async def test_wrong_role_is_refused(
     api: Api, connection: asyncpg.Connection, body: dict[str, object], field: str
 ) -> None:
-    """A body without a role, with a wrong one, or with anything else is 400."""
+    """A body without a role, with a wrong role or with another field is 400."""
     url = f"{LINKS}/{await made(api)}"
     rows = await everything(connection)
     answer = await api.client.patch(url, json=body)
@@ -74,7 +74,7 @@ async def test_wrong_role_is_refused(
 
 
 async def test_role_of_what_is_not_there(api: Api, connection: asyncpg.Connection) -> None:
-    """A removed, an unknown, another document's link is 404; what is no id is 400."""
+    """The role of a removed, unknown or foreign link is 404; an invalid id is 400."""
     link_id = await made(api)
     other = link_id.replace("dlnk_0", "dlnk_7")
     await api.unlink("doc_1", link_id)
@@ -87,7 +87,7 @@ async def test_role_of_what_is_not_there(api: Api, connection: asyncpg.Connectio
 
 
 async def test_unlink_by_resource(api: Api, connection: asyncpg.Connection) -> None:
-    """A prefix tells the type; where it does not, the type is required; then it is not linked."""
+    """A prefix gives the type; without a prefix the type is required."""
     ship = (await api.add("doc_1", "ship_1")).json()["data"]["id"]
     await made(api)
     gone = await api.client.delete(f"{LINKS}?resource_id=ship_1")
@@ -105,7 +105,7 @@ async def test_unlink_by_resource(api: Api, connection: asyncpg.Connection) -> N
 async def test_unlink_takes_the_type_that_is_given(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """An id with one type's prefix can be linked as another type, and unlinked as that."""
+    """An id with the prefix of one type can be linked and unlinked as another type."""
     await connection.execute(
         "INSERT INTO entities (workspace_id, type, id) SELECT id, 'deal', 'ship_1' FROM workspaces"
     )
@@ -127,7 +127,7 @@ async def test_unlink_takes_the_type_that_is_given(
     ],
 )
 async def test_malformed_unlink_is_refused(api: Api, query: str, fields: list[str]) -> None:
-    """What does not name one resource is 400, naming each parameter."""
+    """A query that does not name one resource is 400, with the names of the wrong parameters."""
     answer = await api.client.delete(LINKS + query)
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == fields

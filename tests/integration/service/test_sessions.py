@@ -1,4 +1,4 @@
-"""Sessions: whatever the database's defaults are, the write path sets what it relies on."""
+"""Sessions: the write path sets what it relies on, whatever the database's defaults are."""
 
 import asyncio
 from collections import Counter
@@ -40,7 +40,7 @@ async def clients(stack: AsyncExitStack, database: str, count: int = PROCESSES) 
 
 
 async def set_default(connection: asyncpg.Connection, name: str, value: str) -> None:
-    """Change a default of the database, for sessions to come."""
+    """Change a default of the database for new sessions."""
     database = await connection.fetchval("SELECT current_database()")
     await connection.execute(f"ALTER DATABASE {database} SET {name} = '{value}'")
 
@@ -49,7 +49,7 @@ async def set_default(connection: asyncpg.Connection, name: str, value: str) -> 
 async def test_fifty_callers_add_the_same_link(
     database: str, connection: asyncpg.Connection, isolation: str
 ) -> None:
-    """One 201, forty-nine 200, one row, one event, at any default isolation."""
+    """At each default isolation one caller gets 201, the others 200, with one row and one event."""
     await set_default(connection, "default_transaction_isolation", isolation)
     async with AsyncExitStack() as stack:
         apis = await clients(stack, database)
@@ -66,7 +66,7 @@ async def test_fifty_callers_add_the_same_link(
 async def test_twenty_callers_make_the_same_document(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """PUT by twenty at once at REPEATABLE READ: one 201, the others 200."""
+    """Of twenty concurrent PUTs at REPEATABLE READ one is 201, the others are 200."""
     await set_default(connection, "default_transaction_isolation", "repeatable read")
     async with AsyncExitStack() as stack:
         apis = await clients(stack, database)
@@ -83,7 +83,7 @@ async def test_twenty_callers_make_the_same_document(
 async def test_fifty_callers_use_an_unknown_entity(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """With the policy `any`, fifty first uses of an entity register it once, and none fails."""
+    """With the policy `any`, fifty concurrent first uses register the entity once, and none fails."""
     key = await new_key(database)
     await seed(connection, 10, 0)
     async with AsyncExitStack() as stack:
@@ -106,9 +106,9 @@ async def test_fifty_callers_use_an_unknown_entity(
 async def test_every_write_is_read_committed(
     database: str, lock_timeout_ms: int | None, isolation: str
 ) -> None:
-    """Transactions set their isolation themselves: what they waited for has to be seen.
+    """Transactions set their isolation level, to see the rows that they waited for.
 
-    A transaction pooler may lend a server's session that does not have what this one has set.
+    Behind a transaction pooler a session's settings may be those of another client.
     """
     shown: list[str] = []
 
@@ -125,7 +125,7 @@ async def test_every_write_is_read_committed(
 async def test_no_statement_timeout_ends_the_wait_of_a_commit(
     database: str, lock_timeout_ms: int | None
 ) -> None:
-    """A session's defaults do not hold in a write's transaction."""
+    """A session's default statement_timeout has no effect on a write's transaction."""
     shown: list[str] = []
 
     async def show(inside: Connection) -> None:
@@ -140,14 +140,14 @@ async def test_no_statement_timeout_ends_the_wait_of_a_commit(
 async def test_a_transaction_begun_ahead_does_not_stay(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """A session that nobody writes on any more is soon idle, not idle in a transaction."""
+    """A session without writes is soon idle, not idle in transaction."""
     assert (await api.add("doc_1", "ship_1")).status_code == 201
     await until(lambda: all_idle(connection), timeout_s=5)
     assert (await api.add("doc_1", "ship_1")).status_code == 200
 
 
 async def all_idle(connection: asyncpg.Connection) -> bool:
-    """Whether no session of the service is in a transaction, and it has some."""
+    """Whether the service has sessions, and none of them is in a transaction."""
     states = await connection.fetch(STATES)
     return bool(states) and {row["state"] for row in states} == {"idle"}
 
@@ -155,7 +155,7 @@ async def all_idle(connection: asyncpg.Connection) -> bool:
 async def test_writes_are_durable_though_the_default_is_not(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """With synchronous_commit off by default a write's COMMIT still waits for the disk."""
+    """With synchronous_commit off by default, the COMMIT of a write still waits for the flush."""
     await set_default(connection, "synchronous_commit", "off")
     await new_key(database)
     workspace = await connection.fetchval("SELECT id::text FROM workspaces")

@@ -1,4 +1,4 @@
-"""Lists while others write: a caller that follows the Link headers sees each link that stays once."""
+"""Lists during writes: a caller that follows the Link headers sees each remaining link once."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ COMING_AND_GOING = [f"ship_{n}" for n in range(1, 21)]
 
 
 async def follow(api: Api, url: str | None, between: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any coroutine function
-    """Read a list to its end along its Link headers, and let others write after each page."""
+    """Read a list to its end along its Link headers; run `others` after each page."""
     seen = []
     while url:
         page = await api.client.get(url)
@@ -27,7 +27,7 @@ async def follow(api: Api, url: str | None, between: Any) -> list[dict[str, Any]
 
 
 async def test_links_of_a_document(api: Api) -> None:
-    """Each link that stays is seen exactly once, in order, however many others come and go."""
+    """Each remaining link is listed exactly once, in order, while others are added and removed."""
     choice = random.Random(1)
     for staying, coming in zip(STAYING, COMING_AND_GOING, strict=True):
         await api.add("doc_1", coming)
@@ -55,7 +55,7 @@ async def test_links_of_a_document(api: Api) -> None:
     ],
 )
 async def test_documents_of_an_entity(api: Api, url: str) -> None:
-    """The same holds for the reverse look-up, with its filters kept from page to page."""
+    """The reverse look-up lists each remaining document exactly once, with its filters on each page."""
     deal = Link("deal", "deal_1", "a & b")
     for number in range(1, 21):
         await api.link(f"doc_{number}", deal)
@@ -86,7 +86,7 @@ async def test_filters_are_kept_along_the_pages(api: Api) -> None:
 
 
 async def refused(api: Api, query: str) -> httpx.Response:
-    """Return the refusal of a list with that query."""
+    """Return the refusal of a list with this query."""
     return await api.client.get(f"/v1/documents/doc_1/links?{query}")
 
 
@@ -109,7 +109,7 @@ async def refused(api: Api, query: str) -> httpx.Response:
     ],
 )
 async def test_malformed_query_names_its_parameter(api: Api, query: str, field: str) -> None:
-    """A page, a limit or a cursor that is none is 400, by name."""
+    """A malformed page, limit or cursor is 400, with its name."""
     answer = await refused(api, query)
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == [field]

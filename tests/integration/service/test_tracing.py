@@ -1,4 +1,4 @@
-"""Who asked, and on which trace: from the request's headers to its event and its answer."""
+"""Caller and trace: from the request's headers to its event and its answer."""
 
 import asyncpg
 import msgspec
@@ -11,7 +11,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def test_request_and_trace_reach_the_event(api: Api, connection: asyncpg.Connection) -> None:
-    """The event names the request, the key by its public id, and the trace; its column too."""
+    """The event has the request id, the key's public id and the trace, which is in the row as well."""
     headers = {"X-Request-ID": "mine-1.2_3", "traceparent": TRACEPARENT}
     made = await api.add("doc_1", "ship_1", headers)
     assert made.headers["x-request-id"] == "mine-1.2_3"
@@ -26,7 +26,7 @@ async def test_request_and_trace_reach_the_event(api: Api, connection: asyncpg.C
 async def test_unsafe_request_id_is_replaced(
     api: Api, connection: asyncpg.Connection, given: str
 ) -> None:
-    """Another request id is ours, the same one in header and event."""
+    """An unsafe request id is replaced by a new one, the same in the answer and in the event."""
     made = await api.add("doc_1", "ship_1", {"X-Request-ID": given})
     request_id = made.headers["x-request-id"]
     assert request_id.startswith("req_")
@@ -35,7 +35,7 @@ async def test_unsafe_request_id_is_replaced(
 
 
 async def test_event_says_what_the_row_says(api: Api, connection: asyncpg.Connection) -> None:
-    """Id and times in the event are those in the table, to the microsecond."""
+    """Id and times in the event are those of the row, to the microsecond."""
     made = await api.add("doc_1", "ship_1")
     await api.unlink("doc_1", made.json()["data"]["id"])
     row = await connection.fetchrow("SELECT * FROM document_links")

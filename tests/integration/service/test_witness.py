@@ -1,4 +1,4 @@
-"""Every transaction that writes has a witness of its own: a lost COMMIT is answered by what it did."""
+"""The witness of each write: after a lost COMMIT it proves the outcome."""
 
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -19,7 +19,7 @@ FAULTS: list[Fault] = ["command lost", "answer lost"]
 
 
 class Write(NamedTuple):
-    """A call that writes, the calls that come before it, and a look at what it changed."""
+    """A call that writes, the calls before it, and the query of what it wrote."""
 
     method: str
     path: str
@@ -56,19 +56,19 @@ WRITES = {
 }  # fmt: skip
 
 NOTHING_TO_WRITE = {"restore what is there", "link again", "an empty batch", "register again"}
-"""Without a key, they commit nothing."""
+"""Calls that commit nothing without a key."""
 
 
 @pytest.fixture
 async def proxy(database: str) -> AsyncIterator[CommitProxy]:
-    """Yield a proxy that breaks connections."""
+    """Yield a proxy that breaks connections at COMMIT."""
     async with CommitProxy(database) as proxy:
         yield proxy
 
 
 @pytest.fixture
 async def api(proxy: CommitProxy, connection: asyncpg.Connection) -> AsyncIterator[Api]:
-    """Yield a client of a service behind that proxy."""
+    """Yield a client of a service behind the proxy."""
     async with serving(proxy.dsn) as api:
         await seed(connection, 2, 2)
         yield api
@@ -83,7 +83,7 @@ async def make(api: Api, write: Write, headers: dict[str, str]) -> httpx.Respons
 async def prepared(
     api: Api, connection: asyncpg.Connection, dsn: str, name: str, workspace: str
 ) -> Api:
-    """Return a client of a new workspace in which the calls before the write have been made."""
+    """Make the calls before the write in a new workspace; return its client."""
     own = Api(api.client, await new_key(dsn, workspace))
     await seed(connection, 2, 2, workspace)
     for method, path, body in WRITES[name].before:
@@ -92,7 +92,7 @@ async def prepared(
 
 
 async def written(connection: asyncpg.Connection, name: str, workspace: str) -> list[tuple[object]]:
-    """Return what the write has changed in the workspace."""
+    """Return the rows that the write has changed in the workspace."""
     rows = await connection.fetch(
         f"{WRITES[name].look} AND workspace_id = (SELECT id FROM workspaces WHERE name = $1)",
         workspace,
@@ -102,10 +102,10 @@ async def written(connection: asyncpg.Connection, name: str, workspace: str) -> 
 
 @pytest.mark.parametrize("keyed", [False, True], ids=["without a key", "with a key"])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_lost_commit_is_answered_as_one_that_was_not(
+async def test_a_lost_commit_changes_no_answer(
     api: Api, proxy: CommitProxy, connection: asyncpg.Connection, *, fault: Fault, keyed: bool
 ) -> None:
-    """Whichever call writes: the status, the answer and the rows are those of its undisturbed twin."""
+    """Status, answer and rows of each write are the same as without the fault."""
     headers = KEYED if keyed else {}
     for name, write in WRITES.items():
         twin = await prepared(api, connection, proxy.dsn, name, f"{name}, undisturbed")
@@ -131,7 +131,7 @@ async def test_a_lost_commit_is_answered_as_one_that_was_not(
 async def test_an_expired_reply_proves_nothing(
     api: Api, proxy: CommitProxy, connection: asyncpg.Connection, method: str, fault: Fault
 ) -> None:
-    """A key that comes again after its 24 hours, before its reply was forgotten, writes once more."""
+    """A key that is used again after 24 hours, before its reply was deleted, writes again."""
     old = Write(method, DOCUMENT, {"display_name": "A"})
     assert (await make(api, old, KEYED)).is_success
     await connection.execute(AGE)
@@ -148,6 +148,6 @@ async def test_an_expired_reply_proves_nothing(
 async def test_write_without_a_key_stores_no_reply(
     api: Api, connection: asyncpg.Connection
 ) -> None:
-    """Its transaction is proved by the document's own row."""
+    """Without a key the document's row is the witness, and no reply is stored."""
     assert (await make(api, WRITES["update"], {})).is_success
     assert await connection.fetchval("SELECT count(*) FROM idempotency_keys") == 0

@@ -1,4 +1,4 @@
-"""A faulty proxy before a Kafka broker, which sees each request and response."""
+"""A faulty proxy before a Kafka broker that reads each request and response."""
 
 import asyncio
 import struct
@@ -15,11 +15,11 @@ _LENGTH = struct.Struct(">i")
 _HEADER = struct.Struct(">hhi")  # API key, its version, correlation id
 
 Watch = Callable[[Way, int], Awaitable[bool]]
-"""Takes the way and the API key of a message, and says whether it is passed on."""
+"""Gets the direction and the API key of a message; returns whether the proxy passes it on."""
 
 
 class KafkaProxy(FaultyProxy):
-    """A faulty proxy; while `watch` is set, it decides about each message."""
+    """A faulty proxy. While `watch` is set, it is called for each message."""
 
     watch: Watch | None = None
 
@@ -33,7 +33,7 @@ class KafkaProxy(FaultyProxy):
         self._keys.pop(connection, None)
 
     async def _read(self, way: Way, reader: asyncio.StreamReader, connection: Connection) -> bytes:
-        """Return one request or response, or what has arrived of them if nobody watches."""
+        """Return the next request or response; without `watch`, the next bytes."""
         while self.watch is not None:
             length = await reader.readexactly(_LENGTH.size)
             body = await reader.readexactly(_LENGTH.unpack(length)[0])
@@ -42,7 +42,7 @@ class KafkaProxy(FaultyProxy):
         return await super()._read(way, reader, connection)
 
     def _key(self, way: Way, body: bytes, connection: Connection) -> int:
-        """Return the API key; a response has only the correlation id of its request."""
+        """Return the API key of a message. A response has only its request's correlation id."""
         if way == "request":
             key, _, number = _HEADER.unpack_from(body)
             self._keys[connection][number] = key

@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, made with openssl."""
+"""A certificate authority for one test, made with openssl."""
 
 import subprocess
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ class Certificate(NamedTuple):
     key: Path
 
     def in_one_file(self) -> Path:
-        """Return a file with the key and the certificate, which is Kafka's PEM keystore."""
+        """Return a file with the key and the certificate: the form of Kafka's PEM keystore."""
         path = self.cert.with_suffix(".both.pem")
         path.write_text(self.key.read_text() + self.cert.read_text())
         return path
 
 
 class Authority:
-    """A CA in a folder."""
+    """A CA with its files in a folder."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self._folder = folder
@@ -34,11 +34,11 @@ class Authority:
 
     @property
     def cert(self) -> Path:
-        """The certificate that clients are to trust."""
+        """The CA's certificate, which clients trust."""
         return self._own.cert
 
     def issue(self, name: str, hosts: Sequence[str] = LOOPBACK, *, days: int = DAYS) -> Certificate:
-        """Return a certificate for these names and addresses; with 0 days it has expired."""
+        """Issue a certificate for these names and addresses; with `days=0` it has expired."""
         issued = self._files(name)
         request = issued.cert.with_suffix(".csr")
         _openssl("req", "-new", *NEW_KEY, "-keyout", issued.key, "-out", request,
@@ -53,7 +53,7 @@ class Authority:
 
 
 def encrypted(key: Path, password: str) -> Path:
-    """Return the file of an encrypted copy of a private key."""
+    """Encrypt a private key with a password; return the new file."""
     path = key.with_suffix(".encrypted.key")
     _openssl("pkcs8", "-topk8", "-in", key, "-out", path, "-passout", f"pass:{password}")
     return path

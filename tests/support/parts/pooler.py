@@ -1,4 +1,4 @@
-"""A PgBouncer of one's own, from the distribution, that pools one Postgres' transactions or sessions."""
+"""A PgBouncer for one test, as the distribution installs it, in front of one Postgres."""
 
 import os
 import re
@@ -25,7 +25,7 @@ auth_type = any
 pool_mode = {mode}
 """
 KEEPS_STATEMENTS_SINCE = (1, 21)
-PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian has it
+PATH = f"{os.environ['PATH']}:/usr/sbin"  # Debian installs pgbouncer there
 
 
 def can_keep_statements() -> bool:
@@ -39,10 +39,13 @@ def can_keep_statements() -> bool:
 
 
 class Pooler(Part):
-    """Lends by `mode`, `transaction` or `session`; `url` is the database's, through it.
+    """A PgBouncer; `url` is the database's URL through it.
 
-    In transaction mode it keeps so many prepared statements of each session; 0: none. `settings` are
-    further lines of its configuration.
+    Args:
+        database: the URL of the database.
+        mode: `transaction` or `session`.
+        statements: max_prepared_statements in transaction mode; 0: prepared statements are not supported.
+        settings: other settings of PgBouncer.
     """
 
     def __init__(
@@ -77,11 +80,11 @@ class Pooler(Part):
         )
 
     def start(self) -> None:
-        """Start it; return when it listens."""
+        """Start PgBouncer; return when it listens."""
         self._process.start()
         self._process.wait_ready(lambda: not is_free(self._port), timeout_s=30)
 
     def close(self) -> None:
-        """End it."""
+        """Kill PgBouncer and delete its files."""
         self._process.end(signal.SIGKILL)
         shutil.rmtree(self._home)

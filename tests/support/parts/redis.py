@@ -1,4 +1,4 @@
-"""A Redis of one's own, from the distribution: on a free port, keeping nothing on disk."""
+"""A Redis for one test, as the distribution installs it: on a free port, without persistence."""
 
 import signal
 import tempfile
@@ -9,7 +9,7 @@ from deploy.local.process import Process, free_port, is_free
 
 
 class Redis:
-    """A context manager that runs it; between `stop` and `start` it is down."""
+    """A Redis as a context manager; between `stop` and `start` it is down."""
 
     def __init__(self) -> None:
         self._port = free_port()
@@ -26,18 +26,18 @@ class Redis:
         self.stop()
 
     def start(self) -> None:
-        """Start it; return when it listens."""
+        """Start Redis; return when it listens."""
         self._process.start()
         self._process.wait_ready(lambda: not is_free(self._port), timeout_s=30)
 
     def stop(self) -> None:
-        """End it, with all that it knows."""
+        """Kill Redis; its data is lost."""
         self._process.end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Let it hang: it takes connections, and never answers."""
+        """Let Redis hang: the kernel accepts connections, and nobody answers."""
         self._process.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Let Redis run on after `pause`."""
         self._process.send(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Every setting that a DBA can make on a role or a database, and what it does to the two programs."""
+"""All settings of a role or a database, and the effect of each on the two programs."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -8,7 +8,7 @@ import asyncpg
 from outbox_worker.postgres import sessions
 from service.store.postgres.connection import SETTINGS
 
-# A setting of an extension is only known once that is loaded; the schema's functions load plpgsql.
+# An extension's settings are known once it is loaded. The functions of the schema load plpgsql.
 LOAD: Final = "LOAD 'plpgsql'"
 LIST: Final = """
 SELECT name, vartype, setting, min_val, max_val, enumvals
@@ -23,7 +23,7 @@ OVERRIDDEN: Final = frozenset({
     *("application_name", "client_encoding"),  # in the startup message
     *("transaction_isolation", "transaction_read_only", "transaction_deferrable"),  # by BEGIN
 })  # fmt: skip
-"""What the programs set in each session, whatever the role has."""
+"""Settings that the programs override in each session."""
 
 RESPECTED: Final = {
     "default_transaction_read_only": "the service is not ready, and names it; the worker does not lead",
@@ -34,7 +34,7 @@ RESPECTED: Final = {
     "max_stack_depth": "Postgres refuses what is nested too deep; the programs' statements are not",
     "role": "the programs have the rights of that role",
 }
-"""A DBA's decision that the programs follow, and what it does."""
+"""Settings that the programs do not override, with their effect."""
 
 HARMLESS: Final[dict[str, tuple[str, ...]]] = {
     "how values are written as text: the programs read and write binary": (
@@ -46,7 +46,7 @@ HARMLESS: Final[dict[str, tuple[str, ...]]] = {
         *("standard_conforming_strings", "backslash_quote", "escape_string_warning"),
         *("array_nulls", "transform_null_equals", "composite_type_mismatch"),
     ),
-    "how large or costly a plan may be: the statements leave the planner no choice but indexes": (
+    "costs and sizes of plans: the statements allow only index scans": (
         *("constraint_exclusion", "cpu_index_tuple_cost", "cpu_operator_cost", "cpu_tuple_cost"),
         *("cursor_tuple_fraction", "effective_cache_size", "from_collapse_limit"),
         *("join_collapse_limit", "geqo", "geqo_effort", "geqo_generations", "geqo_pool_size"),
@@ -80,10 +80,10 @@ HARMLESS: Final[dict[str, tuple[str, ...]]] = {
         *("track_counts", "track_functions", "track_io_timing", "track_wal_io_timing"),
         *("update_process_title", "plpgsql.print_strict_params", "plpgsql.extra_warnings"),
     ),
-    "the server ends a leader's silent session by itself, also where no standby sees the silence": (
+    "the server itself ends a leader's silent session, even if no standby sees the silence": (
         "track_activities",
     ),
-    "how the server looks after its connections and its locks; the programs do the same": (
+    "how the server checks connections and locks; the programs check them too": (
         *("client_connection_check_interval", "deadlock_timeout", "tcp_keepalives_count"),
         *("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_user_timeout"),
     ),
@@ -93,11 +93,11 @@ HARMLESS: Final[dict[str, tuple[str, ...]]] = {
         *("zero_damaged_pages", "default_toast_compression", "default_table_access_method"),
         *("default_tablespace", "temp_tablespaces", "allow_in_place_tablespaces"),
     ),
-    "only with serializable transactions, which no program has": (
+    "only for serializable transactions, which neither program uses": (
         "default_transaction_deferrable",
     ),
-    "the write path locks what a foreign key would look up": ("session_replication_role",),
-    "functions as the schema has them pass each check, and no name in them is ambiguous": (
+    "the write path locks the rows that a foreign key would check": ("session_replication_role",),
+    "the functions of the schema pass each check, and no name in them is ambiguous": (
         *("check_function_bodies", "plpgsql.check_asserts", "plpgsql.extra_errors"),
         "plpgsql.variable_conflict",
     ),
@@ -117,7 +117,7 @@ HARMLESS: Final[dict[str, tuple[str, ...]]] = {
         *("vacuum_truncate", "wal_sender_timeout"),
     ),
 }
-"""By the reason."""
+"""Settings without an effect on the programs, by the reason."""
 
 DECIDED: Final = OVERRIDDEN | RESPECTED.keys() | {n for names in HARMLESS.values() for n in names}
 
@@ -147,18 +147,18 @@ HURTFUL: Final = {
     "standard_conforming_strings": "off",
     "TimeZone": "Asia/Kathmandu",
 }
-"""Values that would hurt together, or one by one, if the programs followed them."""
+"""Values that would do harm, together or one by one, if the programs did not override them."""
 
 
 async def settings_of(connection: asyncpg.Connection) -> list[asyncpg.Record]:
-    """Return the settings that a role can have in this version of Postgres."""
+    """Return the settings of a role in this version of Postgres."""
     await connection.execute(LOAD)
     rows: list[asyncpg.Record] = await connection.fetch(LIST)
     return rows
 
 
 def other_values(setting: asyncpg.Record) -> Iterator[Any]:
-    """Yield values that a setting does not have by default; of a range, its ends."""
+    """Yield values other than the default: for a range, its two ends."""
     name, kind, default = setting["name"], setting["vartype"], setting["setting"]
     if name in HURTFUL:
         yield HURTFUL[name]

@@ -1,6 +1,6 @@
-"""The real Postgres and Kafka that all tests share: started at their first use, once.
+"""The real Postgres and Kafka that all tests share. Each is started once, at its first use.
 
-pytest's first process owns them; with xdist, the workers ask it over a socket.
+pytest's first process owns them. With xdist, the workers ask it for addresses over a socket.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from deploy.local.postgres import Postgres, PostgresServer, find_postgres
 from deploy.local.programs import migrate
 
 ADDRESS = "TEST_PARTS_ADDRESS"
-EXTRA_BINDIR = "POSTGRES_EXTRA_BINDIR"  # the programs of another Postgres to test on too
+EXTRA_BINDIR = "POSTGRES_EXTRA_BINDIR"  # the programs of a second Postgres to run the tests on
 TEMPLATE = "document_links_template"
 MEMORY_BYTES = 4 << 30
 _STOP = "stop"
-# Databases of tests are thrown away, so they need not survive a power cut.
+# Databases of tests are deleted, so they do not have to survive a power cut.
 _POSTGRES_SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "max_connections": "400",
-    "max_prepared_transactions": "40",  # a window must see what two-phase commits hold back
+    "max_prepared_transactions": "40",  # for the tests of the window
 }
 
 
 class Owner:
-    """Owns the parts. One thread starts and ends them: a program ends with the thread that started it."""
+    """Owns the parts. One thread starts and ends them: Linux ends a program with its parent thread."""
 
     def __init__(self) -> None:
         self._listener = Listener(family="AF_UNIX")
@@ -41,7 +41,7 @@ class Owner:
         os.environ[ADDRESS] = str(self._listener.address)
 
     def close(self) -> None:
-        """End what was started."""
+        """End all parts."""
         _request(_STOP)
         self._thread.join()
         self._listener.close()
@@ -59,14 +59,14 @@ class Owner:
                         if part not in found:
                             found[part] = _start(part, running)
                         connection.send(found[part])
-                    except Exception as error:  # noqa: BLE001 - whatever it is, the test that asked shows it
+                    except Exception as error:  # noqa: BLE001 - raised in the test that asked
                         connection.send(error)
 
 
 def ask(part: str) -> str:
     """Return the address of a part: `kafka`, `postgres`, or `postgres:` and a folder of programs.
 
-    A Postgres comes with a migrated database to copy, TEMPLATE.
+    A Postgres has a migrated database, TEMPLATE, to be copied.
     """
     answer = _request(part)
     if isinstance(answer, Exception):
@@ -95,13 +95,13 @@ def _start(part: str, running: ExitStack) -> str:
 
 
 def _memory() -> Path | None:
-    """Return a folder in memory: a database is copied there in 30 ms, on a disk in 300."""
+    """Return a folder in memory, where a database is copied in 30 ms; on a disk it takes 300 ms."""
     folder = Path("/dev/shm")  # noqa: S108 - the server makes a folder of its own in it
     return folder if folder.is_dir() and shutil.disk_usage(folder).free > MEMORY_BYTES else None
 
 
 def _make_template(postgres: Postgres) -> None:
-    """Migrate one database as an operator does; every test gets a copy of it."""
+    """Make and migrate the database that each test gets a copy of."""
     asyncio.run(
         execute(
             postgres.dsn(),

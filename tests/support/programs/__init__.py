@@ -1,1 +1,1 @@
-"""The programs as tests start them."""
+"""Both programs, as commands and in this process."""

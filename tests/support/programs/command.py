@@ -1,4 +1,4 @@
-"""Commands as an operator runs them: processes without a terminal."""
+"""Commands, run as processes without a terminal."""
 
 import asyncio
 import json
@@ -21,13 +21,13 @@ class Done(NamedTuple):
 
     @property
     def report(self) -> dict[str, Any]:
-        """What it printed as JSON."""
+        """The JSON that the command printed."""
         report: dict[str, Any] = json.loads(self.output)
         return report
 
 
 def forked(module: str, calls: Sequence[Sequence[str]], env: Mapping[str, str]) -> list[Done]:
-    """Run a program's calls in forks of one process that has imported it; return how each ended."""
+    """Run a program with each of the argument lists, in forks of one process that has imported it."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.programs.forked", module],
         input=json.dumps(calls).encode(),
@@ -39,7 +39,7 @@ def forked(module: str, calls: Sequence[Sequence[str]], env: Mapping[str, str]) 
 
 
 class Operator:
-    """Runs commands with a worker's environment."""
+    """Runs commands in a worker's environment."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self._env = {**os.environ, **env}
@@ -62,7 +62,7 @@ class Operator:
         )
 
     async def end_of(self, process: Process) -> Done:
-        """Return how a command ended."""
+        """Wait for a command's end; return its exit code and output."""
         async with asyncio.timeout(TIMEOUT_S):
             output, errors = await process.communicate()
         assert process.returncode is not None

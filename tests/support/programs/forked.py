@@ -1,4 +1,4 @@
-"""Runs a program many times in forks of one process that has imported it: 20 ms each, not 600.
+"""Runs a program many times in forks of one process that has imported it: 20 ms instead of 600 ms.
 
 `python -m tests.support.programs.forked outbox_worker` reads a list of argument lists from
 standard input, and prints a list of [exit code, standard output, standard error].
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 
 def main() -> None:
-    """Run every call that standard input holds."""
+    """Run the program with each argument list from standard input."""
     module = sys.argv[1]
     program = importlib.import_module(f"{module}.__main__")
     calls = json.loads(sys.stdin.buffer.read().decode(errors="surrogatepass"))
@@ -38,14 +38,14 @@ def _run(program: Any, module: str, call: list[str]) -> tuple[int, str, str]:  #
 
 
 def _become(program: Any, module: str, call: list[str]) -> NoReturn:  # noqa: ANN401 - a module
-    """Run the program's own entry, and end as an interpreter does."""
+    """Run the program's entry point, and exit as the interpreter would."""
     sys.argv = [module, *call]
     code = 1
     try:
         program.command_line.main(program.app, f"python -m {module}", program.report)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001 - the interpreter would print it, and so does this
+    except BaseException:  # noqa: BLE001 - the interpreter would print it
         sys.excepthook(*sys.exc_info())
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""What each program does all day, in this process: calls of every kind, and the relay of their events.
+"""The main work of both programs in this process: calls of each kind, and the relay of their events.
 
-Each job returns a transcript without ids and times, so that the transcripts of two runs can be compared.
+Each job returns a transcript without ids and times, so that transcripts of two runs can be compared.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ VARIABLE = re.compile(
     r"dlnk_[0-9a-z]{26}|[0-9a-f]{8}-[0-9a-f-]{27}|req_[0-9A-Z]{26}|key_\w{12}"
     r"|\d{4}-\d\d-\d\dT[\d:.]+Z?|\b1[789]\d{8}\b"
 )
-"""Ids that the service makes, and times in ISO 8601 or in seconds since 1970."""
+"""Ids made by the service, and times in ISO 8601 or in seconds since 1970."""
 EVENTS = 7
 PAGE = 3
 
@@ -68,7 +68,7 @@ RIGHTS = (
 
 
 class Ground(NamedTuple):
-    """A database, an ordinary role that the programs use, and its owner's connection."""
+    """A database, the ordinary role of the programs, a connection of the owner, and an API key."""
 
     url: str
     role: str
@@ -78,7 +78,7 @@ class Ground(NamedTuple):
 
 @asynccontextmanager
 async def ground(postgres: Postgres, settings: Mapping[str, str]) -> AsyncIterator[Ground]:
-    """Yield a database of its own with something to link; the role has these settings."""
+    """Yield a new database with documents and entities; the role has these settings."""
     name = f"test_{uuid4().hex}"
     database, role = postgres.dsn(name), f"role_{name}"
     await execute(
@@ -99,11 +99,11 @@ async def ground(postgres: Postgres, settings: Mapping[str, str]) -> AsyncIterat
 
 
 def _quoted(setting: str, value: str) -> str:
-    return value if setting == "DateStyle" else f"'{value}'"  # a list is not quoted as a whole
+    return value if setting == "DateStyle" else f"'{value}'"  # a list must not be quoted as a whole
 
 
 async def both(on: Ground, kafka: str) -> list[str]:
-    """Return the transcripts of both programs, one after the other."""
+    """Run both jobs; return their transcripts."""
     topic = f"test-{on.role}"
     transcript = await serve(on.url, on.key) + await relay(on.url, kafka, topic, on.owner)
     async with topics.administration(kafka) as admin:
@@ -112,9 +112,9 @@ async def both(on: Ground, kafka: str) -> list[str]:
 
 
 async def serve(database: str, key: str) -> list[str]:
-    """Make each kind of call, each write twice with an Idempotency-Key.
+    """Make calls of each kind, and each write twice with an Idempotency-Key.
 
-    The database has two documents and nine entities of each type, as `seed` makes them.
+    The database has two documents and nine entities of each type, made by `seed`.
     """
     async with Service(database) as service:
         api = await service.api(key)
@@ -132,7 +132,7 @@ async def _call(api: Api, method: str, path: str, body: object, number: int) -> 
 
 
 async def relay(database: str, kafka: str, topic: str, writer: asyncpg.Connection) -> list[str]:
-    """Publish what is there, page after page, then what comes; clear the ring; run two commands."""
+    """Publish the events before the start and later ones; run `status` and `doctor`."""
     settings = read(
         {
             "DATABASE_URL": database,
@@ -162,7 +162,7 @@ async def relay(database: str, kafka: str, topic: str, writer: asyncpg.Connectio
 
 @asynccontextmanager
 async def _leading(settings: Settings) -> AsyncIterator[Metrics]:
-    """Run a worker without its pages until the context ends."""
+    """Run a worker without its HTTP pages until the context ends."""
     stop, health, metrics = asyncio.Event(), Health(), Metrics()
     running = asyncio.create_task(Relay(settings, stop, health, metrics).run())
     try:

@@ -1,4 +1,4 @@
-"""The service in this process, as its callers see it, with a workspace and a key of its own."""
+"""The service in this process, as callers see it, with a workspace and a key for one test."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,7 +38,7 @@ class Link(NamedTuple):
 
 
 class Api:
-    """A client with a key; `document` and so on are shorthands of the calls."""
+    """A client with a key; its methods are shorthands of the calls."""
 
     def __init__(self, client: httpx.AsyncClient, key: str) -> None:
         self.client = client
@@ -47,7 +47,7 @@ class Api:
     async def link(
         self, document: str, link: Link, headers: dict[str, str] | None = None
     ) -> httpx.Response:
-        """Link by naming the type."""
+        """Link an entity by its type and id."""
         body = link._asdict() if link.role is not None else link._asdict() | {"role": None}
         return await self.client.post(
             f"/v1/documents/{document}/link", json=body, headers=headers or {}
@@ -56,7 +56,7 @@ class Api:
     async def add(
         self, document: str, resource_id: str, headers: dict[str, str] | None = None
     ) -> httpx.Response:
-        """Link a resource whose prefix tells its type."""
+        """Link a resource by its id, whose prefix tells the type."""
         return await self.client.post(
             f"/v1/documents/{document}/links",
             json={"resource_id": resource_id},
@@ -76,7 +76,7 @@ class Api:
 
 
 class Service:
-    """An app with its lifespan running; every client of it has the key's headers already."""
+    """The service's app with its lifespan, as a context manager."""
 
     def __init__(self, dsn: str, **settings: str) -> None:
         self.dsn = dsn
@@ -92,7 +92,7 @@ class Service:
         await self._stack.aclose()
 
     async def client(self, **headers: str) -> httpx.AsyncClient:
-        """Return a client with these headers; it is closed with the service."""
+        """Return a client that sends these headers; it is closed with the service."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         transport = httpx.ASGITransport(app=self.app)
         return await self._stack.enter_async_context(
@@ -105,9 +105,9 @@ class Service:
 
 
 async def persistently(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-    """Repeat a call, as its caller may, while the answer is 503 and nothing was written.
+    """Repeat a call while its answer is 503 and says that nothing was written.
 
-    On a machine that runs other things besides, a lock may be held for longer than a call waits.
+    On a busy machine a lock may be held for longer than a call waits for it.
     """
 
     async def answer() -> httpx.Response | None:
@@ -124,7 +124,7 @@ async def persistently(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.R
 
 @asynccontextmanager
 async def serving(dsn: str, **settings: str) -> AsyncIterator[Api]:
-    """Yield a client of a service of its own, with a new key of the workspace `test`."""
+    """Run a service; yield a client with a new key of the workspace `test`."""
     async with Service(dsn, **settings) as service:
         yield await service.api(await new_key(dsn))
 
@@ -136,7 +136,7 @@ async def new_key(
     scopes: Sequence[str] = BOTH_SCOPES,
     rate_limit: str | None = None,
 ) -> str:
-    """Make a key, and its workspace if need be."""
+    """Make a key, and its workspace if it is new."""
     async with Database(dsn, pool_size=1) as database:
         return await create_key(
             database, workspace, scopes=scopes, rate_limit=rate_limit, expires_at=None

@@ -1,4 +1,4 @@
-"""Callers who write at random, all to the same few documents."""
+"""Callers that make random writes, all to the same few documents."""
 
 import random
 from collections import Counter
@@ -21,7 +21,7 @@ class Caller:
         self.statuses: Counter[int] = Counter()
 
     async def call(self) -> None:
-        """Make one; none may be answered with 500 or more, but for a 503 that may be repeated."""
+        """Make a call; repeat it after a 503 that wrote nothing. No other answer may be 500 or more."""
         kind = self._random.choice(KINDS)
         response = await persistently(lambda: kind(self))
         self.statuses[response.status_code] += 1
@@ -32,21 +32,21 @@ class Caller:
         return f"/v1/documents/{self._random.choice(DOCUMENTS)}"
 
     def some(self, count: int = 3) -> list[str]:
-        """Return a few resources, in any order."""
+        """Return a few resources in random order."""
         return self._random.sample(RESOURCES, count)
 
     async def add(self) -> httpx.Response:
-        """Link one."""
+        """Link a resource."""
         resource = {"resource_id": self._random.choice(RESOURCES)}
         return await self._api.client.post(f"{self.document()}/links", json=resource)
 
     async def remove(self) -> httpx.Response:
-        """Unlink one by its natural key."""
+        """Unlink a resource by its id."""
         query = {"resource_id": self._random.choice(RESOURCES)}
         return await self._api.client.delete(f"{self.document()}/links", params=query)
 
     async def update(self) -> httpx.Response:
-        """Add and remove, or set, in one update."""
+        """Add and remove links, or replace them all, in one update."""
         few = self.some()
         edits: dict[str, Any] = self._random.choice(
             [{"set": few}, {"add": few[:2], "remove": few[2:]}]
@@ -54,11 +54,11 @@ class Caller:
         return await self._api.client.post(self.document(), json={"resources": edits})
 
     async def put(self) -> httpx.Response:
-        """Replace a document with its links, or bring it back."""
+        """Replace a document with its links, or restore it."""
         return await self._api.client.put(self.document(), json={"resources": self.some()})
 
     async def batch(self) -> httpx.Response:
-        """Link and unlink on several documents, in any order."""
+        """Link and unlink on several documents in one call."""
         operations = [
             {
                 "op": self._random.choice(["link", "unlink"]),
@@ -79,11 +79,11 @@ class Caller:
         return await self._api.client.post(f"{self.document()}/restore")
 
     async def delete_entity(self) -> httpx.Response:
-        """Delete an entity everywhere."""
+        """Delete an entity with all links to it."""
         return await self._api.client.delete(f"/v1/entities/shipment/ship_{self.number()}")
 
     async def put_entity(self) -> httpx.Response:
-        """Bring an entity back."""
+        """Register an entity, or revive it."""
         return await self._api.client.put(f"/v1/entities/shipment/ship_{self.number()}")
 
     def number(self) -> int:

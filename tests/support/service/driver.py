@@ -1,4 +1,4 @@
-"""Sends calls to the service and holds each answer against the model."""
+"""Sends calls to the service, and compares each answer with the model's."""
 
 import asyncio
 from collections import Counter
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 class How(NamedTuple):
-    """The options of a call: an Idempotency-Key (the call is then sent twice), an If-Match."""
+    """The headers of a call: an Idempotency-Key, with which the call is sent twice, and If-Match."""
 
     keyed: bool = False
     match: Literal["any", "this", "stale"] = "any"
 
 
 class Driver(RuleBasedStateMachine):
-    """One run: a workspace of its own on the service that all runs share."""
+    """One run, in a new workspace of the service that all runs share."""
 
     loop: ClassVar[asyncio.Runner]
     service: ClassVar[Service]
@@ -40,7 +40,7 @@ class Driver(RuleBasedStateMachine):
         self.api: Api = self.run(self.service.api(key))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end, on the loop that the service lives on."""
+        """Run a coroutine to its end on the service's event loop."""
         return self.loop.run(coroutine)
 
     def send(self, method: str, path: str, body: object = None) -> httpx.Response:
@@ -50,10 +50,16 @@ class Driver(RuleBasedStateMachine):
     def call(
         self, line: str, body: object, how: How, expect: Callable[[], T], name: str = ""
     ) -> tuple[httpx.Response, T | None]:
-        """Send a call about a document; hold its status against what the model does.
+        """Send a call about a document, and compare its status with the model's.
 
-        The line is method and path.
-        Returns the response, and what `expect` returned; None if the call was refused.
+        Args:
+            line: method and path.
+            body: of the request.
+            how: the headers.
+            expect: makes the same call of the model.
+            name: the document.
+
+        Returns the response, and the value of `expect`; None if the model refused the call.
         """
         (method, path), revision, headers = line.split(), None, {}
         if how.match != "any":
@@ -79,7 +85,7 @@ class Driver(RuleBasedStateMachine):
     def compare_document(
         self, response: httpx.Response, name: str, changes: Counter[str] | None = None
     ) -> None:
-        """Hold a shown document, its ETag and what changed of it against the model's."""
+        """Compare the document in a response, its ETag and its changes with the model's."""
         document, shown = self.model.documents[name], response.json()["data"]
         assert {field: shown[field] for field in document.fields} == document.fields
         assert repr(shown["metadata"]) == repr(document.fields["metadata"])
@@ -93,11 +99,11 @@ class Driver(RuleBasedStateMachine):
             assert counted == {kind: changes[kind] for kind in KINDS}
 
     def teardown(self) -> None:
-        """Compare the database with what a subscriber of all runs' events knows, and its versions."""
+        """Compare the database with the model and with a subscriber of all events."""
         self.run(self.check())
 
     async def check(self) -> None:
-        """Apply all events; then hold versions and revisions against the model's."""
+        """Apply all events; then compare versions and revisions with the model's."""
         connection = await asyncpg.connect(self.service.dsn)
         try:
             await check_outbox(connection)

@@ -1,4 +1,4 @@
-"""Documents with many links, written past the service, and how long the event loop is busy at once."""
+"""Documents with many links, inserted with SQL; and the longest step of the event loop."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import Self
 
 import asyncpg
 
-# As if each link had been made by a call of its own: the version counts them.
+# The document's version is the number of its links, as after one call for each link.
 FILL = """
 WITH w AS (SELECT id FROM workspaces WHERE name = 'test'),
 e AS (
@@ -28,15 +28,15 @@ FROM w, generate_series(1, $2::int) AS n
 
 
 async def fill(connection: asyncpg.Connection, document: str, links: int) -> list[str]:
-    """Make a document with that many links, to item_1 and so on; return the items' ids."""
+    """Make a document with so many links, to item_1 …; return the items' ids."""
     await connection.execute(FILL, document, links)
     return [f"item_{number}" for number in range(1, links + 1)]
 
 
 class LongestStep:
-    """Measures the longest step of this event loop, in seconds of the thread's processor time.
+    """Measures the longest step of this event loop, in seconds of the thread's CPU time.
 
-    Other programs on the machine make a step take longer by the clock, and hardly by that time.
+    On a busy machine the elapsed time of a step is much longer, its CPU time hardly.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The whole API as a dictionary: what the service has to answer and to hold, as simply as it can be said."""
+"""A model of the API on dictionaries: the answers and the state that the service must have."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,14 +18,14 @@ class Entity(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A link that is asked for; no role asks for none in particular."""
+    """A link that a call asks for; a role of None leaves the link's role as it is."""
 
     entity: Entity
     role: str | None = None
 
 
 class Refused(Exception):  # noqa: N818 - named as the service's own are
-    """The call is refused with this status, and nothing changes."""
+    """The service must refuse the call with this status and change nothing."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -34,7 +34,7 @@ class Refused(Exception):  # noqa: N818 - named as the service's own are
 
 @dataclass
 class Link:
-    """One row a triple, for ever."""
+    """A link; it is kept after its removal."""
 
     role: str | None
     active: bool = True
@@ -43,7 +43,7 @@ class Link:
 
 @dataclass
 class Document:
-    """A document that was ever made."""
+    """A document; it is kept after its deletion."""
 
     fields: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(FIELDS))
     links: dict[Entity, Link] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Document:
 
 
 class Model:
-    """A workspace. Each call returns its status, or the outcomes' kinds, or raises Refused."""
+    """A workspace. Each call returns its status or the kinds of its outcomes, or raises Refused."""
 
     def __init__(self) -> None:
         self.documents: dict[str, Document] = {}
@@ -67,7 +67,7 @@ class Model:
 
     @contextmanager
     def call(self, document: str, if_match: int | None = None) -> Iterator[None]:
-        """All or nothing; the revision is checked last, and grows by one if anything changed."""
+        """Undo a call that is refused; check the revision last; add one to it if anything changed."""
         before = deepcopy(self.documents)
         try:
             yield
@@ -77,21 +77,21 @@ class Model:
             raise
         for name, now in self.documents.items():
             was = before.get(name)
-            now.revision += was is not None and repr(was) != repr(now)  # Python takes true for 1
+            now.revision += was is not None and repr(was) != repr(now)  # repr, because True == 1
 
     def _check(self, before: Document | None, if_match: int | None) -> None:
         if if_match is not None and (before is None or before.revision != if_match):
             raise Refused(412)
 
     def document(self, name: str) -> Document:
-        """Return a document that is there."""
+        """Return a document that exists."""
         document = self.documents.get(name)
         if document is None or document.deleted:
             raise Refused(404)
         return document
 
     def link(self, name: str, wanted: Wanted) -> str:
-        """Make, restore or find a link."""
+        """Make or restore a link, or find it active."""
         document, link = self.document(name), self.documents[name].links.get(wanted.entity)
         if not self.entities.get(wanted.entity):
             raise Refused(404)
@@ -123,14 +123,14 @@ class Model:
         return "updated"
 
     def edit(self, name: str, add: Iterable[Wanted], remove: Iterable[Entity]) -> Counter[str]:
-        """Remove, then add; each once, and what is so already is no change."""
+        """Remove links, then add links; repeated ones, and those that change nothing, do not count."""
         active = self.document(name).active
         kinds = [self.unlink(name, e) for e in dict.fromkeys(remove) if e in active]
         first = {wanted.entity: wanted for wanted in reversed(list(add))}
         return _changes([*kinds, *(self.link(name, wanted) for wanted in first.values())])
 
     def set(self, name: str, wanted: Iterable[Wanted]) -> Counter[str]:
-        """Leave exactly these, with the roles that are named."""
+        """Replace the links by these; a role that is given replaces the link's."""
         first = {each.entity: each for each in reversed(list(wanted))}
         gone = [entity for entity in self.document(name).active if entity not in first]
         kinds = [self.unlink(name, entity) for entity in gone]
@@ -142,7 +142,7 @@ class Model:
         return _changes(kinds)
 
     def make(self, name: str, fields: dict[str, Any], links: list[Wanted] | None) -> Counter[str]:
-        """Create a document that never was."""
+        """Create a document with an id that no document has had."""
         if name in self.documents:
             raise Refused(409)
         self.documents[name] = Document()
@@ -152,7 +152,7 @@ class Model:
     def put(
         self, name: str, fields: dict[str, Any], links: list[Wanted] | None
     ) -> tuple[int, Counter[str]]:
-        """Make, replace or bring back."""
+        """Create, replace or restore a document; return the status and the changes."""
         if name not in self.documents:
             return 201, self.make(name, fields, links)
         document = self.documents[name]
@@ -170,7 +170,7 @@ class Model:
         document.deleted = True
 
     def restore(self, name: str) -> Counter[str]:
-        """Bring back a document, and the links that its deletion took, but for those of deleted ends."""
+        """Restore a document with the links that its deletion removed, unless the entity is deleted."""
         if name not in self.documents:
             raise Refused(404)
         document = self.documents[name]
@@ -181,13 +181,13 @@ class Model:
         return _changes([self.link(name, Wanted(e)) for e in taken if self.entities.get(e)])
 
     def put_entity(self, entity: Entity) -> int:
-        """Register an entity, or bring it back."""
+        """Register an entity, or revive it; return the status."""
         status = 200 if self.entities.get(entity) else 201
         self.entities[entity] = True
         return status
 
     def delete_entity(self, entity: Entity) -> None:
-        """Delete an entity, and unlink it everywhere."""
+        """Delete an entity with all links to it."""
         if not self.entities.get(entity):
             raise Refused(404)
         for name, document in self.documents.items():
@@ -197,6 +197,6 @@ class Model:
 
 
 def _changes(kinds: Iterable[str]) -> Counter[str]:
-    """Count what changed, by the names that the answer has for it."""
+    """Count the changes by the names that answers use."""
     named = {"created": "linked"}
     return Counter(named.get(kind, kind) for kind in kinds if kind not in {"existing", "unchanged"})

@@ -1,4 +1,4 @@
-"""Everything that a database holds, to see that a call wrote nothing, or what it wrote."""
+"""All rows of a database, to compare them before and after a call."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ TABLES = ("documents", "entities", "document_links", "idempotency_keys", "outbox
 
 
 async def everything(connection: asyncpg.Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Return all rows of all tables that callers write to, versions of rows (xmin) included."""
+    """Return the rows of all tables that calls write to, with xmin, which changes at each update."""
     rows = {}
     for table in TABLES:
         found = await connection.fetch(f"SELECT t.xmin, t.* FROM {table} AS t")

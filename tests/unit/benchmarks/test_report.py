@@ -15,7 +15,7 @@ ROUNDS = [
 
 
 def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
-    """A round in which everything was slow counts by its ratio; each target says if it is met."""
+    """A ratio is computed within a round, slow or not; each target says whether it is met."""
     report.save(tmp_path / "figures.json", ROUNDS, {"cores": 2})
     saved = json.loads((tmp_path / "figures.json").read_text())
     assert saved["targets"] == [
@@ -35,8 +35,8 @@ def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
     assert saved["medians"]["links.w2c128.rate"] == 1100.0
 
 
-def test_table_shows_what_was_measured_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    """Lines without figures are left out, and those that only compare, without what they compare with."""
+def test_table_shows_only_measured_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows without figures are left out, and rows that only compare, without the row to compare with."""
     report.show(ROUNDS, {"cores": 2})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("│")[1].strip() for line in lines if line.startswith("│")] == [

@@ -1,1 +1,1 @@
-"""The checks of what is published, on documents alone."""
+"""The checks of the published descriptions, on documents alone."""

@@ -1,4 +1,4 @@
-"""The compatibility check: each kind of break is found, and what breaks nobody is let through."""
+"""The compatibility check: it finds each kind of break, and passes harmless changes."""
 
 import copy
 import json
@@ -185,7 +185,7 @@ EVENT_HARMLESS: dict[str, Edit] = {
 
 
 def changed(document: Document, edit: Edit) -> Document:
-    """Return an edited copy."""
+    """Return an edited copy of a document."""
     copied = copy.deepcopy(document)
     edit(copied)
     return copied
@@ -193,30 +193,30 @@ def changed(document: Document, edit: Edit) -> Document:
 
 @pytest.mark.parametrize("edit", BREAKS.values(), ids=BREAKS.keys())
 def test_break_of_the_api_is_found(edit: Edit) -> None:
-    """A change after which a caller could fail is told."""
+    """The check finds a change after which a caller could fail."""
     assert list(OpenApiChange(OPENAPI, changed(OPENAPI, edit)).breaks())
 
 
 @pytest.mark.parametrize("edit", HARMLESS.values(), ids=HARMLESS.keys())
 def test_harmless_change_of_the_api_is_let_through(edit: Edit) -> None:
-    """A change that no caller can notice to its harm is not told."""
+    """The check passes a change that cannot harm a caller."""
     assert list(OpenApiChange(OPENAPI, changed(OPENAPI, edit)).breaks()) == []
 
 
 @pytest.mark.parametrize("edit", EVENT_BREAKS.values(), ids=EVENT_BREAKS.keys())
 def test_break_of_an_event_is_found(edit: Edit) -> None:
-    """A change after which a subscriber could fail is told."""
+    """The check finds a change after which a subscriber could fail."""
     assert list(event_breaks(UPDATED, changed(UPDATED, edit)))
 
 
 @pytest.mark.parametrize("edit", EVENT_HARMLESS.values(), ids=EVENT_HARMLESS.keys())
 def test_harmless_change_of_an_event_is_let_through(edit: Edit) -> None:
-    """A change that no subscriber can notice to its harm is not told."""
+    """The check passes a change that cannot harm a subscriber."""
     assert list(event_breaks(UPDATED, changed(UPDATED, edit))) == []
 
 
 def test_break_says_where_it_is() -> None:
-    """The words name the call, the place in it, and what is wrong."""
+    """The text names the call, the place in it, and what is wrong."""
     edit = BREAKS["a request's text is shorter"]
     (found,) = OpenApiChange(OPENAPI, changed(OPENAPI, edit)).breaks()
     assert found.startswith(f"POST {LINK} body.role: ")

@@ -1,4 +1,4 @@
-"""What is published is what the service says now."""
+"""The published descriptions are those that the service makes now."""
 
 from tests.contract.documents import breaks, made_now, published
 
@@ -6,22 +6,22 @@ RENEW = "look at the difference, then run `make publish-contract` and commit wha
 
 
 async def test_nothing_that_is_published_breaks() -> None:
-    """Callers and subscribers who go by the published documents are served as before."""
+    """No difference from the published documents breaks a caller or a subscriber."""
     assert breaks(published(), await made_now()) == []
 
 
 async def test_everything_is_published() -> None:
-    """The published documents are renewed with each change, so that the next one is held to it."""
+    """The published documents are renewed with each change, so that the next one is compared with it."""
     assert await made_now() == published(), RENEW
 
 
 async def test_missing_document_is_a_break() -> None:
-    """An event type that is gone is told, though there is nothing to compare."""
+    """A removed event type is a break, although there is nothing to compare."""
     now = await made_now()
     del now["document.restored.json"]
     assert breaks(published(), now) == ["document.restored.json: is gone"]
 
 
 async def test_documents_are_the_same_each_time() -> None:
-    """Each process, however often it starts, describes itself by the same bytes."""
+    """Each process describes itself by the same bytes."""
     assert await made_now() == await made_now()

@@ -1,4 +1,4 @@
-"""What each answer of Kafka's controller tells about the existence of a topic."""
+"""Whether a topic exists, by the controller's answer."""
 
 import pytest
 from aiokafka.errors import KafkaError, for_code
@@ -16,7 +16,7 @@ FORBIDDEN = {29, 31}  # TOPIC_, CLUSTER_AUTHORIZATION_FAILED: a broker may know 
 
 @pytest.mark.parametrize("code", CODES)
 def test_topic_is_gone_only_if_the_controller_says_so(code: int) -> None:
-    """An error such as a time-out, or one of a later Kafka, does not tell whether the topic exists."""
+    """An error such as a time-out, or an unknown one, does not tell whether the topic exists."""
     error: type[KafkaError] = for_code(code)
     assert existence_from(error) == (True if code in EXISTS else False if code in ABSENT else None)
     assert (error in FINAL) == (code in EXISTS | ABSENT | FORBIDDEN)

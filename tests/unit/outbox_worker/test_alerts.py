@@ -1,4 +1,4 @@
-"""The alerts, held by promtool to the cases of alerts.yaml, and their metrics to those of the worker."""
+"""The alerts: promtool runs the cases of alerts.yaml, and the metrics are the worker's."""
 
 import re
 import subprocess
@@ -21,20 +21,20 @@ EXPRESSIONS = {
 
 @pytest.mark.parametrize("what", [["check", "rules", ALERTS], ["test", "rules", CASES]])
 def test_promtool_finds_nothing_wrong(what: list[str | Path]) -> None:
-    """The rules and their templates can be read, and in each case just the named alerts fire."""
+    """The rules and templates are valid, and in each case exactly the named alerts fire."""
     done = subprocess.run(["promtool", *what], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("alert", EXPRESSIONS)
 def test_each_alert_fires_in_a_case(alert: str) -> None:
-    """A case names it among the alerts that fire."""
+    """Each alert fires in at least one case."""
     assert f'ALERTS{{alertstate="firing", alertname="{alert}"' in CASES.read_text()
 
 
 @pytest.mark.parametrize("alert", EXPRESSIONS)
 def test_each_metric_is_one_of_the_workers(alert: str) -> None:
-    """An alert with a misspelt name would never fire."""
+    """Each metric of an alert exists: with a misspelt name it would never fire."""
     offered = set(re.findall(r"# TYPE (\w+)", generate_latest(Metrics().registry).decode()))
     asked = set(re.findall(r"\b(?:outbox|process)_\w+", EXPRESSIONS[alert]))
     assert asked

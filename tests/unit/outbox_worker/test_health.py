@@ -1,4 +1,4 @@
-"""A worker is healthy while it makes progress."""
+"""A worker is healthy as long as it makes progress."""
 
 import logging
 
@@ -29,7 +29,7 @@ def test_no_progress_for_too_long_is_unhealthy() -> None:
     assert health.healthy
 
 
-def test_ready_is_who_leads_or_stands_by_without_a_problem() -> None:
+def test_leaders_and_standbys_without_a_problem_are_ready() -> None:
     """A starting worker is not ready; after a problem, a worker is not ready until there is progress."""
     health = Health(Clock())
     assert not health.ready
@@ -67,7 +67,7 @@ def test_standby_that_could_not_lead_is_healthy_and_not_ready(
     ]
 
 
-def test_who_failed_is_not_well_because_another_tries() -> None:
+def test_workers_that_fail_in_turn_are_unhealthy() -> None:
     """Workers that fail in turn stay unhealthy; one that stands by for long, or was fenced, is healthy."""
     clock = Clock()
     health = Health(clock)
@@ -86,8 +86,8 @@ def test_who_failed_is_not_well_because_another_tries() -> None:
     assert health.ready
 
 
-def test_a_standby_is_well_as_soon_as_postgres_answers_again() -> None:
-    """A standby that failed without the lock is healthy at once: only Postgres did not answer."""
+def test_a_standby_is_healthy_once_postgres_answers() -> None:
+    """A standby that failed without the lock is healthy at once, because only Postgres had not answered."""
     clock = Clock()
     health = Health(clock)
     health.set_problem("TimeoutError", with_lock=False)

@@ -1,4 +1,4 @@
-"""Where a leader starts from, row by row of the table; the progress record; clipping."""
+"""The start of a leader, row by row of the table; the progress record; clipped snapshots."""
 
 import msgspec
 import pytest
@@ -28,7 +28,7 @@ HELD = Evidence(checkpoint=True, anchor=True)
 FOREIGN = msgspec.structs.replace(RECORD, system_identifier="7002")
 
 
-def test_trusted_record_is_where_to_go_on() -> None:
+def test_trusted_record_is_the_start() -> None:
     """A leader starts from a record of this cluster, database and timeline, whose checkpoint exists."""
     start = decide_start(RECORD, CHECKPOINT, HERE, evidence=HELD)
     assert (start.source, start.cursor.s0) == ("progress", Snapshot(100, 105, (100, 103)))
@@ -85,7 +85,7 @@ def test_record_ahead_of_the_database_is_not_trusted(checkpoint: Progress | None
     assert "before the last published event" in start.reason
 
 
-def test_progress_topic_that_was_lost_at_once_is_said() -> None:
+def test_progress_topic_without_a_record_was_lost() -> None:
     """Each start writes a record: without one, the topic was lost and the checkpoint is used."""
     first = msgspec.structs.replace(CHECKPOINT, events=0)
     start = decide_start(None, first, HERE, evidence=Evidence(checkpoint=False, anchor=False))
@@ -100,7 +100,7 @@ def test_hidden_end_of_the_topic_is_not_trusted(record: Progress | None) -> None
     assert "transaction" in start.reason
 
 
-def test_beginning_where_neither_has_ever_been() -> None:
+def test_beginning_without_record_and_checkpoint() -> None:
     """A relay that has never published starts from the beginning."""
     start = decide_start(None, None, HERE, evidence=Evidence(checkpoint=False, anchor=False))
     assert (start.source, start.cursor) == ("beginning", BEGINNING)
@@ -118,7 +118,7 @@ def test_another_databases_progress_is_refused(
         decide_start(record, checkpoint, HERE, evidence=HELD)
 
 
-def test_record_survives_its_own_json() -> None:
+def test_record_is_the_same_after_json() -> None:
     """A record is the same after it was written to JSON and parsed."""
     record = msgspec.structs.replace(RECORD, s1="100:110:", after=(2**63 - 1, 7))
     assert parse(KEY, msgspec.json.encode(record)) == record

@@ -45,12 +45,12 @@ def test_leader_that_hung_changes_nothing_later(deliveries: tuple[str, str]) -> 
 
 
 def unclipped(_: Snapshot, s1: Snapshot, __: int | None) -> Snapshot:
-    """Keep the xids above the window's rows, although Postgres may hand them out again after a crash."""
+    """Return a window without clipping: Postgres may assign xids above its rows again after a crash."""
     return s1
 
 
 class PositionCursor(Rules):
-    """The cursor is the highest position that was published."""
+    """A mistaken cursor: the highest published position."""
 
     def read(self, postgres: Postgres, cursor: Cursor, batch_size: int) -> Page:
         """Return the rows above the cursor's position."""

@@ -1,4 +1,4 @@
-"""The environment becomes settings, or one message about all that is wrong with it."""
+"""The worker's settings from the environment, or one message with all errors."""
 
 import ssl
 from pathlib import Path
@@ -13,14 +13,14 @@ LEAST = {"DATABASE_URL": "postgresql://db", "KAFKA_BOOTSTRAP_SERVERS": "broker:9
 
 
 def complaint(**variables: str) -> str:
-    """Return what is said about the least environment with these variables."""
+    """Return the error for the smallest environment with these variables."""
     with pytest.raises(SettingsError) as error:
         read({**LEAST, **variables})
     return str(error.value)
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    """Two variables are enough to start with."""
+    """With the two required variables the settings have the documented defaults."""
     settings = read(LEAST)
     assert settings.topic == "document-links"
     assert settings.partitions == 12
@@ -33,7 +33,7 @@ def test_defaults_are_the_documented_ones() -> None:
 
 
 def test_session_url_wins_for_sessions() -> None:
-    """Where DATABASE_URL goes through a pooler, sessions have a URL of their own."""
+    """OUTBOX_SESSION_DATABASE_URL is used for sessions if it is set."""
     settings = read({**LEAST, "OUTBOX_SESSION_DATABASE_URL": "postgresql://direct"})
     assert settings.session_database_url == "postgresql://direct"
 
@@ -64,19 +64,19 @@ def test_wrong_variable_is_named(name: str, value: str, said: str) -> None:
     "brokers", ["localhost:abc", "a:9092,", "a:0", "a:70000", "[::1", "PLAINTEXT://a:1"]
 )
 def test_brokers_that_cannot_be_read_are_named(brokers: str) -> None:
-    """What aiokafka would fail on with a traceback is said at the start."""
+    """A list of brokers on which aiokafka would fail with a traceback is refused at the start."""
     said = complaint(KAFKA_BOOTSTRAP_SERVERS=brokers)
     assert said == "KAFKA_BOOTSTRAP_SERVERS: not a list like broker-1:9092,broker-2:9092"
 
 
 @pytest.mark.parametrize("brokers", ["a", "a:9092, b:9093", "[::1]:9092", "::1"])
 def test_brokers_that_aiokafka_reads_are_taken(brokers: str) -> None:
-    """With and without ports, and as addresses."""
+    """Brokers are accepted with and without ports, and as addresses."""
     assert read({**LEAST, "KAFKA_BOOTSTRAP_SERVERS": brokers}).bootstrap_servers == brokers
 
 
 def test_kafka_clients_get_the_security_settings() -> None:
-    """Every Kafka client is made with the protocol, the mechanism and the password."""
+    """Each Kafka client gets the protocol, the mechanism and the password."""
     client = read(
         {
             **LEAST,
@@ -111,7 +111,7 @@ def test_tls_accepts_the_same_under_every_python() -> None:
     ],
 )
 def test_misspelt_kafka_variable_is_named(misspelt: str, meant: str) -> None:
-    """A variable that is nearly a setting of Kafka's is refused with the setting that is meant."""
+    """A misspelt variable of Kafka's settings is refused, with the right name."""
     assert f"{misspelt}: unknown variable; did you mean {meant}?" in complaint(**{misspelt: "x"})
 
 
@@ -121,18 +121,18 @@ def test_misspelt_kafka_variable_is_named(misspelt: str, meant: str) -> None:
      "KAFKA_ADVERTISED_LISTENERS", "KAFKA_SSL_KEYSTORE_LOCATION", "KAFKA_TOPIC"],
 )  # fmt: skip
 def test_kafka_variable_of_another_program_is_ignored(name: str) -> None:
-    """Images of Kafka and of its tools define variables that are nobody's mistake."""
+    """Variables of Kafka's own images and tools are ignored."""
     assert read({**LEAST, name: "x"}).topic == "document-links"
 
 
 def test_kubernetes_links_to_a_service_named_kafka_are_ignored() -> None:
-    """They begin as the settings do."""
+    """Variables of a Kubernetes service named `kafka` are ignored, although they begin with KAFKA_."""
     links = {"KAFKA_SERVICE_HOST": "10.0.0.1", "KAFKA_PORT": "tcp://10.0.0.1:9092"}
     assert read({**LEAST, **links}).topic == "document-links"
 
 
 def test_files_that_cannot_be_used_are_named_with_their_variable(tmp_path: Path) -> None:
-    """Missing, no certificate, another's key, an encrypted key: each is told at the start."""
+    """A missing, invalid, foreign or encrypted file is refused at the start, with its variable."""
     authority = Authority(tmp_path)
     mine, other = authority.issue("mine"), authority.issue("other")
     missing, text = tmp_path / "missing.pem", tmp_path / "text.pem"

@@ -1,4 +1,4 @@
-"""Reading bodies: their type and their size, in however many pieces they come."""
+"""Request bodies: their type, their size, and bodies in several pieces."""
 
 import pytest
 from starlette.types import Message
@@ -17,7 +17,7 @@ from service.edge.calls.problems import EdgeError
     ],
 )
 def test_json_content_types(content_type: bytes) -> None:
-    """JSON is JSON in any letter case, with its one charset or without."""
+    """JSON is accepted in any letter case, with or without its charset."""
     check_content_type({b"content-type": content_type})
 
 
@@ -26,14 +26,14 @@ def test_json_content_types(content_type: bytes) -> None:
     [b"", b"text/plain", b"application/xml", b"application/json; charset=latin1", b"*/*"],
 )
 def test_other_content_types(content_type: bytes) -> None:
-    """Whatever is not said to be JSON in UTF-8 is refused."""
+    """A body that is not declared as JSON in UTF-8 is refused."""
     with pytest.raises(EdgeError) as refusal:
         check_content_type({b"content-type": content_type} if content_type else {})
     assert refusal.value.code == "unsupported_media_type"
 
 
 class Messages:
-    """What a server passes on of a body: these chunks, and then the caller's going away."""
+    """The messages of a server about a body: these chunks, and then a disconnect."""
 
     def __init__(self, *chunks: bytes, complete: bool = True) -> None:
         self._messages: list[Message] = [
@@ -49,7 +49,7 @@ class Messages:
 
 
 async def test_chunks_are_put_together() -> None:
-    """A body may come in any number of pieces."""
+    """A body may arrive in any number of pieces."""
     assert await read_body({}, Messages(b"ab", b"", b"c").receive) == b"abc"
     assert await read_body({}, Messages(b"abc").receive) == b"abc"
 
@@ -63,14 +63,14 @@ async def test_chunks_are_put_together() -> None:
     ],
 )
 async def test_large_body_is_refused_whatever_it_says(messages: Messages) -> None:
-    """More than a mebibyte is too much, also without a length and before its end."""
+    """A body of more than 1 MiB is refused without a declared length too, before its end."""
     with pytest.raises(EdgeError) as refusal:
         await read_body({}, messages.receive)
     assert refusal.value.code == "payload_too_large"
 
 
 async def test_announced_length_is_refused_before_it_is_read() -> None:
-    """A body that says it is too large is not waited for."""
+    """A body with a declared length above the limit is refused before it is read."""
     headers = {b"content-length": b"%d" % (MAX_BYTES + 1)}
     with pytest.raises(EdgeError) as refusal:
         await read_body(headers, Messages().receive)
@@ -78,12 +78,12 @@ async def test_announced_length_is_refused_before_it_is_read() -> None:
 
 
 async def test_a_mebibyte_is_accepted() -> None:
-    """The limit itself is within it."""
+    """A body of exactly 1 MiB is accepted."""
     body = b"x" * MAX_BYTES
     assert await read_body({b"content-length": b"%d" % MAX_BYTES}, Messages(body).receive) == body
 
 
 async def test_caller_that_goes_away_is_noticed() -> None:
-    """Half a body is not taken for a whole one."""
+    """A body that ends with a disconnect is not used."""
     with pytest.raises(Disconnected):
         await read_body({}, Messages(b"half", complete=False).receive)

@@ -1,4 +1,4 @@
-"""The bounds in the README are those that the code keeps."""
+"""The limits in the README are those of the code."""
 
 from pathlib import Path
 
@@ -44,18 +44,18 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS)
 def test_readme_names_the_bound(row: str) -> None:
-    """Each number in the table is the one in the code."""
+    """Each number in the README's table is that of the code."""
     assert row in README
 
 
 def test_description_of_the_api_names_the_bounds() -> None:
-    """The numbers that callers meet are in the OpenAPI document too."""
+    """The limits for callers are in the OpenAPI document."""
     for bound in (MAX_LINKS, pages.MAX_OFFSET, MAX_OPERATIONS):
         assert f"{bound:,}" in API
 
 
 def test_list_of_links_that_is_too_long() -> None:
-    """One item more than a document may have links is refused by the list's name and both numbers."""
+    """A list with one link too many is refused, with its name and both numbers."""
     items = [f"ship_{number}" for number in range(MAX_LINKS + 1)]
     key = DocumentKey("w", "d")
     assert len(wanted_links(key, list(items[1:]), "resources")) == MAX_LINKS
@@ -65,14 +65,14 @@ def test_list_of_links_that_is_too_long() -> None:
 
 @pytest.mark.parametrize("page", [pages.MAX_PAGE, pages.MAX_OFFSET // 100 + 2])
 def test_page_that_is_too_far_on(page: int) -> None:
-    """A page beyond the bound is refused with the number; the last one before it is a window."""
+    """A page beyond the limit is refused with the number; the last page before it is accepted."""
     with pytest.raises(EdgeError, match=f"page: begins after .* {pages.MAX_OFFSET} is the most"):
         pages.row_range_of(pages.PageQuery(page, 100))
     assert pages.row_range_of(pages.PageQuery(pages.MAX_OFFSET // 100 + 1, 100)).offset == 100_000
 
 
 def test_search_for_errors_ends() -> None:
-    """What is wrong near the end of a list that is too long to be searched is refused all the same."""
+    """An error near the end of a list that is too long to search is still refused."""
     valid = '{"op":"link","document_id":"d","resource_id":"ship_1"}'
     operations = ",".join([*[valid] * (validation.MAX_SEARCHED + 1), "1"])
     with pytest.raises(EdgeError) as refused:
@@ -82,12 +82,12 @@ def test_search_for_errors_ends() -> None:
 
 
 def texts(count: int) -> str:
-    """Return a JSON list with so many texts."""
+    """Return a JSON list with so many strings."""
     return msgspec.json.encode([f"ship_{number}" for number in range(count)]).decode()
 
 
 def test_texts_are_counted_outside_of_metadata() -> None:
-    """One text too many is refused by its field's name; those in metadata, escaped quotes, do not count."""
+    """One string too many is refused with its field; strings in metadata and escaped quotes do not count."""
     read = body.BodyReader(PutDocument).decode
     most = texts(body.MAX_TEXTS - 4)
     metadata = f'{{"a":{texts(50_000)},"b":"{chr(92)}""}}'

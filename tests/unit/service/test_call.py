@@ -1,4 +1,4 @@
-"""Calls: what their headers ask for, and what becomes of headers that make no sense."""
+"""Calls: the meaning of their headers, and the effect of invalid ones."""
 
 import pytest
 
@@ -11,7 +11,7 @@ TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def call(method: str = "POST", path: str = "/v1/x", query: bytes = b"", **headers: bytes) -> Call:
-    """Return a call of a known key, with headers whose names are written with underscores."""
+    """Return a call with a known key and these headers, whose names have underscores."""
     named = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
     made = Call(method, path, query, named, IdSource())
     made.key = Key("key_1", "0193e6c4-0000-7000-8000-000000000001", frozenset(), None, None)
@@ -20,18 +20,18 @@ def call(method: str = "POST", path: str = "/v1/x", query: bytes = b"", **header
 
 @pytest.mark.parametrize("given", [b"a", b"req-1_2.3", b"x" * 128])
 def test_callers_request_id_is_kept(given: bytes) -> None:
-    """A request id of safe characters is the caller's own."""
+    """A request id of safe characters is used."""
     assert call(x_request_id=given).request_id == given.decode()
 
 
 @pytest.mark.parametrize("given", [b"", b"a b", b"x" * 129, b"a\n", b'"', b"\xff"])
 def test_unsafe_request_id_is_replaced(given: bytes) -> None:
-    """Another one is not taken into logs and events, but replaced."""
+    """Another request id is replaced, and does not reach logs and events."""
     assert call(x_request_id=given).request_id.startswith("req_")
 
 
 def test_caller_is_named_by_its_public_id() -> None:
-    """Events are told who, where the request belongs, and its trace."""
+    """Events get the key's public id, the workspace and the trace."""
     made = call(traceparent=TRACEPARENT, x_request_id=b"r").caller
     assert (made.actor, made.request_id) == ("key_1", "r")
     assert made.traceparent == TRACEPARENT.decode()
@@ -39,7 +39,7 @@ def test_caller_is_named_by_its_public_id() -> None:
 
 @pytest.mark.parametrize("given", [b"", b"00-zz-b7ad6b7169203331-01", TRACEPARENT + b"x", b"\xff"])
 def test_malformed_traceparent_is_dropped(given: bytes) -> None:
-    """A trace context that is none does not reach the event."""
+    """An invalid traceparent does not reach the event."""
     assert call(traceparent=given).caller.traceparent is None
 
 
@@ -60,7 +60,7 @@ def test_idempotency_tells_calls_and_contents_apart() -> None:
 
 @pytest.mark.parametrize("key", [b"", b'""', b"a b", b"x" * 256, b"\xc3\xa9", b"a\t"])
 def test_malformed_idempotency_key_is_refused(key: bytes) -> None:
-    """A key that is not 1 to 255 visible characters is named as the fault."""
+    """A key that is not 1 to 255 visible characters is refused by name."""
     with pytest.raises(EdgeError) as refusal:
         _ = call(idempotency_key=key).idempotency
     assert [error.field for error in refusal.value.errors] == ["Idempotency-Key"]

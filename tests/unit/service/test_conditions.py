@@ -1,4 +1,4 @@
-"""Conditional requests: what the two fields mean, and which counts first."""
+"""Conditional requests: the meaning of If-Match and If-None-Match, and their order."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def tags(*revisions: int) -> Tags:
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_entity_tags(name: str, value: str, expected: Tags) -> None:
-    """Lists, weak tags, and tags that proxies have marked are read as RFC 9110 has them."""
+    """Lists, weak tags, and tags that proxies have changed are parsed as in RFC 9110."""
     read = preconditions_of({NAMES[name]: value.encode()})
     assert read is not None
     assert (read.if_match if name == "If-Match" else read.if_none_match) == expected
@@ -57,15 +57,15 @@ def test_entity_tags(name: str, value: str, expected: Tags) -> None:
      '"4", *', '"4";', '"a b"', "**", "null", '"4"x'],
 )  # fmt: skip
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_no_list_of_tags_is_refused(name: str, value: str) -> None:
-    """A malformed field is 400 by its name, since a condition that is not understood must not pass."""
+def test_malformed_conditions_are_refused(name: str, value: str) -> None:
+    """A malformed field is 400 with its name, because an unknown condition must not pass."""
     with pytest.raises(EdgeError) as refusal:
         preconditions_of({NAMES[name]: value.encode()})
     assert [error.field for error in refusal.value.errors] == [name]
 
 
 def test_without_conditions_there_is_nothing_to_check() -> None:
-    """Dates are no conditions here: no answer has a Last-Modified."""
+    """Conditions by date are ignored: no answer has a Last-Modified."""
     lines = [(b"if-modified-since", b"x"), (b"if-unmodified-since", b"x"), (b"if-range", b'"1"')]
     assert Call("GET", "/", b"", lines, IdSource()).preconditions is None
 
@@ -89,7 +89,7 @@ DOCUMENT, DELETED = DocumentState(0, 4), DocumentState(0, 4, deleted=True)
 def test_conditions_that_hold(
     if_match: Tags | None, if_none_match: Tags | None, document: DocumentState | None
 ) -> None:
-    """The call goes on."""
+    """A call whose conditions hold is executed."""
     Preconditions(if_match, if_none_match).check(document)
 
 
@@ -107,9 +107,9 @@ def test_conditions_that_hold(
         (tags(1), STAR, None, "does not exist"),
     ],
 )
-def test_conditions_that_do_not(
+def test_conditions_that_do_not_hold(
     if_match: Tags | None, if_none_match: Tags | None, document: DocumentState | None, says: str
 ) -> None:
-    """The call is refused, by If-Match first, and the reason is said."""
+    """A call is refused by If-Match first, and the reason is in the answer."""
     with pytest.raises(PreconditionFailed, match=says):
         Preconditions(if_match, if_none_match).check(document)

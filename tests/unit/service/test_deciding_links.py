@@ -1,4 +1,4 @@
-"""Deciding: arbitrary changes over arbitrary states, held against a plain dictionary."""
+"""Deciding: random changes of random states, compared with a dictionary."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -47,11 +47,11 @@ CHANGES = st.one_of(
 )
 
 Shadow = dict[LinkKey, tuple[bool, str | None]]
-"""What a link is, as simply as it can be said: active or not, and its role."""
+"""The links as a dictionary: whether each is active, and its role."""
 
 
 class Batch(NamedTuple):
-    """One request's changes."""
+    """The changes of one request."""
 
     atomic: bool
     changes: list[Change]
@@ -59,7 +59,7 @@ class Batch(NamedTuple):
 
 @st.composite
 def states(draw: st.DrawFn) -> State:
-    """Return a state as a transaction may find it; most documents and entities are there."""
+    """Return a state as a transaction may read it; most documents and entities exist."""
     state = State(IdSource())
     state.now = MOMENT
     for document in ("d1", "d2"):
@@ -89,12 +89,12 @@ BATCHES = st.lists(st.builds(Batch, st.booleans(), st.lists(CHANGES, min_size=1,
 
 
 def shadow_of(state: State) -> Shadow:
-    """Say the state's links simply."""
+    """Return the state's links as a dictionary."""
     return {t: (link.deleted_at is None, link.role) for t, link in state.links.items()}
 
 
 def expect(state: State, shadow: Shadow, change: Change) -> str:
-    """Carry the change out on the shadow, and say what should become of it."""
+    """Apply the change to the dictionary; return the expected outcome."""
     key = change.key
     document = state.documents.get(key.document)
     active, role = shadow.get(key, (False, None))
@@ -116,7 +116,7 @@ def expect(state: State, shadow: Shadow, change: Change) -> str:
 
 
 def expect_link(state: State, shadow: Shadow, change: AddLink) -> str:
-    """Do so for a Link to a document that is there."""
+    """Apply a link of an existing document to the dictionary; return the expected outcome."""
     if change.key.entity not in state.entities:
         return "not_found"
     known = change.key in shadow
@@ -128,7 +128,7 @@ def expect_link(state: State, shadow: Shadow, change: AddLink) -> str:
 
 
 def expect_batch(state: State, shadow: Shadow, batch: Batch) -> tuple[Shadow, list[str] | int]:
-    """Return the shadow afterwards, and the outcomes, or the index of what an atomic one fails at."""
+    """Return the dictionary afterwards, and the outcomes, or the index of an atomic batch's failure."""
     after = dict(shadow)
     kinds: list[str] = []
     for index, change in enumerate(batch.changes):
@@ -139,7 +139,7 @@ def expect_batch(state: State, shadow: Shadow, batch: Batch) -> tuple[Shadow, li
 
 
 def run(state: State, batch: Batch) -> list[str] | int:
-    """Decide about the batch and say what became of it, likewise."""
+    """Decide about the batch; return the same as `expect_batch`."""
     try:
         outcomes = decide(Draft(state, CALLER, "batch"), batch.changes, atomic=batch.atomic)
     except NotFound as refusal:
@@ -148,12 +148,12 @@ def run(state: State, batch: Batch) -> list[str] | int:
 
 
 def told(state: State) -> list[dict[str, Any]]:
-    """Return the events' values."""
+    """Return the values of the events."""
     return [msgspec.json.decode(row.payload) for row in state.unsaved.outbox]
 
 
 def subscribe(before: Shadow, events: Sequence[dict[str, Any]]) -> Shadow:
-    """Apply events as a subscriber who knew the links before."""
+    """Apply events as a subscriber that knew the links before."""
     links = dict(before)
     for event in events:
         link = event["data"]["link"]
@@ -170,7 +170,7 @@ def subscribe(before: Shadow, events: Sequence[dict[str, Any]]) -> Shadow:
 def test_outcomes_and_links_are_those_of_a_plain_dictionary(
     state: State, batches: list[Batch]
 ) -> None:
-    """Each request ends as the dictionary says, on top of those before it."""
+    """Each request has the outcomes of the dictionary, after those before it."""
     shadow = shadow_of(state)
     for batch in batches:
         shadow, expected = expect_batch(state, shadow, batch)
@@ -180,7 +180,7 @@ def test_outcomes_and_links_are_those_of_a_plain_dictionary(
 
 @given(states(), BATCHES)
 def test_events_are_the_difference(state: State, batches: list[Batch]) -> None:
-    """A subscriber ends with the same links, by one event for each change that changed something."""
+    """A subscriber has the same links at the end, and there is one event for each change."""
     before = shadow_of(state)
     changed = []
     for batch in batches:
@@ -195,7 +195,7 @@ def test_events_are_the_difference(state: State, batches: list[Batch]) -> None:
 
 @given(states(), BATCHES)
 def test_versions_grow_by_one_an_event_without_a_gap(state: State, batches: list[Batch]) -> None:
-    """Every event of a document carries the next version, and the document ends at the last."""
+    """Each event of a document has the next version, and the document has the last one."""
     versions = {key: document.version for key, document in state.documents.items()}
     for batch in batches:
         run(state, batch)
@@ -210,7 +210,7 @@ def test_versions_grow_by_one_an_event_without_a_gap(state: State, batches: list
 
 @given(states(), BATCHES)
 def test_revision_grows_by_one_a_request(state: State, batches: list[Batch]) -> None:
-    """A request that changed a document's links, however many, is one revision of it."""
+    """A request that changes a document's links, however many, adds one to its revision."""
     for batch in batches:
         revisions = {key: document.revision for key, document in state.documents.items()}
         mark = len(state.unsaved.outbox)
@@ -223,7 +223,7 @@ def test_revision_grows_by_one_a_request(state: State, batches: list[Batch]) -> 
 
 @given(states(), BATCHES)
 def test_what_is_to_be_written_is_what_changed(state: State, batches: list[Batch]) -> None:
-    """Rows are written for the links and documents that events tell of, and for no others."""
+    """Rows are written for the links and documents that have events, and for no others."""
     for batch in batches:
         run(state, batch)
     assert {key.document for key in state.unsaved.links} == state.unsaved.documents
@@ -232,7 +232,7 @@ def test_what_is_to_be_written_is_what_changed(state: State, batches: list[Batch
 
 @given(states(), st.lists(CHANGES, min_size=1))
 def test_refused_request_leaves_the_state_untouched(state: State, changes: list[Change]) -> None:
-    """After a refusal of an atomic request the state is what it was, to the last field."""
+    """A refused atomic request changes no field of the state."""
     before = msgspec.structs.asdict(state) | {
         name: type(value)(value)
         for name, value in msgspec.structs.asdict(state).items()
@@ -253,7 +253,7 @@ def test_refused_request_leaves_the_state_untouched(state: State, changes: list[
 
 
 def test_restoring_keeps_id_and_creation() -> None:
-    """A restored link is the same row: its id and created_at are those of the first time."""
+    """A restored link is the same row, with its id and created_at."""
     state = State(IdSource())
     state.now = MOMENT
     old = LinkRow(KEYS[0], UUID(int=5), "draft", BEFORE, BEFORE, "document_deleted", UUID(int=9))
@@ -266,7 +266,7 @@ def test_restoring_keeps_id_and_creation() -> None:
 
 @pytest.mark.parametrize("accepted", [frozenset[int](), frozenset({3, 5})])
 def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
-    """If-Match without the document's revision writes nothing."""
+    """If-Match with another revision writes nothing."""
     state = State(IdSource())
     state.now = MOMENT
     state.documents[KEYS[0].document] = DocumentState(0, 4)
@@ -281,7 +281,7 @@ def test_other_revision_is_refused(accepted: frozenset[int]) -> None:
 
 
 def test_the_right_revision_is_accepted() -> None:
-    """If-Match with the document's revision lets the write through, and moves it on."""
+    """If-Match with the document's revision lets the write pass, which changes the revision."""
     state = State(IdSource())
     state.now = MOMENT
     state.documents[KEYS[0].document] = DocumentState(0, 4)

@@ -1,4 +1,4 @@
-"""The registry: which types there are, which prefix tells which, what an id looks like."""
+"""The registry: the types, their prefixes, and the form of ids."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from service.core import ids
     ],
 )
 def test_prefix_tells_the_type(resource_id: str, entity_type: str | None) -> None:
-    """The five prefixes tell their types; a prefix alone, and any other, tells none."""
+    """Each of the five prefixes gives its type; a prefix alone, or another one, gives none."""
     assert ids.type_of(resource_id) == entity_type
 
 
@@ -36,7 +36,7 @@ def test_there_are_eleven_types() -> None:
     "text", ["a", "0", "doc_01HY1", "123e4567-e89b-12d3-a456-426614174000", "a.b-c_D", "x" * 128]
 )
 def test_ids_are_opaque(text: str) -> None:
-    """Letters, digits, underscore, hyphen and dot make an id, up to 128 of them."""
+    """An id has up to 128 letters, digits, underscores, hyphens and dots."""
     assert ids.valid_id(text)
 
 
@@ -44,5 +44,5 @@ def test_ids_are_opaque(text: str) -> None:
     "text", ["", "_a", "-a", ".a", "a b", "a/b", "a\n", "a\0", "é", "x" * 129, "a%20", "a:b"]
 )
 def test_what_is_no_id(text: str) -> None:
-    """An id begins with a letter or digit, is not too long, and holds nothing else."""
+    """A text with another first character, another character or too many is not an id."""
     assert not ids.valid_id(text)

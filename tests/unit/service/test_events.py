@@ -1,4 +1,4 @@
-"""Events: a CloudEvent's fields, times to the microsecond, serialised once."""
+"""Events: the fields of a CloudEvent, and times to the microsecond."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -32,7 +32,7 @@ CALLER = Caller(WORKSPACE, "key_abc", "req_1", TRACEPARENT)
 
 
 def outbox_of(*changes: Change, caller: Caller = CALLER) -> list[events.OutboxRow]:
-    """Return the events of changes to a document at version 41 with nothing linked to it."""
+    """Return the events of changes to a document at version 41 without links."""
     state = State(IdSource())
     state.now = MOMENT
     state.documents[KEY.document] = DocumentState(41, 50)
@@ -42,7 +42,7 @@ def outbox_of(*changes: Change, caller: Caller = CALLER) -> list[events.OutboxRo
 
 
 def test_first_event_of_a_link_field_by_field() -> None:
-    """The value is the whole CloudEvent; only its ids are not known beforehand."""
+    """The value is the whole CloudEvent; only its ids are random."""
     (row,) = outbox_of(AddLink(KEY, "signed"))
     event = msgspec.json.decode(row.payload)
     link_id = event["data"]["link"]["id"]
@@ -79,7 +79,7 @@ def test_first_event_of_a_link_field_by_field() -> None:
 
 
 def test_outbox_row_says_what_its_payload_says() -> None:
-    """Type, key and traceparent beside the payload are those in it."""
+    """Type, key and traceparent of the row are those in the payload."""
     (row,) = outbox_of(AddLink(KEY))
     event = msgspec.json.decode(row.payload)
     assert (row.event_type, row.key, row.traceparent) == (
@@ -90,14 +90,14 @@ def test_outbox_row_says_what_its_payload_says() -> None:
 
 
 def test_without_a_traceparent_the_attribute_is_absent() -> None:
-    """CloudEvents knows no null attributes, so there is no traceparent at all."""
+    """Without a trace the attribute is absent, because CloudEvents has no null attributes."""
     (row,) = outbox_of(AddLink(KEY), caller=Caller(WORKSPACE, "key_abc", "req_1"))
     assert "traceparent" not in msgspec.json.decode(row.payload)
     assert row.traceparent is None
 
 
 def test_previous_is_what_the_change_replaced() -> None:
-    """Each event after a link's first tells the role and deletion that it replaced."""
+    """Each event after a link's first has the role and the deletion that it replaced."""
     rows = outbox_of(AddLink(KEY, "draft"), SetRole(KEY, "signed"), Unlink(KEY), AddLink(KEY, None))
     told = [msgspec.json.decode(row.payload) for row in rows]
     time = "2026-04-17T10:55:00.000007Z"
@@ -123,7 +123,7 @@ def test_previous_is_what_the_change_replaced() -> None:
 
 
 def test_a_cloudevents_library_reads_it() -> None:
-    """The CNCF's own reader finds a valid event, its extensions included."""
+    """The CNCF's library reads a valid event with its extensions."""
     (row,) = outbox_of(AddLink(KEY))
     event = JSONFormat().read(CloudEvent, row.payload)
     assert event.get_id() == str(row.event_id)
@@ -141,7 +141,7 @@ def test_a_cloudevents_library_reads_it() -> None:
     ],
 )
 def test_times_are_utc_with_microseconds(microsecond: int, text: str) -> None:
-    """Six digits always, and Z: text order is time order."""
+    """Times have six digits and Z, so that the order of texts is the order of times."""
     moment = MOMENT + timedelta(microseconds=microsecond - 7)
     assert events.timestamp(moment) == text
     assert events.optional_timestamp(moment) == text

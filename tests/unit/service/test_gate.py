@@ -1,4 +1,4 @@
-"""The gate: what a request leaves behind."""
+"""The gate leaves no reference cycle behind."""
 
 import gc
 import weakref
@@ -10,7 +10,7 @@ from service.settings import read_settings
 
 
 class Connection:
-    """A request as a server holds it: it knows the scope, and the application knows its methods."""
+    """A server's object of a request: it refers to the scope, and the application to its methods."""
 
     def __init__(self) -> None:
         self.scope: Scope = {
@@ -35,7 +35,7 @@ class Connection:
 
 
 async def test_a_request_is_freed_without_the_garbage_collector() -> None:
-    """Nothing in the scope refers back to the connection: a cycle costs a sixth of a request's time."""
+    """Nothing in the scope refers to the connection: collecting a cycle takes a sixth of a request's time."""
     app = build(read_settings({"DATABASE_URL": "postgresql://nowhere"}))
     connection = Connection()
     freed = weakref.ref(connection)

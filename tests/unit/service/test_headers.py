@@ -1,4 +1,4 @@
-"""Header lines: repeated ones, and the fields that are read by a grammar of their own."""
+"""Request headers: repeated lines, and fields with a grammar."""
 
 import pytest
 
@@ -11,7 +11,7 @@ IDS = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 
 
 def test_lines_of_a_field_are_one_value() -> None:
-    """Repeated lines are joined in their order, wherever others stand between them."""
+    """Repeated lines are joined in order, although other fields are between them."""
     lines = [(b"if-match", b'"1"'), (b"host", b"a"), (b"if-match", b'"2", "3"')]
     assert headers_of(lines) == {b"if-match": b'"1", "2", "3"', b"host": b"a"}
     assert headers_of(lines[:2]) == {b"if-match": b'"1"', b"host": b"a"}
@@ -22,7 +22,7 @@ def test_lines_of_a_field_are_one_value() -> None:
     ["a", "links.example:8080", "127.0.0.1:80", "[::1]", "[::1]:8080", "a_b.c-d", "%41", "", "a:"],
 )
 def test_a_host_is_accepted(host: str) -> None:
-    """Names, addresses and ports are valid, and so is a host that is empty (RFC 3986, 3.2.2)."""
+    """Names, addresses and ports are valid, and an empty host as well (RFC 3986, 3.2.2)."""
     check_host([(b"host", host.encode())], "1.1")
 
 
@@ -45,14 +45,14 @@ def test_a_host_is_accepted(host: str) -> None:
     ],
 )
 def test_another_host_is_not(host: str) -> None:
-    """What is no host, and two lines of it, are refused by the field's name."""
+    """An invalid host, or two lines of it, are refused with the field's name."""
     with pytest.raises(EdgeError) as refusal:
         check_host([(b"host", host.encode())], "1.1")
     assert [error.field for error in refusal.value.errors] == ["Host"]
 
 
 def test_only_http_1_0_needs_no_host() -> None:
-    """HTTP/1.1 requires it (RFC 9112, 3.2)."""
+    """HTTP/1.1 requires a host (RFC 9112, 3.2)."""
     check_host([], "1.0")
     with pytest.raises(EdgeError):
         check_host([], "1.1")
@@ -78,7 +78,7 @@ def test_only_http_1_0_needs_no_host() -> None:
 def test_parameters_other_than_the_charset_are_ignored(
     content_type: str, coding: str | None
 ) -> None:
-    """JSON is JSON with any parameters; identity is no coding."""
+    """JSON is accepted with any parameters, and with the coding `identity`."""
     headers = {b"content-type": content_type.encode()}
     if coding is not None:
         headers[b"content-encoding"] = coding.encode()
@@ -99,7 +99,7 @@ def test_parameters_other_than_the_charset_are_ignored(
     ],
 )
 def test_other_charsets_and_types_are_not_taken(content_type: str) -> None:
-    """Another charset, wherever it stands, and two types at once, are 415."""
+    """Another charset, or two types, are 415."""
     with pytest.raises(EdgeError) as refusal:
         check_content_type({b"content-type": content_type.encode()})
     assert refusal.value.code == "unsupported_media_type"
@@ -109,7 +109,7 @@ def test_other_charsets_and_types_are_not_taken(content_type: str) -> None:
     "coding", ["gzip", "br", "GZIP", "identity, gzip", "zstd", "x", "gzip, br"]
 )
 def test_content_codings_are_refused(coding: str) -> None:
-    """A body that is declared to be compressed is 415, and the answer says what is accepted."""
+    """A compressed body is 415, and the answer says what is accepted."""
     headers = {b"content-type": b"application/json", b"content-encoding": coding.encode()}
     with pytest.raises(EdgeError) as refusal:
         check_content_type(headers)

@@ -1,4 +1,4 @@
-"""Ids: their order is the order of time, their text is TypeID's."""
+"""Ids: their order is the order of time, and their text is a TypeID."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -49,8 +49,8 @@ REJECTED = [
 
 
 @given(MOMENTS, MOMENTS)
-def test_ids_sort_as_their_moments_do(one: int, other: int) -> None:
-    """Ids of different microseconds compare as the microseconds, as numbers and as text."""
+def test_ids_sort_by_time(one: int, other: int) -> None:
+    """Ids of different microseconds have the order of the microseconds, as numbers and as texts."""
     first, second = sorted((one, other))
     if first != second:
         assert IDS.uuid7(first) < IDS.uuid7(second)
@@ -59,46 +59,46 @@ def test_ids_sort_as_their_moments_do(one: int, other: int) -> None:
 
 @given(MOMENTS)
 def test_neighbouring_microseconds_are_told_apart(moment: int) -> None:
-    """One microsecond is enough to tell two ids' order."""
+    """A difference of one microsecond decides the order of two ids."""
     assert IDS.uuid7(moment) < IDS.uuid7(moment + 1)
 
 
 @given(MOMENTS)
 def test_uuid_is_of_version_7(moment: int) -> None:
-    """The id carries version 7, the RFC's variant and the milliseconds of its moment."""
+    """The id has version 7, the RFC's variant and the milliseconds of its time."""
     uuid = IDS.uuid7(moment)
     assert (uuid.version, uuid.variant) == (7, "specified in RFC 4122")
     assert uuid.int >> 80 == moment // 1000
 
 
 def test_ids_of_one_moment_differ() -> None:
-    """The rest of the id is random."""
+    """Two ids of the same time differ."""
     assert len({IDS.uuid7(1_700_000_000_000_000) for _ in range(1000)}) == 1000
 
 
 @pytest.mark.parametrize(("text", "uuid"), VECTORS)
 def test_text_is_that_of_the_typeid_specification(text: str, uuid: str) -> None:
-    """The specification's own examples go both ways."""
+    """The examples of the specification are written and parsed."""
     assert ids.to_text("prefix", UUID(uuid)) == f"prefix_{text}"
     assert ids.from_text("prefix", f"prefix_{text}") == UUID(uuid)
 
 
 @given(UUIDS)
 def test_both_forms_are_read_back(uuid: UUID) -> None:
-    """A link id is accepted as TypeID, as UUID, and as UUID in capitals."""
+    """A link id is parsed as a TypeID, as a UUID and as a UUID in capitals."""
     for text in (ids.to_text("dlnk", uuid), str(uuid), str(uuid).upper()):
         assert ids.from_text("dlnk", text) == uuid
 
 
 @pytest.mark.parametrize("text", REJECTED)
 def test_what_is_no_id_is_refused(text: str) -> None:
-    """Other lengths, letters, prefixes and forms of a UUID are no link id."""
+    """Other lengths, letters, prefixes and forms of a UUID are not a link id."""
     assert ids.from_text("dlnk", text) is None
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_microseconds_are_exact(moment: datetime) -> None:
-    """No microsecond gets lost to floating point."""
+    """No microsecond is lost to floating point."""
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     assert epoch + timedelta(microseconds=ids.microseconds(moment)) == moment
 

@@ -1,4 +1,4 @@
-"""The number of time series does not depend on what callers send."""
+"""The number of time series does not depend on callers."""
 
 import re
 
@@ -6,7 +6,7 @@ from service.edge.gate.metrics import METHODS, Metrics
 
 
 def test_callers_make_no_label_values() -> None:
-    """Methods that nobody knows share one label value."""
+    """All unknown methods have the same label value."""
     metrics = Metrics()
     for number in range(1000):
         metrics[f"BREW-{number}", "none", 405][0].inc()

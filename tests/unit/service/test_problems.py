@@ -1,4 +1,4 @@
-"""Problems: every error has a code, a status and RFC 9457's fields, and no detail of an internal fault."""
+"""Problems: code, status and the fields of RFC 9457, without details of internal errors."""
 
 import msgspec
 import pytest
@@ -27,7 +27,7 @@ CONTRACT = {
 
 @pytest.mark.parametrize(("code", "status"), CONTRACT.items())
 def test_codes_have_their_statuses(code: str, status: int) -> None:
-    """Each code of the API comes with its own status and title."""
+    """Each code has its status and title."""
     shown = problem(EdgeError(code, "detail"), "req_1")
     assert (shown.code, shown.status, shown.detail) == (code, status, "detail")
     assert shown.title
@@ -35,12 +35,12 @@ def test_codes_have_their_statuses(code: str, status: int) -> None:
 
 @pytest.mark.parametrize("refusal", errors.Refusal.__subclasses__())
 def test_refusals_of_the_domain_have_a_status(refusal: type[errors.Refusal]) -> None:
-    """Whatever the domain refuses has a place in the table."""
+    """Each error of the domain is in the table."""
     assert problem(refusal("why"), "req_1").status == problems.CODES[refusal.code].status
 
 
 def test_fields_of_a_problem() -> None:
-    """A validation error lists its fields; nothing that is empty is shown."""
+    """A validation error lists its fields, and an empty member is left out."""
     error = EdgeError("validation_error", "why", errors=[FieldError("role", "too long")])
     assert msgspec.json.decode(encode(problem(error, "req_1"))) == {
         "type": "urn:document-links:problem:validation_error",
@@ -56,21 +56,21 @@ def test_fields_of_a_problem() -> None:
 
 
 def test_faults_of_the_program_give_nothing_away() -> None:
-    """What was not meant for callers is `internal`, without its text."""
+    """An unexpected error is `internal`, without its text."""
     shown = encode(problem(ValueError("secret"), "req_1"))
     assert b"internal" in shown
     assert b"secret" not in shown
 
 
 def test_index_of_a_refused_change_is_shown() -> None:
-    """In a list of changes the first one that failed is named, number nought too."""
+    """The first failed change of a list is named by its index, 0 included."""
     refusal = errors.NotFound("why")
     refusal.index = 0
     assert msgspec.json.decode(encode(problem(refusal, "req_1")))["index"] == 0
 
 
 def test_unavailable_says_when_to_come_back() -> None:
-    """The reply to an unreachable database has Retry-After; that to a document not found has not."""
+    """The answer to an unreachable database has Retry-After; that to a missing document has none."""
     type_only = problem_reply(errors.NotFound("no"), "req_1").headers
     assert type_only == ((b"content-type", b"application/problem+json"),)
     unreachable = problem_reply(errors.Unavailable("unreachable"), "req_1").headers

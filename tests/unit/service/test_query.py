@@ -1,4 +1,4 @@
-"""Query strings: read by the same types as bodies, though all that they hold is text."""
+"""Query strings: decoded to the same types as bodies."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from service.edge.calls.problems import EdgeError
 
 
 class Query(Struct, forbid_unknown_fields=True):
-    """Like the query of a list."""
+    """A type like the query of a list."""
 
     page: Annotated[int, Meta(ge=1)] = 1
     kind: Literal["deal", "task"] | None = None
@@ -30,7 +30,7 @@ READER = QueryReader(Query)
     ],
 )
 def test_good_query_is_read(query: bytes, expected: Query) -> None:
-    """Numbers become numbers, what is absent its default, and text stays text."""
+    """Numbers are decoded, absent parameters have their defaults, and texts stay texts."""
     assert READER.decode(query) == expected
 
 
@@ -53,7 +53,7 @@ def test_good_query_is_read(query: bytes, expected: Query) -> None:
     ],
 )
 def test_wrong_query_names_its_parameter(query: bytes, field: str) -> None:
-    """What is malformed, unknown, given twice, or a null in disguise is refused by its name."""
+    """A malformed, unknown or repeated parameter, or the text `null`, is refused by name."""
     with pytest.raises(EdgeError) as refusal:
         READER.decode(query)
     assert [error.field for error in refusal.value.errors] == [field]

@@ -1,4 +1,4 @@
-"""Rate limits: a fixed window for each key, and what the headers say of it."""
+"""Rate limits: a fixed window for each key, and the headers."""
 
 import ssl
 import time
@@ -12,7 +12,7 @@ from service.edge.gate.rates import MemoryLimiter, Quota, make_limiter, parse_ra
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A clock that a test sets."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -23,7 +23,7 @@ class Clock:
 
 
 async def test_a_window_lets_so_many_calls_through() -> None:
-    """The limit's calls pass, the next does not, and the count never shows less than none."""
+    """The limit's calls pass, the next one does not, and `remaining` is never below 0."""
     limiter = MemoryLimiter(Clock(1200.5))
     quotas = [await limiter.hit("key", "3/minute") for _ in range(5)]
     assert [quota.exceeded for quota in quotas] == [False, False, False, True, True]
@@ -32,7 +32,7 @@ async def test_a_window_lets_so_many_calls_through() -> None:
 
 
 async def test_the_next_window_begins_anew() -> None:
-    """At the end of the window, to the moment, all calls are there again."""
+    """At the end of the window all calls are available again."""
     clock = Clock(1259.999)
     limiter = MemoryLimiter(clock)
     await limiter.hit("key", "1/minute")
@@ -43,7 +43,7 @@ async def test_the_next_window_begins_anew() -> None:
 
 
 async def test_keys_do_not_share_a_window() -> None:
-    """One key's calls cost no other key anything."""
+    """The calls of one key do not count for another."""
     limiter = MemoryLimiter(Clock(0.0))
     await limiter.hit("one", "1/minute")
     assert (await limiter.hit("one", "1/minute")).exceeded
@@ -51,7 +51,7 @@ async def test_keys_do_not_share_a_window() -> None:
 
 
 async def test_past_windows_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many keys there were, memory holds those of the present window."""
+    """The memory has only the keys of the present window."""
     monkeypatch.setattr(rates, "MAX_WINDOWS", 10)
     clock = Clock(0.0)
     limiter = MemoryLimiter(clock)
@@ -73,7 +73,7 @@ def test_rates_are_read(rate: str, limit: int, window_s: int) -> None:
 
 
 def test_headers_of_both_families() -> None:
-    """The quota is told as X-RateLimit-* and as the IETF's pair, which agree."""
+    """The limit is in X-RateLimit-* and in the IETF's headers, with the same values."""
     headers = dict(rate_headers(Quota(1000, 7, 0, 60, exceeded=False)))
     assert headers == {
         b"x-ratelimit-limit": b"1000",
@@ -85,7 +85,7 @@ def test_headers_of_both_families() -> None:
 
 
 def test_headers_tell_the_seconds_until_the_window_ends() -> None:
-    """`t` is the time from now to the window's end, in whole seconds."""
+    """`t` is the time to the end of the window in whole seconds."""
     now = int(time.time())
     headers = dict(rate_headers(Quota(10, 7, now + 30, 60, exceeded=False)))
     passed = int(time.time()) - now
@@ -94,7 +94,7 @@ def test_headers_tell_the_seconds_until_the_window_ends() -> None:
 
 
 def test_memory_is_the_storage_unless_a_url_is_given() -> None:
-    """`memory` needs no other program."""
+    """The storage `memory` needs no other program."""
     assert isinstance(make_limiter("memory"), MemoryLimiter)
 
 
@@ -102,7 +102,7 @@ def test_memory_is_the_storage_unless_a_url_is_given() -> None:
     "url", ["rediss://redis.example:6379/0", "rediss://redis.example:6379/?db=1"]
 )
 def test_tls_with_redis_accepts_what_it_does_before_python_3_13(url: str) -> None:
-    """A private CA whose certificates lack extensions of RFC 5280 is not refused by newer versions."""
+    """A private CA whose certificates lack extensions of RFC 5280 is accepted by each Python version."""
     limiter = make_limiter(url)
     assert isinstance(limiter, rates.SharedLimiter)
     bridge: Any = limiter._storage.bridge  # noqa: SLF001 - nothing else shows the connections' options

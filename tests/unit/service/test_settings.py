@@ -1,4 +1,4 @@
-"""Settings: every variable is checked, and whatever is wrong is said at once."""
+"""The service's settings: each variable is checked, and all errors are reported at once."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def refused(**variables: str) -> list[str]:
 
 
 def test_defaults() -> None:
-    """Only the database has to be named."""
+    """Only the database is required."""
     assert read_settings({**DATABASE, "PATH": "/bin"}) == Settings(
         database_url="postgresql://localhost/links",
         links_host="127.0.0.1",
@@ -31,7 +31,7 @@ def test_defaults() -> None:
 
 
 def test_variables_are_read() -> None:
-    """Numbers come as numbers, and choices are taken."""
+    """Numbers are decoded, and choices are accepted."""
     settings = read_settings(
         {**DATABASE, "LINKS_PORT": "0", "LINKS_WORKERS": "4", "LINKS_ENTITY_POLICY": "any"}
     )
@@ -49,7 +49,7 @@ def test_variables_are_read() -> None:
     ],
 )
 def test_unknown_variable_names_the_nearest(name: str, nearest: str) -> None:
-    """A misspelt LINKS_ variable is an error that names the right one."""
+    """A misspelt LINKS_ variable is refused with the right name."""
     assert refused(**{name: "1"}) == [f"{name}: unknown variable; did you mean {nearest}?"]
 
 
@@ -79,6 +79,6 @@ def test_unknown_variable_names_the_nearest(name: str, nearest: str) -> None:
     ],
 )
 def test_wrong_value_names_its_variable(name: str, value: str) -> None:
-    """What is no value of a variable is refused in one line that begins with its name."""
+    """A wrong value is refused in one line that begins with the variable."""
     (line,) = refused(**{name: value})
     assert line.startswith(f"{name}: ")

@@ -1,4 +1,4 @@
-"""Metadata is stored as it was sent: checked in its bytes, and its fractions rounded to doubles."""
+"""Metadata is stored as it was sent, with fractions rounded to doubles."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from service.edge.calls.stored_json import MAX_CONTAINERS, MAX_DEPTH, MAX_DIGITS
 
 
 def stored(json: bytes) -> str | None:
-    """Return what is stored of a `metadata`."""
+    """Return the stored form of a `metadata`."""
     return asyncio.run(stored_json("metadata", Raw(json)))
 
 
@@ -27,7 +27,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0")), JSON))
 def test_any_object_is_stored(value: dict[str, object]) -> None:
-    """Whatever its texts contain, an object is stored with the same meaning."""
+    """An object is stored with the same meaning, whatever its strings contain."""
     text = stored(msgspec.json.encode(value))
     assert text is not None
     assert msgspec.json.decode(text) == value
@@ -47,12 +47,12 @@ def test_any_object_is_stored(value: dict[str, object]) -> None:
     ],
 )  # fmt: skip
 def test_what_is_kept(sent: bytes, kept: str | None) -> None:
-    """Fractions are rounded; whole numbers stay, and so does whatever stands in a text."""
+    """Fractions are rounded; integers and strings are not changed."""
     assert stored(sent) == kept
 
 
 def nested(levels: int) -> bytes:
-    """Return an object with lists in it, so many levels in all."""
+    """Return an object with lists in it, with so many levels in all."""
     return b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
 
@@ -74,7 +74,7 @@ def nested(levels: int) -> bytes:
     ],
 )
 def test_what_cannot_be_stored(sent: bytes, message: str) -> None:
-    """What is no object, or cannot be stored, is refused by the field's name."""
+    """A value that is no object, or cannot be stored, is refused with the field's name."""
     with pytest.raises(EdgeError, match=f"metadata: .*{message}"):
         stored(sent)
 
@@ -88,5 +88,5 @@ def test_what_cannot_be_stored(sent: bytes, message: str) -> None:
     ],
 )
 def test_at_the_bound(sent: bytes) -> None:
-    """What is as deep, as long and as much as it may be is stored as it is."""
+    """Metadata with the greatest depth, length and number of values is stored unchanged."""
     assert stored(sent) == sent.decode()

@@ -1,4 +1,4 @@
-"""Validation: what is wrong is said at once and by name; what is no JSON is said to be none."""
+"""Validation: all errors of a body at once, by field; or that it is not JSON."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ from service.edge.shapes.messages import Id, Role
 
 
 class Shape(Struct, forbid_unknown_fields=True):
-    """Like the body of a link."""
+    """A type like the body of a link."""
 
     entity_type: Literal["deal", "task"]
     entity_id: Id
@@ -31,25 +31,25 @@ def refused(body: bytes) -> EdgeError:
 
 
 def fields(body: bytes) -> dict[str, str]:
-    """Return the fields that are said to be wrong."""
+    """Return the names of the wrong fields."""
     return {error.field: error.message for error in refused(body).errors}
 
 
 def test_good_body_is_read() -> None:
-    """A body of the shape becomes the struct."""
+    """A valid body is decoded to the struct."""
     body = b'{"entity_type":"deal","entity_id":"deal_1"}'
     assert READER.decode(body) == Shape("deal", "deal_1")
 
 
 def test_all_wrong_fields_are_named() -> None:
-    """A wrong, a missing and an unknown field make three errors."""
+    """A wrong, a missing and an unknown field give three errors."""
     errors = fields(b'{"entity_type":"deel","rolle":"x"}')
     assert set(errors) == {"entity_type", "entity_id", "rolle"}
     assert errors["entity_id"] == "is required"
 
 
 def test_unknown_field_names_the_nearest() -> None:
-    """A misspelt field is told what it may have meant; a strange one, what there is."""
+    """The error of a misspelt field has the nearest name; that of another one lists the fields."""
     body = {"entity_type": "deal", "entity_id": "a", "rolle": "x", "zzz": 1}
     errors = fields(msgspec.json.encode(body))
     assert errors["rolle"] == "is not known; did you mean `role`?"
@@ -73,13 +73,13 @@ def test_unknown_field_names_the_nearest() -> None:
     ],
 )
 def test_wrong_value_names_its_field(field: str, value: object) -> None:
-    """Other types, other lengths and other characters are refused by name."""
+    """Wrong types, lengths and characters are refused with the field's name."""
     body = {"entity_type": "deal", "entity_id": "a", "role": "r", field: value}
     assert list(fields(msgspec.json.encode(body))) == [field]
 
 
 def test_role_counts_characters() -> None:
-    """64 characters are allowed, however many bytes they take."""
+    """64 characters are allowed, however many bytes they have."""
     body = {"entity_type": "deal", "entity_id": "a", "role": "é" * 64}
     assert READER.decode(msgspec.json.encode(body)).role == "é" * 64
 
@@ -97,34 +97,34 @@ def test_role_counts_characters() -> None:
         b"\xef\xbb\xbf{}",
     ],
 )
-def test_what_is_no_json_is_said_to_be_none(body: bytes) -> None:
-    """Broken JSON, broken UTF-8 and lone surrogates are refused in words, and do no harm."""
+def test_invalid_json_is_refused(body: bytes) -> None:
+    """Invalid JSON, invalid UTF-8 and lone surrogates are refused with a text."""
     assert refused(body).detail.startswith("the body is not JSON: ")
     assert list(fields(body)) == ["body"]
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"role":' * 100_000])
 def test_endless_nesting_is_refused(body: bytes) -> None:
-    """However deep a body is nested, it is refused in words."""
+    """A body that is nested too deeply is refused with a text."""
     assert refused(body).detail == "the body is nested too deeply"
     assert list(fields(body)) == ["body"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"5"])
 def test_body_has_to_be_an_object(body: bytes) -> None:
-    """JSON of another kind is refused in words."""
+    """JSON that is not an object is refused with a text."""
     assert refused(body).detail.startswith("the body has to be an object, not ")
     assert list(fields(body)) == ["body"]
 
 
 def test_errors_are_bounded() -> None:
-    """A body with a thousand unknown fields is answered with twenty errors."""
+    """A body with a thousand unknown fields has twenty errors in its answer."""
     body = msgspec.json.encode({f"field{number}": 1 for number in range(1000)})
     assert len(refused(body).errors) == 20
 
 
 class Nested(Struct, forbid_unknown_fields=True):
-    """Like the body of a batch, with a kind of constraint that no body has yet."""
+    """A type like the body of a batch, with a constraint that no body has."""
 
     items: Annotated[list[Shape | str], Meta(min_length=1, max_length=200_000)]
     size: Annotated[int, Meta(ge=1)] = 1
@@ -145,7 +145,7 @@ class Nested(Struct, forbid_unknown_fields=True):
     ],
 )
 def test_words_come_from_the_types(body: str, expected: dict[str, str]) -> None:
-    """Kinds, bounds and places are told for any type, in one manner."""
+    """The texts for kinds, bounds and places are made from any type in the same way."""
     with pytest.raises(EdgeError) as refusal:
         BodyReader(Nested).decode(body.encode())
     assert {error.field: error.message for error in refusal.value.errors} == expected
@@ -167,7 +167,7 @@ def test_words_come_from_the_types(body: str, expected: dict[str, str]) -> None:
     ids=["item", "too many items", "too many fields", "field", "missing"],
 )
 def test_large_body_is_told_its_first_error(body: bytes, field: str, words: str) -> None:
-    """A body with more than 10,000 values is refused with one error, as exactly as time allows."""
+    """A body with more than 10,000 values is refused with one error, as exact as time allows."""
     with pytest.raises(EdgeError) as refusal:
         BodyReader(Nested).decode(body)
     (error,) = refusal.value.errors

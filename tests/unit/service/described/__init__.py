@@ -1,1 +1,1 @@
-"""What the service says of itself."""
+"""The service's descriptions of itself."""

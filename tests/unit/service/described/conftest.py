@@ -1,4 +1,4 @@
-"""An app that nothing was connected to: it can describe itself all the same."""
+"""An app without a database, which can describe itself."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +14,7 @@ from service.settings import read_settings
 
 @pytest.fixture
 async def app() -> Starlette:
-    """Return the app; asyncpg wants a loop for the pool that it does not open yet."""
+    """Return the app. asyncpg needs an event loop to make a pool, even if the pool is not opened."""
     return build(read_settings({"DATABASE_URL": "postgresql://nowhere"}))
 
 

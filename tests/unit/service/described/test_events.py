@@ -1,4 +1,4 @@
-"""The schemas of events: what is certain of each type, and no less than the struct says."""
+"""The schemas of events: as strict as is certain for each type."""
 
 import copy
 from collections.abc import Callable
@@ -18,14 +18,14 @@ Edit = Callable[[dict[str, Any]], Any]
 
 
 def validator(event_type: EventType) -> jsonschema.Draft202012Validator:
-    """Return the reference implementation's validator, which holds formats too."""
+    """Return the reference implementation's validator, which checks formats too."""
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     return jsonschema.Draft202012Validator(event_schema(event_type), format_checker=checker)
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
-def test_schema_is_one(event_type: EventType) -> None:
-    """It is a valid schema of 2020-12, under the name that events of the type carry."""
+def test_schema_is_valid(event_type: EventType) -> None:
+    """The schema is valid for draft 2020-12, and has the name in the events' `dataschema`."""
     schema = event_schema(event_type)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
@@ -35,7 +35,7 @@ def test_schema_is_one(event_type: EventType) -> None:
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
 def test_example_is_an_event_of_its_type_only(event_type: EventType) -> None:
-    """No event is one of two types, and a CloudEvents library reads it."""
+    """Each example is valid for one type only, and a CloudEvents library reads it."""
     event = example(event_type)
     assert [each for each in EVENT_TYPES if validator(each).is_valid(event)] == [event_type]
     assert JSONFormat().read(CloudEvent, encode(event)).get_type() == event_type
@@ -57,22 +57,22 @@ WRONG: dict[str, Edit] = {
 
 
 @pytest.mark.parametrize("edit", WRONG.values(), ids=WRONG.keys())
-def test_what_is_no_such_event(edit: Edit) -> None:
-    """A role's change has a link that is active before and after it, and every field its form."""
+def test_invalid_events_are_refused(edit: Edit) -> None:
+    """The schema refuses wrong fields, and a role change of a link that is not active."""
     event = copy.deepcopy(example("document.link_updated"))
     edit(event)
     assert not validator("document.link_updated").is_valid(event)
 
 
 def test_unknown_fields_are_let_through() -> None:
-    """A subscriber that holds events to the schema survives a field that is added later."""
+    """An event with an additional field is valid, so that later versions can add one."""
     event = example("document.linked")
     event["data"] = {**event["data"], "added": "later"}
     assert validator("document.linked").is_valid({**event, "added": "later"})
 
 
 def test_asyncapi_has_the_same_messages() -> None:
-    """The topic's document describes each type as its schema does."""
+    """The AsyncAPI document describes each type as its schema does."""
     messages = asyncapi()["components"]["messages"].values()
     assert [message["name"] for message in messages] == list(EVENT_TYPES)
     for message in messages:

@@ -1,4 +1,4 @@
-"""The OpenAPI document: all of the route table, in words that are true."""
+"""The OpenAPI document: complete, and in agreement with the code."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +20,13 @@ Document = dict[str, Any]
 
 
 def operations(document: Document) -> Iterator[Document]:
-    """Yield the calls of a document."""
+    """Yield the document's calls."""
     for path in document["paths"].values():
         yield from path.values()
 
 
 def contents(document: Document) -> Iterator[tuple[Document, Document]]:
-    """Yield the schema of every body, with each of its examples."""
+    """Yield each body's schema with its examples."""
     for operation in operations(document):
         bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
         for body in [*bodies, *document["components"]["responses"].values()]:
@@ -36,7 +36,7 @@ def contents(document: Document) -> Iterator[tuple[Document, Document]]:
 
 
 def test_every_call_is_described(app: Starlette, document: Document) -> None:
-    """What the router serves is in the document, and nothing else."""
+    """The document has the routes of the router, and no others."""
     served = {
         (route.path, method.lower())
         for route in app.routes
@@ -53,13 +53,13 @@ def test_every_call_is_described(app: Starlette, document: Document) -> None:
 
 
 def test_names_are_unique(document: Document) -> None:
-    """No two calls have one operationId."""
+    """No two calls have the same operationId."""
     names = [operation["operationId"] for operation in operations(document)]
     assert len(names) == len(set(names)) == 24
 
 
 def test_examples_are_right(document: Document) -> None:
-    """Each example is what its schema says, with formats, so readers can copy it."""
+    """Each example is valid for its schema, formats included."""
     found = list(contents(document))
     for schema, example in found:
         whole = {**schema, "components": document["components"]}
@@ -68,7 +68,7 @@ def test_examples_are_right(document: Document) -> None:
 
 
 def test_every_message_has_an_example(document: Document) -> None:
-    """Bodies in JSON show what they look like, but for the documents themselves."""
+    """Each JSON body has an example, except the descriptions themselves."""
     for operation in operations(document):
         if operation["tags"] != ["described"]:
             bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
@@ -77,7 +77,7 @@ def test_every_message_has_an_example(document: Document) -> None:
 
 
 def test_vendors_examples_are_shown(document: Document) -> None:
-    """The answers on the two vendors' pages are the examples of their calls."""
+    """The calls of the two vendors' pages have the answers on these pages as examples."""
     paths = document["paths"]
     linked = paths["/v1/documents/{id}/link"]["post"]["responses"]["201"]
     assert linked["content"]["application/json"]["examples"]["example"]["value"] == {
@@ -105,7 +105,7 @@ def test_vendors_examples_are_shown(document: Document) -> None:
 
 @pytest.mark.parametrize(("code", "status"), [(name, code.status) for name, code in CODES.items()])
 def test_every_error_is_described(document: Document, code: str, status: int) -> None:
-    """Each code of the table of problems is the answer of some call, under its status."""
+    """Each code in the table of problems is the answer of some call, with its status."""
     references = [
         operation["responses"].get(str(status), {}).get("$ref")
         for operation in operations(document)
@@ -114,7 +114,7 @@ def test_every_error_is_described(document: Document, code: str, status: int) ->
 
 
 def test_errors_are_those_that_can_happen(app: Starlette, document: Document) -> None:
-    """A call has the errors of its parts: of a body, of a key, of a precondition, and no others."""
+    """A call with a body, a key or a precondition has the errors of these, and no others."""
     paths = document["paths"]
     read = set(paths["/v1/documents/{id}"]["get"]["responses"])
     every = {"400", "401", "403", "405", "429", "431", "500", "503"}
@@ -128,7 +128,7 @@ def test_errors_are_those_that_can_happen(app: Starlette, document: Document) ->
 
 
 def test_both_schemes_open_every_call_that_needs_a_key(document: Document) -> None:
-    """Either header will do, with the call's scope; what operators and readers need is open."""
+    """Both headers authenticate each call with a scope; pages for operators and readers need no key."""
     for path, calls in document["paths"].items():
         for operation in calls.values():
             scopes = [scope for way in operation["security"] for scope in way.values()]
@@ -140,7 +140,7 @@ def test_both_schemes_open_every_call_that_needs_a_key(document: Document) -> No
 
 
 def test_headers_of_answers(document: Document) -> None:
-    """Every answer has an id, and every one to a known key its quota."""
+    """Each answer has a request id, and each answer to a known key its rate limit."""
     quota = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit"}
     responses = document["components"]["responses"]
     for path, calls in document["paths"].items():
@@ -158,7 +158,7 @@ def test_headers_of_answers(document: Document) -> None:
 
 
 def test_links_lead_to_calls_with_their_parameters(document: Document) -> None:
-    """A link gives its target every parameter of the path."""
+    """A link has a value for each path parameter of its target."""
     paths = {
         operation["operationId"]: (path, operation)
         for path, calls in document["paths"].items()
@@ -181,7 +181,7 @@ def test_links_lead_to_calls_with_their_parameters(document: Document) -> None:
 
 
 def test_descriptions_of_queries_are_there(document: Document) -> None:
-    """No parameter of a query goes without a word, nor takes a null that a query cannot hold."""
+    """Each query parameter has a description, and none may be null, which a query cannot have."""
     for operation in operations(document):
         for parameter in operation["parameters"]:
             if parameter.get("in") == "query":
@@ -189,8 +189,8 @@ def test_descriptions_of_queries_are_there(document: Document) -> None:
                 assert "null" not in str(parameter["schema"])
 
 
-def test_patterns_are_everybody_s(document: Document) -> None:
-    """Nothing in a schema needs Python to be read: `$` alone is the end."""
+def test_patterns_need_no_python(document: Document) -> None:
+    """No pattern uses Python's own syntax: `$` alone marks the end."""
     assert r"(?!\n)" not in str(document)
     validator = jsonschema_rs.Draft202012Validator({"pattern": LINK_ID_PATTERN})
     assert validator.is_valid(LINK_ID)
@@ -200,7 +200,7 @@ def test_patterns_are_everybody_s(document: Document) -> None:
 
 
 def test_every_call_says_what_it_does(document: Document) -> None:
-    """A few words in a list, and the rest where there is room."""
+    """Each call has a short summary and a longer description."""
     for operation in operations(document):
         assert 0 < len(operation["summary"]) <= 80
         assert operation["description"].startswith(operation["summary"])
@@ -217,9 +217,9 @@ def test_every_call_says_what_it_does(document: Document) -> None:
         ),
     ],
 )
-def test_what_surprises_callers_is_said(
+def test_surprising_behaviour_is_described(
     document: Document, path: str, method: str, words: tuple[str, ...]
 ) -> None:
-    """What a call does to fields that are not sent, and how far a fault reaches."""
+    """The document says what a call does to absent fields, and what else a failed item affects."""
     described = document["paths"][path][method]["description"]
     assert [each for each in words if each not in described] == []

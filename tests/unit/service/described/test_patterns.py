@@ -1,4 +1,4 @@
-"""Patterns in the schemas: they take what the service takes, and nothing else."""
+"""The patterns in the schemas accept exactly what the service accepts."""
 
 import jsonschema_rs
 from hypothesis import given
@@ -32,23 +32,23 @@ IDS = st.one_of(
 
 
 def takes(pattern: str, text: str) -> bool:
-    """Whether a JSON Schema with that pattern takes the text."""
+    """Whether a JSON Schema with the pattern accepts the text."""
     return jsonschema_rs.Draft202012Validator({"pattern": pattern}).is_valid(text)
 
 
 @given(ALMOST)
 def test_link_ids(text: str) -> None:
-    """A link's id is taken in either form."""
+    """The pattern of a link id accepts both forms."""
     assert takes(LINK_ID_PATTERN, text) == (from_text(LINK_PREFIX, text) is not None)
 
 
 @given(IDS)
 def test_ids(text: str) -> None:
-    """An id of a document or an entity is what the service takes for one."""
+    """The pattern of ids agrees with the service for documents and entities."""
     assert takes(ID_PATTERN, text) == (valid_id(text) is not None)
 
 
 @given(IDS.filter(valid_id))
 def test_prefixes(text: str) -> None:
-    """A resource's id, if it is an id, has the pattern if its prefix tells a type."""
+    """A resource's id matches the pattern if and only if its prefix gives a type."""
     assert takes(PREFIX_PATTERN, text) == (type_of(text) is not None)

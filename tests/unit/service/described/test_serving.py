@@ -1,4 +1,4 @@
-"""The described paths: open to all, kept by those who read them, and strict in the page."""
+"""The paths of the descriptions: without a key, cacheable, and with a strict policy for the page."""
 
 import re
 
@@ -13,7 +13,7 @@ PATHS = [*JSON_PATHS, "/docs", "/docs/swagger-ui-bundle.js"]
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_reading_needs_no_key(client: httpx.AsyncClient, path: str) -> None:
-    """GET gives the text, HEAD its headers alone, OPTIONS what the path takes."""
+    """GET returns the text, HEAD only its headers, OPTIONS the methods."""
     got, head, options = [
         await client.request(method, path) for method in ("GET", "HEAD", "OPTIONS")
     ]
@@ -26,8 +26,8 @@ async def test_reading_needs_no_key(client: httpx.AsyncClient, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_what_is_known_is_not_sent_again(client: httpx.AsyncClient, path: str) -> None:
-    """A reader with the text's ETag, weak or among others, is told that it is unchanged."""
+async def test_if_none_match(client: httpx.AsyncClient, path: str) -> None:
+    """A reader that sends the text's ETag, weak or in a list, gets 304."""
     etag = (await client.get(path)).headers["etag"]
     for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
         response = await client.get(path, headers={"If-None-Match": known})
@@ -39,7 +39,7 @@ async def test_what_is_known_is_not_sent_again(client: httpx.AsyncClient, path: 
 
 @pytest.mark.parametrize("path", [*PATHS, "/healthz", "/readyz", "/metrics"])
 async def test_nothing_is_written_there(client: httpx.AsyncClient, path: str) -> None:
-    """Other methods are refused as everywhere, with those that the path takes."""
+    """Other methods are refused as on each path, with the allowed methods."""
     response = await client.post(path)
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
     assert response.headers["allow"] == "GET, HEAD, OPTIONS"
@@ -56,20 +56,20 @@ async def test_nothing_is_written_there(client: httpx.AsyncClient, path: str) ->
     ],
 )
 async def test_unknown_names_are_not_found(client: httpx.AsyncClient, path: str) -> None:
-    """A schema or a file that there is not is a problem like any other."""
+    """An unknown schema or file is a problem with status 404."""
     response = await client.get(path)
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
     assert response.headers["content-type"] == "application/problem+json"
 
 
 async def test_unknown_schema_names_the_known(client: httpx.AsyncClient) -> None:
-    """Who guesses an event type is told which there are."""
+    """The answer to an unknown event type lists the known ones."""
     detail = (await client.get("/schemas/document.lost.json")).json()["detail"]
     assert all(name in detail for name in EVENT_TYPES)
 
 
 async def test_page_takes_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
-    """Its policy forbids other hosts and inline code, and every file that it names is served."""
+    """The page's policy forbids other hosts and inline code, and the service has each file that it names."""
     page = await client.get("/docs")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
