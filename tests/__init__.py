@@ -1,1 +1,1 @@
-"""Tests on real parts; see .github/CONTRIBUTING.md."""
+"""Tests on real Postgres and Kafka; see .github/CONTRIBUTING.md."""

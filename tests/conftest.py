@@ -1,8 +1,9 @@
-"""Fixtures on real parts: a database of its own, a Kafka and a topic of its own for each test."""
+"""Fixtures on real parts: each test has its own database and topic; Postgres and Kafka are shared."""
 
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,8 +20,8 @@ INTEGRATION = Path(__file__).parent / "integration"
 ACCEPTANCE = Path(__file__).parent / "acceptance"
 FAULTS = Path(__file__).parent / "faults"
 ACCEPTANCE_TIMEOUT_S = 300
-"""Whole programs start there, several a test."""
-# No deadline: the machine may be busy. In `make test` a failure is never due to another choice of examples.
+"""The limit of a test that starts programs, often several."""
+# No deadline, because the machine may be busy. `make test` has the same examples in each run.
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.register_profile("fresh", deadline=None, max_examples=1_000, print_blob=True)
 settings.load_profile("fresh" if seeds.FRESH else "fixed")
@@ -28,7 +29,7 @@ PARTS = pytest.StashKey[shared.Owner]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the first process own the parts; xdist's workers ask it."""
+    """Let pytest's first process own the parts; xdist's workers ask it for addresses."""
     if not hasattr(config, "workerinput"):
         config.stash[PARTS] = shared.Owner()
 
@@ -40,7 +41,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests of whole programs longer."""
+    """Give tests that start programs more time."""
     for item in items:
         if {ACCEPTANCE, FAULTS} & set(item.path.parents) and item.get_closest_marker(
             "timeout"
@@ -49,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the integration tests on a second Postgres too, where one is given."""
+    """Run the integration tests on a second Postgres as well, if one is given."""
     bindir = os.environ.get(shared.EXTRA_BINDIR)
     if bindir and "postgres" in metafunc.fixturenames and _is_integration(metafunc):
         which = ["postgres", f"postgres:{bindir}"]
@@ -62,11 +63,10 @@ def _is_integration(metafunc: pytest.Metafunc) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def default_signals() -> None:
-    """Let the programs that tests start take SIGINT and SIGHUP, also if this run ignores them.
+    """Give the programs that tests start the default SIGINT and SIGHUP, even if this run ignores them.
 
-    A shell lets its background jobs ignore SIGINT, and nohup ignores SIGHUP. A child process
-    inherits that an ignored signal is ignored, but not a handler: with a handler that does nothing,
-    the run still survives these signals.
+    A shell lets its background jobs ignore SIGINT, and nohup ignores SIGHUP. A child process inherits
+    an ignored signal, but not a handler. With a handler that does nothing this run still survives.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -75,22 +75,29 @@ def default_signals() -> None:
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Postgres:
-    """Return the Postgres of this run, on which tests make databases."""
+    """Return the Postgres of this run."""
     return PostgresAt(shared.ask(getattr(request, "param", "postgres")))
 
 
-@pytest.fixture
-async def database(postgres: Postgres) -> AsyncIterator[str]:
-    """Yield the URL of a migrated, empty database that no other test uses."""
+@asynccontextmanager
+async def copied(postgres: Postgres, template: str) -> AsyncIterator[str]:
+    """Yield the URL of a new copy of a database."""
     name = f"test_{uuid4().hex}"
-    await shared.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {shared.TEMPLATE}")
+    await shared.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {template}")
     yield postgres.dsn(name)
     await shared.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
+async def database(postgres: Postgres) -> AsyncIterator[str]:
+    """Yield the URL of a migrated, empty database that no other test uses."""
+    async with copied(postgres, shared.TEMPLATE) as url:
+        yield url
+
+
+@pytest.fixture
 async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a session on that database, beside the program under test."""
+    """Yield a session of the test itself on the database."""
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
@@ -99,10 +106,8 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def empty_database(postgres: Postgres) -> AsyncIterator[str]:
     """Yield the URL of a database without the schema."""
-    name = f"test_{uuid4().hex}"
-    await shared.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE template0")
-    yield postgres.dsn(name)
-    await shared.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
+    async with copied(postgres, "template0") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -113,9 +118,9 @@ def kafka() -> str:
 
 @pytest.fixture
 async def topic(kafka: str) -> AsyncIterator[str]:
-    """Yield a name for a topic; it and those whose names go on from it are deleted afterwards."""
+    """Yield a topic's name; all topics whose names begin with it are deleted afterwards."""
     name = f"test-{uuid4().hex}"
     yield name
     async with topics.administration(kafka) as admin:
-        ours = [each for each in await admin.list_topics() if each.startswith(name)]
-        await admin.delete_topics(ours)
+        made = [each for each in await admin.list_topics() if each.startswith(name)]
+        await admin.delete_topics(made)

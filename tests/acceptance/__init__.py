@@ -1,1 +1,1 @@
-"""The programs as processes, started and signalled as in production."""
+"""The programs as processes, started and stopped as in production."""

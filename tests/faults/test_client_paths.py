@@ -1,6 +1,7 @@
 """Rare paths of the client library: brokers restart, coordinators move, partitions have no leader.
 
-When Kafka works again, events are published within ten seconds; none is lost, and none is repeated.
+When Kafka works again, events are published within ten seconds. None is lost; exactly once, none is
+repeated.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """Credentials that change while the worker runs, and sessions and producers that the broker ends.
 
-When the credentials are right again, events are published within ten seconds; none is lost, and none
-is repeated.
+When the credentials are right again, events are published within ten seconds. None is lost; exactly
+once, none is repeated.
 """
 
 import asyncio

@@ -29,9 +29,8 @@ from tests.support.topic import topics
 from tests.support.topic.reckoning import DELIVERIES, reckon
 from tests.support.waiting import BUSY_S, FAULT_S, LONG_S, TIMEOUT_S, last, until
 
-NO_PROGRESS_S = (
-    20  # /healthz is 503 after 30 s without progress (runbook); progress precedes the fault
-)
+# /healthz is 503 after 30 s without progress (runbook), which are counted from before the fault.
+NO_PROGRESS_S = 20
 STOP_S = 10 + BUSY_S  # 10 s: README
 READY_S = 10 + BUSY_S  # 10 s: outbox_worker.relay.standby
 

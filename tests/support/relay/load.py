@@ -25,9 +25,9 @@ async def under_load(
     order. With exactly-once delivery nothing may be repeated either.
 
     Args:
-        database: its URL for the worker and the writers.
+        database: the URL for the worker and the writers.
         kafka: the worker's address of Kafka.
-        topic: None: named as the database.
+        topic: None: the topic has the name of the database.
         inside: the test's address of Kafka; None: the worker's.
         settings: of the worker; DATABASE_URL may lead it through a proxy or a pooler.
     """
