@@ -1,10 +1,10 @@
-"""What the doctor reports: one line for each check."""
+"""The report of `doctor`: one line for each check."""
 
 import msgspec
 
 
 class Check(msgspec.Struct):
-    """What was checked, what was found, and how to mend it."""
+    """The name of a check, its finding, and the remedy if it has failed."""
 
     name: str
     passed: bool

@@ -43,7 +43,7 @@ class _Identity(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What was compared, and the number of faults of each kind with the first ids.
+    """The numbers of events, records and faults, with the ids of the first faults of each kind.
 
     `since`: the time from which the topic was read, None for its beginning. `not_compared`: the number
     of records whose events are not in the outbox, or were published after the comparison began.
@@ -95,7 +95,7 @@ class Checker:
             self._compare(record, key, event.id, known)
 
     def _follow(self, key: bytes, event: _Identity) -> None:
-        """Report a version that is not the document's last one plus one; the first may be any."""
+        """Report a version that does not follow the document's last one; its first version may be any."""
         if event.sequence.isdecimal():
             version = int(event.sequence)
             if version != self._versions.get(key, version - 1) + 1:

@@ -1,5 +1,6 @@
 """`doctor`: checks everything that the worker needs, and tells how to mend what is wrong."""
 
+import contextlib
 import os
 import time
 from collections.abc import Awaitable
@@ -16,20 +17,11 @@ from outbox_worker.postgres.registration import (
     POOLED,
     POOLED_MEND,
     RefusedError,
-    Registration,
     check_schema,
     read_cluster_identity,
     registered,
 )
-from outbox_worker.postgres.sessions import (
-    ERRORS,
-    UnusableUrlError,
-    connect,
-    disconnect,
-    is_read_only,
-    pooled,
-    session,
-)
+from outbox_worker.postgres.sessions import ERRORS, UnusableUrlError, is_read_only, pooled, session
 from outbox_worker.relay.retention import DAY_S, SLOTS, first_created_at, table_of
 from outbox_worker.settings import Settings, read
 
@@ -86,37 +78,28 @@ def command(*, as_json: terminal.Json = False) -> None:
 async def examine(settings: Settings) -> Report:
     """Run all checks that are possible."""
     checks = [Check("settings", passed=True, found=f"topic {settings.topic}, {settings.delivery}")]
-    checks += await _database(settings)
-    checks += await kafka_checks.examine(settings, await _registration(settings))
-    return Report(checks)
-
-
-async def _registration(settings: Settings) -> Registration | None:
-    """Return the relay's registration; None before the first start, or if it cannot be read."""
+    registration = None
     try:
         url = settings.session_database_url
         async with session(url, "doctor", timeout_s=TIMEOUT_S) as connection:
-            return await registered(connection)
-    except (*ERRORS, UnusableUrlError):
-        return None
-
-
-async def _database(settings: Settings) -> list[Check]:
-    try:
-        connection = await connect(settings.session_database_url, "doctor", timeout_s=TIMEOUT_S)
+            checks += await _database(connection, settings)
+            with contextlib.suppress(asyncpg.PostgresError):  # as one of the checks has found
+                registration = await registered(connection)
     except (*ERRORS, UnusableUrlError) as error:
         mend = "check DATABASE_URL and that the server listens"
-        return [Check("database", passed=False, found=reason(error), mend=mend)]
+        checks.append(Check("database", passed=False, found=reason(error), mend=mend))
+    return Report([*checks, *await kafka_checks.examine(settings, registration)])
+
+
+async def _database(connection: asyncpg.Connection, settings: Settings) -> list[Check]:
     direct = await _guarded("session", _session(connection, settings))
     checks = [Check("database", passed=True, found="connected"), direct]
     if direct.passed:  # behind a pooler, the other checks might use another session
-        checks_of_database = (_schema, _primary, _privileges, _durability, _clock, _relay)
         checks += [
             await _guarded(check.__name__.strip("_"), check(connection))
-            for check in checks_of_database
+            for check in (_schema, _primary, _privileges, _durability, _clock, _relay)
         ]
         checks.append(await _guarded("ring", _ring(connection, settings)))
-    await disconnect(connection)
     return checks
 
 
@@ -183,12 +166,12 @@ async def _clock(connection: asyncpg.Connection) -> Check:
 
 
 async def _relay(connection: asyncpg.Connection) -> Check:
-    registration, place = await registered(connection), await read_cluster_identity(connection)
-    undetected = "".join(f"; not detected here: {what}" for what in place.undetected())
+    registration, cluster = await registered(connection), await read_cluster_identity(connection)
+    undetected = "".join(f"; not detected here: {what}" for what in cluster.undetected())
     if registration is None:
         return Check("relay", passed=True, found=f"never started{undetected}")
     try:
-        registration.check(place)
+        registration.check(cluster)
     except RefusedError as error:
         return Check("relay", passed=False, found=str(error), mend="python -m outbox_worker rebase")
     return Check("relay", passed=True, found=f"{registration.name}{undetected}")

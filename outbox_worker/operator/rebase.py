@@ -1,8 +1,8 @@
 """`rebase`: gives a restored, upgraded or copied database a relay of its own.
 
-The xids in a copied outbox are those of another cluster. The rows that the old cursor does not cover,
-and for safety the rows of the last 15 minutes before the cursor, get the xid of this transaction. The
-others get a frozen xid. A checkpoint whose cursor lies just before this transaction comes with them.
+The xids in a copied outbox are those of another cluster. So one transaction gives its own xid to the rows
+that the old cursor does not cover and, for safety, to the rows of the 15 minutes before the cursor. The
+other rows get the frozen xid, 2. The transaction also writes a checkpoint whose cursor lies before its xid.
 """
 
 import secrets
@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from outbox_worker.kafka import progress_topic
 from outbox_worker.operator import terminal
+from outbox_worker.operator.published import last_progress
 from outbox_worker.postgres import checkpoints
 from outbox_worker.postgres.cursor import COVERED, Snapshot
 from outbox_worker.postgres.progress import Progress
@@ -67,7 +67,7 @@ SELECT pg_current_xact_id()
 
 
 class Report(msgspec.Struct):
-    """What was done, or would be done."""
+    """The relays' names and the numbers of events; `new_relay` None: nothing was changed yet."""
 
     old_relay: str
     new_relay: str | None
@@ -80,7 +80,7 @@ def command(*, yes: terminal.Yes = False, as_json: terminal.Json = False) -> Non
     settings = terminal.settings()
     report = terminal.carry_out(rebase(settings, dry_run=True))
     terminal.confirmed(
-        f"Relay {report.old_relay} belongs to another database. If that one still runs, stop here. "
+        f"Relay {report.old_relay} belongs to another database. If that database still runs, stop here. "
         f"This database gets a relay of its own, which publishes {report.events_to_publish} of "
         f"{report.events} events. Go on?",
         yes=yes,
@@ -96,9 +96,9 @@ async def rebase(settings: Settings, *, dry_run: bool, shown: bool = False) -> R
         await check_schema(connection)
         cluster = await read_cluster_identity(connection)
         registration = await _foreign(connection, cluster)
-        old = await _progress(settings, connection, registration)
+        old = await last_progress(settings, connection, registration)
         async with connection.transaction():
-            await _alone(connection, registration)
+            await _lock(connection, registration)
             report = await _count(connection, registration, old)
             if not dry_run:
                 with terminal.progress_bar("rebase", report.events, shown=shown) as step:
@@ -117,29 +117,15 @@ async def _foreign(connection: asyncpg.Connection, cluster: ClusterIdentity) -> 
     raise RefusedError(message)
 
 
-async def _progress(
-    settings: Settings, connection: asyncpg.Connection, registration: Registration
-) -> Progress:
-    """Return the last progress of the other database's relay, from Kafka or from its checkpoint."""
-    topic = registration.progress_topic(settings.topic)
-    progress = await progress_topic.read(settings.kafka_client(), topic)
-    progress = progress or await checkpoints.newest(connection, registration.name)
-    if progress is None:
-        message = (
-            "neither Kafka nor the database has a record of what the other relay has published"
-        )
-        raise RefusedError(message)
-    return progress
-
-
-async def _alone(connection: asyncpg.Connection, registration: Registration) -> None:
+async def _lock(connection: asyncpg.Connection, registration: Registration) -> None:
+    """Take the leader's lock and lock the outbox; RefusedError while a worker or a writer runs."""
     if not await connection.fetchval(TRY_LOCK, registration.name):
         message = "a worker leads on this database: stop it first"
         raise RefusedError(message)
     try:
         await connection.execute(LOCK_OUTBOX)
     except asyncpg.LockNotAvailableError:
-        message = "somebody writes to the outbox: stop the service first"
+        message = "a transaction is writing to the outbox: stop the service first"
         raise RefusedError(message) from None
     if await connection.fetchval(WRITTEN_LATELY, QUIET_S):
         message = f"events were written in the last {QUIET_S} s: stop the service first"
@@ -149,8 +135,7 @@ async def _alone(connection: asyncpg.Connection, registration: Registration) -> 
 async def _count(
     connection: asyncpg.Connection, registration: Registration, old: Progress
 ) -> Report:
-    counts = await connection.fetchrow(COUNT, *_arguments(old))
-    assert counts is not None  # noqa: S101 - count(*) returns its row
+    (counts,) = await connection.fetch(COUNT, *_arguments(old))
     return Report(registration.name, None, counts["all"], counts["again"])
 
 

@@ -48,7 +48,7 @@ class Selection(msgspec.Struct):
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What was or would be published; if nothing, the time of the oldest event in the outbox."""
+    """The events that were or would be published; if there are none, the time of the oldest event."""
 
     topic: str
     events: int
@@ -70,7 +70,8 @@ def command(  # noqa: PLR0913 - one parameter for each option
     settings = terminal.settings()
     selection = Selection(_time(since, "--from"), _time(until, "--to"), document)
     report = Report(f"{settings.topic}.replay" if topic is None else topic, 0, published=False)
-    _check(settings, selection, report.topic)
+    if problem := _problem(settings, selection, report.topic):
+        terminal.fail(problem, terminal.USAGE)
     report.events, report.oldest_event = terminal.carry_out(count(settings, selection))
     if report.events and not dry_run:
         terminal.confirmed(f"Publish {report.events} events to {report.topic}?", yes=yes)
@@ -82,28 +83,23 @@ def command(  # noqa: PLR0913 - one parameter for each option
     terminal.show(report, _print, as_json=as_json)
 
 
-def _check(settings: Settings, selection: Selection, topic: str) -> None:
-    """Exit with 2 if an option is wrong."""
+def _problem(settings: Settings, selection: Selection, topic: str) -> str | None:
+    """Return the first wrong option and its remedy, None if no option is wrong."""
     since, until, document = selection.since, selection.until, selection.document
     if problem := problem_of(topic):
-        terminal.fail(f"--topic: {topic!r} {problem}", terminal.USAGE)
+        return f"--topic: {topic!r} {problem}"
     if topic == f"{settings.topic}.snapshot":
-        terminal.fail(f"--topic: {topic} is for snapshots: name another one", terminal.USAGE)
+        return f"--topic: {topic} is for snapshots: name another one"
     if since >= until:
-        terminal.fail(
-            f"--from {since.isoformat()} is not before --to {until.isoformat()}: exchange them",
-            terminal.USAGE,
-        )
+        return f"--from {since.isoformat()} is not before --to {until.isoformat()}: exchange them"
     if since > datetime.now(UTC):
-        terminal.fail(
-            f"--from {since.isoformat()} is in the future: name an earlier time", terminal.USAGE
-        )
+        return f"--from {since.isoformat()} is in the future: name an earlier time"
     if document is not None and not DOCUMENT_ID.fullmatch(document):
-        terminal.fail(
+        return (
             f"--document: {document!r} is no document's id: use 1 to 128 of A-Z a-z 0-9 _ - ., "
-            "the first a letter or digit",
-            terminal.USAGE,
+            "the first a letter or digit"
         )
+    return None
 
 
 async def count(settings: Settings, selection: Selection) -> tuple[int, datetime | None]:

@@ -30,8 +30,8 @@ Header = tuple[str, bytes]
 class Target(NamedTuple):
     """The topic to write to.
 
-    `partitions` is the number over which keys are hashed, and `all_partitions` the number that the
-    topic has: an event topic may have grown. `batch_bytes` is the size of the largest batch.
+    `partitions` is the number over which keys are hashed. `all_partitions` is the number in the topic,
+    which may be greater, because an event topic can grow. `batch_bytes` is the size of the largest batch.
     """
 
     topic: str

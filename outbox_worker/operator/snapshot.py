@@ -11,7 +11,7 @@ the database's snapshot is taken after the marker is acknowledged. A subscriber 
 by their document's version.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import asyncpg
 import msgspec
@@ -51,7 +51,7 @@ SELECT pg_try_advisory_lock(hashtextextended('document-links snapshot into ' || 
 
 
 class Report(msgspec.Struct):
-    """What was published, and the offsets at which a subscriber continues in the live topic.
+    """The links that were published, and the offsets at which a subscriber continues in the live topic.
 
     From those offsets on it skips events whose document_version is not greater than the one in the
     snapshot.
@@ -159,17 +159,7 @@ async def _delete_earlier(settings: Settings, topic: str, partitions: int) -> No
         filled = {each: end for each, end in ends.items() if end > starts[each]}
         if not filled:
             return
-        firsts = {each: starts[each] + 1 for each in filled}
-        lasts = {each: end - 1 for each, end in filled.items()}
-        found = [
-            record
-            for start_of, end_of in ((starts, firsts), (lasts, filled))
-            async for records in reading.between(client, topic, start_of, end_of)
-            for record in records
-        ]
-        if len(found) < 2 * len(filled) or not all(
-            SNAPSHOT in dict(each.headers) for each in found
-        ):
+        if not await _is_snapshot(client, topic, starts, filled):
             message = (
                 f"topic {topic} has records that are no snapshot: name another one with --topic"
             )
@@ -182,6 +172,22 @@ async def _delete_earlier(settings: Settings, topic: str, partitions: int) -> No
             "Delete on the topic, or name another one with --topic"
         )
         raise RefusedError(message) from None
+
+
+async def _is_snapshot(
+    client: dict[str, Any], topic: str, starts: dict[int, int], ends: dict[int, int]
+) -> bool:
+    """Whether the first and the last record of each partition belong to a snapshot."""
+    firsts = starts, {each: starts[each] + 1 for each in ends}
+    lasts = {each: end - 1 for each, end in ends.items()}, ends
+    found = [
+        record
+        for start_of, end_of in (firsts, lasts)
+        async for records in reading.between(client, topic, start_of, end_of)
+        for record in records
+    ]
+    marked = [record for record in found if SNAPSHOT in dict(record.headers)]
+    return len(marked) == len(found) >= 2 * len(ends)
 
 
 async def _send(

@@ -13,8 +13,8 @@ ID_HEADER = "snapshot-id"
 LINKED = "document.linked"
 BEGAN = "snapshot.began"
 ENDED = "snapshot.ended"
-# The namespace of event ids: at the same version of its document, a link's event has the same id in each
-# snapshot.
+# The namespace of event ids. A link's event has the same id in each snapshot, as long as the version of its
+# document is the same.
 LINKS = UUID("6ba9b1f5-6b0f-4d6d-9a0c-5b1f6c1f7a52")
 
 Row = tuple[int, str, bytes, None]

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import asyncpg
 import msgspec
@@ -12,11 +12,17 @@ from aiokafka.errors import KafkaError
 from rich.markup import escape
 from rich.table import Table
 
-from outbox_worker.kafka import administration, progress_topic, reading
+from outbox_worker.kafka import administration, reading
 from outbox_worker.logs import reason
 from outbox_worker.operator import terminal
+from outbox_worker.operator.published import last_progress
 from outbox_worker.postgres.progress import Progress
-from outbox_worker.postgres.registration import Registration, check_session, registered
+from outbox_worker.postgres.registration import (
+    RefusedError,
+    Registration,
+    check_session,
+    registered,
+)
 from outbox_worker.postgres.sessions import ERRORS, configure, connect, disconnect
 from outbox_worker.postgres.window import PLANNER_SETTINGS
 from outbox_worker.relay import lag
@@ -53,7 +59,7 @@ class LockHolder(msgspec.Struct):
     backend: int
     address: str | None
     since: str
-    silent_s: float | None  # None: the role's track_activities is off
+    silent_s: float | None  # None: track_activities is off in the session
 
 
 class SlotStatus(msgspec.Struct):
@@ -76,7 +82,7 @@ class TopicStatus(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """All that could be read. For Postgres and Kafka, `problems` has the error if there was one.
+    """The values that could be read; None: unknown. `problems` has the errors of Postgres and Kafka.
 
     `configured_delivery` comes from this command's environment; the leader's may be another one.
     """
@@ -119,18 +125,14 @@ def command(
 async def collect(settings: Settings, before: Status | None = None) -> Status:
     """Read the state of Postgres and Kafka; `before` is an earlier status, for the rate since then."""
     status = Status(configured_delivery=settings.delivery)
+    await _tried(status, "kafka", _add_topic(status, settings))
     connection = await _tried(status, "postgres", _connect(settings))
-    if connection is None:
-        await _tried(status, "kafka", _add_kafka(status, settings, None))
-        return status
-    try:
-        registration = await _tried(status, "postgres", _add_database(status, connection))
-        progress = await _tried(status, "kafka", _add_kafka(status, settings, registration))
-        if progress is not None:
-            await _tried(status, "postgres", _add_progress(status, connection, progress, before))
-        return status
-    finally:
-        await disconnect(connection)
+    if connection is not None:
+        try:
+            await _add_relay(status, settings, connection, before)
+        finally:
+            await disconnect(connection)
+    return status
 
 
 async def _tried(status: Status, system: System, work: Awaitable[T]) -> T | None:
@@ -154,6 +156,21 @@ async def _connect(settings: Settings) -> asyncpg.Connection:
     return connection
 
 
+async def _add_relay(
+    status: Status, settings: Settings, connection: asyncpg.Connection, before: Status | None
+) -> None:
+    registration = await _tried(status, "postgres", _add_database(status, connection))
+    if registration is None or "kafka" in status.problems:
+        return
+    try:
+        progress = await _tried(status, "kafka", last_progress(settings, connection, registration))
+    except RefusedError as refusal:
+        status.problems["kafka"] = str(refusal)
+    else:
+        if progress is not None:
+            await _tried(status, "postgres", _add_progress(status, connection, progress, before))
+
+
 async def _add_database(status: Status, connection: asyncpg.Connection) -> Registration | None:
     status.slots = await _slots(connection)
     registration = await registered(connection)
@@ -161,18 +178,6 @@ async def _add_database(status: Status, connection: asyncpg.Connection) -> Regis
         status.relay = registration.name
         status.leader = await _leader(connection, registration.name)
     return registration
-
-
-async def _add_kafka(
-    status: Status, settings: Settings, registration: Registration | None
-) -> Progress | None:
-    status.topic = await _topic(settings)
-    return await _progress(settings, registration) if registration else None
-
-
-async def _progress(settings: Settings, registration: Registration) -> Progress | None:
-    topic = registration.progress_topic(settings.topic)
-    return await progress_topic.read(settings.kafka_client(), topic)
 
 
 async def _add_progress(
@@ -202,41 +207,35 @@ async def _slots(connection: asyncpg.Connection) -> list[SlotStatus]:
     return slots
 
 
-async def _topic(settings: Settings) -> TopicStatus:
+async def _add_topic(status: Status, settings: Settings) -> None:
     async with administration.connect(settings.kafka_client()) as admin:
-        brokers = await admin.brokers()
-        if not await admin.exists(settings.topic):
-            return TopicStatus(settings.topic, exists=False, brokers=brokers)
-        partitions = await admin.partitions(settings.topic)
-    ends = await reading.end_offsets(settings.kafka_client(), settings.topic, partitions)
-    return TopicStatus(
-        settings.topic,
-        exists=True,
-        brokers=brokers,
-        partitions=partitions,
-        events_end=sum(ends.values()),
-    )
+        topic = TopicStatus(
+            settings.topic, await admin.exists(settings.topic), await admin.brokers()
+        )
+        if topic.exists:
+            topic.partitions = await admin.partitions(settings.topic)
+    if topic.exists:
+        client = settings.kafka_client()
+        ends = await reading.end_offsets(client, settings.topic, topic.partitions)
+        topic.events_end = sum(ends.values())
+    status.topic = topic
 
 
 def _print(status: Status) -> None:
-    leader = status.leader
-    facts: list[tuple[str, System, Any]] = [
-        ("relay", "postgres", status.relay),
-        (
-            "leader",
-            "postgres",
-            leader and f"backend {leader.backend}, {leader.address}, since {leader.since}",
-        ),
-        ("lag", "kafka", _text(status.lag_events, "events", status.lag_seconds, "s")),
-        ("last batch", "kafka", _text(status.last_batch_age_s, "s ago")),
-        ("published", "kafka", _text(status.published, "events", status.rate, "/s")),
-        ("topic", "kafka", status.topic and _describe(status.topic)),
-    ]
+    absent = "unknown" if "postgres" in status.problems else "none"
+    # Without the relay's progress, "none" would look like no lag.
+    facts = {
+        "relay": status.relay or absent,
+        "leader": _holder(status.leader) or absent,
+        "lag": _text(status.lag_events, "events", status.lag_seconds, "s") or "unknown",
+        "last batch": _text(status.last_batch_age_s, "s ago") or "unknown",
+        "published": _text(status.published, "events", status.rate, "/s") or "unknown",
+        "topic": _describe(status.topic) or "unknown",
+        "delivery": f"{status.configured_delivery}, as configured here",
+    }
     table = Table(show_header=False, box=None)
-    for name, system, fact in facts:
-        known = system not in status.problems and "postgres" not in status.problems
-        table.add_row(name, str(fact or ("none" if known else "unknown")))
-    table.add_row("delivery", f"{status.configured_delivery}, as configured here")
+    for name, fact in facts.items():
+        table.add_row(name, fact)
     for system, problem in status.problems.items():
         table.add_row(system, f"[red]cannot be read:[/] {escape(problem)}")
     terminal.console.print(table)
@@ -253,7 +252,15 @@ def _text(*parts: object) -> str:
     return ", ".join(f"{number} {unit}" for number, unit in pairs if number is not None)
 
 
-def _describe(topic: TopicStatus) -> str:
+def _holder(leader: LockHolder | None) -> str | None:
+    if leader is None:
+        return None
+    return f"backend {leader.backend}, {leader.address}, since {leader.since}"
+
+
+def _describe(topic: TopicStatus | None) -> str | None:
+    if topic is None:
+        return None
     if not topic.exists:
         return f"{topic.name}: does not exist ({topic.brokers} brokers)"
     return f"{topic.name}: {topic.partitions} partitions, {topic.brokers} brokers"

@@ -102,11 +102,11 @@ def say(text: str) -> None:
 
 
 def confirmed(question: str, *, yes: bool) -> None:
-    """Ask unless `yes`; exit with 1 at a no, and where there is no terminal to ask at."""
+    """Ask for confirmation unless `yes`; exit with 1 if it is denied, or if there is no terminal."""
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
-        fail(f"{question} There is no terminal to ask at: add --yes to go on")
+        fail(f"{question} There is no terminal to ask at: add --yes")
     if not typer.confirm(question, err=True):
         fail("nothing was done")
 

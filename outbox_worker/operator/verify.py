@@ -12,10 +12,10 @@ from typing import Annotated, NamedTuple
 import asyncpg
 import typer
 
-from outbox_worker.kafka import administration, progress_topic, reading
+from outbox_worker.kafka import administration, reading
 from outbox_worker.operator import terminal
 from outbox_worker.operator.comparison import Checker, OutboxEvent, Report, Share, digest
-from outbox_worker.postgres import checkpoints
+from outbox_worker.operator.published import last_progress
 from outbox_worker.postgres.cursor import COVERED, Cursor
 from outbox_worker.postgres.registration import required
 from outbox_worker.postgres.sessions import session
@@ -26,8 +26,8 @@ MAX_EVENTS = 500_000
 PREFETCH = 5_000
 TIMEOUT_S = 600
 MARGIN = timedelta(days=1)
-"""The topic is read from so long before the oldest row on. A record has the time of the relay's clock, and
-a row the time of the database's; a difference of a day between the clocks would be noticed."""
+"""The topic is read from the oldest row's time on, less this margin. Records have the time of the relay's
+clock and rows that of the database's. Clocks that differ by a day would be noticed."""
 PUBLISHED = f"""
 SELECT event_id::text AS id, position, key, payload
 FROM outbox
@@ -42,12 +42,11 @@ WHERE {COVERED}
 
 
 class Published(NamedTuple):
-    """The events of the outbox that the relay has published: their number and the time of the oldest."""
+    """The number of events in the outbox that are published, and the time of the oldest."""
 
     partitions: int
     """The number over which the relay hashes keys."""
-    cursor: Cursor | None
-    """None: nothing was published yet."""
+    cursor: Cursor
     events: int
     oldest: datetime
 
@@ -100,25 +99,18 @@ async def verify(settings: Settings, *, whole: bool = False, shown: bool = False
 
 
 async def _published(connection: asyncpg.Connection, settings: Settings) -> Published:
-    """Count the rows that the relay's cursor covers; without a progress record, the checkpoint's."""
+    """Count the rows that the relay's cursor covers."""
     registration = await required(connection)
-    topic = registration.progress_topic(settings.topic)
-    progress = await progress_topic.read(settings.kafka_client(), topic)
-    progress = progress or await checkpoints.newest(connection, registration.name)
-    if progress is None:
-        return Published(registration.partitions, None, 0, datetime.now(UTC))
-    row = await connection.fetchrow(COUNT, *progress.cursor.covered())
-    events, oldest = row or (0, None)
+    progress = await last_progress(settings, connection, registration)
+    ((events, oldest),) = await connection.fetch(COUNT, *progress.cursor.covered())
     return Published(registration.partitions, progress.cursor, events, oldest or datetime.now(UTC))
 
 
 async def _outbox_events(
-    settings: Settings, cursor: Cursor | None, share: Share, *, shown: bool
+    settings: Settings, cursor: Cursor, share: Share, *, shown: bool
 ) -> dict[str, OutboxEvent]:
     """Return the published events of a share of the documents, by id."""
     known: dict[str, OutboxEvent] = {}
-    if cursor is None:
-        return known
     async with session(settings.session_database_url, "verify", timeout_s=TIMEOUT_S) as connection:
         with terminal.progress_bar("outbox", None, shown=shown) as step:
             async with connection.transaction(readonly=True):
@@ -140,5 +132,7 @@ def _print(report: Report) -> None:
     for fault, count in report.faults.items():
         examples = ", ".join(report.examples[fault])
         terminal.say(f"{fault.replace('_', ' ')}: {count} ({examples})")
-    if not report.faults:
+    if not report.outbox_events:
+        terminal.say("the outbox holds no published event, so there was nothing to look for")
+    elif not report.faults:
         terminal.say("nothing missing, duplicated, out of order, out of sequence or altered")

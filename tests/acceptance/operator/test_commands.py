@@ -141,6 +141,56 @@ async def test_status_without_postgres(
     assert (done.report["leader"], done.report["slots"]) == (None, None)
 
 
+async def test_commands_read_the_checkpoint_if_the_progress_topic_is_lost(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker, operator: Operator
+) -> None:
+    """A stopped worker's checkpoint tells what is published; `doctor` tells that the topic is lost."""
+    count = await publish(connection, kafka, topic)
+    await lose_progress(connection, kafka, topic, worker)
+    status = await operator.run("status", "--json")
+    assert (status.code, status.report["published"], status.report["lag_events"]) == (0, count, 0)
+    verified = await operator.run("verify", "--json")
+    assert (verified.code, verified.report["outbox_events"]) == (0, count)
+    assert "starts from its checkpoint" in (await remedies(operator))["progress"]
+
+
+async def test_commands_fail_if_nothing_tells_which_events_are_published(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker, operator: Operator
+) -> None:
+    """Without progress record and checkpoint, `verify` has no proof and `status` no lag: exit 1."""
+    await publish(connection, kafka, topic)
+    name = await lose_progress(connection, kafka, topic, worker)
+    await connection.execute("DELETE FROM outbox_checkpoints")
+    unknown = f"which events relay {name} has published is unknown: neither topic {topic}.progress"
+    verified = await operator.run("verify")
+    assert (verified.code, verified.output) == (1, "")
+    assert verified.errors.startswith(f"outbox_worker: {unknown}")
+    status = await operator.run("status", "--json")
+    assert (status.code, status.report["lag_events"]) == (1, None)
+    assert status.report["problems"]["kafka"].startswith(unknown)
+    assert re.search(r"lag +unknown", (await operator.run("status")).output)
+
+
+async def test_verify_of_an_outbox_without_published_events_does_not_praise_the_topic(
+    worker: Worker, operator: Operator
+) -> None:
+    """With nothing to look for, `verify` says that, and not that nothing is missing."""
+    await worker.leading()
+    done = await operator.run("verify")
+    assert (done.code, "nothing missing" in done.output) == (0, False)
+    assert "the outbox holds no published event" in done.output
+
+
+async def lose_progress(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
+) -> str:
+    """Stop the worker and delete its progress topic; return the relay's name."""
+    assert worker.end() == 0
+    name: str = await connection.fetchval("SELECT name FROM outbox_relay")
+    await topics.delete(kafka, f"{topic}.progress.{name}")
+    return name
+
+
 async def test_status_computes_a_rate(
     connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker
 ) -> None:
@@ -269,6 +319,19 @@ async def test_doctor_finds_a_topic_with_a_limit_of_bytes(
     await publish(connection, kafka, topic)
     await topics.configure(kafka, topic, {"retention.ms": "-1", "retention.bytes": "1000000000"})
     assert "retention" in await remedies(operator)
+
+
+async def test_doctor_finds_lost_topics(
+    connection: asyncpg.Connection, kafka: str, topic: str, worker: Worker, operator: Operator
+) -> None:
+    """An event topic that is gone, or a progress topic without a record, is not taken for a new one."""
+    await publish(connection, kafka, topic)
+    name = await lose_progress(connection, kafka, topic, worker)
+    await topics.make(kafka, f"{topic}.progress.{name}", 1, {"cleanup.policy": "compact"})
+    await topics.delete(kafka, topic)
+    mend = await remedies(operator)
+    assert "--accept-topic" in mend["topic"]
+    assert "starts from its checkpoint" in mend["progress"]
 
 
 async def remedies(operator: Operator) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A broker with SASL and ACLs: rights that are missing at first, and wrong credentials."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ from aiokafka.protocol.admin import CreateAclsRequest
 
 from tests.support.faults.tcp import FaultyProxy
 from tests.support.parts.brokers import Broker, broker_behind_a_proxy
+from tests.support.programs.command import Operator
 from tests.support.relay import writers
 from tests.support.relay.worker import Worker
 from tests.support.topic import topics
@@ -19,7 +21,7 @@ AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 # Kafka's protocol: resource types, operations, and the rest of an ACL.
 TOPIC, TRANSACTIONAL_ID = 2, 5
-ALL = 2
+ALL, READ, WRITE, DESCRIBE = 2, 3, 4, 8
 PREFIXED = 4
 ALLOW = 3
 SASL = {
@@ -48,10 +50,10 @@ def broker() -> Iterator[Broker]:
         yield broker
 
 
-async def allow(kafka: str, kind: int, name: str) -> None:
-    """Grant the relay all operations on topics or transactional ids with this prefix."""
+async def allow(kafka: str, kind: int, name: str, operation: int = ALL) -> None:
+    """Grant the relay an operation on topics or transactional ids with this prefix."""
     async with topics.administration(kafka) as admin:
-        right = CreateAclsRequest(kind, name, PREFIXED, "User:relay", "*", ALL, ALLOW)
+        right = CreateAclsRequest(kind, name, PREFIXED, "User:relay", "*", operation, ALLOW)
         await admin._send_to_controller(right)  # noqa: SLF001 - the client has no call for it
 
 
@@ -71,6 +73,30 @@ async def test_missing_rights_are_named_and_nothing_is_lost(
             await worker.wait_published(50)
         await reckon(database, broker.inside, worker.topic)
         assert PASSWORD not in worker.output()
+
+
+async def test_doctor_does_not_pass_a_configuration_that_it_cannot_read(
+    database: str, broker: Broker, proxy: FaultyProxy
+) -> None:
+    """Without DescribeConfigs, `doctor` names that right and reports no setting of the topic."""
+    topic = database.rpartition("/")[2]
+    with Worker(database, broker.inside, topic) as leader:
+        await leader.leading()
+        for operation in (READ, WRITE, DESCRIBE):
+            await allow(broker.inside, TOPIC, topic, operation)
+        outside = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{proxy.port}"}
+        operator = Operator({**leader.env, **SASL, **outside})
+
+        async def granted() -> dict[str, dict[str, Any]] | None:
+            report = (await operator.run("doctor", "--json")).report
+            checks = {check["name"]: check for check in report["checks"]}
+            return checks if checks.get("rights", {}).get("passed") else None
+
+        checks = await until(granted)
+    assert checks
+    assert not checks["configuration"]["passed"]
+    assert "DescribeConfigs" in checks["configuration"]["mend"]
+    assert checks.keys().isdisjoint({"in sync", "message size", "retention", "compaction"})
 
 
 async def test_wrong_password_is_named(database: str, proxy: FaultyProxy) -> None:
