@@ -18,7 +18,9 @@ from outbox_worker.kafka.connections import Client
 
 MARKER = 1
 """The marker at the end of a transaction takes one offset in each of its partitions."""
-WHAT_TO_DO = "fill it (outbox_worker snapshot), then start once with --accept-topic"
+WHAT_TO_DO = (
+    "fill it (outbox_worker snapshot --topic), then run the worker once with --accept-topic"
+)
 
 
 class TopicLostError(Exception):

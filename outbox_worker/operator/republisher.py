@@ -90,7 +90,7 @@ class Republisher:
             partitions = await admin.partitions(topic)
             configs = await admin.configs(topic)
         if relayed and partitions < relayed:
-            message = f"topic {topic} has {partitions} partitions, its events go to {relayed}"
+            message = f"topic {topic} has {partitions} partitions, it had {relayed}; add partitions"
             raise RefusedError(message)
         if "compact" in configs.get("cleanup.policy", ""):
             message = (

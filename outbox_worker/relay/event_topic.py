@@ -67,7 +67,7 @@ class EventTopic:
 
     def _check_partitions(self, found: int, hashed: int) -> None:
         if found < hashed:
-            message = f"topic {self._name} has {found} partitions, it had {hashed}; {WHAT_TO_DO}"
+            message = f"topic {self._name} has {found} partitions, it had {hashed}; add partitions"
             raise TopicLostError(message)
         if self._on_change.is_new("topic.grown", found if found > hashed else None):
             log.warning("topic.grown", partitions=found, hashed_by=hashed)
