@@ -29,7 +29,7 @@ Three kinds of transactions
   and share the transaction that gets the lock.
 * Alone (alone.py): a write that inserts a missing row, is large, needs several locked documents, or is
   about an entity itself. The writes of one document take turns. The deletion of an entity goes on in
-  further transactions, which unlink the entity everywhere (entities.py).
+  further transactions, which unlink the entity everywhere.
 
 A write waits at most 2 s for each lock. Writes with the same idempotency scope never share a transaction.
 

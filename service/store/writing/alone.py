@@ -1,18 +1,32 @@
-"""Writes that have a transaction of their own. Those of one document take turns."""
+"""Writes that have a transaction of their own, and the deletion of an entity, which has several."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final, cast
 
+from msgspec.structs import replace
+
+from service.core.entities import EntityWrite
 from service.core.errors import Unavailable
 from service.core.links import LinksWrite
-from service.core.values import DocumentKey
+from service.core.values import DocumentKey, EntityKey, LinkKey, Unlink
 from service.core.writes import Progress, Reply
-from service.store.writing.entities import EntityUnlinker
+from service.store.reading import FIRST
+from service.store.writing.entities import linked_to, settle_entity
 from service.store.writing.execute import MAX_WAIT_S, Executor, Member
 from service.store.writing.transaction import Transactions
+
+SETTLE_TIMEOUT_MS: Final = 9_000
+"""The longest wait for the transactions that were linking to an entity when it was marked as deleted.
+LOCK_TIMEOUT_MS, which is shorter, would often end in 503."""
+CASCADE_CHUNK: Final = 200
+"""The most links removed in one transaction, which holds the locks of their documents."""
+WORK_S: Final = 7.0
+"""The time after which a call begins no further chunk and is answered 503; the edge's deadline is 11 s."""
 
 
 class AloneWriter:
@@ -20,18 +34,23 @@ class AloneWriter:
 
     One write for each document waits for the lock in Postgres. The others wait here for their turn, in the
     order of arrival and without a connection, so that the callers of one document do not occupy the pool.
-    `write` is called with the writes to links that the deletion of an entity needs.
+
+    The deletion of an entity goes on after its first transaction, until its call can be answered. If it is
+    interrupted, the next call continues it. A deletion that was answered 503 may be complete when the caller
+    repeats it, and is then answered 404: another call completed it, or the transactions that were linking to
+    the entity rolled back.
     """
 
     def __init__(
         self,
         transactions: Transactions,
         executor: Executor,
-        write: Callable[[LinksWrite], Awaitable[Reply]],
+        write_links: Callable[[LinksWrite], Awaitable[Reply]],
     ) -> None:
+        """Take the function that writes to links, which the deletion of an entity calls."""
         self._transactions = transactions
         self._executor = executor
-        self._unlinker = EntityUnlinker(transactions, write)
+        self._write_links = write_links
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: dict[DocumentKey, asyncio.Lock] = {}
         self.documents: Counter[DocumentKey] = Counter()
@@ -54,7 +73,7 @@ class AloneWriter:
         try:
             await self._transact(member)
             if isinstance(member.answer, Progress):
-                await self._unlinker.finish(member, self._transact)
+                await self._continue(member)
         except Exception as error:  # noqa: BLE001 - the caller gets every error
             member.fail(error)
         except asyncio.CancelledError:
@@ -102,3 +121,73 @@ class AloneWriter:
                 if not self.documents[document]:
                     del self.documents[document]
                     self._locks.pop(document, None)
+
+    async def _continue(self, member: Member) -> None:
+        """Continue a write to an entity after its first transaction, until it has a reply.
+
+        Raises:
+            Refusal: a link could not be removed.
+            Unavailable: the deletion is not complete.
+        """
+        write = cast("EntityWrite", member.write)
+        end = time.monotonic() + WORK_S
+        try:
+            while isinstance(progress := member.answer, Progress):
+                if progress.settle:
+                    step = partial(settle_entity, key=write.key)
+                    await self._transactions.run_alone(step, SETTLE_TIMEOUT_MS)
+                unlinked = await self._unlink_everywhere(write, member, end)
+                if isinstance(unlinked, Reply):
+                    member.answer = unlinked
+                    return
+                if progress.written or unlinked.written:
+                    member.write = replace(write, continues=True)
+                await self._transact(member)
+        except Unavailable as refusal:
+            raise Unavailable(_not_complete(write.key)) from refusal.__cause__
+
+    async def _unlink_everywhere(
+        self, write: EntityWrite, member: Member, end: float
+    ) -> Reply | Progress:
+        """Unlink a deleted entity from all documents, a chunk at a time.
+
+        The transaction of the last chunk stores and returns the reply of a deletion. If another call
+        removes the last chunk, or the entity is to be registered, returns the progress of this call.
+
+        Raises:
+            Unavailable: not all links were removed before `end`, or the caller has disconnected.
+        """
+        key, after, progress = write.key, FIRST, Progress()
+        deletes = write.operation == "delete"
+        while True:
+            async with self._transactions.database.reading() as connection:
+                found = await linked_to(connection, key, after, CASCADE_CHUNK + 1)
+            if not found:
+                return progress
+            is_last = len(found) <= CASCADE_CHUNK
+            chunk = found[:CASCADE_CHUNK]
+            changes = [
+                Unlink(LinkKey(document, key), missing_ok=True, orphaned=True)
+                for document, _ in chunk
+            ]
+            unlink = LinksWrite(
+                caller=write.caller,
+                idempotency=write.idempotency if is_last and deletes else None,
+                cause="entity_deleted",
+                changes=changes,
+                respond=lambda *_: write.reply,
+            )
+            reply = await self._write_links(unlink)
+            progress = Progress(written=True)
+            if is_last:
+                return reply if deletes else progress
+            if time.monotonic() > end or member.future.done():
+                raise Unavailable(_not_complete(key))
+            after = chunk[-1][1]
+
+
+def _not_complete(key: EntityKey) -> str:
+    return (
+        f"{key.type} {key.id!r} is deleted, but not all links to it are removed yet: call again "
+        "to continue"
+    )

@@ -1,34 +1,15 @@
-"""An entity's own row, and its deletion: several transactions, which unlink the entity everywhere."""
+"""An entity's own row: its registration, its locks, and the links that its deletion has to remove."""
 
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from msgspec.structs import replace
-
-from service.core.entities import EntityWrite
-from service.core.errors import Unavailable
-from service.core.links import LinksWrite
-from service.core.values import DocumentKey, EntityKey, EntityState, LinkKey, Unlink
-from service.core.writes import Progress, Reply, State
-from service.store.reading import FIRST
-from service.store.writing.transaction import Transactions
+from service.core.values import DocumentKey, EntityKey, EntityState
+from service.core.writes import State
 
 if TYPE_CHECKING:
     from service.store.database import Connection
-    from service.store.writing.execute import Member
-
-SETTLE_TIMEOUT_MS: Final = 9_000
-"""The longest wait of `_settle`. The entity is marked already, and LOCK_TIMEOUT_MS would often end in 503."""
-
-CASCADE_CHUNK: Final = 200
-"""The most links removed in one transaction, which holds the locks of their documents."""
-
-WORK_S: Final = 7.0
-"""The time after which a call begins no further chunk and is answered 503; the edge's deadline is 11 s."""
 
 # An entity whose deletion is not complete, since it has active links, stays deleted.
 # For NOT EXISTS the planner might build a hash of all links; so it is a sub-select with LIMIT.
@@ -119,99 +100,14 @@ async def lock_entity(
     )
 
 
-async def _settle(connection: "Connection", key: EntityKey) -> None:
+async def settle_entity(connection: "Connection", key: EntityKey) -> None:
     """Wait for the transactions that were linking to the entity when it was marked, and see their links."""
     await connection.execute(SETTLE_ENTITY, *key)
 
 
-class EntityUnlinker:
-    """Removes the links of deleted entities, until the calls for these entities can be answered.
-
-    If a deletion was interrupted, the next call continues it. A deletion that was answered 503 may be
-    complete when the caller repeats it, and is then answered 404: another call completed it, or the
-    transactions that were linking to the entity rolled back.
-    """
-
-    def __init__(
-        self, transactions: Transactions, write: Callable[[LinksWrite], Awaitable[Reply]]
-    ) -> None:
-        """Take the function that writes to links, together with the writes of other callers if possible."""
-        self._transactions = transactions
-        self._write = write
-
-    async def finish(
-        self, member: "Member", transact: Callable[["Member"], Awaitable[None]]
-    ) -> None:
-        """Continue a write to an entity after its first transaction, until it has a reply.
-
-        `transact` executes the write in one more transaction of its own.
-
-        Raises:
-            Refusal: a link could not be removed.
-            Unavailable: the deletion is not complete.
-        """
-        write = cast("EntityWrite", member.write)
-        end = time.monotonic() + WORK_S
-        try:
-            while isinstance(progress := member.answer, Progress):
-                if progress.settle:
-                    await self._transactions.run_alone(
-                        partial(_settle, key=write.key), SETTLE_TIMEOUT_MS
-                    )
-                unlinked = await self._unlink_everywhere(write, member, end)
-                if isinstance(unlinked, Reply):
-                    member.answer = unlinked
-                    return
-                if progress.written or unlinked.written:
-                    member.write = replace(write, continues=True)
-                await transact(member)
-        except Unavailable as refusal:
-            raise Unavailable(_not_complete(write.key)) from refusal.__cause__
-
-    async def _unlink_everywhere(
-        self, write: EntityWrite, member: "Member", end: float
-    ) -> Reply | Progress:
-        """Unlink a deleted entity from all documents, a chunk at a time.
-
-        The transaction of the last chunk stores and returns the reply of a deletion. If another call
-        removes the last chunk, or the entity is to be registered, returns the progress of this call.
-
-        Raises:
-            Unavailable: not all links were removed before `end`, or the caller has disconnected.
-        """
-        key, after, progress = write.key, FIRST, Progress()
-        deletes = write.operation == "delete"
-        while found := await self._linked(key, after):
-            is_last = len(found) <= CASCADE_CHUNK
-            chunk = found[:CASCADE_CHUNK]
-            unlink = LinksWrite(
-                caller=write.caller,
-                idempotency=write.idempotency if is_last and deletes else None,
-                cause="entity_deleted",
-                changes=[
-                    Unlink(LinkKey(document, key), missing_ok=True, orphaned=True)
-                    for document, _ in chunk
-                ],
-                respond=lambda *_: write.reply,
-            )
-            reply = await self._write(unlink)
-            progress = Progress(written=True)
-            if is_last:
-                return reply if deletes else progress
-            if time.monotonic() > end or member.future.done():
-                raise Unavailable(_not_complete(key))
-            after = chunk[-1][1]
-        return progress
-
-    async def _linked(self, key: EntityKey, after: UUID) -> list[tuple[DocumentKey, UUID]]:
-        """Return the next chunk of a deleted entity's documents and links, and one more if there is one."""
-        async with self._transactions.database.reading() as connection:
-            rows = await connection.fetch(LINKED, *key, after, CASCADE_CHUNK + 1)
-        return [(DocumentKey(key.workspace_id, row["document_id"]), row["id"]) for row in rows]
-
-
-def _not_complete(key: EntityKey) -> str:
-    return (
-        f"{key.type} {key.id!r} is deleted, but not all links to it are removed yet: call again "
-        "to continue"
-    )
+async def linked_to(
+    connection: "Connection", key: EntityKey, after: UUID, limit: int
+) -> list[tuple[DocumentKey, UUID]]:
+    """Return documents and links of a deleted entity, after a link; none if the entity is not deleted."""
+    rows = await connection.fetch(LINKED, *key, after, limit)
+    return [(DocumentKey(key.workspace_id, row["document_id"]), row["id"]) for row in rows]
