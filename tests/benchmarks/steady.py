@@ -12,6 +12,8 @@ import time
 import msgspec
 import uvloop
 
+from tests.support.streams import close
+
 CONNECTIONS = 16
 
 
@@ -40,8 +42,7 @@ async def _links(orders: Orders) -> list[int]:
             writer.write(requests[number])
             await _created(reader)
             answered[number] = time.monotonic_ns()
-        writer.close()
-        await writer.wait_closed()
+        await close(writer)
 
     await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
     return answered

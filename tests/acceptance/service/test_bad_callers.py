@@ -16,6 +16,7 @@ from deploy.local import programs
 from deploy.local.postgres import Postgres
 from tests.support.parts.shared import TEMPLATE, execute
 from tests.support.service.api import new_key
+from tests.support.streams import abort
 from tests.support.waiting import until
 
 TIMEOUT_S = 1.0
@@ -106,7 +107,7 @@ async def caller(service: programs.Program) -> AsyncIterator[Connection]:
     """Yield a connection to the service."""
     connection = await connect(service)
     yield connection
-    connection.writer.close()
+    await abort(connection.writer)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ async def slow_caller(hasty_service: programs.Program) -> AsyncIterator[Connecti
     """Yield a connection to the hasty service."""
     connection = await connect(hasty_service)
     yield connection
-    connection.writer.close()
+    await abort(connection.writer)
 
 
 async def connect(service: programs.Program) -> Connection:
@@ -330,7 +331,7 @@ async def test_upgrade_in_two_segments_is_ignored(
         await is_alive(service, key)  # the first segment has been read meanwhile
         await caller.send(head[cut:] + body)
         assert (await caller.rest()).startswith(b"HTTP/1.1 201 "), cut
-        caller.writer.close()
+        await abort(caller.writer)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +434,7 @@ async def test_answers_stay_in_the_order_of_requests(
         await caller.send(following.replace(b"{key}", known))
         async with asyncio.timeout(3 * PATIENCE_S):
             answers = await caller.reader.read()
-        caller.writer.close()
+        await abort(caller.writer)
         return re.findall(rb"HTTP/1\.1 (\d+) ", answers)
 
     connection = await asyncpg.connect(shared_database)
@@ -465,7 +466,7 @@ async def test_browsers_may_read_refusals_of_the_protocol(
             assert problem(answer)["code"] == code
             assert b"access-control-allow-origin: " + origin + b"\r\n" in answer
             assert b"vary: Origin\r\n" in answer
-            caller.writer.close()
+            await abort(caller.writer)
 
 
 async def test_large_body_is_answered_before_its_end(slow_caller: Connection, key: str) -> None:
@@ -489,8 +490,7 @@ async def test_a_thousand_silent_connections(hasty_service: programs.Program, ke
     silent = await asyncio.gather(*(connect(hasty_service) for _ in range(1000)))
     await is_alive(hasty_service, key)
     assert await asyncio.gather(*(each.rest() for each in silent)) == [b""] * 1000
-    for each in silent:
-        each.writer.close()
+    await asyncio.gather(*(abort(each.writer) for each in silent))
     await is_alive(hasty_service, key)
 
 
@@ -505,13 +505,13 @@ async def test_too_many_connections_are_refused(
         assert problem(refused)["code"] == "unavailable"
         assert b"retry-after: 1\r\n" in refused.lower()
         for each in some:
-            each.writer.close()
+            await abort(each.writer)
 
         async def served() -> bool:
             connection = await connect(service)
             await connection.send(HEAD + b"Connection: close\r\n\r\n")
             answer = await connection.rest()
-            connection.writer.close()
+            await abort(connection.writer)
             return answer.startswith(b"HTTP/1.1 200 ")
 
         await until(served)

@@ -14,6 +14,7 @@ from deploy.local import programs
 from deploy.local.postgres import Postgres
 from tests.support.parts.shared import TEMPLATE, execute
 from tests.support.service.api import GENEROUS, new_key, seed
+from tests.support.streams import abort
 
 DEADLINE_S = 30.0
 JSON = b"Content-Type: application/json\r\n"
@@ -210,7 +211,7 @@ async def answered(url: str, request: bytes) -> bytes:
             answer = await reader.read()
         finally:
             sending.cancel()
-    writer.close()
+    await abort(writer)
     return answer
 
 

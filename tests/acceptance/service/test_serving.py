@@ -16,6 +16,7 @@ from deploy.local import programs
 from deploy.local.process import Process, free_port
 from tests.support.parts.shared import execute
 from tests.support.service.api import GENEROUS, new_key, seed
+from tests.support.streams import close
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import eventually, until
 
@@ -60,7 +61,7 @@ async def test_sigterm_lets_requests_in_flight_finish(
         writer.write(BODY)
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
         assert await ended == 0
-        writer.close()
+        await close(writer)
     assert len(await read_outbox(connection)) == 1
     await check_outbox(connection)
 

@@ -14,6 +14,7 @@ from deploy.local import programs
 from service.edge.gate.rates import MemoryLimiter, Quota, SharedLimiter
 from tests.support.parts.redis import Redis
 from tests.support.service.api import new_key
+from tests.support.streams import close
 from tests.support.waiting import eventually, until
 
 RATE = "20/day"
@@ -71,7 +72,7 @@ async def commands(redis: Redis) -> int:
     writer.write(b"INFO commandstats\r\n")
     length = int((await reader.readline())[1:])
     text = (await reader.readexactly(length)).decode()
-    writer.close()
+    await close(writer)
     calls = {
         line.partition(":")[0]: int(line.partition("calls=")[2].partition(",")[0])
         for line in text.splitlines()

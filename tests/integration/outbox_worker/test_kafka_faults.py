@@ -15,6 +15,7 @@ from outbox_worker.kafka import administration
 from outbox_worker.settings import read
 from tests.support.parts.brokers import PASSWORD, SCRAM, USER, secured, tls_listener
 from tests.support.parts.certificates import Authority, Certificate
+from tests.support.streams import abort
 
 pytestmark = pytest.mark.xdist_group("faults of a connection")
 
@@ -156,7 +157,7 @@ async def server(answer: bytes | None) -> AsyncIterator[int]:
     yield listening.sockets[0].getsockname()[1]
     listening.close()
     for writer in served:
-        writer.transport.abort()
+        await abort(writer)
 
 
 NOT_KAFKA = {

@@ -6,6 +6,8 @@ from contextlib import suppress
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from tests.support.streams import close
+
 COMMIT = re.compile(rb"Q.{4}COMMIT(?:;\nBEGIN|\x00)", re.DOTALL).match
 """The COMMIT of a write: a simple query, which may also begin the next transaction.
 
@@ -78,7 +80,7 @@ class CommitProxy:
             with suppress(OSError):  # the server is down, or a side has ended the connection
                 await self._pass_on(reader, writer)
         finally:
-            await _close(writer)
+            await close(writer)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, port = self._parts.hostname, self._parts.port or 5432
@@ -88,7 +90,7 @@ class CommitProxy:
             await self._relay(reader, writer, up_reader, up_writer, answers)
         finally:
             answers.cancel()
-            await _close(up_writer)
+            await close(up_writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on the server's messages."""
@@ -123,10 +125,3 @@ class CommitProxy:
                 up_writer.write(data)
                 self.carried_out += (await up_reader.read(65536)).startswith(COMMAND_COMPLETE)
             return
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    """Send what is buffered, and close the connection."""
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
+from tests.support.streams import abort
+
 _CHUNK = 1 << 16
 
 Way = Literal["request", "response"]
@@ -121,7 +123,7 @@ class FaultyProxy:
             up_reader, up_writer = await asyncio.open_connection(*self.target, ssl=client)
             self.made += 1
             await self._relay(reader, writer, up_reader, up_writer)
-        await _abort(writer)
+        await abort(writer)
         del self._connections[task]
 
     async def _relay(
@@ -145,7 +147,7 @@ class FaultyProxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            await _abort(up_writer)
+            await abort(up_writer)
 
     async def _pump(
         self,
@@ -182,10 +184,3 @@ class FaultyProxy:
     async def _read(self, _: Way, reader: asyncio.StreamReader, __: Connection) -> bytes:
         """Return the data to pass on next; empty at the end of the stream."""
         return await reader.read(_CHUNK)
-
-
-async def _abort(writer: asyncio.StreamWriter) -> None:
-    """Reset a connection; return when it is closed."""
-    writer.transport.abort()
-    with suppress(OSError):
-        await writer.wait_closed()
