@@ -22,9 +22,7 @@ def engine_answers() -> bool:
     """Whether a Docker engine answers."""
     scheme, _, address = parse_host(os.environ.get("DOCKER_HOST")).partition("://")
     if scheme == "http+unix" and not _listens(address):
-        return (
-            False  # checked without the client, which leaves its socket open if it cannot connect
-        )
+        return False  # the client is not asked: if it cannot connect, it leaves its socket open
     try:
         client = docker.from_env(timeout=5)
     except DockerException:

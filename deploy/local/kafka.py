@@ -81,9 +81,8 @@ class KafkaCluster(Part):
         """Shut every broker down; the data stays."""
         for broker in self._brokers:
             broker.send(signal.SIGTERM)
-        for (
-            broker
-        ) in self._brokers:  # the last one may hang: no broker can take over its partitions
+        for broker in self._brokers:
+            # The last one may hang: no broker can take over its partitions.
             broker.end(signal.SIGTERM, timeout_s=5)
 
     def start_broker(self, node: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.core.errors import IdempotencyMismatch, Refusal, Unavailable
 from service.core.ids import IdSource
-from service.core.values import MAX_LINKS, LinkKey
+from service.core.values import MAX_LINKS, DocumentKey, LinkKey
 from service.core.writes import Progress, Reply, Slices, State, Write
 from service.store.writing.counts import LinkCounter
 from service.store.writing.entities import lock_entity
@@ -126,29 +126,27 @@ class Executor:
         state = State(self._ids)
         if wait:
             (member,) = members
-            needs = member.needs
-            if needs.entity is not None:
-                await lock_entity(connection, state, needs.entity, registers=needs.makes_row)
-            else:
-                unknown = self._register_unknown
-                await lock_all(connection, state, member.write, needs, register_unknown=unknown)
+            await self._lock_waiting(connection, state, member)
         else:
             whole = {member.needs.whole for member in members if member.needs.whole is not None}
             writes = [member.write for member in members]
             locked = await lock_free(connection, state, writes, whole)
             members = [member for member in members if self._can_write(member, state, locked)]
         more = sum(member.needs.size for member in members)
-        near = [
-            key
-            for key, document in state.documents.items()
-            if document.active is None and document.version + more > MAX_LINKS
-        ]
-        if near:
+        if near := _near_the_bound(state, more):
             await self._counter.count(connection, state, near, more)
         on_read()
         replies, witness = await _decide(connection, state, members)
         saved = await save(connection, state, replies)
         return witness or saved
+
+    async def _lock_waiting(self, connection: "Connection", state: State, member: Member) -> None:
+        """Wait for the locks of one write, and insert its missing rows."""
+        needs, unknown = member.needs, self._register_unknown
+        if needs.entity is not None:
+            await lock_entity(connection, state, needs.entity, registers=needs.makes_row)
+        else:
+            await lock_all(connection, state, member.write, needs, register_unknown=unknown)
 
     def _can_write(self, member: Member, state: State, locked_elsewhere: set[LinkKey]) -> bool:
         """Whether all rows that the member needs exist, and are locked and read."""
@@ -161,6 +159,15 @@ class Executor:
             or (whole is not None and whole not in state.rows)
             or (self._register_unknown and write.unknown_entities(state))
         )
+
+
+def _near_the_bound(state: State, more: int) -> list[DocumentKey]:
+    """Return the documents that might exceed MAX_LINKS with `more` links, according to their version."""
+    return [
+        key
+        for key, document in state.documents.items()
+        if document.active is None and document.version + more > MAX_LINKS
+    ]
 
 
 async def _decide(

@@ -169,15 +169,14 @@ class GroupWriter:
     def _not_written(self, members: Sequence[Member], error: Exception) -> None:
         """Answer the members if the database is unavailable; otherwise write them one by one.
 
-        So no caller gets the error of another caller's write.
+        So no caller gets the error of another caller's write. After NotCommitted no member is at fault: the
+        connection broke.
         """
         if (refusal := as_refusal(error)) is not None:
             for member in members:
                 member.fail(refusal)
             return
-        if not isinstance(
-            error, NotCommitted
-        ):  # otherwise the connection broke: no member is at fault
+        if not isinstance(error, NotCommitted):
             ids = [member.write.caller.request_id for member in members]
             log.error("write.group_failed", members=len(ids), request_ids=ids, exc_info=error)
         for member in members:

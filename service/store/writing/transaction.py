@@ -209,8 +209,7 @@ class Notifier:
                 self._problem.note_failure(as_refusal(error) or error)
                 self._drop()
             else:
-                if self._problem.lasts:
-                    self._problem.note_success()
+                self._problem.note_success()
             await asyncio.sleep(NOTIFY_INTERVAL_S)
 
     async def _send(self) -> None:
