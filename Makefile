@@ -48,12 +48,12 @@ contract: $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and 
 publish-contract: $(STAMP)  ## take what the service describes now as published, unless that breaks callers
 	@$(BIN)/python -m tests.contract
 
-lint: $(STAMP)  ## ruff, mypy, the packages' import contracts, the schema's linter
+lint: $(STAMP)  ## ruff, mypy, the packages' import contracts, the linter of the schema and its migrations
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
-	$(BIN)/squawk schema.sql
+	$(BIN)/squawk schema.sql service/store/migrations/*.sql
 
 format: $(STAMP)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix

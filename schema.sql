@@ -12,12 +12,19 @@
 CREATE TABLE schema_version (
     version integer NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT schema_version_pkey PRIMARY KEY (version)
+    migration integer NOT NULL,
+    CONSTRAINT schema_version_pkey PRIMARY KEY (migration)
 );
 
-COMMENT ON TABLE schema_version IS 'One row a migration. A program refuses a version that it does not know.';
+COMMENT ON TABLE schema_version IS
+'One row a migration; the newest row tells which schema this is, and which programs can run on it.';
+COMMENT ON COLUMN schema_version.migration IS
+'The schema after this migration: the number of its file in service/store/migrations.';
+COMMENT ON COLUMN schema_version.version IS
+'The oldest schema whose programs can run on this one: a program refuses a greater number than its own. The programs of '
+'release 0.1 refuse each number but 1, so it stays 1 as long as they may run.';
 
-INSERT INTO schema_version (version) VALUES (1);
+INSERT INTO schema_version (version, migration) VALUES (1, 2);
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Tenants and their keys
@@ -262,8 +269,9 @@ CREATE TYPE new_event AS (event_id uuid, event_type text, key text, payload byte
 CREATE TYPE stored_reply AS (workspace_id uuid, scope bytea, fingerprint bytea, status smallint, body bytea);
 
 -- Locks idempotency scopes and returns the replies stored under them, one row for each scope that is locked now.
---   wait  wait for locks, at most lock_timeout; otherwise scopes that another transaction has locked are left out
-CREATE FUNCTION lock_scopes(workspaces uuid [], scopes bytea [], wait boolean)
+--   patient  wait for locks, at most lock_timeout; otherwise scopes that another transaction has locked are left out; the
+--            name is release 0.1's, whose programs call this function too: CREATE OR REPLACE cannot rename a parameter
+CREATE FUNCTION lock_scopes(workspaces uuid [], scopes bytea [], patient boolean)
 RETURNS TABLE (ordinal integer, fingerprint bytea, status smallint, body bytea)
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
@@ -281,7 +289,7 @@ BEGIN
         FROM unnest(workspaces, scopes) WITH ORDINALITY AS u (workspace, scope, ordinal)
         ORDER BY 2
     LOOP
-        IF wait THEN
+        IF patient THEN
             PERFORM pg_advisory_xact_lock(scope.lock_key);
             locked := locked || scope.ordinal;
         ELSIF pg_try_advisory_xact_lock(scope.lock_key) THEN

@@ -28,8 +28,9 @@ from service.store.keys import (
     revoke_lost_key,
     workspace_exists,
 )
-from service.store.migrations import SchemaError, check_version
-from service.store.migrations import migrate as migrate_schema
+from service.store.migrations.apply import migrate as migrate_schema
+from service.store.migrations.plan import plan as planned
+from service.store.migrations.version import SchemaError, check_version
 from service.store.postgres.connection import EncodingError
 from service.store.postgres.tls import TlsError
 from service.store.postgres.url import UrlError
@@ -68,10 +69,13 @@ def serve() -> None:
 
 
 @app.command()
-def migrate() -> None:
-    """Apply the schema to an empty database; do nothing if it has the schema."""
-    done = _run(migrate_schema, needs_schema=False)
-    print("schema applied" if done else "schema is up to date")
+def migrate(
+    plan: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--plan", help="Only print the due steps, with the locks they take.")
+    ] = False,
+) -> None:
+    """Bring the database to this program's schema, while programs run; repeat it after an interruption."""
+    print(_run(planned if plan else migrate_schema, needs_schema=False))
 
 
 @keys.command("create")
@@ -161,7 +165,7 @@ def _run(work: Callable[[Database], Awaitable[T]], *, needs_schema: bool = True)
 
 
 async def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    async with Database(settings.database_url, pool_size=1) as database:
+    async with Database(settings.database_url, pool_size=2) as database:  # two for `migrate`
         try:
             await database.try_to_connect()
         except (UrlError, TlsError) as error:

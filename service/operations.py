@@ -14,7 +14,7 @@ from service.edge.gate.metrics import CONTENT_TYPE, Metrics
 from service.edge.shapes.messages import encode
 from service.stopping import Stopping
 from service.store.database import Database
-from service.store.migrations import SchemaError, check_schema
+from service.store.migrations.version import SchemaError, check_schema
 from service.supervision import Supervisor
 
 METRICS_HEADER: Final = (b"content-type", CONTENT_TYPE)

@@ -10,7 +10,8 @@ import msgspec
 
 from outbox_worker.postgres.sessions import pooled
 
-KNOWN_SCHEMA_VERSION = 1
+KNOWN_SCHEMA = 2
+"""The newest schema that this worker knows; it can run on any older one."""
 NO_SCHEMA = (
     "the database has no schema of this program: run `python -m service migrate`; if that was done, "
     "correct the search_path of the role or the database"
@@ -48,7 +49,8 @@ NOT_OFFERED = (
 )
 UNREADABLE = "unreadable"
 
-SCHEMA_VERSION = """
+# The oldest schema whose programs can run on this one.
+OLDEST_PROGRAMS = """
 SELECT max(version)
 FROM schema_version
 """
@@ -120,15 +122,18 @@ async def check_schema(connection: asyncpg.Connection) -> None:
     """Check the version of the schema.
 
     Raises:
-        RefusedError: this worker does not know the version.
+        RefusedError: this worker can no longer run on the schema.
         UndefinedTableError: there is no schema yet; the text names the command that makes it.
     """
     try:
-        version = await connection.fetchval(SCHEMA_VERSION)
+        oldest = await connection.fetchval(OLDEST_PROGRAMS)
     except asyncpg.UndefinedTableError as error:
         raise asyncpg.UndefinedTableError(NO_SCHEMA) from error
-    if version != KNOWN_SCHEMA_VERSION:
-        message = f"the schema's version is {version}, this worker knows {KNOWN_SCHEMA_VERSION}"
+    if oldest > KNOWN_SCHEMA:
+        message = (
+            f"only programs for schema {oldest} or later can run on this database, and this worker "
+            f"is for {KNOWN_SCHEMA}: update it"
+        )
         raise RefusedError(message)
 
 

@@ -171,11 +171,12 @@ def test_a_database_that_was_not_migrated_is_one_line(
 @pytest.mark.parametrize("arguments", [("migrate",), *KEYS])
 async def test_a_newer_schema_is_one_line(database: str, arguments: tuple[str, ...]) -> None:
     """The error says that the program is older than the schema."""
-    await execute(database, "INSERT INTO schema_version (version) VALUES (1000)")
+    await execute(database, "INSERT INTO schema_version (version, migration) VALUES (999, 1000)")
     done = run(database, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "the database has schema 1000, this program knows 1: update the program\n"
+        "the database has schema 1000, on which programs for schema 999 or later can run, and this "
+        "one is for 2: update the program\n"
     )
 
 

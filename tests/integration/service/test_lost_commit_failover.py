@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local.postgres import PostgresServer
 from service.store.database import Database
-from service.store.migrations import migrate
+from service.store.migrations.apply import migrate
 from tests.support.faults.commit import CommitProxy
 from tests.support.service.api import Api, new_key, seed, serving
 from tests.support.waiting import until
@@ -27,7 +27,7 @@ def primary() -> Iterator[PostgresServer]:
 @pytest.fixture
 async def standby(primary: PostgresServer) -> PostgresServer:
     """Return a standby that has documents and entities, and has stopped replaying."""
-    async with Database(primary.dsn(), pool_size=1) as database:
+    async with Database(primary.dsn(), pool_size=2) as database:
         await migrate(database)
     connection = await asyncpg.connect(primary.dsn())
     standby = await asyncio.to_thread(primary.make_standby)

@@ -6,16 +6,19 @@ import asyncpg
 import pytest
 
 from service.store.database import Database
-from service.store.migrations import SchemaError, check_schema, migrate
+from service.store.migrations.apply import migrate
+from service.store.migrations.version import SchemaError, check_schema
 from tests.support.parts.shared import execute
 from tests.support.service.api import Service, serving
 
+APPLIED, UP_TO_DATE = "schema applied", "schema is up to date"
+NEWER = "INSERT INTO schema_version (version, migration) VALUES ({}, 1000)"
 TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
 
 
-async def migrated(dsn: str) -> bool:
-    """Migrate as one process does."""
-    async with Database(dsn, pool_size=1) as database:
+async def migrated(dsn: str) -> str:
+    """Migrate as one process does; return what it says."""
+    async with Database(dsn, pool_size=2) as database:
         return await migrate(database)
 
 
@@ -31,10 +34,10 @@ async def tables(dsn: str) -> int:
 
 async def test_empty_database_gets_the_schema(empty_database: str) -> None:
     """The first migration applies the schema, the second one changes nothing."""
-    assert await migrated(empty_database) is True
+    assert await migrated(empty_database) == APPLIED
     count = await tables(empty_database)
     assert count > 20
-    assert await migrated(empty_database) is False
+    assert await migrated(empty_database) == UP_TO_DATE
     assert await tables(empty_database) == count
     async with serving(empty_database) as api:
         assert (await api.client.get("/readyz")).status_code == 200
@@ -47,17 +50,26 @@ async def test_two_at_once_apply_it_once(empty_database: str, isolation: str) ->
     default = f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'"
     await execute(empty_database, default)
     done = await asyncio.gather(*(migrated(empty_database) for _ in range(5)))
-    assert sorted(done) == [False, False, False, False, True]
+    assert sorted(done) == [APPLIED, *[UP_TO_DATE] * 4]
 
 
 async def test_newer_schema_is_refused(database: str) -> None:
-    """A newer schema is not changed, and the service is not ready."""
-    await execute(database, "INSERT INTO schema_version (version) VALUES (1000)")
-    with pytest.raises(SchemaError, match="1000"):
+    """A schema on which this program can no longer run is not changed, and the service is not ready."""
+    await execute(database, NEWER.format(999))
+    with pytest.raises(SchemaError, match=r"1000.*999 or later.*update the program"):
         await migrated(database)
     async with Database(database, pool_size=1) as pool:
         with pytest.raises(SchemaError, match="1000"):
             await check_schema(pool)
+
+
+async def test_newer_schema_on_which_this_program_can_run_is_used(database: str) -> None:
+    """After a later release was rolled back, the service is ready and `migrate` does nothing."""
+    await execute(database, NEWER.format(2))
+    said = await migrated(database)
+    assert said == f"{UP_TO_DATE}: 1000 is newer than 2, and this program can run on it"
+    async with serving(database) as api:
+        assert (await api.client.get("/readyz")).status_code == 200
 
 
 async def test_foreign_tables_are_refused(empty_database: str) -> None:
@@ -74,7 +86,7 @@ async def test_schema_is_applied_whole_or_not_at_all(
     """A schema that fails half way leaves the database empty."""
     broken = tmp_path_factory.mktemp("schema") / "schema.sql"
     broken.write_text("CREATE TABLE one (n int); CREATE TABLE two (n nonsense)")
-    monkeypatch.setattr("service.store.migrations.SCHEMA", broken)
+    monkeypatch.setattr("service.store.migrations.apply.WHOLE", broken)
     with pytest.raises(asyncpg.PostgresError):
         await migrated(empty_database)
     assert await tables(empty_database) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local.postgres import PostgresServer
 from service.store.database import Database
-from service.store.migrations import migrate
+from service.store.migrations.apply import migrate
 from tests.support.service.api import Api, Service, new_key, seed
 from tests.support.topic.subscriber import check_outbox
 from tests.support.waiting import until
@@ -29,7 +29,7 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 async def service(server: PostgresServer) -> AsyncIterator[Service]:
     """Yield a service on the server, with documents and entities."""
-    async with Database(server.dsn(), pool_size=1) as database:
+    async with Database(server.dsn(), pool_size=2) as database:
         await migrate(database)
     async with Service(server.dsn()) as service:
         yield service

@@ -1,0 +1,1 @@
+"""Earlier releases: their programs and schemas, and what a schema consists of."""
