@@ -12,17 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from deploy.local import containers, maven
+from deploy.local import containers, java
 from deploy.local.interruption import run_tool
 from deploy.local.process import LocalError, Part, Process, free_port
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-POM = Path(__file__).with_name("pom.xml")
+POM = Path(__file__).with_name("kafka.xml")
 JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m")
-HINT = """No Kafka was found. Do one of these:
-  - set KAFKA_BOOTSTRAP_SERVERS to the address of a broker (host:port)
-  - start Docker
-  - install Java 17 or newer and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"""
 
 
 class Kafka(Protocol):
@@ -54,9 +50,7 @@ class KafkaCluster(Part):
         properties: Mapping[str, str] = NOTHING,
         storage: Sequence[str] = (),
     ) -> None:
-        if not maven.installed():
-            raise LocalError(HINT)
-        self._classpath = f"{maven.jars(POM, 'kafka')}/*"
+        self._classpath = f"{java.jars(POM)}/*"
         self._home = Path(tempfile.mkdtemp(prefix="kafka-"))
         self._ports = [free_port() for _ in range(2 * brokers)]
         self._brokers = [self._broker(node, properties) for node in range(brokers)]
@@ -113,7 +107,7 @@ class KafkaCluster(Part):
 
     def tool(self, *arguments: str) -> list[str]:
         """Return the command that runs a program of Kafka's, named by its class."""
-        return ["java", "-cp", self._classpath, *arguments]
+        return [java.JAVA, "-cp", self._classpath, *arguments]
 
     def _launch(self, node: int) -> int:
         """Start one broker and return the size of its log before the start."""
@@ -169,7 +163,7 @@ class KafkaCluster(Part):
 
 @contextmanager
 def find_kafka(properties: Mapping[str, str] = NOTHING) -> Iterator[Kafka]:
-    """Yield the Kafka of KAFKA_BOOTSTRAP_SERVERS, else one in Docker, else new; LocalError if none."""
+    """Yield the Kafka of KAFKA_BOOTSTRAP_SERVERS, else one in Docker, else a new one."""
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield KafkaAt(servers)
     elif containers.engine_answers():

@@ -73,8 +73,12 @@ def test_one_command_links_a_document_and_shows_its_event(
         assert not listens(given["LINKS_PORT"])
 
 
-def test_parts_end_with_the_command(tmp_path: Path) -> None:
-    """After a SIGKILL of `run`, Postgres and Kafka end."""
+def test_parts_end_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Docker, and with an empty PATH, Postgres and Kafka start; they end after a SIGKILL of `up`."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
     output = tmp_path / "output"
     with running("up", output) as process:
         eventually(has_printed(output, "Ctrl-C ends both"), READY_S)
@@ -84,12 +88,14 @@ def test_parts_end_with_the_command(tmp_path: Path) -> None:
         eventually(lambda: not any(listens(port) for port in ports))
 
 
-def test_without_any_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Docker, Java and Maven, one message says what to install, and the exit code is 1."""
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+def test_a_part_that_fails_is_named(kafka: str, tmp_path: Path) -> None:
+    """Postgres is unreachable: one message says so, and the exit code is 1."""
     output = tmp_path / "output"
-    with running("up", output) as process:
+    given = {
+        "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{free_port()}/postgres",
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+    }
+    with running("run", output, **given) as process:
         assert process.wait(timeout=END_S) == 1
-    assert "install Java 17 or newer and Maven" in output.read_text()
+    assert "service migrate failed" in output.read_text()
     assert "Traceback" not in output.read_text()

@@ -9,8 +9,7 @@ from uuid import uuid4
 
 import httpx
 
-from deploy.local import maven
-from deploy.local.kafka import HINT
+from deploy.local import java
 from deploy.local.process import LocalError, Process, free_port
 from tests.support.waiting import until
 
@@ -34,14 +33,12 @@ class Connect:
     """One distributed worker; as a context manager it starts, and at the end is killed."""
 
     def __init__(self, bootstrap: str, *, exactly_once: bool) -> None:
-        if not maven.installed():
-            raise LocalError(HINT)
         self._home = Path(tempfile.mkdtemp(prefix="connect-"))
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
-        jars = maven.jars(HERE / "connect.xml", "connect")
+        jars = java.jars(HERE / "connect.xml")
         (self._home / "plugins").mkdir()
-        debezium = maven.jars(HERE / "debezium.xml", "debezium")
+        debezium = java.jars(HERE / "debezium.xml")
         (self._home / "plugins" / "debezium").symlink_to(debezium)
         (self._home / "log4j.properties").write_text(LOG4J)
         lines = _properties(bootstrap, self._url, self._home / "plugins", exactly_once=exactly_once)
@@ -49,7 +46,7 @@ class Connect:
             "".join(f"{name}={value}\n" for name, value in lines.items())
         )
         command = [
-            "java", *JVM, f"-Dlog4j.configuration=file:{self._home}/log4j.properties",
+            java.JAVA, *JVM, f"-Dlog4j.configuration=file:{self._home}/log4j.properties",
             "-cp", f"{jars}/*", "org.apache.kafka.connect.cli.ConnectDistributed",
             f"{self._home}/worker.properties",
         ]  # fmt: skip

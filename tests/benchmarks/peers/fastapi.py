@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import httpx
 
-from deploy.local.maven import CACHE
+from deploy.local.java import CACHE
 from deploy.local.process import LocalError, Process, free_port, say
 from tests.benchmarks.peers.peer import Peer
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES, Stage

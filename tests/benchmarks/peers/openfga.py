@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from deploy.local.maven import CACHE
+from deploy.local.java import CACHE
 from deploy.local.process import LocalError, Process, free_port, say
 from tests.benchmarks.peers.peer import Peer, Running
 from tests.benchmarks.stage import Stage
