@@ -15,34 +15,36 @@ FAULT_SECONDS ?= 60
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults fault-table counts contract publish-contract lint format bench bench-peers lock clean
+.PHONY: help setup run test test-faults fault-table counts contract publish-contract lint format bench bench-peers lock lock-jars clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.NOTPARALLEL:  # what a command needs is looked for before anything is installed
+
 setup: $(STAMP)  ## make .venv (or VENV=…) and install what is locked (does nothing when up to date)
 
-run: $(STAMP)  ## start everything on this machine, link a document, show its event; Ctrl-C ends it all
+run: needs-run $(STAMP)  ## start everything on this machine, link a document, show its event; Ctrl-C ends it all
 	@$(BIN)/python -m deploy.local run
 
-test: $(STAMP)  ## every test but the contract's and the long faults', on real Postgres and Kafka (ARGS="-k name" to choose)
+test: needs-test $(STAMP)  ## every test but the contract's and the long faults', on real Postgres and Kafka (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/contract --ignore tests/faults $(ARGS)
 
-test-faults: $(STAMP)  ## both programs through long faults, fuzzed tests with fresh seeds, larger worlds (two hours)
+test-faults: needs-test $(STAMP)  ## both programs through long faults, fuzzed tests with fresh seeds, larger worlds (two hours)
 	@echo "fuzzed tests: SEED=$(SEED)"
 	@FRESH_SEEDS=20 SEED=$(SEED) $(BIN)/python -m pytest --verbose --timeout 1800 -m 'fuzzed or hypothesis' \
 		--hypothesis-seed $(SEED) --ignore tests/contract $(ARGS)
 	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/acceptance/relay/test_faults.py tests/acceptance/relay/test_several_workers.py \
 		tests/acceptance/relay/test_recovery_*.py tests/acceptance/service/test_entity_deletion.py tests/faults $(ARGS)
 
-fault-table: $(STAMP)  ## the README's table of faults, anew (FAULT_SECONDS=20: half an hour)
+fault-table: needs-test $(STAMP)  ## the README's table of faults, anew (FAULT_SECONDS=20: half an hour)
 	@FAULT_SECONDS=$(FAULT_SECONDS) $(BIN)/python -m pytest --timeout 1800 tests/faults/test_table.py $(ARGS)
 	@$(BIN)/python -m tests.faults
 
 counts: $(STAMP)  ## count round trips, statements, WAL and dead tuples of each operation anew, for make test to hold
 	@$(BIN)/python -m tests.counts
 
-contract: $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and /docs, with others' tools (needs npm, Chromium)
+contract: needs-contract $(STAMP) $(MODULES)  ## the service against its OpenAPI, AsyncAPI and /docs, with others' tools
 	@$(BIN)/python -m pytest tests/contract $(ARGS)
 
 publish-contract: $(STAMP)  ## take what the service describes now as published, unless that breaks callers
@@ -59,10 +61,10 @@ format: $(STAMP)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)  ## measure requests, draining and latency beside pgbench (needs wrk; ten minutes)
+bench: needs-bench $(STAMP)  ## measure requests, draining and latency beside pgbench (ten minutes)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-bench-peers: $(STAMP)  ## the same and more beside OpenFGA, FastAPI and Debezium (wrk, Go, Java, Maven)
+bench-peers: needs-bench-peers $(STAMP)  ## the same and more beside OpenFGA, FastAPI and Debezium
 	@$(BIN)/python -m tests.benchmarks --peers --output .cache/bench-peers.json $(ARGS)
 
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -74,12 +76,18 @@ lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
 		--output-file deploy/requirements/dev.txt
 	$(BIN)/uv $(LOCK) $(FASTAPI)/requirements.in --output-file $(FASTAPI)/requirements.txt
 
+lock-jars: needs-lock-jars $(STAMP)  ## resolve Kafka's jars and those of its peers anew, with Maven
+	@$(BIN)/python -m deploy.local.java
+
+needs-%:
+	@$(PYTHON) -m deploy.local.tools $*
+
 clean:  ## remove .venv and every cache
 	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -rf tests/contract/node_modules
 
 $(STAMP): deploy/requirements/dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@$(PYTHON) -m deploy.local.tools setup
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing what deploy/requirements/dev.txt locks …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<

@@ -1,9 +1,13 @@
 """Postgres and Kafka in Docker, if a Docker engine answers."""
 
 import os
+import signal
 import socket
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
 
 import docker
 from docker.errors import DockerException
@@ -12,7 +16,9 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
-from deploy.local.process import free_port, say
+from deploy.local import tools
+from deploy.local.interruption import run_tool
+from deploy.local.process import Process, free_port, say
 
 POSTGRES_IMAGE = "postgres:18"
 KAFKA_IMAGE = "apache/kafka:4.3.1"
@@ -80,3 +86,39 @@ def kafka(properties: Mapping[str, str]) -> Iterator[str]:
     )
     with container:
         yield address
+
+
+def tool(program: str, user: int | None = None, container: str = "") -> list[str]:
+    """Return the command that runs an installed program, or else the one in its Docker image.
+
+    The container has this machine's network and temporary folder, and can read the project's files.
+    Its user is this process's or the given one.
+    """
+    if installed := tools.find(program):
+        return [installed]
+    temporary, project = tempfile.gettempdir(), Path(__file__).parents[2]
+    owner = os.geteuid() if user is None else user
+    return [
+        "docker", "run", "--rm", "--network=host", f"--user={owner}:{owner}",
+        *(["--name", container] if container else []),
+        f"--volume={temporary}:{temporary}", f"--volume={project}:{project}:ro",
+        f"--entrypoint={program}", tools.IMAGES[program],
+    ]  # fmt: skip
+
+
+class Tool(Process):
+    """A program that is installed or has a Docker image; signals reach it in either."""
+
+    def __init__(
+        self, program: str, arguments: Sequence[str], log: Path, *, user: int | None = None
+    ) -> None:
+        self._container = "" if tools.find(program) else f"{program}-{uuid4().hex}"
+        command = [*tool(program, user, self._container), *arguments]
+        super().__init__(program, command, log, user=None if self._container else user)
+
+    def send(self, sig: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        if self._container and self.running:
+            run_tool(["docker", "kill", f"--signal={sig.name}", self._container])
+        else:
+            super().send(sig)

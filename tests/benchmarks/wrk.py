@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from deploy.local.process import LocalError
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES
 
@@ -47,8 +45,6 @@ class Caller(NamedTuple):
 
 def load(caller: Caller, seconds: int) -> Load:
     """Call for so long."""
-    if not shutil.which("wrk"):
-        raise LocalError("wrk is not installed (Debian: apt-get install wrk)")
     known = {
         "KEY": caller.key, "CALL": caller.call, "SEED": random.randrange(2**31),
         "DOCUMENTS": DOCUMENTS, "ENTITIES": ENTITIES, **caller.values,

@@ -14,10 +14,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import presence_of_element_located
 from selenium.webdriver.support.wait import WebDriverWait
 
+from deploy.local import tools
 from tests.contract.conftest import Running
 
 TIMEOUT_S = 30
-DRIVER = "/usr/bin/chromedriver"
+DRIVER = tools.find("chromedriver")
 FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -59,10 +59,7 @@ def _build() -> str:
     if not program.exists():
         say("building OpenFGA with Go (once; some minutes) …")
         command = ["go", "install", f"github.com/openfga/openfga/cmd/openfga@{VERSION}"]
-        try:
-            _run(command, GOBIN=str(folder))
-        except FileNotFoundError:
-            raise LocalError("Go is not installed") from None
+        _run(command, GOBIN=str(folder))
     return str(program)
 
 

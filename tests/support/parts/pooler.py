@@ -1,6 +1,5 @@
-"""A PgBouncer for one test, as the distribution installs it, in front of one Postgres."""
+"""A PgBouncer for one test, installed or in Docker, in front of one Postgres."""
 
-import os
 import re
 import shutil
 import signal
@@ -11,7 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from deploy.local.process import UNPRIVILEGED, Part, Process, free_port, is_free
+from deploy.local.containers import Tool, tool
+from deploy.local.process import UNPRIVILEGED, Part, free_port, is_free
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 CONFIGURATION = """
@@ -25,14 +25,12 @@ auth_type = any
 pool_mode = {mode}
 """
 KEEPS_STATEMENTS_SINCE = (1, 21)
-PATH = f"{os.environ['PATH']}:/usr/sbin"  # Debian installs pgbouncer there
 
 
 def can_keep_statements() -> bool:
-    """Whether the installed PgBouncer can keep prepared statements in transaction mode."""
-    program = shutil.which("pgbouncer", path=PATH)
-    assert program, "install pgbouncer"
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    """Whether this PgBouncer can keep prepared statements in transaction mode."""
+    command = [*tool("pgbouncer"), "--version"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
     version = re.search(r"PgBouncer (\d+)\.(\d+)", told.stdout)
     assert version, told.stdout
     return (int(version[1]), int(version[2])) >= KEEPS_STATEMENTS_SINCE
@@ -71,12 +69,8 @@ class Pooler(Part):
             + (f"max_prepared_statements = {statements}\n" if can_keep_statements() else "")
             + "".join(f"{name} = {value}\n" for name, value in settings.items())
         )
-        self._process = Process(
-            "PgBouncer",
-            ["pgbouncer", str(configuration)],
-            self._home / "log",
-            env={"PATH": PATH},
-            user=UNPRIVILEGED,
+        self._process = Tool(
+            "pgbouncer", [str(configuration)], self._home / "log", user=UNPRIVILEGED
         )
 
     def start(self) -> None:

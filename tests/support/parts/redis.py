@@ -1,11 +1,12 @@
-"""A Redis for one test, as the distribution installs it: on a free port, without persistence."""
+"""A Redis for one test, installed or in Docker: on a free port, without persistence."""
 
 import signal
 import tempfile
 from pathlib import Path
 from typing import Self
 
-from deploy.local.process import Process, free_port, is_free
+from deploy.local.containers import Tool
+from deploy.local.process import free_port, is_free
 
 
 class Redis:
@@ -14,9 +15,18 @@ class Redis:
     def __init__(self) -> None:
         self._port = free_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
-        command = ["redis-server", "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
         home = Path(tempfile.mkdtemp(prefix="redis-"))
-        self._process = Process("Redis", [*command, "--dir", str(home)], home / "log")
+        arguments = [
+            "--port",
+            str(self._port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(home),
+        ]
+        self._process = Tool("redis-server", arguments, home / "log")
 
     def __enter__(self) -> Self:
         self.start()

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from deploy.local.containers import tool
 from outbox_worker.relay.metrics import Metrics
 
 ALERTS = Path(__file__).parents[3] / "deploy" / "prometheus" / "alerts.yaml"
@@ -22,7 +23,8 @@ EXPRESSIONS = {
 @pytest.mark.parametrize("what", [["check", "rules", ALERTS], ["test", "rules", CASES]])
 def test_promtool_finds_nothing_wrong(what: list[str | Path]) -> None:
     """The rules and templates are valid, and in each case exactly the named alerts fire."""
-    done = subprocess.run(["promtool", *what], check=False, capture_output=True, text=True)
+    command = [*tool("promtool"), *what]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
