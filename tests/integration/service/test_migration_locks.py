@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from service.core.errors import Unavailable
 from service.store.database import Database
 from service.store.migrations import apply
 from service.store.migrations.apply import migrate
@@ -115,11 +116,35 @@ async def test_an_interrupted_index_is_built_again(
         builder = await until(lambda: connection.fetchval(BUILDING))
         await until(lambda: connection.fetchval(f"SELECT ({VALID}) IS NOT NULL"))
         await connection.execute("SELECT pg_terminate_backend($1)", builder)
-        with pytest.raises(Exception, match="not available"):
+        with pytest.raises(Unavailable):
             await running
     assert await connection.fetchval(VALID) is False
     assert await connection.fetchval(VERSIONS) == [2, 3]
     assert await migrated(database, steps) == "schema 3 is now schema 4"
+    assert await connection.fetchval(VALID) is True
+    await holder.close()
+
+
+async def test_an_index_that_postgres_still_builds_is_waited_for(
+    database: str, connection: asyncpg.Connection, steps: Path
+) -> None:
+    """After a client was killed, the next one takes the index that the orphaned session completes."""
+    holder = await asyncpg.connect(database)
+    async with holder.transaction():  # the build waits for this snapshot
+        await holder.execute("INSERT INTO workspaces (name) VALUES ('old')")
+        await holder.execute("DECLARE c CURSOR FOR SELECT FROM workspaces")
+        pool = Database(database, pool_size=2)
+        async with pool:
+            killed = asyncio.create_task(migrate(pool, steps))
+            await until(lambda: connection.fetchval(f"SELECT ({VALID}) IS NOT NULL"))
+            index = await connection.fetchval("SELECT 'entities_created_idx'::regclass::oid")
+            pool._pool.terminate()  # noqa: SLF001 - as the kernel does with the sockets of a killed process
+            with pytest.raises(Unavailable):
+                await killed
+        running = asyncio.create_task(migrated(database, steps))
+        await until(lambda: connection.fetchval(WAITING))
+    assert await running == "schema 3 is now schema 4"
+    assert await connection.fetchval("SELECT 'entities_created_idx'::regclass::oid") == index
     assert await connection.fetchval(VALID) is True
     await holder.close()
 

@@ -18,11 +18,13 @@ OBJECTS: Final = {
         LEFT JOIN pg_am AS am ON am.oid = c.relam
         WHERE {OF_SCHEMA}
     """,
+    # Postgres 15.20 keeps a stamp of its own, pg_attver, among the options of each column.
     "column": f"""
         SELECT c.oid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
             a.attgenerated, a.attcollation::regcollation, a.attstorage, a.attcompression,
-            nullif(a.attstattarget, -1), a.attoptions, a.attacl, a.attislocal, a.attinhcount,
-            pg_get_expr(d.adbin, d.adrelid)
+            nullif(a.attstattarget, -1),
+            ARRAY(SELECT o FROM unnest(a.attoptions) AS o WHERE o !~ '^pg_attver=' ORDER BY o),
+            a.attacl, a.attislocal, a.attinhcount, pg_get_expr(d.adbin, d.adrelid)
         FROM pg_attribute AS a
         JOIN pg_class AS c ON c.oid = a.attrelid
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
