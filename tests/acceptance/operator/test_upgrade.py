@@ -1,8 +1,9 @@
 """An upgrade from version 0.1 during business hours, and the way back: both releases' own programs."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -18,8 +19,10 @@ from tests.support.service.balancer import BalancedTransport, Balancer
 from tests.support.service.callers import DOCUMENTS, Caller
 from tests.support.topic import topics
 from tests.support.topic.subscriber import check, read_outbox
+from tests.support.waiting import eventually
 
 THREADS = 4
+SERVICES = 2
 CALLS = 60
 """How many calls each service answers in each phase of the upgrade."""
 
@@ -78,37 +81,33 @@ async def calling(balancer: Balancer, key: str) -> AsyncIterator[None]:
             stop.set()
 
 
-@contextmanager
-def removed(balancer: Balancer, *services: Running) -> Iterator[None]:
-    """Take services out of rotation, then end them at the end of the context."""
-    balancer.remove(*(service.url for service in services))
-    yield
-    for service in services:
-        assert service.end() == 0
-
-
 def upgrade_and_roll_back(
     releases: Releases, balancer: Balancer, services: list[Running], worker: Running
 ) -> None:
-    """Migrate, replace the old programs by the new ones, and then the new ones by the old ones."""
+    """Migrate, replace the old programs by the new ones, and then the new ones by the old ones.
+
+    At the way back, the leading worker is killed: it writes no last checkpoint.
+    """
     old, new = releases
     balancer.each_answered(CALLS)
     assert "beside: programs for schema 1" in new.run("service", "migrate", "--plan")
     assert new.run("service", "migrate") == "schema 1 is now schema 2\n"
     assert all(service.ready() for service in services)
     balancer.each_answered(CALLS)
-    for release in (new, old):
-        replacing, standby = [release.service() for _ in range(2)], release.worker()
+    for release, signal_, code in ((new, signal.SIGTERM, 0), (old, signal.SIGKILL, -9)):
+        replacing, standby = release.start(SERVICES)
         balancer.add(*(service.url for service in replacing))
         balancer.each_answered(CALLS)
-        assert worker.end() == 0
-        with removed(balancer, *services):
-            balancer.each_answered(CALLS)
+        assert worker.end(signal_) == code
+        eventually(standby.leads)
+        balancer.remove(*(service.url for service in services))
+        assert [service.end() for service in services] == [0] * SERVICES
         services, worker = replacing, standby
         balancer.each_answered(CALLS)
     assert old.run("service", "migrate") == "schema is up to date\n"
 
 
+@pytest.mark.timeout(600)
 async def test_upgrade_under_load_and_back(
     releases: Releases, empty_database: str, kafka: str, topic: str
 ) -> None:
@@ -118,7 +117,7 @@ async def test_upgrade_under_load_and_back(
     key = old.run("service", "keys", "create", "--workspace", "test").strip()
     connection = await asyncpg.connect(empty_database)
     await seed(connection, len(DOCUMENTS), 3)
-    services, worker = [await asyncio.to_thread(old.service) for _ in range(2)], old.worker()
+    services, worker = await asyncio.to_thread(old.start, SERVICES)
     balancer = Balancer([service.url for service in services])
     async with calling(balancer, key):
         await asyncio.to_thread(upgrade_and_roll_back, releases, balancer, services, worker)

@@ -32,6 +32,11 @@ class Running(Process):
         except httpx.TransportError:
             return False
 
+    def leads(self) -> bool:
+        """Whether this worker publishes."""
+        status: str = httpx.get(f"{self.url}/readyz", timeout=5).json()["status"]
+        return status == "leading"
+
 
 class Release:
     """Starts programs of one release; those that still run end with the context."""
@@ -66,22 +71,21 @@ class Release:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def service(self) -> Running:
-        """Start a service; return when it is ready."""
-        return self._start("service", "serve", "LINKS_PORT")
+    def start(self, services: int) -> tuple[list[Running], Running]:
+        """Start so many services and a worker; return when each is ready: the worker leads, or could."""
+        serving = [self._started("service", "serve", "LINKS_PORT") for _ in range(services)]
+        worker = self._started("outbox_worker", "run", "OUTBOX_HTTP_PORT")
+        for running in (*serving, worker):
+            eventually(running.ready)
+        return serving, worker
 
-    def worker(self) -> Running:
-        """Start a worker; return when it leads, or could."""
-        return self._start("outbox_worker", "run", "OUTBOX_HTTP_PORT")
-
-    def _start(self, module: str, verb: str, port_variable: str) -> Running:
+    def _started(self, module: str, verb: str, port_variable: str) -> Running:
         port = free_port()
         log = self._logs / f"{module}-{next(self._numbers)}.log"
         env = {**self._env, port_variable: str(port)}
         running = Running(self._python(module, verb), log, env, port)
         running.start()
         self._stack.callback(running.end)
-        eventually(running.ready)
         return running
 
     @staticmethod
