@@ -73,9 +73,7 @@ def test_one_command_links_a_document_and_shows_its_event(
         assert not listens(given["LINKS_PORT"])
 
 
-def test_parts_end_with_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_end_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Docker, and with an empty PATH, Postgres and Kafka start; they end after a SIGKILL of `up`."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")

@@ -26,7 +26,7 @@ class Running(Process):
 
     def ready(self) -> bool:
         """Whether its /readyz says so."""
-        assert self.running, self.obituary()
+        assert self.running, self.how_it_ended()
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5).is_success
         except httpx.TransportError:
