@@ -5,6 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.requirements
 MODULES := tests/contract/node_modules/.package-lock.json
+SBOM   ?= .cache/sbom.cdx.json
 # Processes of tests: more than two cores, since tests wait a good deal.
 WORKERS ?= 3
 
@@ -15,7 +16,7 @@ FAULT_SECONDS ?= 60
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults fault-table counts contract publish-contract lint format bench bench-peers lock lock-jars clean
+.PHONY: help setup run test test-faults fault-table counts contract publish-contract lint format bench bench-peers lock lock-jars sbom clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +79,9 @@ lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
 
 lock-jars: needs-lock-jars $(STAMP)  ## resolve Kafka's jars and those of its peers anew, with Maven
 	@$(BIN)/python -m deploy.local.java
+
+sbom: $(STAMP)  ## write the image's bill of materials (CycloneDX) to SBOM=.cache/sbom.cdx.json
+	@$(BIN)/python -m deploy.sbom $(SBOM)
 
 needs-%:
 	@$(PYTHON) -m deploy.local.tools $*

@@ -18,6 +18,7 @@ from outbox_worker.postgres.sessions import UnusableUrlError
 from outbox_worker.relay.health import Health, pages, serve
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.process import Relay
+from outbox_worker.release import VERSION
 from outbox_worker.settings import Settings
 
 log = logs.get_logger("outbox_worker")
@@ -33,7 +34,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 @app.callback()
-def main() -> None:
+def main(*, version: Annotated[bool, command_line.version_option(VERSION)] = False) -> None:
     """Relay the outbox to Kafka; inspect and repair what was relayed."""
 
 
@@ -88,7 +89,7 @@ async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bo
     relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic)
     async with serve(pages(health, metrics.registry), listener):
         host, port, *_ = listener.getsockname()
-        log.info("worker.started", topic=settings.topic, delivery=settings.delivery,
+        log.info("worker.started", version=VERSION, topic=settings.topic, delivery=settings.delivery,
                  url=f"http://{_shown(host)}:{port}")  # fmt: skip
         await _until_stopped(relay, stop, health)
     log.info("worker.stopped")

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from service import command_line, logs
 from service.core.errors import Unavailable
 from service.environment import SettingsError
+from service.release import VERSION
 from service.server import serving
 from service.settings import RATE, Settings, is_rate, read_settings
 from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unavailable
@@ -51,10 +52,14 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its tracebacks show local variables, such as the database's password
-    help="The document-link service.",
 )
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys, name="keys")
+
+
+@app.callback()
+def main(*, version: Annotated[bool, command_line.version_option(VERSION)] = False) -> None:
+    """Serve links between documents and resources; manage the schema and the keys."""
 
 
 @app.command()
@@ -63,6 +68,7 @@ def serve() -> None:
     with _errors_as_one_line():
         settings = read_settings(os.environ)
         logs.set_up(settings.links_log_level)
+        log.info("service.starting", version=VERSION)
         # Connecting here gives one line for a wrong DATABASE_URL. Each worker would log a traceback.
         asyncio.run(_with_database(settings, _warn_of_a_pooler))
         serving.serve(settings)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import typer
+from typer.models import OptionInfo
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -38,6 +39,20 @@ def main(app: typer.Typer, name: str, report: Callable[[str], None]) -> NoReturn
         if not isinstance(error, BrokenPipeError):  # else the reader, such as `head`, has ended
             report(f"the output cannot be written: {error.strerror}")
     sys.exit(code)
+
+
+def version_option(version: str) -> OptionInfo:
+    """Return the option `--version`, which prints the release and ends the program with 0."""
+
+    def show(wanted: bool) -> None:  # noqa: FBT001 - Typer's form
+        if wanted:
+            typer.echo(f"document-links {version}")
+            raise typer.Exit
+
+    option: OptionInfo = typer.Option(
+        "--version", callback=show, is_eager=True, help="Print the release."
+    )
+    return option
 
 
 def discard_output() -> None:

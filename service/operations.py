@@ -12,6 +12,7 @@ from service.edge.calls.call import Call
 from service.edge.calls.endpoint import Endpoint, Path
 from service.edge.gate.metrics import CONTENT_TYPE, Metrics
 from service.edge.shapes.messages import encode
+from service.release import VERSION
 from service.stopping import Stopping
 from service.store.database import Database
 from service.store.migrations.version import SchemaError, check_schema
@@ -24,9 +25,10 @@ READY_DEADLINE_S: Final = 5.0
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
-    """Whether the service can do its work, and why not."""
+    """Whether the service can do its work, and why not; and the release that this process runs."""
 
     status: Literal["ok", "unavailable"]
+    version: str
     detail: str = ""
 
 
@@ -37,14 +39,14 @@ def routes(
 
     async def healthz(_: Call) -> Reply:
         """Tell that the process is alive."""
-        return Reply(200, encode(Health("ok")))
+        return Reply(200, encode(Health("ok", VERSION)))
 
     async def readyz(_: Call) -> Reply:
         """Tell whether the database answers and has the right schema, and every task does its work."""
         problem = await _problem(database, stopping, supervisor)
         if problem is not None:
-            return Reply(503, encode(Health("unavailable", problem)))
-        return Reply(200, encode(Health("ok")))
+            return Reply(503, encode(Health("unavailable", VERSION, problem)))
+        return Reply(200, encode(Health("ok", VERSION)))
 
     async def metrics_text(_: Call) -> Reply:
         """Give Prometheus' text format, summed over the worker processes."""

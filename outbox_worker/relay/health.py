@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from outbox_worker.logs import get_logger
+from outbox_worker.release import VERSION
 
 log = get_logger(__name__)
 
@@ -107,7 +108,12 @@ class Health:
         """Return the content of /healthz and /readyz."""
         idle_s = round(self._clock() - self._progressed_at, 1)
         problem = self.problem or self.obstacle
-        return {"status": self.state, "problem": problem, "seconds_since_progress": idle_s}
+        return {
+            "status": self.state,
+            "problem": problem,
+            "seconds_since_progress": idle_s,
+            "version": VERSION,
+        }
 
 
 def pages(health: Health, registry: CollectorRegistry) -> Starlette:

@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from outbox_worker.release import VERSION
+
 # The worker is one process. PROMETHEUS_MULTIPROC_DIR may be set for another program in the same
 # environment; prometheus-client would then keep each value in a file of that folder.
 values.ValueClass = values.MutexValue
@@ -54,6 +56,11 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        build = Gauge(
+            "outbox_build_info", "Always 1; the label tells the release of this process.",
+            ["version"], registry=self.registry,
+        )  # fmt: skip
+        build.labels(VERSION).set(1)
         self.leading = self._gauge("outbox_leader", "1 while this process leads.")
         self.published = self._counter("outbox_events_published", "Events acknowledged by Kafka.")
         self.starts = self._counter(

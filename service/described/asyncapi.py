@@ -13,7 +13,8 @@ from service.described.snapshots import (
     marker_message,
     snapshot_headers,
 )
-from service.described.words import EVENTS, LICENCE, VERSION
+from service.described.words import EVENTS, LICENCE
+from service.release import VERSION
 
 TOPIC: Final = "document-links"
 """The default of the worker's OUTBOX_TOPIC."""

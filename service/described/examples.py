@@ -14,6 +14,7 @@ from service.entities.routes import EntityReply
 from service.links import batch
 from service.links import messages as links
 from service.operations import Health
+from service.release import VERSION
 
 REQUEST_ID: Final = "req_01K94V7RZ7N0A9M3T8Q4E2C6BX"
 WORKSPACE: Final = "0193e6c4-0000-7000-8000-000000000001"
@@ -134,7 +135,7 @@ _EXAMPLES: Final[tuple[tuple[str, Struct], ...]] = (
         ),
     ),
     ("example", EntityReply(Resource("deal_01HY1", "deal"), "Entity registered")),
-    ("example", Health("ok")),
+    ("example", Health("ok", VERSION)),
 )
 
 EVENT: Final[dict[str, Any]] = msgspec.to_builtins(

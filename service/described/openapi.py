@@ -26,6 +26,7 @@ from service.described.schemas import Schema, components, inlined, without_null
 from service.edge.calls.endpoint import READ, WRITE, Endpoint
 from service.edge.calls.problems import Problem, title_of
 from service.edge.shapes.pages import PageQuery
+from service.release import VERSION
 
 SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer wbk_…`"},
@@ -55,7 +56,7 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Document links",
-            "version": words.VERSION,
+            "version": VERSION,
             "description": words.API,
             "license": words.LICENCE,
         },

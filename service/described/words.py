@@ -1,9 +1,6 @@
-"""The prose of the OpenAPI and AsyncAPI documents, and their version."""
+"""The prose of the OpenAPI and AsyncAPI documents."""
 
 from typing import Final
-
-VERSION: Final = "1.0.0"
-"""The version of the API and its events. An incompatible change raises its first number."""
 
 LICENCE: Final = {"name": "MIT", "url": "https://opensource.org/license/mit"}
 

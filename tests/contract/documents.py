@@ -1,4 +1,4 @@
-"""The service's descriptions of its API and events: as it makes them now, and as they are published."""
+"""The service's descriptions of its API and events: made now, as committed, and of the last release."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from service.described.events import EVENT_TYPES
 from service.described.snapshots import MARKER_TYPES
 from service.settings import read_settings
 from tests.contract.compatibility import OpenApiChange, event_breaks
+from tests.support.releases.history import TOP, files_of_last_release
 
 PUBLISHED: Final = Path(__file__).with_name("published")
 PATHS: Final = {
@@ -30,8 +31,14 @@ async def made_now() -> dict[str, bytes]:
 
 
 def published() -> dict[str, bytes]:
-    """Return the published files."""
+    """Return the committed files, which the next release publishes."""
     return {path.name: path.read_bytes() for path in sorted(PUBLISHED.glob("*.json"))}
+
+
+def released() -> dict[str, bytes]:
+    """Return the files that the last release published, from the repository's history."""
+    folder = PUBLISHED.relative_to(TOP).as_posix()
+    return {Path(path).name: content for path, content in files_of_last_release(folder).items()}
 
 
 def breaks(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.release import VERSION
 from service.settings import shared_folder
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -27,6 +28,14 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
     def __init__(self) -> None:
         super().__init__()
         self._registry = CollectorRegistry()
+        build = Gauge(
+            "links_build_info",
+            "Always 1; the label tells the release of this process.",
+            ["version"],
+            multiprocess_mode="livemax",
+            registry=self._registry,
+        )
+        build.labels(VERSION).set(1)
         self._requests = Counter(
             "links_http_requests_total",
             "Requests answered.",

@@ -15,13 +15,14 @@ import pytest
 
 from deploy.local import programs
 from deploy.local.process import is_free
+from service.release import VERSION
 from tests.acceptance.service.test_service_workers import children
 from tests.support.waiting import eventually
 
 DRAIN_S = 1.0
 NEVER_S = 3000
 ASKING = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
-BODY = b'{"status":"ok"}'
+BODY = b'{"status":"ok","version":"%s"}' % VERSION.encode()
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Final
 
 RELEASES: Final = {1: "1a4ec381ec05518e57977472026cb043f042b307"}
-"""The last commit of each earlier release, by the schema that it brought: version 0.1."""
+"""The last commit of each earlier release, by the schema that it needs: version 0.1."""
+LAST_RELEASE: Final = RELEASES[max(RELEASES)]
 
+PROGRAMS: Final = ("pyproject.toml", "schema.sql", "service", "outbox_worker")
 TOP: Final = Path(__file__).parents[3]
 
 
@@ -19,10 +21,16 @@ def schema_of(version: int) -> str:
 
 def extract(version: int, folder: Path) -> Path:
     """Write the programs of a release to the folder, and return it."""
-    archive = _git("archive", RELEASES[version], "schema.sql", "service", "outbox_worker")
+    archive = _git("archive", RELEASES[version], *PROGRAMS)
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
     return folder
+
+
+def files_of_last_release(folder: str) -> dict[str, bytes]:
+    """Return the files of a folder in the last release, by their paths."""
+    names = _git("ls-tree", "-r", "--name-only", LAST_RELEASE, f"{folder}/").decode().split()
+    return {name: _git("show", f"{LAST_RELEASE}:{name}") for name in names}
 
 
 def _git(*arguments: str) -> bytes:
