@@ -117,8 +117,9 @@ class Tool(Process):
         super().__init__(program, command, log, user=None if self._container else user)
 
     def send(self, sig: signal.Signals) -> None:
-        """Send a signal, if it still runs."""
-        if self._container and self.running:
-            run_tool(["docker", "kill", f"--signal={sig.name}", self._container])
-        else:
+        """Send a signal, if it still runs. SIGKILL also removes a container that is still starting."""
+        if not self._container:
             super().send(sig)
+        elif self.running:
+            kill = ["rm", "--force"] if sig == signal.SIGKILL else ["kill", f"--signal={sig.name}"]
+            run_tool(["docker", *kill, self._container])

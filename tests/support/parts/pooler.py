@@ -76,7 +76,7 @@ class Pooler(Part):
     def start(self) -> None:
         """Start PgBouncer; return when it listens."""
         self._process.start()
-        self._process.wait_ready(lambda: not is_free(self._port), timeout_s=30)
+        self._process.wait_ready(lambda: not is_free(self._port), timeout_s=60)
 
     def close(self) -> None:
         """Kill PgBouncer and delete its files."""

@@ -38,7 +38,7 @@ class Redis:
     def start(self) -> None:
         """Start Redis; return when it listens."""
         self._process.start()
-        self._process.wait_ready(lambda: not is_free(self._port), timeout_s=30)
+        self._process.wait_ready(lambda: not is_free(self._port), timeout_s=60)
 
     def stop(self) -> None:
         """Kill Redis; its data is lost."""
