@@ -2,9 +2,9 @@
 
 import io
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Final
+from zipfile import ZipFile
 
 RELEASES: Final = {1: "1a4ec381ec05518e57977472026cb043f042b307"}
 """The last commit of each earlier release, by the schema that it needs: version 0.1."""
@@ -21,9 +21,9 @@ def schema_of(version: int) -> str:
 
 def extract(version: int, folder: Path) -> Path:
     """Write the programs of a release to the folder, and return it."""
-    archive = _git("archive", RELEASES[version], *PROGRAMS)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
+    archive = _git("archive", "--format=zip", RELEASES[version], *PROGRAMS)
+    with ZipFile(io.BytesIO(archive)) as files:
+        files.extractall(folder)
     return folder
 
 
