@@ -92,9 +92,10 @@ clean:  ## remove .venv and every cache
 
 $(STAMP): deploy/requirements/dev.txt
 	@$(PYTHON) -m deploy.local.tools setup
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing what deploy/requirements/dev.txt locks …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)  # pip comes last: an interrupted run left none
+	@echo "installing what $< locks …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< \
+		|| { echo "pip could not install the packages: it needs their index, https://pypi.org or PIP_INDEX_URL" >&2; exit 1; }
 	@touch $@
 
 $(MODULES): tests/contract/package-lock.json

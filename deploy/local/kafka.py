@@ -107,7 +107,8 @@ class KafkaCluster(Part):
 
     def tool(self, *arguments: str) -> list[str]:
         """Return the command that runs a program of Kafka's, named by its class."""
-        return [java.JAVA, "-cp", self._classpath, *arguments]
+        no_file = "-XX:-UsePerfData"  # else the JVM leaves the folder /tmp/hsperfdata_USER
+        return [java.JAVA, no_file, "-cp", self._classpath, *arguments]
 
     def _launch(self, node: int) -> int:
         """Start one broker and return the size of its log before the start."""

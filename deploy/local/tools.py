@@ -119,21 +119,30 @@ def packages(programs: Sequence[str], system: str, minor: int) -> list[str]:
 
 def message(command: str, programs: Sequence[str], machine: Machine) -> str:
     """Say what is missing and how to install it, on each system if this one is unknown."""
-    named = [f"Python 3.{OLDEST_MINOR} or newer with its module venv" if each == PYTHON else each
-             for each in programs]  # fmt: skip
+    old = machine.minor < OLDEST_MINOR
+    python = f"Python 3.{OLDEST_MINOR} or newer" if old else "Python's module venv"
+    named = [python if each == PYTHON else each for each in programs]
     lines = [f"make {command} needs what is not installed: {', '.join(named)}", "Install it:"]
     for system in [machine.system] if machine.system else INSTALLERS:
         lines += [] if machine.system else [f"on {system}:"]
         installer = INSTALLERS[system].format(sudo="" if machine.root else "sudo ")
         lines.append(f"  {installer} {' '.join(packages(programs, system, machine.minor))}")
-    if any(each in IMAGES for each in programs):
-        lines.append(f"On Linux, Docker is enough for {', '.join(IMAGES)}.")
-    newer = "" if machine.minor >= OLDEST_MINOR else f" PYTHON=python3.{OLDEST_MINOR} (or newer)"
+    if images := [each for each in programs if each in IMAGES]:
+        lines.append(f"Or, on Linux, start Docker, which has images of {', '.join(images)}.")
+    newer = f" PYTHON={_newer_python(machine.system)}" if old else ""
     return "\n".join([*lines, f"Then repeat: make {command}{newer}"])
 
 
+def _newer_python(system: str | None) -> str:
+    """Return the program of the package that a system with an older Python is told to install."""
+    if system is None:
+        return f"python3.{OLDEST_MINOR} (or newer)"
+    (package,) = packages([PYTHON], system, OLDEST_MINOR)
+    return package.replace("@", "").removesuffix("-venv")
+
+
 def install(programs: Sequence[str], machine: Machine) -> None:
-    """Install Debian's or Ubuntu's packages, as root; exits with apt-get's output if that fails."""
+    """Install packages with apt-get, as root. If it fails, exit with its output and one last line."""
     names = " ".join(packages(programs, machine.system or "Debian", machine.minor))
     print(f"installing with apt-get: {names} …", file=sys.stderr, flush=True)
     wait = "-o DPkg::Lock::Timeout=300"  # seconds, for another apt-get to end
@@ -143,7 +152,7 @@ def install(programs: Sequence[str], machine: Machine) -> None:
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     if done.returncode != 0:
-        sys.exit(f"{done.stdout}\napt-get failed with code {done.returncode}")
+        sys.exit(f"{done.stdout}\napt-get could not install {names}: its output is above")
 
 
 def pull(command: str) -> None:

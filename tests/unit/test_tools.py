@@ -1,7 +1,9 @@
 """What a machine lacks is named all at once, with the command that installs it."""
 
+import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,52 @@ def test_one_command_installs_all(
     """The message has the system's command, or all four where the system is unknown."""
     lines = tools.message("test", programs, machine).splitlines()
     assert [line.strip() for line in lines if line.startswith("  ")] == commands
+
+
+@pytest.mark.parametrize(
+    ("machine", "named", "repeated"),
+    [
+        (Machine("Debian", root=False, minor=11), "Python's module venv", ""),
+        (Machine("Ubuntu", root=False, minor=10), "Python 3.11 or newer", " PYTHON=python3.11"),
+        (Machine("Fedora", root=False, minor=10), "Python 3.11 or newer", " PYTHON=python3.13"),
+        (Machine("macOS", root=False, minor=9), "Python 3.11 or newer", " PYTHON=python3.13"),
+        (
+            Machine(None, root=False, minor=9),
+            "Python 3.11 or newer",
+            " PYTHON=python3.11 (or newer)",
+        ),
+    ],
+)
+def test_the_message_says_what_of_python_is_missing(
+    machine: Machine, named: str, repeated: str
+) -> None:
+    """Either its module is missing, or it is too old: then the next run is told the new one's name."""
+    first, *_, last = tools.message("run", ["python3"], machine).splitlines()
+    assert first == f"make run needs what is not installed: {named}"
+    assert last == f"Then repeat: make run{repeated}"
+
+
+def test_docker_is_named_for_what_it_has() -> None:
+    """The message names Docker for those of the missing programs that have an image, and only for those."""
+    machine = Machine("Debian", root=False, minor=11)
+    named = tools.message("test", ["curl", "promtool", "redis-server"], machine).splitlines()[-2]
+    assert named == "Or, on Linux, start Docker, which has images of promtool, redis-server."
+    assert "Docker" not in tools.message("test", ["curl"], machine)
+
+
+def test_an_interrupted_set_up_goes_on(tmp_path: Path) -> None:
+    """An environment without pip gets it; if pip finds no package, the last line says what it needs."""
+    environment = tmp_path / ".venv"
+    venv.create(environment)
+    made = subprocess.run(
+        ["make", "setup", f"VENV={environment}", f"PYTHON={sys.executable}"],
+        env=os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""},
+        cwd=TOP, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (environment / "bin/pip").exists()
+    assert made.returncode == 2
+    last = [line for line in made.stderr.splitlines() if not line.startswith("make: ")][-1]
+    assert last.startswith("pip could not install the packages: it needs their index")
 
 
 @pytest.mark.parametrize("system", tools.INSTALLERS)
