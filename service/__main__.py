@@ -4,22 +4,18 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Final, NoReturn, TypeVar
+from typing import Annotated, Final
 
-import asyncpg
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from service import command_line, logs
 from service.core.errors import Unavailable
-from service.environment import SettingsError
 from service.release import VERSION
 from service.server import serving
-from service.settings import RATE, Settings, is_rate, read_settings
+from service.settings import RATE, is_rate, read_settings
 from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unavailable
 from service.store.keys import (
     ID_LENGTH,
@@ -31,20 +27,22 @@ from service.store.keys import (
 )
 from service.store.migrations.apply import migrate as migrate_schema
 from service.store.migrations.plan import plan as planned
-from service.store.migrations.version import SchemaError, check_version
-from service.store.postgres.connection import EncodingError
-from service.store.postgres.tls import TlsError
-from service.store.postgres.url import UrlError
+from service.terminal import (
+    errors_as_one_line,
+    fail,
+    print_table,
+    report,
+    run,
+    shown,
+    with_database,
+    workspace_name,
+)
 
 SCOPES: Final = ("read:documents", "write:documents")
 
 COLUMNS: Final = ("workspace", "scopes", "rate limit", "created", "expires", "revoked")
 KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 KEY_ID_WIDTH: Final = len("key_") + ID_LENGTH
-UNFOLDED_WIDTH: Final = 10_000
-"""Columns of the table if standard output is not a terminal: more than any line has."""
-
-T = TypeVar("T")
 
 log = logs.get_logger("service")
 
@@ -65,12 +63,12 @@ def main(*, version: Annotated[bool, command_line.version_option(VERSION)] = Fal
 @app.command()
 def serve() -> None:
     """Serve the API until SIGTERM or Ctrl-C. Settings come from the environment."""
-    with _errors_as_one_line():
+    with errors_as_one_line():
         settings = read_settings(os.environ)
         logs.set_up(settings.links_log_level)
         log.info("service.starting", version=VERSION)
         # Connecting here gives one line for a wrong DATABASE_URL. Each worker would log a traceback.
-        asyncio.run(_with_database(settings, _warn_of_a_pooler))
+        asyncio.run(with_database(settings, _warn_of_a_pooler))
         serving.serve(settings)
 
 
@@ -81,7 +79,7 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the database to this program's schema, while programs run; repeat it after an interruption."""
-    print(_run(planned if plan else migrate_schema, needs_schema=False))
+    print(run(planned if plan else migrate_schema, needs_schema=False))
 
 
 @keys.command("create")
@@ -101,7 +99,7 @@ def create(
         raise typer.BadParameter(
             f"unknown scope {unknown[0] or repr('')}: it is one of {', '.join(SCOPES)}"
         )
-    rate, expiry, name = _rate(rate_limit), _time(expires_at), _name(workspace)
+    rate, expiry, name = _rate(rate_limit), _time(expires_at), workspace_name(workspace)
 
     async def make(database: Database) -> None:
         key = await create_key(database, name, scopes=scopes, rate_limit=rate, expires_at=expiry)
@@ -110,9 +108,9 @@ def create(
         except OSError as error:
             await revoke_lost_key(database, key)
             command_line.discard_output()
-            _fail(f"the key could not be written, so it is revoked: {error.strerror}")
+            fail(f"the key could not be written, so it is revoked: {error.strerror}")
 
-    _run(make)
+    run(make)
 
 
 @keys.command("list")
@@ -122,21 +120,20 @@ def list_(
     ] = None,
 ) -> None:
     """Show the ids of the keys and what each may do, never the keys themselves."""
-    name = None if workspace is None else _name(workspace)
-    found = _run(lambda db: list_keys(db, name))
-    if name is not None and not found and not _run(lambda db: workspace_exists(db, name)):
+    name = None if workspace is None else workspace_name(workspace)
+    found = run(lambda db: list_keys(db, name))
+    if name is not None and not found and not run(lambda db: workspace_exists(db, name)):
         print(f"there is no workspace {name}: `keys create` makes one", file=sys.stderr)
     table = Table(
         Column("id", no_wrap=True, min_width=KEY_ID_WIDTH),
         *(Column(name, overflow="fold") for name in COLUMNS),
     )
     for key in found:
-        times = [_shown(time) for time in (key.created_at, key.expires_at, key.revoked_at)]
+        times = [shown(time) for time in (key.created_at, key.expires_at, key.revoked_at)]
         table.add_row(
             key.id, key.workspace, " ".join(key.scopes), key.rate_limit or "default", *times
         )
-    width = None if sys.stdout and sys.stdout.isatty() else UNFOLDED_WIDTH
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    print_table(table)
 
 
 @keys.command()
@@ -146,39 +143,11 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id that `keys list` s
         raise typer.BadParameter("this is a key, not its id: `keys list` shows the ids")
     if not KEY_ID.fullmatch(key_id):
         raise typer.BadParameter(f"{key_id!r} is no key's id: `keys list` shows the ids")
-    done = _run(lambda db: revoke_key(db, key_id))
+    done = run(lambda db: revoke_key(db, key_id))
     if not done:
-        _fail(f"there is no key {key_id}: `keys list` shows the ids")
-    since = "" if done is True else f" since {_shown(done)}"
+        fail(f"there is no key {key_id}: `keys list` shows the ids")
+    since = "" if done is True else f" since {shown(done)}"
     print(f"{key_id} is revoked{since}")
-
-
-def _run(work: Callable[[Database], Awaitable[T]], *, needs_schema: bool = True) -> T:
-    """Run the work with a database, and return its result; exit with one line for an error."""
-
-    async def checked(database: Database) -> T:
-        async with database.acquire() as connection:
-            await check_version(connection)
-        return await work(database)
-
-    with _errors_as_one_line():
-        settings = read_settings(os.environ)
-        logs.set_up("warning")
-        try:
-            return asyncio.run(_with_database(settings, checked if needs_schema else work))
-        except KeyboardInterrupt:
-            _fail("interrupted")
-
-
-async def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    async with Database(settings.database_url, pool_size=2) as database:  # two for `migrate`
-        try:
-            await database.try_to_connect()
-        except (UrlError, TlsError) as error:
-            raise SettingsError(f"DATABASE_URL: {error}") from None
-        except EncodingError as error:
-            raise SchemaError(str(error)) from None
-        return await work(database)
 
 
 async def _warn_of_a_pooler(database: Database) -> None:
@@ -186,44 +155,6 @@ async def _warn_of_a_pooler(database: Database) -> None:
     with suppress(Unavailable), unavailable():
         if not await database.keeps_statements():
             log.error("database.statements_lost", detail=USE_A_POOLER_THAT_KEEPS_THEM)
-
-
-@contextmanager
-def _errors_as_one_line() -> Iterator[None]:
-    """Exit with one line for an error whose cause is outside the program."""
-    try:
-        yield
-    except SettingsError as error:
-        _fail(str(error), command_line.USAGE)
-    except (SchemaError, serving.CannotServeError) as error:
-        _fail(str(error))
-    except Unavailable as error:
-        cause = error.__cause__
-        if isinstance(cause, asyncpg.PostgresError):
-            _fail(f"the database refuses: {_line(cause)}")
-        _fail(f"{error.detail}: {_line(cause)}; check DATABASE_URL" if cause else error.detail)
-    except asyncpg.PostgresError as error:
-        _fail(f"the database refuses: {_line(error)}")
-
-
-def _line(error: BaseException) -> str:
-    return logs.first_line(error) or type(error).__name__
-
-
-def report(message: str) -> None:
-    """Print an error on standard error."""
-    print(message, file=sys.stderr)
-
-
-def _fail(message: str, code: int = command_line.FAILED) -> NoReturn:
-    report(message)
-    raise typer.Exit(code)
-
-
-def _name(workspace: str) -> str:
-    if not (1 <= len(workspace) <= 128 and workspace.isprintable()):  # noqa: PLR2004 - workspaces_name_check
-        raise typer.BadParameter("a workspace's name has 1 to 128 characters, all printable")
-    return workspace
 
 
 def _rate(text: str | None) -> str | None:
@@ -240,10 +171,6 @@ def _time(text: str | None) -> datetime | None:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # OverflowError: in UTC it is not in the years 1 to 9999
         raise typer.BadParameter("a time has the form 2030-01-31T12:00:00Z") from None
-
-
-def _shown(time: datetime | None) -> str:
-    return "" if time is None else time.isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":
