@@ -7,7 +7,7 @@
 --   * a tenant's row begins its primary key with workspace_id, so that workspaces can be spread over databases later;
 --   * ids are compared byte by byte (COLLATE "C"): it is faster, and the order is the one in which programs sort
 --     them before they lock, whatever the locale of the database;
---   * documents, entities and links are never deleted, but marked with deleted_at.
+--   * documents, entities and links are marked with deleted_at. Rows so marked are removed by `service erase`.
 
 CREATE TABLE schema_version (
     version integer NOT NULL,
@@ -132,6 +132,48 @@ CREATE TABLE document_links (
 -- open ("which documents belong to X?"), and two types rarely share an id.
 CREATE INDEX document_links_entity_idx ON document_links (workspace_id, entity_id, id, entity_type)
 WHERE deleted_at IS NULL;
+
+------------------------------------------------------------------------------------------------------------------------
+-- Rows that are removed (service/store/erasing)
+------------------------------------------------------------------------------------------------------------------------
+
+-- A tombstone for each document whose row was removed. A document that is made again with such an id continues its version
+-- and revision: subscribers would take events from version 1 for duplicates, and callers an old ETag for the present one.
+-- The tombstone then stays, and counts again when the document is removed again.
+CREATE TABLE erased_documents (
+    workspace_id uuid NOT NULL,
+    -- SHA-256 of the id, so that the id itself is erased. An id that can be guessed can be recognized by its hash.
+    id_hash bytea NOT NULL,
+    version bigint NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT erased_documents_pkey PRIMARY KEY (workspace_id, id_hash),
+    CONSTRAINT erased_documents_hash_check CHECK (octet_length(id_hash) = 32),
+    CONSTRAINT erased_documents_version_check CHECK (version >= 0 AND revision >= 1)
+);
+
+-- Gives a new document the version and revision of its tombstone. A trigger, so that the programs of release 0.1 continue
+-- them, too. AFTER: the INSERT may wait for the transaction that removes the earlier row, and a statement that begins after
+-- this wait sees that transaction's tombstone.
+CREATE FUNCTION continue_erased_document()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+BEGIN
+    UPDATE documents AS d
+    SET version = e.version, revision = e.revision + 1
+    FROM erased_documents AS e
+    WHERE e.workspace_id = new.workspace_id AND e.id_hash = sha256(convert_to(new.id, 'UTF8'))
+        AND d.workspace_id = new.workspace_id AND d.id = new.id;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER documents_continue_erased AFTER INSERT ON documents
+FOR EACH ROW EXECUTE FUNCTION continue_erased_document();
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Replies to calls that carried an Idempotency-Key

@@ -1,4 +1,4 @@
-"""The command line: `python -m service serve | migrate | keys create|list|revoke`."""
+"""The command line: `python -m service serve | migrate | keys | erase | workspaces`."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 from rich.table import Column, Table
 
-from service import command_line, logs
+from service import command_line, erasing, logs
 from service.core.errors import Unavailable
 from service.release import VERSION
 from service.server import serving
@@ -53,6 +53,8 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys, name="keys")
+app.command()(erasing.erase)
+app.add_typer(erasing.workspaces, name="workspaces")
 
 
 @app.callback()

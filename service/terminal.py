@@ -24,8 +24,8 @@ from service.store.postgres.connection import EncodingError
 from service.store.postgres.tls import TlsError
 from service.store.postgres.url import UrlError
 
-POOL_SIZE: Final = 2
-"""Connections of a command: `migrate` needs two."""
+POOL_SIZE: Final = 10
+"""Connections of a command: `migrate` needs two, `erase` one for each document that it deletes at a time."""
 UNFOLDED_WIDTH: Final = 10_000
 """Columns of the table if standard output is not a terminal: more than any line has."""
 

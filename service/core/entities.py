@@ -37,6 +37,8 @@ class EntityWrite(Write, frozen=True, kw_only=True):
         """
         entity = state.entity
         if entity is None:
+            if self.continues:
+                return self.reply  # complete, and its row is erased
             raise NotFound(f"{self.key.type} {self.key.id!r} does not exist")
         if self.operation == "register":
             if entity.deleted:

@@ -1,5 +1,6 @@
--- Release 1.0.0: the write path passes whole rows to its functions, as arrays of composite types.
+-- Release 1.0.0: the write path passes whole rows to its functions; rows can be erased, and leave tombstones.
 -- oldest programs: 1
+-- lock: documents, SHARE ROW EXCLUSIVE, momentary
 -- lock: schema_version, ACCESS EXCLUSIVE, momentary
 
 CREATE TYPE link_key AS (workspace_id uuid, document_id text, entity_type text, entity_id text);
@@ -27,6 +28,50 @@ CREATE TYPE changed_document AS (
 CREATE TYPE new_event AS (event_id uuid, event_type text, key text, payload bytea, traceparent text);
 
 CREATE TYPE stored_reply AS (workspace_id uuid, scope bytea, fingerprint bytea, status smallint, body bytea);
+
+CREATE TABLE erased_documents (
+    workspace_id uuid NOT NULL,
+    id_hash bytea NOT NULL,
+    version bigint NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT erased_documents_pkey PRIMARY KEY (workspace_id, id_hash),
+    CONSTRAINT erased_documents_hash_check CHECK (octet_length(id_hash) = 32),
+    CONSTRAINT erased_documents_version_check CHECK (version >= 0 AND revision >= 1)
+);
+
+CREATE FUNCTION continue_erased_document()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+BEGIN
+    UPDATE documents AS d
+    SET version = e.version, revision = e.revision + 1
+    FROM erased_documents AS e
+    WHERE e.workspace_id = new.workspace_id AND e.id_hash = sha256(convert_to(new.id, 'UTF8'))
+        AND d.workspace_id = new.workspace_id AND d.id = new.id;
+    RETURN NULL;
+END
+$$;
+
+-- The roles that may read and write documents may do so with their tombstones: the trigger below runs with their rights.
+DO $$
+DECLARE
+    granted record;
+BEGIN
+    FOR granted IN
+        SELECT a.privilege_type, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+        FROM pg_class AS c
+        CROSS JOIN aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a
+        WHERE c.oid = 'documents'::regclass AND a.grantee <> current_user::regrole
+    LOOP
+        EXECUTE format('GRANT %s ON erased_documents TO %s', granted.privilege_type, granted.grantee);
+    END LOOP;
+END
+$$;
 
 CREATE FUNCTION lock_documents(workspaces uuid [], ids text [], wait boolean, most_links bigint)
 RETURNS TABLE (
@@ -427,6 +472,9 @@ BEGIN
     RETURN pg_current_xact_id();
 END
 $$;
+
+CREATE TRIGGER documents_continue_erased AFTER INSERT ON documents
+FOR EACH ROW EXECUTE FUNCTION continue_erased_document();
 
 -- Last, because /readyz of all running programs reads this table. It has one row, so a scan or an index takes no time.
 ALTER TABLE schema_version ADD COLUMN migration integer NOT NULL DEFAULT 1;

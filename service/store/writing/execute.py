@@ -118,7 +118,7 @@ class Executor:
             A row that only this transaction wrote; None if it wrote nothing.
 
         Raises:
-            Appeared: another transaction inserted a row between lock and read; retry.
+            Appeared: another transaction inserted or removed a row between two statements; retry.
         """
         members = await _without_replayed(connection, members, wait=wait)
         if not members:

@@ -75,12 +75,14 @@ async def lock_all(
     """Insert the missing rows that the write needs; wait for its locks, and read its rows into the state.
 
     Raises:
-        Appeared: another transaction inserted a row between lock and read.
+        Appeared: another transaction inserted or removed a row between two statements.
     """
     if needs.whole is not None:
         if needs.makes_row and await connection.fetchval(MAKE_DOCUMENT, *needs.whole):
             state.made.add(needs.whole)
         await _lock_documents(connection, state, [needs.whole], wait=True)
+        if needs.makes_row and needs.whole not in state.rows:
+            raise Appeared  # the INSERT found a row that was removed before its lock was free
     keys = sorted(set(write.links(state)))
     locked_elsewhere = await lock_links(connection, state, keys, wait=True)
     if register_unknown and (unknown := write.unknown_entities(state)):

@@ -65,7 +65,7 @@ class NotCommitted(Exception):  # noqa: N818 - a reason to retry, not a failure
 
 
 class Appeared(Exception):  # noqa: N818 - likewise
-    """Another transaction inserted a row after this one failed to find and lock it: retry."""
+    """Another transaction inserted or removed a row between two statements of this one: retry."""
 
 
 Execute = Callable[["Connection"], Awaitable[Witness | None]]

@@ -52,9 +52,9 @@ class Witness(NamedTuple):
     entity_id: str | None = None
 
     @property
-    def may_be_overwritten(self) -> bool:
-        """Whether a later transaction may have replaced the row's time."""
-        return self.event_id is None and self.scope is None
+    def may_be_gone(self) -> bool:
+        """Whether a later transaction may have replaced the row's time, or removed the row."""
+        return self.event_id is None
 
 
 async def was_committed(database: Database, witness: Witness, server: Server | None) -> bool:
@@ -99,8 +99,8 @@ async def _look_up(database: Database, witness: Witness, server: Server | None) 
         return True
     if status == "in progress" or connection.server != server:
         return None
-    # A transaction with this xid was committed, but a later one may have overwritten the row: not known.
-    return None if status == "committed" and witness.may_be_overwritten else False
+    # A transaction with this xid was committed, but a later one may have removed the row: not known.
+    return None if status == "committed" and witness.may_be_gone else False
 
 
 async def _status(connection: "Connection", xid: int) -> str | None:

@@ -44,7 +44,7 @@ def _become(program: Any, module: str, call: list[str]) -> NoReturn:  # noqa: AN
     try:
         program.command_line.main(program.app, f"python -m {module}", program.report)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - the interpreter would print it
         sys.excepthook(*sys.exc_info())
     sys.stdout.flush()

@@ -13,6 +13,11 @@ FROM document_links
 WHERE deleted_at IS NULL
 """
 
+ERASED = """
+SELECT version
+FROM erased_documents
+WHERE workspace_id = $1::text::uuid AND id_hash = sha256(convert_to($2, 'UTF8'))
+"""
 EVENTS = "SELECT payload FROM outbox ORDER BY position"
 
 VERSIONS = """
@@ -88,7 +93,10 @@ async def check(connection: asyncpg.Connection, values: Iterable[bytes]) -> Subs
     assert subscriber.faults == []
     assert subscriber.active == {ActiveLink(*row) for row in await connection.fetch(ACTIVE)}
     rows = await connection.fetch(VERSIONS)
-    assert subscriber.versions == {row[0]: row[1] for row in rows}
+    versions = {row[0]: row[1] for row in rows}
+    if gone := subscriber.versions.keys() - versions.keys():
+        versions |= {key: await connection.fetchval(ERASED, *key.split("/")) for key in gone}
+    assert subscriber.versions == versions
     return subscriber
 
 
