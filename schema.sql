@@ -7,7 +7,8 @@
 --   * a tenant's row begins its primary key with workspace_id, so that workspaces can be spread over databases later;
 --   * ids are compared byte by byte (COLLATE "C"): it is faster, and the order is the one in which programs sort
 --     them before they lock, whatever the locale of the database;
---   * documents, entities and links are marked with deleted_at. Rows so marked are removed by `service erase`.
+--   * documents, entities and links are marked with deleted_at. Rows so marked are removed by `service erase` and, after
+--     LINKS_KEEP_DELETED_DAYS, by the service.
 
 CREATE TABLE schema_version (
     version integer NOT NULL,
@@ -174,6 +175,26 @@ $$;
 
 CREATE TRIGGER documents_continue_erased AFTER INSERT ON documents
 FOR EACH ROW EXECUTE FUNCTION continue_erased_document();
+
+-- The sweep that removes expired rows: one row. Its lock admits one process at a time, behind a transaction pooler too.
+CREATE TABLE expiry_sweep (
+    singleton boolean NOT NULL DEFAULT true,
+    -- The last document that was swept; NULL: the next sweep begins with the first.
+    workspace_id uuid,
+    document_id text COLLATE "C",
+    -- What the present sweep has removed so far.
+    documents bigint NOT NULL DEFAULT 0,
+    links bigint NOT NULL DEFAULT 0,
+    -- The time of the next batch; after a sweep, that of the next sweep.
+    next_at timestamptz NOT NULL DEFAULT now(),
+    -- The end of the last sweep.
+    finished_at timestamptz,
+    CONSTRAINT expiry_sweep_pkey PRIMARY KEY (singleton),
+    CONSTRAINT expiry_sweep_singleton_check CHECK (singleton),
+    CONSTRAINT expiry_sweep_place_check CHECK ((workspace_id IS NULL) = (document_id IS NULL))
+);
+
+INSERT INTO expiry_sweep DEFAULT VALUES;
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Replies to calls that carried an Idempotency-Key

@@ -3,7 +3,7 @@
 import gc
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from functools import partial
 
 from starlette.routing import BaseRoute
@@ -29,6 +29,7 @@ from service.operations import routes as operator_routes
 from service.settings import Settings, read_settings
 from service.stopping import Stopping
 from service.store.database import Database
+from service.store.erasing.expiry import Sweeper
 from service.store.writing.group import GroupWriter
 from service.store.writing.replies import forget_expired_forever
 from service.supervision import Supervisor
@@ -77,6 +78,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Gate:
             aclosing(keys),
             supervisor.running("refresh-keys", keys.refresh_forever),
             supervisor.running("forget-replies", partial(forget_expired_forever, database)),
+            _expiry(settings, database, supervisor, metrics),
         ):
             _collect_less_garbage()
             yield {"stopping": stopping}
@@ -94,6 +96,19 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Gate:
         metrics=metrics,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
     )
+
+
+def _expiry(
+    settings: Settings, database: Database, supervisor: Supervisor, metrics: Metrics
+) -> AbstractAsyncContextManager[None]:
+    """Return the task that removes expired rows; it does nothing if rows are kept for ever."""
+    keep_days = settings.links_keep_deleted_days
+    if keep_days == 0:
+        return nullcontext()
+    sweeper = Sweeper(
+        database, keep_days, on_removed=metrics.expired, on_finished=metrics.expiry_finished
+    )
+    return supervisor.running("remove-expired", sweeper.run)
 
 
 def _api_routes(database: Database, writer: GroupWriter, ids: IdSource) -> list[BaseRoute]:

@@ -80,6 +80,8 @@ class Settings(Struct, frozen=True, rename=str.upper):
     """The most connections of callers that a process keeps open."""
     links_drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     """Seconds after SIGTERM for which connections are still accepted while /readyz answers 503."""
+    links_keep_deleted_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """Days after which removed links and deleted documents are removed from the database. 0: never."""
     links_log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` logs every request."""
 

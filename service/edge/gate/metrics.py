@@ -55,6 +55,27 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
             multiprocess_mode="livemax",
             registry=self._registry,
         )
+        self._expired = Counter(
+            "links_expired_rows_total",
+            "Rows removed after LINKS_KEEP_DELETED_DAYS.",
+            ["table"],
+            registry=self._registry,
+        )
+        self._expiry_finished = Gauge(
+            "links_expiry_finished_timestamp_seconds",
+            "End of the last sweep that removed expired rows; 0: none yet, or rows are kept for ever.",
+            multiprocess_mode="livemax",
+            registry=self._registry,
+        )
+
+    def expired(self, documents: int, links: int) -> None:
+        """Count rows that have expired."""
+        self._expired.labels("documents").inc(documents)
+        self._expired.labels("document_links").inc(links)
+
+    def expiry_finished(self, time_s: float) -> None:
+        """Set the end of the last sweep, in seconds since 1970."""
+        self._expiry_finished.set(time_s)
 
     def storage_unreachable(self, unreachable: bool) -> None:  # noqa: FBT001 - its name is the method's
         """Set the gauge that shows whether the storage of the rate limits is unreachable."""

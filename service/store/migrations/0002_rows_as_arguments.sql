@@ -57,7 +57,22 @@ BEGIN
 END
 $$;
 
--- The roles that may read and write documents may do so with their tombstones: the trigger below runs with their rights.
+CREATE TABLE expiry_sweep (
+    singleton boolean NOT NULL DEFAULT true,
+    workspace_id uuid,
+    document_id text COLLATE "C",
+    documents bigint NOT NULL DEFAULT 0,
+    links bigint NOT NULL DEFAULT 0,
+    next_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    CONSTRAINT expiry_sweep_pkey PRIMARY KEY (singleton),
+    CONSTRAINT expiry_sweep_singleton_check CHECK (singleton),
+    CONSTRAINT expiry_sweep_place_check CHECK ((workspace_id IS NULL) = (document_id IS NULL))
+);
+
+INSERT INTO expiry_sweep DEFAULT VALUES;
+
+-- The roles that may read and write documents may do so with the new tables: the trigger below runs with their rights.
 DO $$
 DECLARE
     granted record;
@@ -68,7 +83,7 @@ BEGIN
         CROSS JOIN aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a
         WHERE c.oid = 'documents'::regclass AND a.grantee <> current_user::regrole
     LOOP
-        EXECUTE format('GRANT %s ON erased_documents TO %s', granted.privilege_type, granted.grantee);
+        EXECUTE format('GRANT %s ON erased_documents, expiry_sweep TO %s', granted.privilege_type, granted.grantee);
     END LOOP;
 END
 $$;
