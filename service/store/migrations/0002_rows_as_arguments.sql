@@ -488,6 +488,31 @@ BEGIN
 END
 $$;
 
+-- The roles that may execute the functions of release 0.1 may execute those that take their place, whatever the default
+-- privileges are.
+DO $$
+DECLARE
+    granted record;
+BEGIN
+    FOR granted IN
+        WITH executes AS (
+            SELECT p.proname, a.grantee
+            FROM pg_proc AS p
+            CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
+            WHERE p.pronamespace = current_schema()::regnamespace
+        )
+        SELECT f.successor, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE e.grantee::regrole::text END AS grantee
+        FROM executes AS e
+        JOIN (VALUES
+            ('lock_and_read', 'lock_links'), ('lock_and_read', 'lock_documents'), ('write_changes', 'save_changes')
+        ) AS f (proname, successor) USING (proname)
+        WHERE (f.successor, e.grantee) NOT IN (SELECT x.proname, x.grantee FROM executes AS x)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %I TO %s', granted.successor, granted.grantee);
+    END LOOP;
+END
+$$;
+
 CREATE TRIGGER documents_continue_erased AFTER INSERT ON documents
 FOR EACH ROW EXECUTE FUNCTION continue_erased_document();
 

@@ -20,6 +20,10 @@ A step is plain SQL. Its first line says what it is for, and the lines after it 
 * `outside a transaction`: the file is one statement that cannot run inside a transaction, such as CREATE
   INDEX CONCURRENTLY IF NOT EXISTS, and can be repeated. All other steps run in one transaction.
 
+New objects are created in the schema that has the tables, whatever search_path begins with. The programs may
+have a role that owns nothing. So a step grants the rights to each new table and function to the roles that
+have them for an older one.
+
 apply.py runs the steps, and says there how it waits for locks. plan.py prints them. version.py records which
 schema a database has, and refuses programs that cannot run on it.
 """

@@ -59,16 +59,27 @@ LOCKED: Final = "SELECT 1"
 """The command tag of TRY_LOCK if it took the lock: one row. As a simple query it leaves no snapshot."""
 
 TABLES: Final = """
-SELECT count(*)
+SELECT current_schema(), count(*)
 FROM pg_class
 WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
 """
+
+# The first schema of search_path may have been made later, for example one with the name of the role.
+USE_ITS_SCHEMA: Final = """
+SELECT set_config(
+    'search_path', concat_ws(', ', relnamespace::regnamespace, current_setting('search_path')), true
+)
+FROM pg_class
+WHERE oid = 'schema_version'::regclass
+"""
+"""New objects are created in the schema that has the tables."""
 
 HOLDER: Final = """
 SELECT a.pid, a.application_name, to_char(a.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS')
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a USING (pid)
 WHERE l.granted
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND l.relation = ANY (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)
 ORDER BY a.xact_start
 LIMIT 1
@@ -126,11 +137,22 @@ async def _one_at_a_time(connection: "Connection") -> AsyncIterator[None]:
         await roll_back(connection)
 
 
-async def _apply_whole(connection: "Connection") -> None:
-    if await connection.fetchval(TABLES):
+async def check_empty(connection: "Connection") -> None:
+    """Raise SchemaError unless the schema in which new tables are created exists and has no table."""
+    schema, tables = await connection.fetchrow(TABLES) or (None, 0)
+    if schema is None:
         raise SchemaError(
-            "the database is not empty, and its tables are not of this program: use another database"
+            "search_path names no schema that exists: correct it, or create the schema"
         )
+    if tables:
+        raise SchemaError(
+            f"the schema {schema} is not empty, and its tables are not of this program: use another "
+            "database, or correct search_path"
+        )
+
+
+async def _apply_whole(connection: "Connection") -> None:
+    await check_empty(connection)
     async with connection.transaction():
         await connection.execute(WHOLE.read_text(), timeout=NO_LIMIT_S)
 
@@ -161,6 +183,7 @@ async def _transact(connection: "Connection", step: Step) -> None:
     message = f"""
     BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS};
+    {USE_ITS_SCHEMA};
     {step.sql};
     {_record(step)};
     COMMIT

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.store.database import Database
-from service.store.migrations.apply import LOCK_TIMEOUT_MS
+from service.store.migrations.apply import LOCK_TIMEOUT_MS, check_empty
 from service.store.migrations.step import DIRECTORY, Lock, Step, read_steps
 from service.store.migrations.version import VERSION, check_not_too_new, read_schema
 
@@ -35,13 +35,14 @@ async def plan(database: Database, directory: Path = DIRECTORY) -> str:
     """Return what `migrate` would do, for an operator; takes no lock that another session waits for.
 
     Raises:
-        SchemaError: this program cannot run on the schema.
+        SchemaError: the database has other tables, or a schema on which this program cannot run.
         Unavailable: the database is unreachable.
     """
     async with database.acquire() as connection:
         schema = await read_schema(connection)
         if schema is None:
-            return f"schema.sql makes schema {VERSION} in one transaction, if the database is empty"
+            await check_empty(connection)
+            return f"the database is empty: schema.sql makes schema {VERSION} in one transaction"
         check_not_too_new(schema)
         due = [step for step in read_steps(directory) if step.version > schema.version]
         if not due:

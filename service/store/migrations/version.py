@@ -19,6 +19,14 @@ READ_ONLY: Final = (
     "the server"
 )
 
+# Another program may have a table `schema_version`, but not with `document_links` beside it.
+IS_THIS_PROGRAMS: Final = """
+SELECT true
+FROM pg_class AS v
+JOIN pg_class AS l ON l.relnamespace = v.relnamespace AND l.relname = 'document_links'
+WHERE v.oid = to_regclass('schema_version')
+"""
+
 # The column `version` is the oldest schema whose programs can run: schema.sql says why it has this name. The
 # first schema has no column `migration`, so the statement must not name it.
 SCHEMA: Final = """
@@ -40,7 +48,7 @@ class Schema(NamedTuple):
 
 async def read_schema(connection: "Connection") -> Schema | None:
     """Return the schema that the database has; None: it has no schema of this program."""
-    if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
+    if not await connection.fetchval(IS_THIS_PROGRAMS):
         return None
     row = await connection.fetchrow(SCHEMA)
     return Schema(*row) if row is not None and row[0] is not None else None

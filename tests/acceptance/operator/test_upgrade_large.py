@@ -9,6 +9,7 @@ import pytest
 
 from service.store.database import Database
 from service.store.migrations.apply import migrate
+from service.store.migrations.version import VERSION
 from tests.support.parts.shared import execute
 from tests.support.releases.history import schema_of
 from tests.support.releases.million import DOCUMENTS, FILL, LINKS_EACH, Writers
@@ -46,7 +47,7 @@ async def test_no_writer_waits_for_the_migration(empty_database: str, tmp_path: 
         await until(written)
     without_s = writers.longest_s
     async with writers.writing():
-        assert await migrated() == "schema 1 is now schema 2"
+        assert await migrated() == f"schema 1 is now schema {VERSION}"
         await until(written)
     log.info("longest write: %.3f s beside it, %.3f s without", writers.longest_s, without_s)
     assert writers.waited_too_long == 0
@@ -54,7 +55,7 @@ async def test_no_writer_waits_for_the_migration(empty_database: str, tmp_path: 
     assert await connection.fetchval(COUNT) > DOCUMENTS * LINKS_EACH + WRITES
     await connection.close()
 
-    (tmp_path / "0003_slow.sql").write_text(SLOW_STEP)
+    (tmp_path / f"{VERSION + 1:04}_slow.sql").write_text(SLOW_STEP)
     async with writers.writing():
         await asyncio.gather(migrated(tmp_path), until(written))
     assert writers.waited_too_long > 0

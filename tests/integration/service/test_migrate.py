@@ -7,6 +7,7 @@ import pytest
 
 from service.store.database import Database
 from service.store.migrations.apply import migrate
+from service.store.migrations.plan import plan
 from service.store.migrations.version import SchemaError, check_schema
 from tests.support.parts.shared import execute
 from tests.support.service.api import Service, serving
@@ -72,12 +73,32 @@ async def test_newer_schema_on_which_this_program_can_run_is_used(database: str)
         assert (await api.client.get("/readyz")).status_code == 200
 
 
-async def test_foreign_tables_are_refused(empty_database: str) -> None:
-    """A database with a table of another program is not changed."""
-    await execute(empty_database, "CREATE TABLE theirs (n int)")
-    with pytest.raises(SchemaError, match="not empty"):
-        await migrated(empty_database)
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "CREATE TABLE theirs (n int)",
+        "CREATE TABLE schema_version (version int); INSERT INTO schema_version VALUES (1)",
+        "CREATE TABLE schema_version (version varchar(50), script text)",
+    ],
+)
+async def test_foreign_tables_are_refused(empty_database: str, foreign: str) -> None:
+    """A database with a table of another program is not changed, whatever the table's name is."""
+    await execute(empty_database, foreign)
+    for command in (migrate, plan):
+        async with Database(empty_database, pool_size=2) as database:
+            with pytest.raises(SchemaError, match=r"public is not empty.*not of this program"):
+                await command(database)
     assert await tables(empty_database) == 1
+
+
+async def test_search_path_without_a_schema_is_refused(empty_database: str) -> None:
+    """If search_path names no schema that exists, the error says so."""
+    name = empty_database.rpartition("/")[2]
+    await execute(empty_database, f"ALTER DATABASE {name} SET search_path = missing")
+    for command in (migrate, plan):
+        async with Database(empty_database, pool_size=2) as database:
+            with pytest.raises(SchemaError, match="search_path names no schema that exists"):
+                await command(database)
 
 
 async def test_schema_is_applied_whole_or_not_at_all(

@@ -34,12 +34,24 @@ FROM pg_stat_activity AS a
 WHERE a.datname = current_database() AND a.query LIKE '%CREATE INDEX CONCURRENTLY%' AND a.state = 'active'
     AND a.pid <> pg_backend_pid()
 """
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'entities'::regclass"
+# Databases that are copies of one template have tables with the same oids.
+WAITING = """
+SELECT count(*)
+FROM pg_locks AS l
+JOIN pg_database AS d ON d.oid = l.database
+WHERE NOT l.granted AND l.relation = 'entities'::regclass AND d.datname = current_database()
+"""
 UNLOCKED = """
 SELECT NOT EXISTS (
     SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
     WHERE l.locktype = 'advisory' AND d.datname = current_database()
 )
+"""
+END_THE_LOCK = """
+SELECT pg_terminate_backend(l.pid)
+FROM pg_locks AS l
+JOIN pg_database AS d ON d.oid = l.database
+WHERE l.locktype = 'advisory' AND d.datname = current_database()
 """
 VERSIONS = "SELECT array_agg(migration ORDER BY migration) FROM schema_version"
 
@@ -196,6 +208,21 @@ async def test_a_failed_step_leaves_nothing(
     )
     assert "kind" in columns
     assert "other" not in columns
+
+
+async def test_a_lost_lock_does_not_end_the_migration(
+    database: str, connection: asyncpg.Connection, steps: Path
+) -> None:
+    """If the session with the advisory lock is ended, the steps are completed and reported."""
+    holder = await asyncpg.connect(database)
+    async with holder.transaction():
+        await holder.execute("SELECT FROM entities")
+        running = asyncio.create_task(migrated(database, steps))
+        await until(lambda: connection.fetchval(WAITING))
+        assert await connection.fetchval(END_THE_LOCK) is True
+    assert await running == "schema 2 is now schema 4"
+    assert await connection.fetchval(VERSIONS) == [2, 3, 4]
+    await holder.close()
 
 
 @pytest.mark.parametrize("name", ["column.sql", "0003_column.sql"])
