@@ -38,10 +38,11 @@ FOR NO KEY UPDATE SKIP LOCKED
 
 DUE: Final = """
 SELECT d.workspace_id::text, d.id,
-    d.deleted_at < $3 OR EXISTS (
-        SELECT FROM document_links AS l
+    d.deleted_at < $3 OR (
+        SELECT true FROM document_links AS l
         WHERE l.workspace_id = d.workspace_id AND l.document_id = d.id AND l.deleted_at < $3
-    )
+        LIMIT 1 -- for EXISTS the planner might build a hash of all links
+    ) IS NOT NULL
 FROM documents AS d
 WHERE (d.workspace_id, d.id) > (coalesce($1::uuid, '00000000-0000-0000-0000-000000000000'), coalesce($2, ''))
 ORDER BY d.workspace_id, d.id

@@ -49,7 +49,10 @@ REMOVE_DOCUMENTS: Final = """
 WITH removed AS (
     DELETE FROM documents AS d
     USING unnest($1::uuid[], $2::text[]) AS k (workspace_id, id)
-    WHERE d.workspace_id = k.workspace_id AND d.id = k.id
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM documents WHERE workspace_id = k.workspace_id AND id = k.id OFFSET 0
+    ) AS s
+    WHERE d.ctid = s.place
         AND d.deleted_at < coalesce($3::timestamptz, 'infinity')
         AND (
             SELECT true FROM document_links AS l
@@ -70,16 +73,16 @@ SET version = excluded.version, revision = excluded.revision
 REMOVE_ENTITIES: Final = """
 DELETE FROM entities AS e
 USING (
-    SELECT e.workspace_id, e.type, e.id
+    SELECT e.ctid AS place
     FROM unnest($1::uuid[], $2::text[], $3::text[]) AS k (workspace_id, type, id)
     CROSS JOIN LATERAL (
-        SELECT workspace_id, type, id
+        SELECT ctid
         FROM entities
         WHERE workspace_id = k.workspace_id AND type = k.type AND id = k.id
         FOR UPDATE
     ) AS e
 ) AS l
-WHERE e.workspace_id = l.workspace_id AND e.type = l.type AND e.id = l.id
+WHERE e.ctid = l.place
 """
 
 # A reply names an id in JSON, or in the text of a problem.

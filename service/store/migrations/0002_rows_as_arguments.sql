@@ -261,6 +261,9 @@ SET enable_sort = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
+DECLARE
+    counters document_counters;
+    document changed_document;
 BEGIN
     -- An event must not be visible to the relay before its row is durable.
     IF current_setting('synchronous_commit') = 'off' THEN
@@ -286,20 +289,30 @@ BEGIN
         ) AS s
         WHERE l.ctid = s.place AND l.id = c.id;
     END IF;
-    IF cardinality(save_changes.documents) > 0 THEN
+    IF cardinality(save_changes.documents) = 1 THEN -- the commonest write, for which a join costs more
+        counters := save_changes.documents[1];
+        UPDATE documents AS d
+        SET version = counters.version, revision = counters.revision, updated_at = written_at
+        WHERE d.workspace_id = counters.workspace_id AND d.id = counters.id;
+    ELSIF cardinality(save_changes.documents) > 1 THEN
         UPDATE documents AS d
         SET version = c.version, revision = c.revision, updated_at = written_at
         FROM unnest(save_changes.documents) AS c
-        WHERE d.workspace_id = c.workspace_id AND d.id = c.id;
+        CROSS JOIN LATERAL (
+            SELECT s.ctid AS place
+            FROM documents AS s
+            WHERE s.workspace_id = c.workspace_id AND s.id = c.id
+            OFFSET 0 -- keeps the planner from joining all documents, which it does if statistics say that they are few
+        ) AS s
+        WHERE d.ctid = s.place;
     END IF;
-    IF cardinality(changed_documents) > 0 THEN
+    FOREACH document IN ARRAY coalesce(changed_documents, '{}') LOOP
         UPDATE documents AS d
-        SET version = c.version, revision = c.revision, updated_at = written_at,
-            display_name = c.display_name, category = c.category, metadata = c.metadata,
-            deleted_at = c.deleted_at, deletion_id = c.deletion_id
-        FROM unnest(changed_documents) AS c
-        WHERE d.workspace_id = c.workspace_id AND d.id = c.id;
-    END IF;
+        SET version = document.version, revision = document.revision, updated_at = written_at,
+            display_name = document.display_name, category = document.category, metadata = document.metadata,
+            deleted_at = document.deleted_at, deletion_id = document.deletion_id
+        WHERE d.workspace_id = document.workspace_id AND d.id = document.id;
+    END LOOP;
     IF cardinality(replies) > 0 THEN
         INSERT INTO idempotency_keys (workspace_id, scope, fingerprint, status, body, created_at)
         SELECT r.workspace_id, r.scope, r.fingerprint, r.status, r.body, written_at
@@ -469,7 +482,10 @@ BEGIN
         UPDATE documents AS d
         SET version = u.v, revision = u.r, updated_at = moment
         FROM unnest(document_workspaces, document_ids, document_versions, document_revisions) AS u (w, i, v, r)
-        WHERE d.workspace_id = u.w AND d.id = u.i;
+        CROSS JOIN LATERAL (
+            SELECT k.ctid AS place FROM documents AS k WHERE k.workspace_id = u.w AND k.id = u.i OFFSET 0
+        ) AS k
+        WHERE d.ctid = k.place;
     END IF;
     IF cardinality(reply_scopes) > 0 THEN
         INSERT INTO idempotency_keys AS k (workspace_id, scope, fingerprint, status, body)

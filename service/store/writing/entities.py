@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from service.store.database import Connection
 
 # An entity whose deletion is not complete, since it has active links, stays deleted.
-# For NOT EXISTS the planner might build a hash of all links; so it is a sub-select with LIMIT.
+# For EXISTS the planner might build a hash of all links; so it is a sub-select with LIMIT.
 REGISTER: Final = """
 INSERT INTO entities AS e (workspace_id, type, id, created_at)
 SELECT w, t, i, clock_timestamp()
@@ -43,11 +43,12 @@ SETTLE_ENTITY: Final = f"{LOCK_ENTITY} AND deleted_at IS NOT NULL FOR UPDATE"
 
 READ_ENTITY: Final = """
 SELECT clock_timestamp(), deleted_at IS NOT NULL,
-    EXISTS (
-        SELECT FROM document_links AS l
+    (
+        SELECT true FROM document_links AS l
         WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
             AND l.deleted_at IS NULL
-    )
+        LIMIT 1
+    ) IS NOT NULL
 FROM entities AS e
 WHERE workspace_id = $1 AND type = $2 AND id = $3
 """

@@ -220,7 +220,7 @@ async def test_431_has_the_request_id_of_its_head(caller: Connection) -> None:
 async def test_garbage_gets_another_request_id(caller: Connection) -> None:
     """Garbage after an answered request is answered with a new request id."""
     await caller.send(HEAD + b"X-Request-ID: mine\r\n\r\n")
-    await caller.reader.readuntil(b'"ok"}')
+    await caller.reader.readuntil(b'"}')
     await caller.send(b"\x00garbage\r\n\r\n")
     assert str(problem(await caller.rest())["request_id"]).startswith("req_")
 
