@@ -1,4 +1,4 @@
-"""The release: stated in pyproject.toml alone, and shown wherever operators and callers look for it."""
+"""The release in pyproject.toml, and the texts and files that repeat it."""
 
 import re
 import subprocess
@@ -7,12 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from prometheus_client import generate_latest
 
-from outbox_worker.relay.health import Health
-from outbox_worker.relay.metrics import Metrics as WorkerMetrics
 from service.described.words import LICENCE
-from service.edge.gate.metrics import Metrics as ServiceMetrics
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
@@ -31,18 +27,6 @@ def test_programs_print_the_release(program: str, tmp_path: Path) -> None:
     assert (done.stdout.decode(), done.stderr) == (f"document-links {VERSION}\n", b"")
 
 
-def test_metrics_tell_the_release() -> None:
-    """The metric of each program has the release as its label."""
-    worker = generate_latest(WorkerMetrics().registry).decode()
-    assert f'outbox_build_info{{version="{VERSION}"}} 1.0' in worker
-    assert f'links_build_info{{version="{VERSION}"}} 1.0' in ServiceMetrics().render().decode()
-
-
-def test_the_workers_health_tells_the_release() -> None:
-    """The worker's /healthz has the release."""
-    assert Health().report()["version"] == VERSION
-
-
 def test_the_changelog_begins_with_this_release() -> None:
     """The newest version of the changelog is the release, and each version has a date."""
     headings = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
@@ -51,11 +35,20 @@ def test_the_changelog_begins_with_this_release() -> None:
     assert all(versions)
 
 
+def test_the_security_policy_supports_this_release() -> None:
+    """The newest supported version is the minor release of pyproject.toml."""
+    policy = (TOP / ".github/SECURITY.md").read_text()
+    rows = re.findall(r"^\| (\d+\.\d+) \| (yes|no)", policy, re.MULTILINE)
+    assert rows[0] == (VERSION.rpartition(".")[0], "yes")
+
+
 def test_the_image_has_what_tells_the_release() -> None:
-    """The image has pyproject.toml, which the programs read, and the licence; its tag is the release."""
+    """The image has pyproject.toml, which the programs read, and the licence; tag and labels are right."""
     (copied,) = re.findall(r"^COPY (.*pyproject.toml.*) /app/$", DOCKERFILE, re.MULTILINE)
     assert {"pyproject.toml", *PROJECT["license-files"]} <= set(copied.split())
     assert set(re.findall(r"document-links:(\d\S*)", DOCKERFILE)) == {VERSION}
+    labels = dict(re.findall(r"org\.opencontainers\.image\.(\w+)=(\S+)", DOCKERFILE))
+    assert labels == {"title": PROJECT["name"], "version": VERSION, "licenses": PROJECT["license"]}
 
 
 def test_the_licence_is_said_alike() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from deploy.sbom import TOP, main
 
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 LOCKED = re.compile(r"^([a-z0-9-]+)(?:\[\S+\])?==(\S+)((?:.*\\\n)+.*)", re.MULTILINE)
 
 
@@ -22,10 +24,16 @@ def is_installed(name: str, locked: str) -> bool:
 
 
 def test_every_locked_requirement_is_named(tmp_path: Path) -> None:
-    """The document is valid, and names each locked requirement with its version, hashes and licence."""
+    """The document is valid, and names the project and each locked requirement with its licence.
+
+    Of a requirement it also has the version and the hashes.
+    """
     file = tmp_path / "new" / "sbom.cdx.json"
     main(file)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(file.read_text()) is None
+    project = json.loads(file.read_text())["metadata"]["component"]
+    assert (project["name"], project["version"]) == (PROJECT["name"], PROJECT["version"])
+    assert [each["license"]["id"] for each in project["licenses"]] == [PROJECT["license"]]
     written = {}
     for each in json.loads(file.read_text())["components"]:
         (source,) = each["externalReferences"]

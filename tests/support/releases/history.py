@@ -33,6 +33,11 @@ def files_of_last_release(folder: str) -> dict[str, bytes]:
     return {name: _git("show", f"{LAST_RELEASE}:{name}") for name in names}
 
 
+def text_of_last_release(*paths: str) -> str:
+    """Return the lines of all files that match a path in the last release."""
+    return _git("grep", "-h", "", LAST_RELEASE, "--", *paths).decode()
+
+
 def _git(*arguments: str) -> bytes:
     """Return git's output, also in a clone that belongs to another user."""
     command = ["git", "-c", "safe.directory=*", "-C", str(TOP), *arguments]
