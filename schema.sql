@@ -163,12 +163,18 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
+DECLARE
+    erased erased_documents;
 BEGIN
-    UPDATE documents AS d
-    SET version = e.version, revision = e.revision + 1
+    SELECT *
+    INTO erased
     FROM erased_documents AS e
-    WHERE e.workspace_id = new.workspace_id AND e.id_hash = sha256(convert_to(new.id, 'UTF8'))
-        AND d.workspace_id = new.workspace_id AND d.id = new.id;
+    WHERE e.workspace_id = new.workspace_id AND e.id_hash = sha256(convert_to(new.id, 'UTF8'));
+    IF FOUND THEN
+        UPDATE documents AS d
+        SET version = erased.version, revision = erased.revision + 1
+        WHERE d.workspace_id = new.workspace_id AND d.id = new.id;
+    END IF;
     RETURN NULL;
 END
 $$;

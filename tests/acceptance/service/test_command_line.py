@@ -153,9 +153,13 @@ KEYS = (
     ("keys", "create", "--workspace", "acme"),
     ("keys", "revoke", "key_none"),
 )
+ERASING = (
+    ("erase", "--workspace", "acme"),
+    ("workspaces", "list"),
+)
 
 
-@pytest.mark.parametrize("arguments", KEYS)
+@pytest.mark.parametrize("arguments", [*KEYS, *ERASING])
 def test_a_database_that_was_not_migrated_is_one_line(
     empty_database: str, arguments: tuple[str, ...]
 ) -> None:

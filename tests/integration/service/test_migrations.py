@@ -42,6 +42,13 @@ SELECT proname, pg_get_function_arguments(oid), pg_get_function_result(oid)
 FROM pg_proc
 WHERE pronamespace = current_schema()::regnamespace
 """
+# The statement of release 0.1.
+MAKE_DOCUMENT = """
+INSERT INTO documents (workspace_id, id)
+SELECT id, 'doc_1' FROM workspaces
+ON CONFLICT DO NOTHING
+RETURNING true
+"""
 # Each table and index, with the table that has the index.
 RELATIONS = """
 SELECT c.oid, coalesce(i.indrelid, c.oid)::regclass::text
@@ -99,6 +106,31 @@ async def test_the_comparison_finds_what_differs(
     )
     kinds = {kind for kind, _ in before ^ await objects(connection)}
     assert kinds == {"function", "comment", "relation"}
+
+
+async def test_a_role_that_may_write_documents_may_read_their_tombstones(
+    old_database: str,
+) -> None:
+    """A service of the old release with rights on its tables alone makes documents after the steps."""
+    role = f"role_{uuid4().hex}"
+    await execute(
+        old_database,
+        f"CREATE ROLE {role}",
+        f"GRANT SELECT, INSERT, UPDATE ON workspaces, documents TO {role}",
+        "INSERT INTO workspaces (name) VALUES ('test')",
+    )
+    await migrated(old_database)
+    await execute(
+        old_database,
+        "INSERT INTO erased_documents SELECT id, sha256('doc_1'), 7, 9 FROM workspaces",
+    )
+    connection = await asyncpg.connect(old_database)
+    await connection.execute(f"SET ROLE {role}")
+    await connection.execute(MAKE_DOCUMENT)
+    counters = await connection.fetch("SELECT version, revision FROM documents")
+    assert [tuple(row) for row in counters] == [(7, 10)]
+    await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+    await connection.close()
 
 
 async def test_steps_keep_an_operators_grants(old_database: str) -> None:
