@@ -23,6 +23,7 @@ from service.store.erasing.rows import (
     remove_entities,
     remove_links_to,
     remove_replies,
+    vacuum_links,
 )
 from service.store.reading import FIRST
 from service.store.writing.entities import linked_to
@@ -45,9 +46,6 @@ CONCURRENT: Final = 8
 """Deletions at the same time. They share transactions, and each may need a connection."""
 ATTEMPTS: Final = 10
 """Attempts to erase what callers restore, make or link again at the same time."""
-DEAD_LINKS: Final = 10_000
-"""The number of dead rows from which on document_links is vacuumed before entities are removed."""
-NO_LIMIT_S: Final = 86_400.0
 
 BEGIN: Final = f"""
 SET LOCAL statement_timeout = 0;
@@ -92,15 +90,6 @@ ORDER BY d.workspace_id, d.id
 LIMIT $5
 """
 
-# The foreign key's check of each entity reads the workspace's part of document_links_triple_key. There a
-# million dead entries take 0.1 s, until a vacuum removes them. A role that does not own the table skips this.
-HAS_DEAD_LINKS: Final = """
-SELECT n_dead_tup >= $1
-FROM pg_stat_user_tables
-WHERE relid = 'document_links'::regclass
-"""
-VACUUM: Final = "VACUUM (INDEX_CLEANUP ON, TRUNCATE OFF) document_links"
-
 
 class Eraser:
     """Erases documents and entities of one workspace, and counts the removed rows."""
@@ -122,7 +111,8 @@ class Eraser:
             await self._erase_documents([document for (document,) in rows])
             document = rows[-1][0]
             on_page(self.removed)
-        await self._vacuum()
+        async with self._database.acquire() as connection:
+            await vacuum_links(connection)
         entity = ("", "")
         while rows := await self._fetch(ENTITIES, *entity, PAGE):
             keys = [EntityKey(self._workspace_id, *row) for row in rows]
@@ -216,7 +206,7 @@ class Eraser:
         """Remove entities; False: there are links to one of them, and none was removed."""
         try:
             async with self._transaction() as connection:
-                removed = await remove_entities(connection, keys, NO_LIMIT_S)
+                removed = await remove_entities(connection, keys)
         except asyncpg.ForeignKeyViolationError:
             return False
         self.removed = self.removed.plus(removed)
@@ -228,11 +218,6 @@ class Eraser:
             async with self._transaction() as connection:
                 scope, removed = await remove_replies(connection, self._workspace_id, scope, name)
             self.removed = self.removed.plus(removed)
-
-    async def _vacuum(self) -> None:
-        async with self._database.acquire() as connection:
-            if await connection.fetchval(HAS_DEAD_LINKS, DEAD_LINKS):
-                await connection.execute(VACUUM, timeout=NO_LIMIT_S)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator["Connection"]:

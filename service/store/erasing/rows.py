@@ -13,6 +13,10 @@ MAX_LINKS_REMOVED: Final = 1000
 """The most links removed in one transaction, which holds the locks of their documents for some 10 ms."""
 REPLIES_READ: Final = 1000
 """Stored replies that are searched in one statement."""
+DEAD_LINKS: Final = 10_000
+"""document_links is vacuumed before entities are removed if it has at least so many dead rows."""
+NO_LIMIT_S: Final = 86_400.0
+"""The time-out of statements that may take long on a large database."""
 
 LOCK: Final = """
 SELECT d.workspace_id::text, d.id
@@ -69,7 +73,9 @@ ON CONFLICT ON CONSTRAINT erased_documents_pkey DO UPDATE
 SET version = excluded.version, revision = excluded.revision
 """
 
-# The foreign key refuses an entity to which links are left, active or removed.
+# The foreign key refuses an entity to which links are left, active or removed. Its check reads the part of
+# document_links_triple_key that has the workspace. There a million dead entries take 0.1 s for each entity,
+# until a vacuum removes them.
 REMOVE_ENTITIES: Final = """
 DELETE FROM entities AS e
 USING (
@@ -84,6 +90,13 @@ USING (
 ) AS l
 WHERE e.ctid = l.place
 """
+
+HAS_DEAD_LINKS: Final = """
+SELECT n_dead_tup >= $1
+FROM pg_stat_user_tables
+WHERE relid = 'document_links'::regclass
+"""
+VACUUM_LINKS: Final = "VACUUM (INDEX_CLEANUP ON, TRUNCATE OFF) document_links"
 
 # A reply names an id in JSON, or in the text of a problem.
 REPLIES: Final = """
@@ -151,15 +164,19 @@ async def remove_links_to(
     return Removed(links=_number(links))
 
 
-async def remove_entities(
-    connection: "Connection", keys: Sequence[EntityKey], timeout_s: float
-) -> Removed:
+async def vacuum_links(connection: "Connection") -> None:
+    """Remove the dead rows of document_links, if there are many; a role that does not own it removes none."""
+    if await connection.fetchval(HAS_DEAD_LINKS, DEAD_LINKS):
+        await connection.execute(VACUUM_LINKS, timeout=NO_LIMIT_S)
+
+
+async def remove_entities(connection: "Connection", keys: Sequence[EntityKey]) -> Removed:
     """Remove entities; the keys are sorted.
 
     Raises:
         ForeignKeyViolationError: there is a link to one of them, active or removed.
     """
-    tag = await connection.execute(REMOVE_ENTITIES, *_columns(keys), timeout=timeout_s)
+    tag = await connection.execute(REMOVE_ENTITIES, *_columns(keys), timeout=NO_LIMIT_S)
     return Removed(entities=_number(tag))
 
 

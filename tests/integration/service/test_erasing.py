@@ -11,7 +11,7 @@ import pytest
 from service.core.errors import Unavailable
 from service.core.values import EntityKey
 from service.store.database import Database
-from service.store.erasing import erase, rows, workspaces
+from service.store.erasing import rows, workspaces
 from service.store.erasing.erase import Eraser, erasing
 from service.store.erasing.rows import Removed
 from service.store.erasing.workspaces import delete_workspace, find_workspace
@@ -252,7 +252,7 @@ async def test_a_workspace_is_erased_beside_writers(
     api: Api, eraser: Eraser, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Links that are made meanwhile are erased too or refused, and the events tell the rows."""
-    monkeypatch.setattr(erase, "DEAD_LINKS", 0)  # so document_links is vacuumed
+    monkeypatch.setattr(rows, "DEAD_LINKS", 0)  # so document_links is vacuumed
     for number in range(1, 21):
         await api.add(f"doc_{number}", "ship_1", keyed(f"key_{number}"))
 
