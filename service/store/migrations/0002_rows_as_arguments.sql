@@ -535,10 +535,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER documents_continue_erased AFTER INSERT ON documents
-FOR EACH ROW EXECUTE FUNCTION continue_erased_document();
-
--- Last, because /readyz of all running programs reads this table. It has one row, so a scan or an index takes no time.
+-- Last but one, because /readyz of all running programs reads this table. It has one row, so a scan or an index takes no time.
 ALTER TABLE schema_version ADD COLUMN migration integer NOT NULL DEFAULT 1;
 
 -- squawk-ignore ban-drop-default
@@ -557,3 +554,8 @@ COMMENT ON COLUMN schema_version.migration IS
 COMMENT ON COLUMN schema_version.version IS
 'The oldest schema whose programs can run on this one: a program refuses a greater number than its own. The programs of '
 'release 0.1 refuse each number but 1, so it stays 1 as long as they may run.';
+
+-- Last, because it keeps writers waiting. Before, the step would hold this lock while it waits for schema_version, which
+-- pg_dump has locked for as long as it runs.
+CREATE TRIGGER documents_continue_erased AFTER INSERT ON documents
+FOR EACH ROW EXECUTE FUNCTION continue_erased_document();

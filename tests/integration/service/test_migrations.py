@@ -1,5 +1,6 @@
 """Each step of the migrations: it leads to schema.sql, and takes the locks that it declares."""
 
+import asyncio
 import re
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from tests.support.parts.shared import execute
 from tests.support.releases.history import RELEASES, schema_of
 from tests.support.releases.objects import objects
 from tests.support.service.api import Link, Service, new_key
+from tests.support.waiting import until
 
 NEWEST = "SELECT version, migration FROM schema_version ORDER BY migration DESC LIMIT 1"
 GRANTS = (
@@ -55,6 +57,17 @@ SELECT c.oid, coalesce(i.indrelid, c.oid)::regclass::text
 FROM pg_class AS c
 LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
 WHERE c.relnamespace = current_schema()::regnamespace
+"""
+# Of a session that waits for a lock: which table's, and the locks on documents for which a writer would wait.
+WAITING = """
+SELECT w.relation::regclass::text AS awaited, ARRAY(
+    SELECT l.mode FROM pg_locks AS l
+    WHERE l.pid = w.pid AND l.relation = 'documents'::regclass
+        AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+) AS on_documents
+FROM pg_locks AS w
+JOIN pg_database AS d ON d.oid = w.database
+WHERE NOT w.granted AND d.datname = current_database()
 """
 LOCKS = "SELECT relation, mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = ANY ($1)"
 MODES = (  # weakest first; nothing that reads or writes rows waits for the first three
@@ -210,6 +223,22 @@ async def test_steps_take_the_locks_that_they_declare(old_database: str) -> None
         waited_for = {table: mode for table, mode in strongest.items() if mode not in MODES[:3]}
         assert waited_for == {lock.table: lock.mode for lock in step.locks}, step.name
     await connection.close()
+
+
+async def test_a_dump_delays_the_steps_but_no_writer(old_database: str) -> None:
+    """While pg_dump has its locks, the step that waits for one has none that a writer waits for."""
+    dump, observer = await asyncpg.connect(old_database), await asyncpg.connect(old_database)
+    async with dump.transaction():
+        await dump.execute("LOCK TABLE documents, schema_version IN ACCESS SHARE MODE")
+        running = asyncio.create_task(migrated(old_database))
+        for _ in range(3):
+            waiting = await until(lambda: observer.fetchrow(WAITING))
+            assert waiting is not None
+            assert (waiting["awaited"], waiting["on_documents"]) == ("schema_version", [])
+        assert not running.done()
+    assert re.fullmatch(rf"schema \d+ is now schema {VERSION}", await running)
+    await dump.close()
+    await observer.close()
 
 
 async def test_plan_prints_the_steps_and_changes_nothing(old_database: str) -> None:
