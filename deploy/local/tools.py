@@ -138,7 +138,7 @@ def _newer_python(system: str | None) -> str:
     if system is None:
         return f"python3.{OLDEST_MINOR} (or newer)"
     (package,) = packages([PYTHON], system, OLDEST_MINOR)
-    return package.replace("@", "").removesuffix("-venv")
+    return package.replace("@", "").replace("-venv", "")  # removesuffix is new in Python 3.9
 
 
 def install(programs: Sequence[str], machine: Machine) -> None:
