@@ -3,7 +3,8 @@
 The topic and the outbox may hold more events than fit into memory. So the documents are divided into
 shares, and both are read once for each share. The memory holds the share's events of the outbox, and
 the last version of each of its documents. Records whose event is not in the outbox, or was published
-after the command began, are compared only by the version of their document.
+after the command began, are compared only by the version of their document. A snapshot in the topic
+replaces what subscribers know, so events before it may be repeated and versions used again after it.
 """
 
 from datetime import UTC, datetime, timedelta

@@ -22,8 +22,9 @@ from service.edge.gate.metrics import Metrics as ServiceMetrics
 
 TOP = Path(__file__).parents[2]
 RUNBOOK = (TOP / "deploy" / "runbook.md").read_text()
-TEXTS = ("README.md", "deploy/runbook.md", "deploy/sizing.md", "deploy/debezium/README.md",
-         "deploy/compose.yaml", "deploy/kubernetes.yaml", "deploy/Dockerfile")  # fmt: skip
+TEXTS = ("README.md", "deploy/runbook.md", "deploy/backup.md", "deploy/sizing.md",
+         "deploy/debezium/README.md", "deploy/compose.yaml", "deploy/kubernetes.yaml",
+         "deploy/Dockerfile")  # fmt: skip
 TOLD = {"warning", "error", "exception", "critical"}
 TABLES = {"outbox_worker", "outbox_relay", "outbox_checkpoints"}
 COMMAND = re.compile(r"(?<![\w.])(service|outbox_worker)(?: |, )([a-z]+)\b([^`\n|;(]*)")

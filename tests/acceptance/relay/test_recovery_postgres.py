@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import asyncpg
@@ -20,6 +19,7 @@ from tests.support.parts.postgres import (
     until_published,
     write,
 )
+from tests.support.parts.volume import base_backup, restore
 from tests.support.relay.worker import Worker
 from tests.support.waiting import until
 
@@ -118,16 +118,6 @@ async def test_volume_that_lost_its_last_commits(
     assert list(dict.fromkeys(values)) == ["kept 1", "undone", "kept 2", "kept 3"]
 
 
-def restore(volume: Path, server: PostgresServer) -> None:
-    """Replace the server's files by a copy, with the same owner."""
-    owner = server.data_dir.stat()
-    shutil.rmtree(server.data_dir)
-    shutil.copytree(volume, server.data_dir)
-    for path in (server.data_dir, *server.data_dir.rglob("*")):
-        shutil.chown(path, owner.st_uid, owner.st_gid)
-    server.data_dir.chmod(0o700)
-
-
 async def test_failover_to_a_standby_that_lost_commits(
     server: PostgresServer, kafka: str, topic: str, delivery: str
 ) -> None:
@@ -221,14 +211,6 @@ def make_folder(folder: Path, server: PostgresServer) -> None:
     folder.mkdir()
     owner = server.data_dir.stat()
     shutil.chown(folder, owner.st_uid, owner.st_gid)
-
-
-def base_backup(server: PostgresServer, folder: Path) -> None:
-    """Copy a running server's files."""
-    subprocess.run(
-        [server.bindir / "pg_basebackup", "-D", folder, "-d", server.dsn(), "-c", "fast"],
-        check=True, capture_output=True,
-    )  # fmt: skip
 
 
 async def test_worker_on_a_standby_waits(server: PostgresServer, kafka: str, topic: str) -> None:
