@@ -73,22 +73,28 @@ ON CONFLICT ON CONSTRAINT erased_documents_pkey DO UPDATE
 SET version = excluded.version, revision = excluded.revision
 """
 
-# The foreign key refuses an entity to which links are left, active or removed. Its check reads the part of
+LOCK_ENTITIES: Final = """
+SELECT
+FROM unnest($1::uuid[], $2::text[], $3::text[]) AS k (workspace_id, type, id)
+CROSS JOIN LATERAL (
+    SELECT FROM entities WHERE workspace_id = k.workspace_id AND type = k.type AND id = k.id FOR UPDATE
+) AS e
+"""
+
+# A later statement than LOCK_ENTITIES, whose snapshot may lack the row that was waited for. The foreign key
+# refuses an entity to which links are left, active or removed. Its check reads the part of
 # document_links_triple_key that has the workspace. There a million dead entries take 0.1 s for each entity,
 # until a vacuum removes them.
 REMOVE_ENTITIES: Final = """
 DELETE FROM entities AS e
 USING (
-    SELECT e.ctid AS place
+    SELECT e.ctid AS place -- does not change: the entity is locked
     FROM unnest($1::uuid[], $2::text[], $3::text[]) AS k (workspace_id, type, id)
     CROSS JOIN LATERAL (
-        SELECT ctid
-        FROM entities
-        WHERE workspace_id = k.workspace_id AND type = k.type AND id = k.id
-        FOR UPDATE
+        SELECT ctid FROM entities WHERE workspace_id = k.workspace_id AND type = k.type AND id = k.id OFFSET 0
     ) AS e
-) AS l
-WHERE e.ctid = l.place
+) AS s
+WHERE e.ctid = s.place
 """
 
 HAS_DEAD_LINKS: Final = """
@@ -176,6 +182,7 @@ async def remove_entities(connection: "Connection", keys: Sequence[EntityKey]) -
     Raises:
         ForeignKeyViolationError: there is a link to one of them, active or removed.
     """
+    await connection.execute(LOCK_ENTITIES, *_columns(keys))
     tag = await connection.execute(REMOVE_ENTITIES, *_columns(keys), timeout=NO_LIMIT_S)
     return Removed(entities=_number(tag))
 

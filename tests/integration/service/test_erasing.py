@@ -156,6 +156,20 @@ async def test_the_removal_of_an_entitys_links_waits_for_writers(
     assert eraser.removed == Removed(links=1, entities=1)
 
 
+async def test_an_entity_that_a_caller_changes_meanwhile_is_removed(
+    eraser: Eraser, database: str, connection: asyncpg.Connection
+) -> None:
+    """A row that another transaction has locked and then marked as deleted is removed, not left out."""
+    session = await asyncpg.connect(database)
+    await session.execute("BEGIN; UPDATE entities SET deleted_at = now() WHERE id = 'ship_1'")
+    task = asyncio.create_task(eraser.everything(lambda _: None))
+    await until(lambda: waiting(connection, 1))
+    await session.execute("COMMIT")
+    await session.close()
+    await task
+    assert await counts(connection) == (0, 0, 0)
+
+
 async def test_an_interrupted_deletion_of_an_entity_is_completed(
     api: Api, eraser: Eraser, workspace: str, connection: asyncpg.Connection
 ) -> None:
