@@ -163,7 +163,7 @@ def _arguments(old: Progress) -> tuple[Any, ...]:
 
 
 def _own(old: Progress, cluster: ClusterIdentity, before: Snapshot, events: int) -> Progress:
-    """Return the new relay's first checkpoint. It has the old offsets, because the topic is the same."""
+    """Return the new relay's first checkpoint. It has the topic's id and offsets: the topic is the same."""
     return Progress(
         system_identifier=cluster.system_identifier,
         database_oid=cluster.database_oid,
@@ -175,6 +175,7 @@ def _own(old: Progress, cluster: ClusterIdentity, before: Snapshot, events: int)
         offsets=old.offsets,
         events=events,
         at=old.at,
+        topic_id=old.topic_id,
     )
 
 

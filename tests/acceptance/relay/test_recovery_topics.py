@@ -72,11 +72,21 @@ async def test_event_topic_made_anew_while_the_leader_idles(
         assert (await worker.wait_event("relay.started"))["source"] == "progress"
 
 
+AS_COPIED = """
+UPDATE outbox_relay SET system_identifier = '1';
+UPDATE outbox SET created_at = created_at - interval '1 hour';
+"""
+
+
+@pytest.mark.parametrize("rebased", [False, True])
 async def test_longer_topic_of_the_same_name_is_recognised(
-    published: Worker, kafka: str, topic: str
+    published: Worker, connection: asyncpg.Connection, kafka: str, topic: str, *, rebased: bool
 ) -> None:
     """A new topic is recognised by its id, although its end offsets are above the known ones."""
     published.end()
+    if rebased:
+        await connection.execute(AS_COPIED)
+        assert published.command("rebase", "--yes") == 0, published.output()
     await make_again(kafka, topic)
     async with AIOKafkaProducer(bootstrap_servers=kafka) as stranger:
         for partition in range(PARTITIONS):
