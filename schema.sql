@@ -374,6 +374,25 @@ BEGIN
 END
 $$;
 
+-- Finds what a link, active or not, links its document to. It is a function for its settings: a session that prepared the
+-- statement while there were few links would go on reading all of them.
+CREATE FUNCTION find_link(workspace uuid, document text, link uuid)
+RETURNS TABLE (entity_type text, entity_id text)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT l.entity_type, l.entity_id
+    FROM document_links AS l
+    WHERE l.workspace_id = workspace AND l.document_id = document AND l.id = link;
+END
+$$;
+
 -- Locks documents and reads them with their active links, and with the links that their present deletion removed. One row
 -- for each document that exists.
 --   wait        wait for locks, at most lock_timeout; otherwise documents that another transaction has locked are left out

@@ -17,11 +17,7 @@ from service.store.database import Database
 if TYPE_CHECKING:
     from service.store.database import Connection
 
-KEY: Final = """
-SELECT entity_type, entity_id
-FROM document_links
-WHERE workspace_id = $1 AND document_id = $2 AND id = $3
-"""
+KEY: Final = "SELECT entity_type, entity_id FROM find_link($1, $2, $3)"
 
 COUNT: Final = """
 SELECT

@@ -94,6 +94,23 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION find_link(workspace uuid, document text, link uuid)
+RETURNS TABLE (entity_type text, entity_id text)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT l.entity_type, l.entity_id
+    FROM document_links AS l
+    WHERE l.workspace_id = workspace AND l.document_id = document AND l.id = link;
+END
+$$;
+
 CREATE FUNCTION lock_documents(workspaces uuid [], ids text [], wait boolean, most_links bigint)
 RETURNS TABLE (
     locked_at timestamptz, workspace_id uuid, id text, version bigint, revision bigint,
@@ -526,7 +543,8 @@ BEGIN
         SELECT f.successor, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE e.grantee::regrole::text END AS grantee
         FROM executes AS e
         JOIN (VALUES
-            ('lock_and_read', 'lock_links'), ('lock_and_read', 'lock_documents'), ('write_changes', 'save_changes')
+            ('lock_and_read', 'lock_links'), ('lock_and_read', 'lock_documents'), ('lock_and_read', 'find_link'),
+            ('write_changes', 'save_changes')
         ) AS f (proname, successor) USING (proname)
         WHERE (f.successor, e.grantee) NOT IN (SELECT x.proname, x.grantee FROM executes AS x)
     LOOP

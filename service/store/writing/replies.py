@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.core.writes import Idempotency, Reply
 from service.logs import get_logger
-from service.store.database import Database
+from service.store.database import INDEXES_ONLY, Database
 from service.supervision import LastingProblem
 
 if TYPE_CHECKING:
@@ -81,5 +81,6 @@ async def forget_expired(database: Database) -> bool:
     ):
         if not await connection.fetchval(TRY_LOCK):
             return False
+        await connection.execute(INDEXES_ONLY)
         tag: str = await connection.execute(FORGET, BATCH)
     return tag == f"DELETE {BATCH}"

@@ -215,7 +215,7 @@ async def test_a_document_with_many_links_is_erased_in_several_transactions(
     await eraser.document("doc_large")
     assert eraser.removed == Removed(documents=1, links=2 * rows.MAX_LINKS_REMOVED + 1)
     most = await connection.fetchval(
-        "SELECT max(n) FROM (SELECT sum(links) AS n FROM removed GROUP BY xid)"
+        "SELECT max(n) FROM (SELECT sum(links) AS n FROM removed GROUP BY xid) AS each"
     )
     assert most == rows.MAX_LINKS_REMOVED
     assert len(await read_outbox(connection)) == 2 * rows.MAX_LINKS_REMOVED + 1
