@@ -17,10 +17,39 @@ Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 
 _UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-Source = Annotated[str, Meta(pattern=f"^/workspaces/{_UUID}$")]
-Key = Annotated[str, Meta(pattern=f"^{_UUID}/{ID_PATTERN.removeprefix('^')}")]
-Sequence = Annotated[str, Meta(pattern="^[0-9]{20}$")]
-Traceparent = Annotated[str, Meta(pattern="^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+_HEX: Final = "[0-9a-f]"
+
+
+def _text(pattern: str, description: str) -> Meta:
+    return Meta(pattern=pattern, description=description)
+
+
+def _says(description: str) -> Meta:
+    return Meta(description=description)
+
+
+Source = Annotated[
+    str,
+    _text(f"^/workspaces/{_UUID}$", "The document's workspace, as `/workspaces/{workspace_id}`."),
+]
+Key = Annotated[
+    str,
+    _text(
+        f"^{_UUID}/{ID_PATTERN.removeprefix('^')}",
+        "The record's key, `{workspace_id}/{document_id}`. All events of a document have one key, so "
+        "they are in one partition.",
+    ),
+]
+Sequence = Annotated[
+    str, _text("^[0-9]{20}$", "`document_version` in 20 digits, so that it sorts as a text.")
+]
+Traceparent = Annotated[
+    str,
+    _text(
+        f"^{_HEX}{{2}}-{_HEX}{{32}}-{_HEX}{{16}}-{_HEX}{{2}}$",
+        "The `traceparent` that the caller sent (W3C Trace Context). Absent if the caller sent none.",
+    ),
+]
 
 DATASCHEMA_OF: Final[dict[EventType, str]] = {
     event_type: f"urn:document-links:{event_type}:1" for event_type in get_args(EventType)
@@ -33,51 +62,95 @@ CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 class EventResource(Struct, frozen=True):
     """The entity at the other end of the link."""
 
-    id: str
-    type: str
+    id: Annotated[str, _says("The entity's id, as callers name it.")]
+    type: Annotated[str, _says("The entity's type, such as `shipment`.")]
 
 
 class EventLink(Struct, frozen=True):
     """The link as it is after the change."""
 
-    id: Uuid
+    id: Annotated[
+        Uuid,
+        _says(
+            "The link's id, a UUIDv7. `/link` shows the same id in its other form: `dlnk_` and the "
+            "128 bits in 26 base32 characters. Every call accepts both forms."
+        ),
+    ]
     resource: EventResource
-    role: str | None
-    created_at: Timestamp
-    deleted_at: Timestamp | None
+    role: Annotated[str | None, _says("What the entity is to the document; null: no role.")]
+    created_at: Annotated[
+        Timestamp, _says("When the link was first made. A restored link keeps this time.")
+    ]
+    deleted_at: Annotated[
+        Timestamp | None, _says("When the link was removed; null: the link is active.")
+    ]
 
 
 class Previous(Struct, frozen=True):
     """What the change replaced."""
 
-    role: str | None
-    deleted_at: Timestamp | None
+    role: Annotated[str | None, _says("The role before the change; null: no role.")]
+    deleted_at: Annotated[
+        Timestamp | None,
+        _says("When the link had been removed; null: the link was active before the change."),
+    ]
 
 
 class EventData(Struct, frozen=True):
     """What happened to which link, and who did it; `previous` is null for a link's first event."""
 
-    workspace_id: Uuid
-    document_id: str
-    document_version: int
+    workspace_id: Annotated[Uuid, _says("The workspace of the document and of the API key.")]
+    document_id: Annotated[str, _says("The document's id, as callers name it.")]
+    document_version: Annotated[
+        int,
+        _says(
+            "The number of the event among all events of the document: each event's is greater by "
+            "exactly one. The events of a snapshot have the document's present version."
+        ),
+    ]
     link: EventLink
-    previous: Previous | None
-    cause: Cause
-    actor: str
-    request_id: str
+    previous: Annotated[
+        Previous | None,
+        _says("The fields that the change replaced, with their old values; null: a new link."),
+    ]
+    cause: Annotated[Cause, _says("The kind of call that changed the link; `link` in a snapshot.")]
+    actor: Annotated[
+        str,
+        _says(
+            "The public id of the caller's API key; `operator` for an operator's command; "
+            "`snapshot` in a snapshot."
+        ),
+    ]
+    request_id: Annotated[
+        str,
+        _says(
+            "The `X-Request-ID` of the call, as in its response and the service's log; "
+            "`snapshot` in a snapshot."
+        ),
+    ]
 
 
 class Event(Struct, frozen=True):
     """One link event (CloudEvents 1.0, with the extensions partitioning, sequence and tracing)."""
 
-    specversion: Literal["1.0"]
-    id: Uuid
+    specversion: Annotated[Literal["1.0"], _says("The version of CloudEvents.")]
+    id: Annotated[
+        Uuid, _says("The event's id: a UUIDv7. A replay keeps it. In a snapshot: a UUIDv5.")
+    ]
     source: Source
-    type: EventType
-    subject: str
-    time: Timestamp
-    datacontenttype: Literal["application/json"]
-    dataschema: str
+    type: Annotated[EventType, _says("What happened. Ignore types that you do not know.")]
+    subject: Annotated[str, _says("The document's id.")]
+    time: Annotated[
+        Timestamp,
+        _says(
+            "When the change was made: UTC, with microseconds. The order of a document's events is "
+            "that of `document_version`, not of this time."
+        ),
+    ]
+    datacontenttype: Annotated[Literal["application/json"], _says("The media type of `data`.")]
+    dataschema: Annotated[
+        str, _says("The `$id` of the type's JSON Schema. Its number grows with a breaking change.")
+    ]
     partitionkey: Key
     sequence: Sequence
     data: EventData

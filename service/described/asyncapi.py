@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from service.core.events import CONTENT_TYPE, EventType, Key, Traceparent
-from service.described.events import EVENT_TYPES, KINDS, example, payload_schema
+from service.described.events import (
+    CONTENT_HEADER,
+    EVENT_TYPES,
+    KINDS,
+    example,
+    payload_schema,
+)
 from service.described.schemas import inlined
 from service.described.snapshots import (
     CHANNEL,
@@ -118,7 +124,7 @@ def _message(event_type: EventType) -> dict[str, Any]:
         "headers": {
             "type": "object",
             "properties": {
-                "content-type": {"type": "string", "const": CONTENT_TYPE},
+                "content-type": CONTENT_HEADER,
                 "traceparent": inlined(Traceparent),
                 **_republished_headers(event_type),
             },

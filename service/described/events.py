@@ -2,12 +2,18 @@
 
 from typing import Any, Final, NamedTuple, get_args
 
-from service.core.events import DATASCHEMA_OF, Event, EventType
+from service.core.events import CONTENT_TYPE, DATASCHEMA_OF, Event, EventType
 from service.core.values import Cause
 from service.described.examples import EVENT
 from service.described.schemas import DIALECT, Schema, inlined
 
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
+
+CONTENT_HEADER: Final[Schema] = {
+    "type": "string",
+    "const": CONTENT_TYPE,
+    "description": "The media type of the value: a CloudEvent in structured mode.",
+}
 
 _NULL: Final[Schema] = {"type": "null"}
 
@@ -48,8 +54,8 @@ def payload_schema(event_type: EventType) -> Schema:
     kind = KINDS[event_type]
     schema = inlined(Event)
     properties = schema["properties"]
-    properties["type"] = {"const": event_type}
-    properties["dataschema"] = {"const": DATASCHEMA_OF[event_type]}
+    properties["type"] = constant(properties["type"], event_type)
+    properties["dataschema"] = constant(properties["dataschema"], DATASCHEMA_OF[event_type])
     data = properties["data"]["properties"]
     link = data["link"]["properties"]
     link["deleted_at"] = _present_if(link["deleted_at"], present=kind.deleted)
@@ -80,8 +86,11 @@ def example(event_type: EventType) -> dict[str, Any]:
 
 
 def _present_if(nullable: Schema, *, present: bool) -> Schema:
-    """Return the alternative of a nullable schema that applies."""
-    if not present:
-        return dict(_NULL)
-    (certain,) = (option for option in nullable["anyOf"] if option != _NULL)
-    return dict(certain)
+    """Return the alternative of a nullable schema that applies, with the field's description."""
+    (certain,) = (option for option in nullable["anyOf"] if (option == _NULL) is not present)
+    return {**certain, "description": nullable["description"]}
+
+
+def constant(schema: Schema, value: str) -> Schema:
+    """Return the schema of a field that has one value only, with the field's description."""
+    return {"const": value, "description": schema["description"]}

@@ -1,4 +1,4 @@
-"""The page `/docs` to read and try the API: Swagger UI, from files that are part of the service."""
+"""The pages `/docs`, to read and try the API with Swagger UI, and `/docs/events`, with their files."""
 
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ _HEADERS: Final = (
 )
 
 _MEDIA_TYPES: Final = {
+    "events.css": "text/css; charset=utf-8",
     "docs.js": "text/javascript; charset=utf-8",
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "swagger-ui.css": "text/css; charset=utf-8",
@@ -31,8 +32,13 @@ def page() -> CachedResponse:
     return CachedResponse(body, "text/html; charset=utf-8", *_HEADERS)
 
 
+def events(html: str) -> CachedResponse:
+    """Return the page about the events."""
+    return CachedResponse(html.encode(), "text/html; charset=utf-8", *_HEADERS)
+
+
 def files() -> dict[str, CachedResponse]:
-    """Return the files that the page loads, by name."""
+    """Return the files that the pages load, by name."""
     return {
         name: CachedResponse((_FOLDER / name).read_bytes(), media_type)
         for name, media_type in _MEDIA_TYPES.items()

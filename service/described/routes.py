@@ -1,4 +1,4 @@
-"""The paths that describe the service: `/openapi.json`, `/asyncapi.json`, `/schemas`, `/docs`."""
+"""The paths that describe the service: `/openapi.json`, `/asyncapi.json`, `/schemas`, `/docs`, `/`."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,9 @@ from service.described import page
 from service.described.asyncapi import asyncapi
 from service.described.cached import JSON, SCHEMA, CachedResponse, cached_json
 from service.described.events import EVENT_TYPES, event_schema
+from service.described.events_page import events_page
 from service.described.openapi import openapi
+from service.described.root import root
 from service.described.schemas import Schema
 from service.described.snapshots import MARKER_TYPES, marker_schema
 from service.edge.calls.call import Call
@@ -22,7 +24,9 @@ class Described:
 
     def __init__(self) -> None:
         self.openapi_document: CachedResponse
-        self._asyncapi = cached_json(asyncapi())
+        events = asyncapi()
+        self._asyncapi = cached_json(events)
+        self._events = page.events(events_page(events))
         schemas: dict[str, Schema] = {name: event_schema(name) for name in EVENT_TYPES}
         schemas |= {name: marker_schema(name) for name in MARKER_TYPES}
         self._schemas = {name: cached_json(schema, SCHEMA) for name, schema in schemas.items()}
@@ -48,6 +52,10 @@ class Described:
         """Show a page on which to read and try the API."""
         return self._page.reply(call)
 
+    async def events(self, call: Call) -> Reply:
+        """Show the topic and its events on a page: fields, examples, and how to read exactly once."""
+        return self._events.reply(call)
+
     async def file(self, call: Call) -> Reply:
         """Give a file of the page."""
         name = call.params["name"]
@@ -65,9 +73,11 @@ def routes(others: Sequence[BaseRoute]) -> list[Route]:
         "/asyncapi.json": Endpoint(described.asyncapi, replies={200: JSON, 304: None}),
         "/schemas/{event_type}.json": schema,
         "/docs": Endpoint(described.docs, replies={200: "text/html", 304: None}),
+        "/docs/events": Endpoint(described.events, replies={200: "text/html", 304: None}),
     }
     file = Path(GET=Endpoint(described.file, replies={}))
     own = [Route(path, Path(GET=endpoint)) for path, endpoint in documents.items()]
     own.append(Route("/docs/{name}", file, include_in_schema=False))
+    own.append(Route("/", Path(GET=Endpoint(root, replies={})), include_in_schema=False))
     described.openapi_document = cached_json(openapi([*others, *own]))
     return own

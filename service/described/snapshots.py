@@ -1,10 +1,11 @@
 """The snapshot of all links, which an operator publishes with the worker: its markers and its topic."""
 
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from service.core.events import CONTENT_TYPE, Timestamp, Uuid
+from service.described.events import CONTENT_HEADER, constant
 from service.described.examples import TIME
 from service.described.schemas import DIALECT, Schema, inlined
 
@@ -29,7 +30,7 @@ At `snapshot.began` start with nothing, and forget a snapshot that has not ended
 with its `snapshot-id`; hold back others. At `snapshot.ended` they are the state of the partition's \
 documents: a document that is not among them has no active link. Then apply live events, from the \
 offsets in `continue_from` on, whose `document_version` is above the one that the snapshot gave the \
-document; of a document that is not among them, all.
+document. For a document that is not among them, apply all live events.
 """
 _SAYS: Final[dict[MarkerType, str]] = {
     "snapshot.began": "A snapshot begins in this partition",
@@ -37,35 +38,49 @@ _SAYS: Final[dict[MarkerType, str]] = {
 }
 
 
+SnapshotId = Annotated[Uuid, Meta(description="Which snapshot. Each one has an id of its own.")]
+Partition = Annotated[int, Meta(description="The partition of the snapshot that the marker is in.")]
+
+
 class BeganData(Struct, frozen=True):
     """The data of `snapshot.began`: the snapshot, and the live topic's offsets from which to read on."""
 
-    snapshot_id: Uuid
-    partition: int
-    live_topic: str
-    continue_from: dict[str, int]
+    snapshot_id: SnapshotId
+    partition: Partition
+    live_topic: Annotated[str, Meta(description="The name of the live topic.")]
+    continue_from: Annotated[
+        dict[str, int],
+        Meta(description="The live topic's offsets from which to read on, by partition."),
+    ]
 
 
 class EndedData(Struct, frozen=True):
     """The data of `snapshot.ended`: the snapshot, and its number of events in this partition."""
 
-    snapshot_id: Uuid
-    partition: int
-    links: int
+    snapshot_id: SnapshotId
+    partition: Partition
+    links: Annotated[
+        int, Meta(description="The number of links between the markers of this partition.")
+    ]
+
+
+MarkerKey = Annotated[Uuid, Meta(description="The record's key: the snapshot's id.")]
 
 
 class Marker(Struct, frozen=True):
     """A marker (CloudEvents 1.0, with the extension partitioning)."""
 
-    specversion: Literal["1.0"]
-    id: Uuid
-    source: str
-    type: MarkerType
-    subject: Uuid
-    time: Timestamp
-    datacontenttype: Literal["application/json"]
-    dataschema: str
-    partitionkey: Uuid
+    specversion: Annotated[Literal["1.0"], Meta(description="The version of CloudEvents.")]
+    id: Annotated[Uuid, Meta(description="The marker's id: a UUIDv5.")]
+    source: Annotated[str, Meta(description="The snapshot, as `/snapshots/{snapshot_id}`.")]
+    type: Annotated[MarkerType, Meta(description="Which of the two markers this is.")]
+    subject: Annotated[Uuid, Meta(description="The snapshot's id.")]
+    time: Annotated[Timestamp, Meta(description="When the snapshot was begun: UTC.")]
+    datacontenttype: Annotated[
+        Literal["application/json"], Meta(description="The media type of `data`.")
+    ]
+    dataschema: Annotated[str, Meta(description="The `$id` of the marker's JSON Schema.")]
+    partitionkey: MarkerKey
     data: Raw
     """BeganData or EndedData, depending on the type."""
 
@@ -113,13 +128,13 @@ def marker_message(marker_type: MarkerType) -> dict[str, Any]:
         "headers": {
             "type": "object",
             "properties": {
-                "content-type": {"type": "string", "const": CONTENT_TYPE},
+                "content-type": CONTENT_HEADER,
                 **snapshot_headers(),
             },
             "required": ["content-type", "snapshot", "snapshot-id"],
         },
         "payload": _payload_schema(marker_type),
-        "bindings": {"kafka": {"bindingVersion": "0.5.0", "key": inlined(Uuid)}},
+        "bindings": {"kafka": {"bindingVersion": "0.5.0", "key": inlined(MarkerKey)}},
         "examples": [{"headers": headers, "payload": marker_example(marker_type)}],
     }
 
@@ -135,8 +150,8 @@ def snapshot_headers() -> Schema:
 def _payload_schema(marker_type: MarkerType) -> Schema:
     schema = inlined(Marker)
     properties = schema["properties"]
-    properties["type"] = {"const": marker_type}
-    properties["dataschema"] = {"const": _dataschema(marker_type)}
+    properties["type"] = constant(properties["type"], marker_type)
+    properties["dataschema"] = constant(properties["dataschema"], _dataschema(marker_type))
     properties["data"] = inlined(_DATA[marker_type])
     schema["title"] = marker_type
     schema["description"] = (

@@ -6,7 +6,7 @@ LICENCE: Final = {"name": "MIT", "url": "https://opensource.org/license/mit"}
 
 API: Final = """\
 Links documents to business resources. Every change of a link is told to subscribers of a Kafka topic, \
-exactly once: see `/asyncapi.json`.
+exactly once: see `/docs/events`.
 
 **Keys.** `Authorization: Bearer wbk_…` or `X-API-KEY: wbk_…`, either one on every call. One valid \
 key is enough: an `Authorization` that is meant for a gateway is ignored beside a valid `X-API-KEY`. \
@@ -52,10 +52,43 @@ One event for each change of a link between a document and a business resource: 
 structured mode, in JSON. A message's value is the whole event.
 
 The key is `{workspace_id}/{document_id}`, so that all events of a document are in one partition, in \
-commit order. `document_version` (and `sequence`) grows by exactly one with each event of a \
-document: not more than the last is a duplicate, more than one above it a loss. Read with \
-`isolation.level=read_committed`.
+commit order. Applied from the beginning, the events give exactly the active links. JSON Schemas of the \
+event types are at `/schemas/{type}.json`, and `/docs/events` shows this document to people.
 
-Applied from the beginning, the events give exactly the active links. JSON Schemas of the event \
-types are at `/schemas/{type}.json`.
+## Reading exactly once
+
+Read with `isolation.level=read_committed`. The worker publishes a batch of events in a Kafka \
+transaction; a consumer that reads uncommitted records also gets the events of aborted transactions, \
+and gets them again when they are published.
+
+A consumer that crashes gets the records after its last committed offset again. So keep the \
+`document_version` of the last event that was applied to each document, by the record's key, and write it \
+in the same transaction as the effect of the event. Apply an event only if its version is greater. The \
+same check covers the rare cases in which the topic itself has an event twice, such as after a failover \
+of the database: a repeated event has the same `id` and the same version.
+
+Ignore event types and fields that you do not know, because more may be added.
+
+## Versions, duplicates and gaps
+
+`document_version` (and `sequence`, which is the same number as a text) grows by exactly one with each \
+event of a document. A version that is one above the last applied one is the next event. A version that \
+is not above it is a duplicate: skip it.
+
+A version that is more than one above it is a gap: the consumer has not seen the events between. A \
+consumer that began in the middle of the topic sees a gap at each document that was changed before: read \
+the topic from its beginning, or begin with a snapshot. For a consumer that has read everything, a gap is \
+a loss. Do not apply later events of the document; tell the operator, who compares the topic with the \
+database (`outbox_worker verify`) and can publish the events again (`replay`) or a snapshot.
+
+## Snapshots
+
+A subscriber that cannot read the topic from its beginning asks an operator for a snapshot: all active \
+links, in a topic of their own. The channel of snapshots says how to apply one, and from where to read on.
+
+## Replays
+
+An operator can publish again the events that the database still holds, by default to `<topic>.replay`. \
+They have the header `replay: true`, and the `id` and `document_version` that they had the first time. So \
+the check of versions skips those that were applied before.
 """

@@ -1,4 +1,4 @@
-"""The page at /docs in a real browser that can reach only this machine."""
+"""The pages at /docs and /docs/events in a real browser that can reach only this machine."""
 
 import json
 from collections.abc import Iterator
@@ -60,13 +60,14 @@ class Browser:
         field.send_keys(text)
 
     def requested(self) -> list[str]:
-        """Return the addresses requested since the last call."""
+        """Return the addresses requested over a network since the last call."""
         messages = [json.loads(line)["message"] for line in self._log("performance")]
-        return [
+        addresses = [
             message["params"]["request"]["url"]
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
         ]
+        return [address for address in addresses if address.startswith(("http", "ws"))]
 
     def complaints(self) -> list[str]:
         """Return the errors on the browser's console, with violations of the page's policy."""
@@ -109,7 +110,36 @@ def test_page_shows_every_call_and_makes_one(running: Running, browser: Browser)
     answer = browser.find(f"{call} .live-responses-table .response .highlight-code")
     assert '"Document retrieved"' in answer.text
 
-    addresses = [each for each in browser.requested() if each.startswith(("http", "ws"))]
+    addresses = browser.requested()
     assert f"{running.url}/v1/documents/doc_01HY1" in addresses
     assert {urlsplit(each).netloc for each in addresses} == {urlsplit(running.url).netloc}
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_page_of_the_events(running: Running, browser: Browser, width: int) -> None:
+    """A browser gets from / to the calls, to the events and back, and the index leads to each type.
+
+    The page has no script and is no wider than the window, also that of a phone; all requests go to this
+    machine.
+    """
+    chrome = browser.chrome
+    screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    chrome.get(running.url)
+    browser.click("nav a[href='docs/events']")
+    browser.find("main h2")
+    assert chrome.current_url == f"{running.url}/docs/events"
+    assert chrome.find_elements(By.CSS_SELECTOR, "script") == []
+    overflow = "const {scrollWidth, clientWidth} = document.documentElement; return scrollWidth - clientWidth"
+    assert chrome.execute_script(overflow) == 0
+
+    document = httpx.get(f"{running.url}/asyncapi.json").json()
+    for message in document["components"]["messages"].values():
+        browser.click(f"nav a[href='#{message['name']}']")
+        browser.find(f"h3[id='{message['name']}']:target")
+    browser.click("header a[href='../docs']")
+    browser.find("#operations-documents-documents_read")
+
+    assert {urlsplit(each).netloc for each in browser.requested()} == {urlsplit(running.url).netloc}
     assert browser.complaints() == []

@@ -10,7 +10,7 @@ from tests.contract.documents import made_now
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
 STATIC = HERE.parents[1] / "service" / "described" / "static"
-OURS = {"docs.html", "docs.js", "README.md"}
+OURS = {"docs.html", "docs.js", "events.css", "README.md"}
 
 
 def run(*command: str, stdin: bytes = b"") -> str:

@@ -186,6 +186,12 @@ class EdgeError(Exception):
         """The index of the malformed operation in an atomic batch."""
 
 
+def unknown_path(path: str, *headers: tuple[bytes, bytes]) -> EdgeError:
+    """Return the error for a path that no route has."""
+    detail = f"there is no {path}; see /openapi.json for what there is"
+    return EdgeError("not_found", detail, headers=headers)
+
+
 def problem(error: Exception, request_id: str) -> Problem:
     """Return the problem that describes an error; an unexpected exception becomes `internal`."""
     if not isinstance(error, Refusal | EdgeError):

@@ -15,7 +15,7 @@ from service.core.ids import IdSource
 from service.core.writes import Reply
 from service.edge.calls.body import Disconnected
 from service.edge.calls.call import Call
-from service.edge.calls.problems import EdgeError, problem_reply
+from service.edge.calls.problems import EdgeError, problem_reply, unknown_path
 from service.edge.gate.cors import Cors, is_preflight
 from service.edge.gate.keys import KeyRing
 from service.edge.gate.metrics import Metrics
@@ -129,9 +129,7 @@ class Gate(Starlette):
                     call.route, call.params = route.path, found["path_params"]
                     reply: Reply = await route.endpoint(call, receive)
                     return reply
-        raise EdgeError(
-            "not_found", f"there is no {call.path}; see /openapi.json for what there is"
-        )
+        raise unknown_path(call.path)
 
     def _log_failure(self, call: Call, error: Exception) -> None:
         """Log faults of the service, and an unreachable database once until a call succeeds."""

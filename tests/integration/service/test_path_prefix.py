@@ -91,3 +91,16 @@ async def test_the_files_of_the_docs_page(client: httpx.AsyncClient) -> None:
     assert len(references) >= 5
     for reference in [*references, "openapi.json"]:
         assert (await client.get(urljoin(f"{BASE}/docs", reference))).status_code == 200, reference
+
+
+async def test_the_root_and_the_page_of_the_events(client: httpx.AsyncClient) -> None:
+    """The redirect of / and the links of /docs/events stay under the prefix."""
+    front = await client.get(f"{BASE}/", headers={"Accept": "text/html"})
+    assert urljoin(str(front.url), front.headers["location"]) == f"{BASE}/docs"
+    page = await client.get(f"{BASE}/docs/events")
+    references = [part.partition('"')[0] for part in page.text.split(' href="')[1:]]
+    assert len(references) > 10
+    for reference in references:
+        url = urljoin(str(page.url), reference)
+        assert url.startswith(f"{BASE}/"), reference
+        assert (await client.get(url)).status_code == 200, reference
