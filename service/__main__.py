@@ -1,4 +1,4 @@
-"""The command line: `python -m service serve | migrate | keys | erase | workspaces`."""
+"""The command line: `python -m service serve | migrate | doctor | keys | erase | workspaces`."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from service import command_line, erasing, logs
 from service.core.errors import Unavailable
+from service.doctor.command import doctor
 from service.release import VERSION
 from service.server import serving
 from service.settings import RATE, is_rate, read_settings
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys, name="keys")
+app.command()(doctor)
 app.command()(erasing.erase)
 app.add_typer(erasing.workspaces, name="workspaces")
 

@@ -165,15 +165,13 @@ def _shared_folder(workers: int) -> Iterator[Path]:
 
 def _allow_open_files(settings: Settings) -> int:
     """Raise the limit on open files as far as needed; return the number of connections that it allows."""
-    others = settings.links_pool_size + OTHER_FILES
-    wanted = settings.links_max_connections + others
+    connections, wanted = connections_allowed(settings)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most == wanted:
-        return settings.links_max_connections
-    connections = max(hard - others, 1)
+        return connections
     log.warning(
         "http.fewer_connections",
         connections=connections,
@@ -181,6 +179,16 @@ def _allow_open_files(settings: Settings) -> int:
         reason=f"a process may open {hard} files: raise `ulimit -n` to {wanted}",
     )
     return connections
+
+
+def connections_allowed(settings: Settings) -> tuple[int, int]:
+    """Return the callers' connections that the hard limit on open files allows, and the files for all."""
+    others = settings.links_pool_size + OTHER_FILES
+    wanted = settings.links_max_connections + others
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= wanted:
+        return settings.links_max_connections, wanted
+    return max(hard - others, 1), wanted
 
 
 def _end(*_: object) -> NoReturn:

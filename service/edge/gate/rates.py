@@ -135,8 +135,20 @@ class SharedLimiter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        bridge: Any = self._storage.bridge  # its type does not say which of three clients it has
-        await bridge.get_connection().aclose()
+        await self._client().aclose()
+
+    async def problem(self) -> str | None:
+        """Return why Redis cannot be used; None: it answers."""
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                await self._client().ping()
+        except self._errors as error:
+            return str(error) or f"Redis does not answer within {COMMAND_TIMEOUT_S:g} s"
+        return None
+
+    def _client(self) -> Any:  # noqa: ANN401 - the bridge's type does not say which of three clients it has
+        bridge: Any = self._storage.bridge
+        return bridge.get_connection()
 
     def _send(self, window_id: WindowId, window: _Window) -> None:
         """Send the window's calls, unless a command is in flight; each RETRY_S while Redis is unreachable."""

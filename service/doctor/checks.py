@@ -1,0 +1,23 @@
+"""The report of `doctor`: one line for each check."""
+
+from msgspec import Struct
+
+
+class Check(Struct):
+    """The name of a check, its finding, and the remedy if it has failed."""
+
+    name: str
+    passed: bool
+    found: str
+    mend: str = ""
+
+
+class Report(Struct):
+    """The result of all checks."""
+
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check has passed."""
+        return all(check.passed for check in self.checks)
