@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
@@ -21,6 +21,8 @@ from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unava
 from service.store.keys import (
     ID_LENGTH,
     create_key,
+    create_next_key,
+    end_key,
     list_keys,
     revoke_key,
     revoke_lost_key,
@@ -42,6 +44,8 @@ from service.terminal import (
 SCOPES: Final = ("read:documents", "write:documents")
 
 COLUMNS: Final = ("workspace", "scopes", "rate limit", "created", "expires", "revoked")
+OVERLAP: Final = timedelta(days=7)
+"""The time until the old key expires, if none is given. It covers callers that are released once a week."""
 KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 KEY_ID_WIDTH: Final = len("key_") + ID_LENGTH
 
@@ -107,12 +111,7 @@ def create(
 
     async def make(database: Database) -> None:
         key = await create_key(database, name, scopes=scopes, rate_limit=rate, expires_at=expiry)
-        try:
-            print(key, flush=True)
-        except OSError as error:
-            await revoke_lost_key(database, key)
-            command_line.discard_output()
-            fail(f"the key could not be written, so it is revoked: {error.strerror}")
+        await _print_or_revoke(database, key)
 
     run(make)
 
@@ -141,17 +140,62 @@ def list_(
 
 
 @keys.command()
+def rotate(
+    key_id: Annotated[str, typer.Argument(help="The id that `keys list` shows.")],
+    old_expires_at: Annotated[
+        str | None,
+        typer.Option(help=f"The old key's end, in ISO 8601; default: in {OVERLAP.days} days."),
+    ] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(help="The new key's end, in ISO 8601; default: none.")
+    ] = None,
+) -> None:
+    """Make the next key, with the workspace, scopes and rate limit of the old one; print it alone.
+
+    The old key then expires, so that its callers have time to change to the new one.
+    """
+    _check_key_id(key_id)
+    old_expiry = _time(old_expires_at) or datetime.now(UTC) + OVERLAP
+    expiry = _time(expires_at)
+
+    async def make(database: Database) -> datetime:
+        key = await create_next_key(database, key_id, expires_at=expiry)
+        if key is None:
+            fail(f"there is no key {key_id} that is not revoked: `keys list` shows the ids")
+        await _print_or_revoke(
+            database, key
+        )  # first: without the new key, the old one must not end
+        return await end_key(database, key_id, old_expiry)
+
+    print(f"{key_id} expires at {shown(run(make))}", file=sys.stderr)
+
+
+@keys.command()
 def revoke(key_id: Annotated[str, typer.Argument(help="The id that `keys list` shows.")]) -> None:
     """Revoke a key; every process refuses it within 10 s."""
-    if key_id.startswith("wbk_"):
-        raise typer.BadParameter("this is a key, not its id: `keys list` shows the ids")
-    if not KEY_ID.fullmatch(key_id):
-        raise typer.BadParameter(f"{key_id!r} is no key's id: `keys list` shows the ids")
+    _check_key_id(key_id)
     done = run(lambda db: revoke_key(db, key_id))
     if not done:
         fail(f"there is no key {key_id}: `keys list` shows the ids")
     since = "" if done is True else f" since {shown(done)}"
     print(f"{key_id} is revoked{since}")
+
+
+async def _print_or_revoke(database: Database, key: str) -> None:
+    """Print a new key on standard output; if that fails, revoke it and exit with 1."""
+    try:
+        print(key, flush=True)
+    except OSError as error:
+        await revoke_lost_key(database, key)
+        command_line.discard_output()
+        fail(f"the key could not be written, so it is revoked: {error.strerror}")
+
+
+def _check_key_id(text: str) -> None:
+    if text.startswith("wbk_"):
+        raise typer.BadParameter("this is a key, not its id: `keys list` shows the ids")
+    if not KEY_ID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no key's id: `keys list` shows the ids")
 
 
 async def _warn_of_a_pooler(database: Database) -> None:

@@ -49,7 +49,7 @@ def doctor(
 
 async def examine(settings: Settings) -> Report:
     """Run all checks that are possible."""
-    checks = [Check("settings", passed=True, found=f"{settings.links_workers} worker processes")]
+    checks = [Check("settings", passed=True, found=f"LINKS_WORKERS={settings.links_workers}")]
     checks += await check_database(settings)
     return Report([*checks, await _rate_limits(settings), _open_files(settings)])
 

@@ -50,6 +50,23 @@ WHERE k.id = $1 AND before.id = k.id
 RETURNING before.revoked_at
 """
 
+# The predecessor's limits, without its end date. A revoked key has no successor.
+CREATE_NEXT: Final = """
+INSERT INTO api_keys (id, workspace_id, hash, scopes, rate_limit, expires_at)
+SELECT $1, k.workspace_id, $2, k.scopes, k.rate_limit, $3
+FROM api_keys AS k
+WHERE k.id = $4 AND k.revoked_at IS NULL
+RETURNING id
+"""
+
+# least() ignores NULL. An earlier end date stays.
+END: Final = """
+UPDATE api_keys
+SET expires_at = least(expires_at, $2)
+WHERE id = $1
+RETURNING expires_at
+"""
+
 REVOKE_LOST: Final = """
 UPDATE api_keys
 SET revoked_at = now()
@@ -103,13 +120,31 @@ async def create_key(
     expires_at: datetime | None,
 ) -> str:
     """Make a key for the workspace, and the workspace if it is new; return the key, which is not stored."""
-    key = "wbk_" + _random(KEY_LENGTH)
-    digest = hashlib.sha256(key.encode()).digest()
-    key_id = "key_" + _random(ID_LENGTH)
+    key, digest, key_id = _new_key()
     async with database.acquire() as connection, connection.transaction():
         await connection.execute(MAKE_WORKSPACE, workspace)
         await connection.execute(CREATE, key_id, digest, scopes, rate_limit, expires_at, workspace)
     return key
+
+
+async def create_next_key(
+    database: Database, key_id: str, *, expires_at: datetime | None
+) -> str | None:
+    """Make a key with the workspace, scopes and rate limit of another one, which stays as it is.
+
+    Returns the key, which is not stored; None if there is no such key, or if it is revoked.
+    """
+    key, digest, next_id = _new_key()
+    async with database.acquire() as connection:
+        made = await connection.fetchval(CREATE_NEXT, next_id, digest, expires_at, key_id)
+    return None if made is None else key
+
+
+async def end_key(database: Database, key_id: str, at: datetime) -> datetime:
+    """Let the key expire at that time, unless it expires earlier; return the time at which it expires."""
+    async with database.acquire() as connection:
+        ends_at: datetime = await connection.fetchval(END, key_id, at)
+    return ends_at
 
 
 async def list_keys(database: Database, workspace: str | None) -> list[ListedKey]:
@@ -139,6 +174,12 @@ async def revoke_lost_key(database: Database, key: str) -> None:
     """Revoke a key that was made but could not be shown to anybody."""
     async with database.acquire() as connection:
         await connection.execute(REVOKE_LOST, hashlib.sha256(key.encode()).digest())
+
+
+def _new_key() -> tuple[str, bytes, str]:
+    """Return a key, its SHA-256 digest and its id."""
+    key = "wbk_" + _random(KEY_LENGTH)
+    return key, hashlib.sha256(key.encode()).digest(), "key_" + _random(ID_LENGTH)
 
 
 def _random(length: int) -> str:

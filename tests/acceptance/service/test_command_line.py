@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -39,6 +40,19 @@ def run(database: str, *arguments: str, **variables: str) -> subprocess.Complete
         timeout=60,
         env=environment(DATABASE_URL=database, **variables),
     )
+
+
+def run_into_full_device(database: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program to its end; each write to its standard output fails."""
+    with Path("/dev/full").open("w") as full:
+        return subprocess.run(
+            [sys.executable, "-m", "service", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+            env=environment(DATABASE_URL=database),
+        )
 
 
 def create(database: str, *options: str) -> str:
@@ -104,6 +118,49 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+async def test_the_next_key_has_the_scopes_of_the_old_one(database: str) -> None:
+    """`rotate` prints only the new key, and the old one gets an end date; an earlier one stays."""
+    create(database, "--scope", "read:documents", "--rate-limit", "5/minute")
+    (old,) = re.findall(r"key_\w{12}", run(database, "keys", "list").stdout)
+    done = run(database, "keys", "rotate", old, "--old-expires-at", "2090-01-02")
+    assert (done.returncode, done.stderr) == (0, f"{old} expires at 2090-01-02T00:00:00+00:00\n")
+    assert re.fullmatch(r"wbk_[A-Za-z0-9]{52}\n", done.stdout)
+    rows = [line for line in run(database, "keys", "list").stdout.splitlines() if "key_" in line]
+    assert len(rows) == 2
+    assert all("acme" in row and "read:documents" in row and "5/minute" in row for row in rows)
+    assert all("write:documents" not in row for row in rows)
+    assert [old in row for row in rows] == ["2090-01-02" in row for row in rows]
+    later = run(database, "keys", "rotate", old, "--old-expires-at", "2091-01-01")
+    assert "2090-01-02" in later.stderr
+
+
+async def test_a_key_that_could_not_be_printed_leaves_the_old_one(database: str) -> None:
+    """If standard output is full, `rotate` revokes the new key and gives the old one no end date."""
+    create(database)
+    (old,) = re.findall(r"key_\w{12}", run(database, "keys", "list").stdout)
+    done = run_into_full_device(database, "keys", "rotate", old)
+    assert (done.returncode, b"so it is revoked" in done.stderr) == (1, True)
+    connection = await asyncpg.connect(database)
+    rows = await connection.fetch("SELECT id, expires_at, revoked_at IS NULL FROM api_keys")
+    await connection.close()
+    assert {(row[0] == old, row[1], row[2]) for row in rows} == {
+        (True, None, True),
+        (False, None, False),
+    }
+
+
+async def test_a_revoked_key_has_no_next_one(database: str) -> None:
+    """`rotate` exits with 1 for a revoked key and for an unknown one, and makes no key."""
+    create(database)
+    (old,) = re.findall(r"key_\w{12}", run(database, "keys", "list").stdout)
+    assert run(database, "keys", "revoke", old).returncode == 0
+    for key_id in (old, "key_none"):
+        done = run(database, "keys", "rotate", key_id)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"there is no key {key_id} that is not revoked" in done.stderr
+    assert run(database, "keys", "list").stdout.count("key_") == 1
+
+
 async def test_a_key_works_until_it_is_revoked(database: str, tmp_path: Path) -> None:
     """The service accepts a printed key, and refuses revoked and expired ones."""
     good, revoked = create(database), create(database)
@@ -152,6 +209,7 @@ KEYS = (
     ("keys", "list"),
     ("keys", "create", "--workspace", "acme"),
     ("keys", "revoke", "key_none"),
+    ("keys", "rotate", "key_none"),
 )
 ERASING = (
     ("erase", "--workspace", "acme"),
