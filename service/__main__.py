@@ -162,9 +162,8 @@ def rotate(
         key = await create_next_key(database, key_id, expires_at=expiry)
         if key is None:
             fail(f"there is no key {key_id} that is not revoked: `keys list` shows the ids")
-        await _print_or_revoke(
-            database, key
-        )  # first: without the new key, the old one must not end
+        # First, because the old key must not end unless the new one is known to the caller.
+        await _print_or_revoke(database, key)
         return await end_key(database, key_id, old_expiry)
 
     print(f"{key_id} expires at {shown(run(make))}", file=sys.stderr)
