@@ -25,7 +25,7 @@ COMMENT ON COLUMN schema_version.version IS
 'The oldest schema whose programs can run on this one: a program refuses a greater number than its own. The programs of '
 'release 0.1 refuse each number but 1, so it stays 1 as long as they may run.';
 
-INSERT INTO schema_version (version, migration) VALUES (1, 2);
+INSERT INTO schema_version (version, migration) VALUES (1, 3);
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Tenants and their keys
@@ -59,6 +59,15 @@ CREATE TABLE api_keys (
 );
 
 COMMENT ON COLUMN api_keys.id IS 'Public name of the key: shown in lists, logs and events. Never the key.';
+
+-- When each key was last used, to the hour. It is a table of its own, so that the service needs no right to change keys. A
+-- key without a row was not used since the service can write here.
+CREATE TABLE api_key_uses (
+    key_id text COLLATE "C" NOT NULL,
+    last_used_at timestamptz NOT NULL,
+    CONSTRAINT api_key_uses_pkey PRIMARY KEY (key_id),
+    CONSTRAINT api_key_uses_key_fkey FOREIGN KEY (key_id) REFERENCES api_keys (id) ON DELETE CASCADE
+);
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Documents, entities and the links between them
@@ -302,6 +311,28 @@ CREATE TABLE outbox_checkpoints (
     cursor jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT outbox_checkpoints_pkey PRIMARY KEY (id)
+);
+
+-- The runs of an operator's replay, snapshot and rebase, with their progress (outbox_worker/postgres/task_progress.py).
+CREATE TABLE outbox_tasks (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    kind text NOT NULL,
+    -- The options of the command. --resume goes on with the newest run that has the same ones.
+    parameters jsonb NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    -- The run's session writes every few seconds. A run that was killed stops doing so.
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    -- The events (rebase: rows) that are done, and all of them; NULL: unknown.
+    events bigint NOT NULL DEFAULT 0,
+    total bigint,
+    -- Where --resume goes on; NULL: the run cannot be resumed.
+    position jsonb,
+    finished_at timestamptz,
+    -- Why the run has ended before its end.
+    error text,
+    CONSTRAINT outbox_tasks_pkey PRIMARY KEY (id),
+    CONSTRAINT outbox_tasks_kind_check CHECK (kind IN ('replay', 'snapshot', 'rebase')),
+    CONSTRAINT outbox_tasks_finished_check CHECK (finished_at IS NULL OR error IS NULL)
 );
 
 ------------------------------------------------------------------------------------------------------------------------

@@ -33,11 +33,13 @@ PRIVILEGES = {
     "outbox": "SELECT",
     "outbox_relay": "SELECT, INSERT",
     "outbox_checkpoints": "SELECT, INSERT, DELETE",
+    "outbox_tasks": "SELECT, INSERT, UPDATE, DELETE",
     "schema_version": "SELECT",
 }
 
+# NULL in an older schema, which has no such table.
 HAS_PRIVILEGE = """
-SELECT has_table_privilege($1, $2)
+SELECT has_table_privilege(to_regclass($1), $2)
 """
 
 # The privileges for clearing a slot, which is read by its own name first.
@@ -143,7 +145,7 @@ async def _privileges(connection: asyncpg.Connection) -> Check:
         f"GRANT {privilege} ON {table} TO {role};"
         for table, privileges in PRIVILEGES.items()
         for privilege in privileges.split(", ")
-        if not await connection.fetchval(HAS_PRIVILEGE, table, privilege)
+        if await connection.fetchval(HAS_PRIVILEGE, table, privilege) is False
     ]
     missing += [
         f"GRANT {privilege} ON {slots} TO {role};"

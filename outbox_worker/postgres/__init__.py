@@ -9,4 +9,5 @@
 * `cursor` holds the cursor and the pure functions that move it, and `window` the statements that read
   the rows after a cursor. `progress` is the record that stores the cursor, in Kafka and in a row of
   `checkpoints`.
+* `task_progress` records how far an operator's `replay`, `snapshot` or `rebase` is.
 """

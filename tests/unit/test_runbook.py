@@ -26,7 +26,7 @@ TEXTS = ("README.md", "deploy/runbook.md", "deploy/backup.md", "deploy/sizing.md
          "deploy/debezium/README.md", "deploy/compose.yaml", "deploy/kubernetes.yaml",
          "deploy/Dockerfile")  # fmt: skip
 TOLD = {"warning", "error", "exception", "critical"}
-TABLES = {"outbox_worker", "outbox_relay", "outbox_checkpoints"}
+TABLES = {"outbox_worker", "outbox_relay", "outbox_checkpoints", "outbox_tasks"}
 COMMAND = re.compile(r"(?<![\w.])(service|outbox_worker)(?: |, )([a-z]+)\b([^`\n|;(]*)")
 
 

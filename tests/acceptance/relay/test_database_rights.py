@@ -18,6 +18,7 @@ WORKER = (
     "SELECT ON outbox, schema_version",
     "SELECT, INSERT ON outbox_relay",
     "SELECT, INSERT, DELETE ON outbox_checkpoints",
+    "SELECT, INSERT, UPDATE, DELETE ON outbox_tasks",
     f"SELECT, TRUNCATE ON {', '.join(f'outbox_{slot:02}' for slot in range(16))}",
 )
 SNAPSHOT = "SELECT ON document_links, documents"

@@ -8,7 +8,7 @@ import pytest
 from service.store.database import Database
 from service.store.migrations.apply import migrate
 from service.store.migrations.plan import plan
-from service.store.migrations.version import SchemaError, check_schema
+from service.store.migrations.version import VERSION, SchemaError, check_schema
 from tests.support.parts.shared import execute
 from tests.support.service.api import Service, serving
 
@@ -66,9 +66,9 @@ async def test_newer_schema_is_refused(database: str) -> None:
 
 async def test_newer_schema_on_which_this_program_can_run_is_used(database: str) -> None:
     """After a later release was rolled back, the service is ready and `migrate` does nothing."""
-    await execute(database, NEWER.format(2))
+    await execute(database, NEWER.format(VERSION))
     said = await migrated(database)
-    assert said == f"{UP_TO_DATE}: 1000 is newer than 2, and this program can run on it"
+    assert said == f"{UP_TO_DATE}: 1000 is newer than {VERSION}, and this program can run on it"
     async with serving(database) as api:
         assert (await api.client.get("/readyz")).status_code == 200
 

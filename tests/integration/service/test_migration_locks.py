@@ -1,6 +1,7 @@
 """How steps wait, are interrupted and run again; with steps that no release has."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import asyncpg
@@ -11,22 +12,25 @@ from service.store.database import Database
 from service.store.migrations import apply
 from service.store.migrations.apply import migrate
 from service.store.migrations.plan import plan
-from service.store.migrations.version import SchemaError
+from service.store.migrations.version import VERSION, SchemaError
 from tests.support.parts.pooler import Pooler
 from tests.support.parts.shared import execute
 from tests.support.waiting import until
 
-COLUMN = """-- A column
--- oldest programs: 2
+COLUMN = f"""-- A column
+-- oldest programs: {VERSION}
 -- lock: entities, ACCESS EXCLUSIVE, momentary
 ALTER TABLE entities ADD COLUMN kind text;
 """
-INDEX = """-- An index
--- oldest programs: 2
+INDEX = f"""-- An index
+-- oldest programs: {VERSION}
 -- lock: entities, SHARE UPDATE EXCLUSIVE, scan
 -- outside a transaction
 CREATE INDEX CONCURRENTLY IF NOT EXISTS entities_created_idx ON entities (created_at);
 """
+FIRST = f"{VERSION + 1:04}_column.sql"
+SECOND = f"{VERSION + 2:04}_index.sql"
+MIGRATED = f"schema {VERSION} is now schema {VERSION + 2}"
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('entities_created_idx')"
 BUILDING = """
 SELECT a.pid
@@ -59,8 +63,8 @@ VERSIONS = "SELECT array_agg(migration ORDER BY migration) FROM schema_version"
 @pytest.fixture
 def steps(tmp_path: Path) -> Path:
     """Return a folder of steps after the newest schema."""
-    (tmp_path / "0003_column.sql").write_text(COLUMN)
-    (tmp_path / "0004_index.sql").write_text(INDEX)
+    (tmp_path / FIRST).write_text(COLUMN)
+    (tmp_path / SECOND).write_text(INDEX)
     return tmp_path
 
 
@@ -73,7 +77,7 @@ async def migrated(dsn: str, steps: Path) -> str:
 async def test_two_at_once_apply_each_step_once(database: str, steps: Path) -> None:
     """Of five that begin together one applies the steps, although one builds an index concurrently."""
     done = await asyncio.gather(*(migrated(database, steps) for _ in range(5)))
-    assert done.count("schema 2 is now schema 4") == 1
+    assert done.count(MIGRATED) == 1
     assert sum(each.startswith("schema is up to date") for each in done) == 4
 
 
@@ -84,8 +88,8 @@ async def test_behind_a_pooler(
     """Two at once behind a pooler apply each step once, and leave no lock behind."""
     with Pooler(database, pool_mode) as pooler:
         done = await asyncio.gather(*(migrated(pooler.url, steps) for _ in range(2)))
-    assert min(done) == "schema 2 is now schema 4"
-    assert await connection.fetchval(VERSIONS) == [2, 3, 4]
+    assert min(done) == MIGRATED
+    assert await connection.fetchval(VERSIONS) == [VERSION, VERSION + 1, VERSION + 2]
     assert await connection.fetchval(VALID) is True
     # Postgres ends the pooler's sessions a moment after the pooler itself has ended.
     await until(lambda: connection.fetchval(UNLOCKED))
@@ -103,8 +107,8 @@ async def test_a_step_does_not_queue_before_others(
             await until(lambda: connection.fetchval(WAITING))
             await connection.execute("SET lock_timeout = '5s'; SELECT FROM entities FOR UPDATE")
         assert not running.done()
-        assert await connection.fetchval(VERSIONS) == [2]
-    assert await running == "schema 2 is now schema 4"
+        assert await connection.fetchval(VERSIONS) == [VERSION]
+    assert await running == MIGRATED
     await holder.close()
 
 
@@ -116,9 +120,9 @@ async def test_a_lock_that_is_never_free_is_one_line(
     pid = connection.get_server_pid()
     async with connection.transaction():
         await connection.execute("SELECT FROM entities")
-        with pytest.raises(SchemaError, match=rf"0003_column\.sql .* session {pid} "):
+        with pytest.raises(SchemaError, match=rf"{re.escape(FIRST)} .* session {pid} "):
             await migrated(database, steps)
-        assert await connection.fetchval(VERSIONS) == [2]
+        assert await connection.fetchval(VERSIONS) == [VERSION]
 
 
 async def test_an_interrupted_index_is_built_again(
@@ -136,8 +140,8 @@ async def test_an_interrupted_index_is_built_again(
         with pytest.raises(Unavailable):
             await running
     assert await connection.fetchval(VALID) is False
-    assert await connection.fetchval(VERSIONS) == [2, 3]
-    assert await migrated(database, steps) == "schema 3 is now schema 4"
+    assert await connection.fetchval(VERSIONS) == [VERSION, VERSION + 1]
+    assert await migrated(database, steps) == f"schema {VERSION + 1} is now schema {VERSION + 2}"
     assert await connection.fetchval(VALID) is True
     await holder.close()
 
@@ -160,7 +164,7 @@ async def test_an_index_that_postgres_still_builds_is_waited_for(
                 await killed
         running = asyncio.create_task(migrated(database, steps))
         await until(lambda: connection.fetchval(WAITING))
-    assert await running == "schema 3 is now schema 4"
+    assert await running == f"schema {VERSION + 1} is now schema {VERSION + 2}"
     assert await connection.fetchval("SELECT 'entities_created_idx'::regclass::oid") == index
     assert await connection.fetchval(VALID) is True
     await holder.close()
@@ -182,7 +186,7 @@ async def test_limits_of_the_role_do_not_break_a_step(
         await until(lambda: connection.fetchval(f"SELECT ({VALID}) IS NOT NULL"))
         await connection.execute("SELECT pg_sleep(0.2)")
         assert not running.done()
-    assert await running == "schema 2 is now schema 4"
+    assert await running == MIGRATED
     await holder.close()
 
 
@@ -197,12 +201,12 @@ async def test_a_failed_step_leaves_nothing(
     database: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """A step that fails half way is rolled back, and the steps before it stay."""
-    (tmp_path / "0003_column.sql").write_text(COLUMN)
+    (tmp_path / FIRST).write_text(COLUMN)
     broken = COLUMN.replace("kind text", "other text; SELECT 1 / 0")
-    (tmp_path / "0004_broken.sql").write_text(broken)
+    (tmp_path / SECOND).write_text(broken)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrated(database, tmp_path)
-    assert await connection.fetchval(VERSIONS) == [2, 3]
+    assert await connection.fetchval(VERSIONS) == [VERSION, VERSION + 1]
     columns = await connection.fetchval(
         "SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = 'entities'::regclass"
     )
@@ -220,12 +224,12 @@ async def test_a_lost_lock_does_not_end_the_migration(
         running = asyncio.create_task(migrated(database, steps))
         await until(lambda: connection.fetchval(WAITING))
         assert await connection.fetchval(END_THE_LOCK) is True
-    assert await running == "schema 2 is now schema 4"
-    assert await connection.fetchval(VERSIONS) == [2, 3, 4]
+    assert await running == MIGRATED
+    assert await connection.fetchval(VERSIONS) == [VERSION, VERSION + 1, VERSION + 2]
     await holder.close()
 
 
-@pytest.mark.parametrize("name", ["column.sql", "0003_column.sql"])
+@pytest.mark.parametrize("name", ["column.sql", FIRST])
 async def test_a_file_that_is_no_step_is_an_error(tmp_path: Path, name: str) -> None:
     """A file without a number, or without what it has to declare, is refused before anything runs."""
     (tmp_path / name).write_text(

@@ -39,6 +39,15 @@ PROGRAMS = (
     "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC",
     "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role}",
 )
+NEW_TABLES = """
+SELECT has_table_privilege($1, 'api_key_uses', 'SELECT')
+        AND has_table_privilege($1, 'api_key_uses', 'INSERT')
+        AND has_table_privilege($1, 'api_key_uses', 'UPDATE'),
+    has_table_privilege($1, 'outbox_tasks', 'SELECT')
+        AND has_table_privilege($1, 'outbox_tasks', 'INSERT')
+        AND has_table_privilege($1, 'outbox_tasks', 'UPDATE')
+        AND has_table_privilege($1, 'outbox_tasks', 'DELETE')
+"""
 SIGNATURES = """
 SELECT proname, pg_get_function_arguments(oid), pg_get_function_result(oid)
 FROM pg_proc
@@ -171,6 +180,9 @@ async def test_the_programs_own_role_can_write_after_the_steps(old_database: str
         removed = await api.client.delete("/v1/documents/doc_1")
     answers = [made, known, linked, removed]
     assert [each.status_code for each in answers] == [201, 201, 201, 200]
+    connection = await asyncpg.connect(old_database)
+    assert tuple(await connection.fetchrow(NEW_TABLES, role) or ()) == (True, True)
+    await connection.close()
     await execute(old_database, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
