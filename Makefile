@@ -16,7 +16,7 @@ FAULT_SECONDS ?= 60
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults fault-table counts contract publish-contract lint format bench bench-peers lock lock-jars sbom clean
+.PHONY: help setup run test test-faults fault-table counts contract publish-contract telemetry lint format bench bench-peers lock lock-jars sbom clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ contract: needs-contract $(STAMP) $(MODULES)  ## the service against its OpenAPI
 
 publish-contract: $(STAMP)  ## take what the service describes now as published, unless that breaks callers
 	@$(BIN)/python -m tests.contract
+
+telemetry: $(STAMP)  ## write deploy/telemetry.md, the operators' page of metrics and log events, anew
+	@$(BIN)/python -m tests.telemetry
 
 lint: $(STAMP)  ## ruff, mypy, the packages' import contracts, the linter of the schema and its migrations
 	$(BIN)/ruff check

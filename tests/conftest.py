@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +15,7 @@ from deploy.local.postgres import Postgres, PostgresAt
 from tests.support import seeds
 from tests.support.parts import shared
 from tests.support.topic import topics
+from tests.telemetry.emitted import Watch, unlisted_in_folder
 
 INTEGRATION = Path(__file__).parent / "integration"
 ACCEPTANCE = Path(__file__).parent / "acceptance"
@@ -71,6 +72,22 @@ def default_signals() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def watch() -> Watch:
+    """Check each line that both programs log in this process."""
+    return Watch()
+
+
+@pytest.fixture(autouse=True)
+def only_listed_lines(watch: Watch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test whose programs have logged anything that their `telemetry` does not list."""
+    yield
+    folder = getattr(request.node, "funcargs", {}).get("tmp_path")
+    found = [*watch.found, *([] if folder is None else unlisted_in_folder(folder))]
+    watch.found.clear()
+    assert found == []
 
 
 @pytest.fixture(scope="session")

@@ -86,10 +86,15 @@ class EventTopic:
         """Warn if brokers delete events: then the topic cannot rebuild the database."""
         policy = configs.get("cleanup.policy", "delete")
         limits = administration.retention(configs)
-        fields = {name.replace(".", "_"): value for name, value in limits.items()}
         forgets = "compact" in policy or limits != administration.UNLIMITED
-        if self._on_change.is_new("topic.forgets", (policy, fields) if forgets else None):
-            log.warning("topic.forgets", topic=self._name, cleanup_policy=policy, **fields)
+        if self._on_change.is_new("topic.forgets", (policy, limits) if forgets else None):
+            log.warning(
+                "topic.forgets",
+                topic=self._name,
+                cleanup_policy=policy,
+                retention_ms=limits["retention.ms"],
+                retention_bytes=limits["retention.bytes"],
+            )
 
 
 async def make_topic(
@@ -99,7 +104,7 @@ async def make_topic(
     replicas = await admin.ensure(topic, partitions, configs)
     if replicas is not None:
         configured = await admin.configured_replication()
-        fields = {"topic": topic, "partitions": partitions, "replicas": replicas}
-        log.info("topic.made", **fields)
+        log.info("topic.made", topic=topic, partitions=partitions, replicas=replicas)
         if replicas < configured:
-            log.warning("topic.few_replicas", **fields, configured=configured)
+            log.warning("topic.few_replicas", topic=topic, partitions=partitions,
+                        replicas=replicas, configured=configured)  # fmt: skip

@@ -69,10 +69,10 @@ class Health:
         if self.problem is None or not could_not_lead or waited_s > ANOTHER_LEADS_S:
             self.progressed()
 
-    def set_obstacle(self, problem: str, **fields: object) -> None:
+    def set_obstacle(self, problem: str, detail: str = "") -> None:
         """Note why a standby could not lead: it is not ready, but healthy, because it polls the lock."""
         if problem != self.obstacle:
-            log.error("worker.standby_cannot_lead", problem=problem, **fields)
+            log.error("worker.standby_cannot_lead", problem=problem, detail=detail)
         self.obstacle = problem
 
     def clear_obstacle(self) -> None:
@@ -85,10 +85,12 @@ class Health:
         """Whether there was progress after a time of the monotonic clock."""
         return self._progressed_at > time_s
 
-    def set_problem(self, problem: str, *, with_lock: bool = True, **fields: object) -> None:
+    def set_problem(
+        self, problem: str, detail: str = "", during: str = "", *, with_lock: bool = True
+    ) -> None:
         """Note a problem, and log it if it is a new one; a retry that fails in the same way logs nothing."""
         if problem != self.problem:
-            log.error("worker.failing", problem=problem, **fields)
+            log.error("worker.failing", problem=problem, detail=detail, during=during)
         self.problem = problem
         self._failed_at = self._clock()
         self._failed_with_lock = with_lock

@@ -1,6 +1,6 @@
 """The worker's metrics, with Prometheus' conventional names and units."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from outbox_worker.release import VERSION
+from outbox_worker.telemetry import METRICS
 
 # The worker is one process. PROMETHEUS_MULTIPROC_DIR may be set for another program in the same
 # environment; prometheus-client would then keep each value in a file of that folder.
@@ -37,17 +38,10 @@ class LagGauges(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
         unpublished = self.known()
-        gauges = (
-            ("outbox_lag_events", "Approximate number of events not yet published."),
-            ("outbox_lag_seconds", "Age of the oldest unpublished event."),
-            (
-                "outbox_oldest_transaction_seconds",
-                "Age of the oldest transaction that may still add late events.",
-            ),
-        )
-        for number, (name, text) in enumerate(gauges):
+        names = ("outbox_lag_events", "outbox_lag_seconds", "outbox_oldest_transaction_seconds")
+        for number, name in enumerate(names):
             value = None if unpublished is None else unpublished[number]
-            yield GaugeMetricFamily(name, f"{text} Absent while this process does not know.", value)
+            yield GaugeMetricFamily(name, METRICS[name].meaning, value)
 
 
 class Metrics:
@@ -56,37 +50,24 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        build = Gauge(
-            "outbox_build_info", "Always 1; the label tells the release of this process.",
-            ["version"], registry=self.registry,
-        )  # fmt: skip
-        build.labels(VERSION).set(1)
-        self.leading = self._gauge("outbox_leader", "1 while this process leads.")
-        self.published = self._counter("outbox_events_published", "Events acknowledged by Kafka.")
-        self.starts = self._counter(
-            "outbox_starts", "Take-overs, by where they started from.", "source"
-        )
-        self.fenced = self._counter("outbox_fenced", "Times another relay fenced this one.")
-        self.errors = self._counter("outbox_errors", "Errors that ended a term, by kind.", "kind")
-        self.batch_events = Histogram(
-            "outbox_batch_events", "Events in a batch.", buckets=BATCH_EVENTS,
-            registry=self.registry,
-        )  # fmt: skip
-        self.batch_seconds = Histogram(
-            "outbox_batch_duration_seconds", "From a page that is read to Kafka's commit.",
-            buckets=BATCH_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self.last_publish = self._gauge(
-            "outbox_last_publish_timestamp_seconds", "When the last batch was committed."
-        )
+        self._gauge("outbox_build_info").labels(VERSION).set(1)
+        self.leading = self._gauge("outbox_leader")
+        self.published = self._counter("outbox_events_published_total")
+        self.starts = self._counter("outbox_starts_total")
+        self.fenced = self._counter("outbox_fenced_total")
+        self.errors = self._counter("outbox_errors_total")
+        self.batch_events = self._histogram("outbox_batch_events", BATCH_EVENTS)
+        self.batch_seconds = self._histogram("outbox_batch_duration_seconds", BATCH_SECONDS)
+        self.last_publish = self._gauge("outbox_last_publish_timestamp_seconds")
         self.lag = LagGauges()
         self.registry.register(self.lag)
-        self.slots_cleared = self._counter(
-            "outbox_slots_cleared", "Days of the ring that were cleared."
-        )
+        self.slots_cleared = self._counter("outbox_slots_cleared_total")
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, registry=self.registry)
+    def _counter(self, name: str) -> Counter:
+        return Counter(*METRICS[name].described, registry=self.registry)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+    def _gauge(self, name: str) -> Gauge:
+        return Gauge(*METRICS[name].described, registry=self.registry)
+
+    def _histogram(self, name: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(*METRICS[name].described, buckets=buckets, registry=self.registry)

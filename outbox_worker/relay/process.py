@@ -147,9 +147,9 @@ class Relay:
         self._sizes.shrink_after(error)
         self._health.set_problem(
             type(error).__name__,
+            first_line(error),
+            _during(error),
             with_lock=self._has_lock,
-            detail=first_line(error),
-            during=_during(error),
         )
 
 

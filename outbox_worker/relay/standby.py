@@ -61,7 +61,7 @@ class StandbyChecks:
             try:
                 await self._check_repeatedly()
             except (*ERRORS, KafkaError, TopicLostError) as error:
-                self._health.set_obstacle(type(error).__name__, detail=first_line(error))
+                self._health.set_obstacle(type(error).__name__, first_line(error))
                 self.done_once = True
             await asyncio.sleep(RETRY_S)
 

@@ -5,6 +5,7 @@ read, because from then on it cannot commit another one.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -176,5 +177,6 @@ class TakeOver:
     def _announce(self, start: Start) -> None:
         self.health.enter("leading")
         self.metrics.starts.labels(source=start.source).inc()
-        write = log.warning if start.source == "checkpoint" else log.info
-        write("relay.started", source=start.source, reason=start.reason, s0=str(start.cursor.s0))
+        level = logging.WARNING if start.source == "checkpoint" else logging.INFO
+        log.log(level, "relay.started", source=start.source, reason=start.reason,
+                s0=str(start.cursor.s0))  # fmt: skip

@@ -1,52 +1,30 @@
 """The changelog names everything new that operators can see, compared with the last release's code."""
 
-import ast
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import typer
-from prometheus_client import generate_latest
 
 from outbox_worker import __main__ as worker
-from outbox_worker.relay.metrics import Metrics as WorkerMetrics
 from service import __main__ as service
-from service.edge.gate.metrics import Metrics as ServiceMetrics
 from tests.support.releases.history import text_of_last_release
+from tests.telemetry.emitted import EVENTS, METRICS
 
 TOP = Path(__file__).parents[2]
 NEWEST = (TOP / ".github/CHANGELOG.md").read_text().split("\n## [")[1]
-LOGGERS = {"debug", "info", "warning", "error", "exception", "critical", "LastingProblem"}
 SETTING = re.compile(r"`((?:LINKS|OUTBOX|KAFKA)_[A-Z_]+)`")
 
 
 def log_events() -> Iterator[str]:
-    """Yield the name of each event that either program logs."""
-    for path in (
-        path for name in ("service", "outbox_worker") for path in (TOP / name).rglob("*.py")
-    ):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and _name(node.func) in LOGGERS:
-                for each in node.args:
-                    if isinstance(each, ast.Constant) and re.fullmatch(
-                        r"\w+\.\w+", str(each.value)
-                    ):
-                        yield str(each.value)
-
-
-def _name(function: ast.expr) -> str:
-    match function:
-        case ast.Attribute(attr=name) | ast.Name(id=name):
-            return name
-    return ""
+    """Yield the name of each log event of either program."""
+    yield from (name for events in EVENTS.values() for name in events)
 
 
 def metrics() -> Iterator[str]:
     """Yield the name of each metric, without a counter's suffix."""
-    offered = generate_latest(WorkerMetrics().registry) + ServiceMetrics().render()
-    for name in re.findall(r"# TYPE ((?:links|outbox)_\w+)", offered.decode()):
-        yield name.removesuffix("_total").removesuffix("_created")
+    yield from (name.removesuffix("_total") for each in METRICS.values() for name in each)
 
 
 def settings() -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Prometheus metrics of the service, summed over its processes."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.release import VERSION
 from service.settings import shared_folder
+from service.telemetry import METRICS
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -28,45 +30,22 @@ class Metrics(dict[tuple[str, str, int], tuple[Counter, Histogram]]):
     def __init__(self) -> None:
         super().__init__()
         self._registry = CollectorRegistry()
-        build = Gauge(
-            "links_build_info",
-            "Always 1; the label tells the release of this process.",
-            ["version"],
-            multiprocess_mode="livemax",
-            registry=self._registry,
-        )
-        build.labels(VERSION).set(1)
-        self._requests = Counter(
-            "links_http_requests_total",
-            "Requests answered.",
-            ["method", "route", "status"],
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "links_http_request_duration_seconds",
-            "From the request's headers to the end of its response.",
-            ["route"],
-            buckets=SECONDS,
-            registry=self._registry,
-        )
-        self._storage_unreachable = Gauge(
-            "links_rate_limit_storage_away",
-            "1 while a process cannot reach the shared storage of the rate limits, and counts by itself.",
-            multiprocess_mode="livemax",
-            registry=self._registry,
-        )
-        self._expired = Counter(
-            "links_expired_rows_total",
-            "Rows removed after LINKS_KEEP_DELETED_DAYS.",
-            ["table"],
-            registry=self._registry,
-        )
-        self._expiry_finished = Gauge(
-            "links_expiry_finished_timestamp_seconds",
-            "End of the last sweep that removed expired rows; 0: none yet, or rows are kept for ever.",
-            multiprocess_mode="livemax",
-            registry=self._registry,
-        )
+        self._gauge("links_build_info").labels(VERSION).set(1)
+        self._requests = self._counter("links_http_requests_total")
+        self._seconds = self._histogram("links_http_request_duration_seconds", SECONDS)
+        self._storage_unreachable = self._gauge("links_rate_limit_storage_away")
+        self._expired = self._counter("links_expired_rows_total")
+        self._expiry_finished = self._gauge("links_expiry_finished_timestamp_seconds")
+
+    def _counter(self, name: str) -> Counter:
+        return Counter(*METRICS[name].described, registry=self._registry)
+
+    def _gauge(self, name: str) -> Gauge:
+        """Return a gauge; of several processes, the greatest value among those that live is shown."""
+        return Gauge(*METRICS[name].described, multiprocess_mode="livemax", registry=self._registry)
+
+    def _histogram(self, name: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(*METRICS[name].described, buckets=buckets, registry=self._registry)
 
     def expired(self, documents: int, links: int) -> None:
         """Count rows that have expired."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 
 from deploy.local import programs
+from tests.telemetry.emitted import unlisted_metrics
 
 TOP = Path(__file__).parents[3]
 VERSION = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
@@ -26,12 +27,13 @@ def builds(program: programs.Program) -> list[str]:
     )
 
 
-def test_both_programs_show_the_release(
+def test_both_programs_show_the_release_and_only_listed_metrics(
     database: str, kafka: str, topic: str, tmp_path: Path
 ) -> None:
     """The first log lines, health, metrics and documents name the release of pyproject.toml.
 
-    The metric is one series, although two processes of the service write to it.
+    The metric is one series, although two processes of the service write to it. All metrics are listed
+    in the program's `telemetry`.
     """
     with (
         programs.service(database, tmp_path, LINKS_WORKERS="2") as service,
@@ -46,4 +48,6 @@ def test_both_programs_show_the_release(
             described = httpx.get(f"{service.url}/{page}.json").json()
             assert described["info"]["version"] == VERSION
         assert builds(service) == [f'links_build_info{{version="{VERSION}"}} 1.0']
+        for program, module in ((service, "service"), (worker, "outbox_worker")):
+            assert unlisted_metrics(module, httpx.get(f"{program.url}/metrics").text) == []
         assert builds(worker) == [f'outbox_build_info{{version="{VERSION}"}} 1.0']

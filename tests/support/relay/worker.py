@@ -15,6 +15,7 @@ import httpx
 
 from deploy.local.process import Process
 from tests.support.waiting import TIMEOUT_S, eventually, until
+from tests.telemetry.emitted import unlisted_in
 
 OK = 200
 
@@ -53,8 +54,9 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the worker."""
+        """Kill the worker; every line that it has logged must be listed in its `telemetry`."""
         self._process.end(signal.SIGKILL)
+        assert unlisted_in(self.output()) == []
 
     def command(self, *arguments: str) -> int | None:
         """Run another command in the same environment to its end; its output ends `output`."""
