@@ -45,6 +45,7 @@ def _licences(name: str, version: str) -> list[dict[str, Any]]:
     names = [
         each for each in metadata.get_all("Classifier", []) if each.startswith(LICENCE_CLASSIFIER)
     ]
+    names = names or metadata.get_all("License", [])  # the field before License-Expression
     return [{"license": {"name": each}} for each in names]
 
 

@@ -3,14 +3,17 @@
 import asyncio
 import ctypes
 import gc
+import os
 import signal
 import socket
+from contextlib import aclosing, nullcontext
+from functools import partial
 from typing import Annotated
 
 import typer
 import uvloop
 
-from outbox_worker import command_line, logs
+from outbox_worker import command_line, logs, tracing
 from outbox_worker.operator import doctor, rebase, replay, snapshot, status, terminal, verify
 from outbox_worker.operator.terminal import report
 from outbox_worker.postgres.registration import RefusedError
@@ -18,13 +21,19 @@ from outbox_worker.postgres.sessions import UnusableUrlError
 from outbox_worker.relay.health import Health, pages, serve
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.process import Relay
+from outbox_worker.relay.term import Term
+from outbox_worker.relay.traced import TracedTerm
 from outbox_worker.release import VERSION
 from outbox_worker.settings import Settings
 
 log = logs.get_logger("outbox_worker")
 
+TRACED_AS = "document-links-outbox-worker"
+"""The default of OTEL_SERVICE_NAME."""
+
 # The time limits after a stop signal: for the transaction in flight, and then for the clean-up after its
-# cancellation. With one second for the HTTP pages, they are less than the 10 s after which Docker kills.
+# cancellation. With one second for the HTTP pages and tracing.FLUSH_S for the last spans, they are less
+# than the 10 s after which Docker kills.
 FINISH_S = 4
 CLEAN_UP_S = 4
 M_TRIM_THRESHOLD = -1
@@ -86,8 +95,13 @@ async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bo
     for number in signals:
         loop.add_signal_handler(number, stop.set)
     health, metrics = Health(), Metrics()
-    relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic)
-    async with serve(pages(health, metrics.registry), listener):
+    traces = tracing.start(os.environ, TRACED_AS)
+    make_term = Term if traces is None else partial(TracedTerm, traces=traces, topic=settings.topic)
+    relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic, make_term=make_term)
+    async with (
+        nullcontext() if traces is None else aclosing(traces),
+        serve(pages(health, metrics.registry), listener),
+    ):
         host, port, *_ = listener.getsockname()
         log.info("worker.started", version=VERSION, topic=settings.topic, delivery=settings.delivery,
                  url=f"http://{_shown(host)}:{port}")  # fmt: skip

@@ -2,13 +2,13 @@
 
 import gc
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from functools import partial
 
 from starlette.routing import BaseRoute
 
-from service import logs
+from service import logs, tracing
 from service.core.ids import IdSource
 from service.described.routes import routes as described_routes
 from service.documents.routes import Documents
@@ -30,10 +30,17 @@ from service.settings import Settings, read_settings
 from service.stopping import Stopping
 from service.store.database import Database
 from service.store.erasing.expiry import Sweeper
+from service.store.postgres.url import read_url
+from service.store.writing.execute import Executor
 from service.store.writing.group import GroupWriter
 from service.store.writing.replies import forget_expired_forever
+from service.store.writing.transaction import Transactions
 from service.supervision import Supervisor
+from service.traced import Spans, TracedExecutor, TracedGate, TracedTransactions
+from service.tracing import Tracing
 
+TRACED_AS = "document-links-service"
+"""The default of OTEL_SERVICE_NAME."""
 GC_THRESHOLD = 20_000
 """Allocations before a generation-0 collection. Python's default, 700, runs one about every three
 requests."""
@@ -47,15 +54,19 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Gate:
     """
     settings = read_settings(environ)
     logs.set_up(settings.links_log_level)
-    return build(settings, Stopping(settings.links_drain_seconds))
+    traces = tracing.start(environ, TRACED_AS)
+    return build(settings, Stopping(settings.links_drain_seconds), traces)
 
 
-def build(settings: Settings, stopping: Stopping | None = None) -> Gate:
+def build(
+    settings: Settings, stopping: Stopping | None = None, traces: Tracing | None = None
+) -> Gate:
     """Put the parts together; no connection is opened before the lifespan begins.
 
     Args:
         settings: the service's settings.
         stopping: handles the process' signals during the lifespan; None: signals are not handled.
+        traces: makes the spans, and is closed with the lifespan; None: traces are off.
     """
     signals = nullcontext() if stopping is None else stopping.on_signals()
     stopping = stopping or Stopping()
@@ -63,7 +74,10 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Gate:
     supervisor = Supervisor()
     ids = IdSource()
     register_unknown = settings.links_entity_policy == "any"
-    writer = GroupWriter(database, supervisor, register_unknown=register_unknown, ids=ids)
+    gate, transactions, executor = _gate_and_writing(settings, traces)
+    writer = GroupWriter(
+        transactions(database), executor(ids, register_unknown=register_unknown), supervisor
+    )
     keys = KeyRing(database)
     metrics = Metrics()
     limiter = make_limiter(settings.links_rate_limit_storage, metrics.storage_unreachable)
@@ -72,6 +86,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Gate:
     async def lifespan(_: Gate) -> AsyncIterator[dict[str, Stopping]]:
         async with (
             signals,
+            nullcontext() if traces is None else aclosing(traces),
             database,
             writer,
             aclosing(limiter),
@@ -86,7 +101,7 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Gate:
     routes = _api_routes(database, writer, ids)
     routes += operator_routes(database, metrics, stopping, supervisor)
     routes += described_routes(routes)
-    return Gate(
+    return gate(
         routes,
         lifespan,
         ids=ids,
@@ -96,6 +111,16 @@ def build(settings: Settings, stopping: Stopping | None = None) -> Gate:
         metrics=metrics,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
     )
+
+
+def _gate_and_writing(
+    settings: Settings, traces: Tracing | None
+) -> tuple[Callable[..., Gate], type[Transactions], Callable[..., Executor]]:
+    """Return what makes the parts that have a variant with spans."""
+    if traces is None:
+        return Gate, Transactions, Executor
+    spans = Spans(traces, read_url(settings.database_url).parameters.get("dbname", ""))
+    return partial(TracedGate, spans), TracedTransactions, partial(TracedExecutor, spans)
 
 
 def _expiry(

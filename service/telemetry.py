@@ -224,6 +224,33 @@ LOG_EVENTS: Final = by_name(
         action="start the service again; look for the cause (memory)",
     ),
     LogEvent(
+        "traces.on",
+        "info",
+        "Spans are exported.",
+        {"exporters": "names of the exporters, as their packages register them"},
+    ),
+    LogEvent(
+        "traces.off",
+        "warning",
+        "An `OTEL_…` variable asks for traces, and there are none; the program works without them.",
+        {"error": "class and text of the error"},
+        "correct the variable, or install the missing package",
+    ),
+    LogEvent(
+        "traces.export_failed",
+        "warning",
+        "Spans are dropped: they could not be exported, or the queue for the exporter was full.",
+        {"error": "text of the error"},
+        "check the collector and `OTEL_EXPORTER_OTLP_…`; for a full queue, raise `OTEL_BSP_MAX_QUEUE_SIZE`, "
+        "or sample fewer calls with `OTEL_TRACES_SAMPLER`",
+    ),
+    LogEvent(
+        "traces.export_recovered",
+        "warning",
+        "Two exports in a row have succeeded, and no span was dropped between them.",
+        action="nothing",
+    ),
+    LogEvent(
         "log.lines_dropped",
         "warning",
         "Standard error was not read, or could not be written to; the program continues.",

@@ -6,9 +6,13 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, Protocol
 
+import msgspec
+
 CONTENT_TYPE = ("content-type", b"application/cloudevents+json; charset=utf-8")
 PROGRESS_KEY = b"cursor"
 """The key of each progress record: compaction keeps the last record of a key."""
+TRACESTATE = b',"tracestate":"'
+"""The beginning of this attribute in an event. In a text of the event, the quotes have backslashes."""
 KEYS_CACHED = 50_000
 """The number of keys whose partition is remembered, in about 100 bytes each. Hashing a key takes 2 to 4 µs
 in Python, and a look-up 0.05 µs."""
@@ -18,6 +22,12 @@ _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _32_BITS = 0xFFFFFFFF
 _WORD = struct.Struct("<I")
+
+
+class _Traced(msgspec.Struct):
+    """The attribute of an event that has no column in the outbox."""
+
+    tracestate: str
 
 
 class RecordBatch(Protocol):
@@ -89,6 +99,8 @@ class Packer:
             headers = plain
             if traceparent is not None:
                 headers = [*plain, ("traceparent", traceparent.encode())]
+                if TRACESTATE in payload:
+                    headers.append(("tracestate", _tracestate_of(payload)))
             batches = full[partition]
             if not batches or not batches[-1].append(
                 timestamp=timestamp, key=key_bytes, value=payload, headers=headers
@@ -102,6 +114,10 @@ class Packer:
         key_bytes = key.encode()
         entry = self._known[key] = (partition_of(key_bytes, self._partitions), key_bytes)
         return entry
+
+
+def _tracestate_of(payload: bytes) -> bytes:
+    return msgspec.json.decode(payload, type=_Traced).tracestate.encode()
 
 
 def _begin(

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 
 from aiokafka.errors import KafkaError
@@ -21,7 +22,7 @@ from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.on_change import OnChange
 from outbox_worker.relay.retention import Retention
 from outbox_worker.relay.standby import StandbyChecks
-from outbox_worker.relay.term import Sizes
+from outbox_worker.relay.term import Sizes, Term
 from outbox_worker.relay.wakeup import HintsLostError
 from outbox_worker.settings import Settings
 from outbox_worker.tasks import Backoff, run_with
@@ -42,7 +43,7 @@ TRANSIENT = (
 class Relay:
     """Stands by and leads, again after each error, and holds the state that outlives a term."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last two are given by name
         self,
         settings: Settings,
         stop: asyncio.Event,
@@ -50,6 +51,7 @@ class Relay:
         metrics: Metrics,
         *,
         accept_topic: bool = False,
+        make_term: Callable[..., Term] = Term,
     ) -> None:
         self._settings = settings
         self._stop = stop
@@ -57,6 +59,7 @@ class Relay:
         self._metrics = metrics
         metrics.leading.set_function(lambda: float(health.state == "leading"))
         self._accept_topic = accept_topic
+        self._make_term = make_term
         self._sizes = Sizes(settings.batch_size)
         self._on_change = OnChange()
         self._retention = Retention(settings, stop, metrics)
@@ -128,6 +131,7 @@ class Relay:
             health=self._health,
             metrics=self._metrics,
             accept_topic=self._accept_topic,
+            make_term=self._make_term,
         )
         async with take_over.term() as term:
             self._accept_topic = False  # the operator has accepted this topic, and not a later one

@@ -6,7 +6,7 @@ read, because from then on it cannot commit another one.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -80,6 +80,7 @@ class TakeOver:
     metrics: Metrics
     accept_topic: bool
     """Whether the operator accepts that the event topic was made again."""
+    make_term: Callable[..., Term] = Term
 
     def __post_init__(self) -> None:
         self._client = self.settings.kafka_client()
@@ -121,7 +122,7 @@ class TakeOver:
             wakeup = await Wakeup.open(settings.session_database_url)
             stack.push_async_callback(wakeup.close)
             self._announce(start)
-            yield Term(
+            yield self.make_term(
                 window=window,
                 wakeup=wakeup,
                 publisher=publisher,

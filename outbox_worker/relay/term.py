@@ -160,12 +160,16 @@ class Term:
         offsets: dict[int, int] = {}
         if page.rows:
             began = time.monotonic()
-            progress = msgspec.json.encode(self.ledger.progress_after(page))
-            offsets = await self.publisher.publish(rounds, progress)
+            offsets = await self.publish(page, rounds)
             self._count(len(page.rows), time.monotonic() - began)
         self.ledger.advance(page, offsets)
         self.health.progressed()
         return bool(page.rows) or page.in_backlog
+
+    async def publish(self, page: Page, rounds: list[Round]) -> dict[int, int]:
+        """Publish a page and the cursor after it; return the highest offset of each partition."""
+        progress = msgspec.json.encode(self.ledger.progress_after(page))
+        return await self.publisher.publish(rounds, progress)
 
     async def _take_next(self) -> Packed:
         """Return the page that was read ahead, or read one."""

@@ -47,7 +47,17 @@ Traceparent = Annotated[
     str,
     _text(
         f"^{_HEX}{{2}}-{_HEX}{{32}}-{_HEX}{{16}}-{_HEX}{{2}}$",
-        "The `traceparent` that the caller sent (W3C Trace Context). Absent if the caller sent none.",
+        "The context of the call in its trace (W3C Trace Context): of the service's span if it exports "
+        "traces, otherwise the `traceparent` that the caller sent. Absent if there is none.",
+    ),
+]
+Tracestate = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=512,
+        description="The `tracestate` that belongs to the `traceparent`: what tracing systems add to it. "
+        "Absent if there is none.",
     ),
 ]
 
@@ -155,6 +165,7 @@ class Event(Struct, frozen=True):
     sequence: Sequence
     data: EventData
     traceparent: Traceparent | UnsetType = UNSET
+    tracestate: Tracestate | UnsetType = UNSET
 
 
 class OutboxRow(NamedTuple):
@@ -215,6 +226,7 @@ class EventMaker(Struct, frozen=True):
                 caller.request_id,
             ),
             traceparent=caller.traceparent or UNSET,
+            tracestate=caller.tracestate or UNSET,
         )
         return OutboxRow(event_id, event_type, key, _encode(event), caller.traceparent)
 

@@ -70,6 +70,7 @@ class Caller(Struct, frozen=True):
     actor: str
     request_id: str
     traceparent: str | None = None
+    tracestate: str | None = None
 
 
 class LinkRow(Struct, frozen=True):

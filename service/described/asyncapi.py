@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from service.core.events import CONTENT_TYPE, EventType, Key, Traceparent
+from service.core.events import CONTENT_TYPE, EventType, Key, Traceparent, Tracestate
 from service.described.events import (
     CONTENT_HEADER,
     EVENT_TYPES,
@@ -126,6 +126,7 @@ def _message(event_type: EventType) -> dict[str, Any]:
             "properties": {
                 "content-type": CONTENT_HEADER,
                 "traceparent": inlined(Traceparent),
+                "tracestate": inlined(Tracestate),
                 **_republished_headers(event_type),
             },
             "required": ["content-type"],

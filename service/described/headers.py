@@ -84,13 +84,20 @@ REQUEST_HEADERS: Final[dict[str, Schema]] = {
     "Traceparent": _request_header(
         "traceparent",
         "W3C Trace Context, handed on to the events as version 00: a later version is read by its "
-        "first four fields. An invalid one, and one in several lines, is ignored.",
+        "first four fields. An invalid one, and one in several lines, is ignored. A service that exports "
+        "traces hands on the context of its own span, a child of yours.",
+        {"type": "string"},
+    ),
+    "Tracestate": _request_header(
+        "tracestate",
+        "W3C Trace Context, handed on to the events with a valid `traceparent`. An invalid one, and one "
+        "of more than 512 characters, is ignored.",
         {"type": "string"},
     ),
 }
 """The headers by their names in components.parameters. They have no examples: Swagger UI would send them."""
 
-EVERY_CALL: Final = ("RequestId", "Traceparent")
+EVERY_CALL: Final = ("RequestId", "Traceparent", "Tracestate")
 
 
 def _header(description: str, schema: Schema, *, required: bool = True) -> Schema:

@@ -24,7 +24,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
     "service": of_service.METRICS,
     "outbox_worker": of_worker.METRICS,
 }
-ON_EVERY_LINE = {"time", "level", "event", "logger", "request_id"}
+ON_EVERY_LINE = {"time", "level", "event", "logger", "request_id", "trace_id"}
 OF_RECORDS = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 FILES = ("service.log", "worker.log", "outbox_worker.log")
 

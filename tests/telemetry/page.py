@@ -17,8 +17,9 @@ has a series `…_created`, the time of its first sample. The worker's metrics `
 Prometheus' client libraries.
 
 Both programs log to standard error, one JSON object a line. Each line has `time` (UTC), `level`, `event` and
-`logger`. A line that belongs to a request has its `request_id`. Lines of libraries have other events. A
-problem that lasts is logged once when it begins, and once for each other kind of error, not at each retry.
+`logger`. A line that belongs to a request has its `request_id`, and its `trace_id` if it is traced. Lines of
+libraries have other events. A problem that lasts is logged once when it begins, and once for each other kind
+of error, not at each retry.
 """
 
 METRICS_HEAD = """\

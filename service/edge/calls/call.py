@@ -24,6 +24,12 @@ _valid_idempotency_key = re.compile(rb"[\x21-\x7e]{1,255}\Z").match
 
 # W3C Trace Context, section 3.2: a later version may go on after the flags.
 _traceparent = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32}-[0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z").match
+# W3C Trace Context, section 3.3: a list of vendors' values. `headers_of` has joined its lines.
+_tracestate = re.compile(
+    rb"(?=[\x20-\x7e\t]{1,512}\Z)"
+    rb"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}"
+    rb"(,[ \t]*([a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256})?)*\Z"
+).match
 _NO_TRACE: Final = b"0" * 32
 _NO_PARENT: Final = b"0" * 16
 _SAMPLED: Final = 1
@@ -71,12 +77,14 @@ class Call:
     @property
     def caller(self) -> Caller:
         """The key, the request and the trace that the events of a write name."""
-        traceparent = self.headers.get(b"traceparent")
+        given = self.headers.get(b"traceparent")
+        traceparent = None if given is None else traceparent_of(given)
         return Caller(
             self.key.workspace_id,
             self.key.id,
             self.request_id,
-            None if traceparent is None else traceparent_of(traceparent),
+            traceparent,
+            None if traceparent is None else tracestate_of(self.headers),
         )
 
     @property
@@ -140,6 +148,12 @@ def traceparent_of(value: bytes) -> str | None:
     if version == b"00":
         return None if more else value.decode()
     return f"00-{ids.decode()}-{int(flags, 16) & _SAMPLED:02x}"
+
+
+def tracestate_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the tracestate (W3C Trace Context); None: there is none, or it is invalid or too long."""
+    given = headers.get(b"tracestate")
+    return None if given is None or not _tracestate(given) else given.decode()
 
 
 def preconditions_of(headers: Mapping[bytes, bytes]) -> Preconditions:

@@ -8,7 +8,7 @@ from service.edge.calls.call import Call
 METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
 HEADERS: Final = (
     b"Authorization, X-API-KEY, Content-Type, Idempotency-Key, If-Match, If-None-Match, "
-    b"X-Request-ID, traceparent"
+    b"X-Request-ID, traceparent, tracestate"
 )
 EXPOSED: Final = (
     b"ETag, Idempotent-Replayed, Link, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, "

@@ -27,8 +27,9 @@ from service.store.erasing.rows import (
 )
 from service.store.reading import FIRST
 from service.store.writing.entities import linked_to
+from service.store.writing.execute import Executor
 from service.store.writing.group import GroupWriter
-from service.store.writing.transaction import LOCK_TIMEOUT_MS
+from service.store.writing.transaction import LOCK_TIMEOUT_MS, Transactions
 from service.supervision import Supervisor
 
 if TYPE_CHECKING:
@@ -236,8 +237,9 @@ class Eraser:
 @asynccontextmanager
 async def erasing(database: Database, workspace_id: str) -> AsyncIterator[Eraser]:
     """Run the writer that deletes, and yield the eraser of a workspace."""
-    ids, supervisor = IdSource(), Supervisor()
-    async with GroupWriter(database, supervisor, register_unknown=False, ids=ids) as writer:
+    ids = IdSource()
+    executor = Executor(ids, register_unknown=False)
+    async with GroupWriter(Transactions(database), executor, Supervisor()) as writer:
         yield Eraser(database, writer, ids, workspace_id)
 
 

@@ -8,11 +8,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Literal, Self
 
-from service.core.ids import IdSource
 from service.core.values import DocumentKey
 from service.core.writes import Reply, Write
 from service.logs import get_logger
-from service.store.database import Database, Session, as_refusal, roll_back, terminate
+from service.store.database import Session, as_refusal, roll_back, terminate
 from service.store.writing.alone import AloneWriter
 from service.store.writing.contended import ContendedWriter
 from service.store.writing.execute import Executor, Member, take_group
@@ -41,12 +40,12 @@ class GroupWriter:
     """
 
     def __init__(
-        self, database: Database, supervisor: Supervisor, *, register_unknown: bool, ids: IdSource
+        self, transactions: Transactions, executor: Executor, supervisor: Supervisor
     ) -> None:
-        self._database = database
+        self._database = transactions.database
         self._supervisor = supervisor
-        self._executor = Executor(ids, register_unknown=register_unknown)
-        self._transactions = Transactions(database)
+        self._executor = executor
+        self._transactions = transactions
         self._contended = ContendedWriter(
             self._transactions,
             self._executor,

@@ -10,8 +10,9 @@ from service.core.ids import IdSource
 from service.core.links import LinksWrite
 from service.core.writes import Reply
 from service.store.database import Database
+from service.store.writing.execute import Executor
 from service.store.writing.group import LARGE_CHANGES, GroupWriter
-from service.store.writing.transaction import BEGIN_WAITING
+from service.store.writing.transaction import BEGIN_WAITING, Transactions
 from service.supervision import Supervisor
 from tests.support.service.api import Api, new_key, seed
 
@@ -73,7 +74,9 @@ async def test_a_transaction_that_postgres_ended_is_retried(
     )
     async with (
         Database(database, pool_size=2) as pool,
-        GroupWriter(pool, Supervisor(), register_unknown=False, ids=IdSource()) as writer,
+        GroupWriter(
+            Transactions(pool), Executor(IdSource(), register_unknown=False), Supervisor()
+        ) as writer,
     ):
         assert (await writer.write(request)).status == 200
     assert stalls == []

@@ -15,7 +15,9 @@ from service.core.ids import IdSource
 from service.core.links import DocumentStates, LinksWrite
 from service.core.writes import Idempotency, Reply
 from service.store.database import Database
+from service.store.writing.execute import Executor
 from service.store.writing.group import GroupWriter
+from service.store.writing.transaction import Transactions
 from service.supervision import Supervisor
 from tests.support.service.api import Api, new_key, seed
 from tests.support.service.locks import locked, waiting
@@ -30,7 +32,9 @@ async def writer(database: str) -> AsyncIterator[GroupWriter]:
     """Yield a writer."""
     async with (
         Database(database, pool_size=5) as pool,
-        GroupWriter(pool, Supervisor(), register_unknown=False, ids=IdSource()) as writer,
+        GroupWriter(
+            Transactions(pool), Executor(IdSource(), register_unknown=False), Supervisor()
+        ) as writer,
     ):
         yield writer
 
@@ -258,7 +262,9 @@ async def test_queued_requests_are_written_at_the_stop(
         AsyncExitStack() as stack,
     ):
         writer = await stack.enter_async_context(
-            GroupWriter(pool, Supervisor(), register_unknown=False, ids=IdSource())
+            GroupWriter(
+                Transactions(pool), Executor(IdSource(), register_unknown=False), Supervisor()
+            )
         )
         in_flight = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
         await until(partial(waiting, connection, 1))

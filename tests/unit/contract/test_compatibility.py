@@ -173,7 +173,7 @@ EVENT_BREAKS: dict[str, Edit] = {
 EVENT_HARMLESS: dict[str, Edit] = {
     "nothing": lambda _: None,
     "words": lambda e: e.update(title="Other words", examples=[]),
-    "a new attribute": lambda e: e["properties"].update(tracestate={"type": "string"}),
+    "a new attribute": lambda e: e["properties"].update(correlationid={"type": "string"}),
     "a cause that does not come any more": lambda e: e["properties"]["data"]["properties"]["cause"][
         "enum"
     ].pop(),
