@@ -6,6 +6,7 @@ other rows get the frozen xid, 2. The transaction also writes a checkpoint whose
 """
 
 import secrets
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,7 @@ from outbox_worker.postgres.registration import (
     required,
 )
 from outbox_worker.postgres.sessions import session
+from outbox_worker.postgres.task_progress import Recorder
 from outbox_worker.relay.leader import TRY_LOCK
 from outbox_worker.relay.retention import SLOTS
 from outbox_worker.settings import Settings
@@ -97,14 +99,21 @@ async def rebase(settings: Settings, *, dry_run: bool, shown: bool = False) -> R
         cluster = await read_cluster_identity(connection)
         registration = await _foreign(connection, cluster)
         old = await last_progress(settings, connection, registration)
-        async with connection.transaction():
+        async with AsyncExitStack() as stack, connection.transaction():
             await _lock(connection, registration)
             report = await _count(connection, registration, old)
             if not dry_run:
+                recorder = Recorder(
+                    settings.session_database_url,
+                    "rebase",
+                    {"relay": registration.name},
+                    report.events,
+                )
+                await stack.enter_async_context(recorder)  # ends after the COMMIT
                 with terminal.progress_bar("rebase", report.events, shown=shown) as step:
-                    await _stamp(connection, old, step)
+                    await _stamp(connection, old, step, recorder)
                 await _rename(connection, cluster, old, report)
-            return report
+        return report
 
 
 async def _foreign(connection: asyncpg.Connection, cluster: ClusterIdentity) -> Registration:
@@ -139,10 +148,14 @@ async def _count(
     return Report(registration.name, None, counts["all"], counts["again"])
 
 
-async def _stamp(connection: asyncpg.Connection, old: Progress, step: terminal.Step) -> None:
+async def _stamp(
+    connection: asyncpg.Connection, old: Progress, step: terminal.Step, recorder: Recorder
+) -> None:
     for slot in range(SLOTS):
-        done = await connection.execute(STAMP, *_arguments(old), slot)
-        step(int(done.removeprefix("UPDATE ")))
+        tag = await connection.execute(STAMP, *_arguments(old), slot)
+        done = int(tag.removeprefix("UPDATE "))
+        step(done)
+        recorder.events += done
 
 
 async def _rename(

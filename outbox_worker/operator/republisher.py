@@ -32,9 +32,11 @@ class Target(NamedTuple):
 
     `partitions` is the number over which keys are hashed. `all_partitions` is the number in the topic,
     which may be greater, because an event topic can grow. `batch_bytes` is the size of the largest batch.
+    `topic_id` is None if brokers do not tell it.
     """
 
     topic: str
+    topic_id: str | None
     partitions: int
     all_partitions: int
     batch_bytes: int
@@ -57,7 +59,9 @@ class Republisher:
     def __init__(self, settings: Settings, target: Target, headers: Sequence[Header]) -> None:
         self.target = target
         self.sent: Counter[int] = Counter()
-        """The number of records that were sent to each partition."""
+        """The number of events that were sent to each partition."""
+        self.ends: dict[int, int] = {}
+        """The offset after the last acknowledged record of each partition."""
         self._headers = [CONTENT_TYPE, *headers]
         self._packer = Packer(target.partitions, headers)
         self._producer = AIOKafkaProducer(
@@ -87,8 +91,9 @@ class Republisher:
         relayed = registration.partitions if registration and topic == settings.topic else None
         async with administration.connect(settings.kafka_client()) as admin:
             await admin.ensure(topic, relayed or settings.partitions, administration.EVENT_TOPIC)
-            partitions = await admin.partitions(topic)
+            described = await admin.described(topic)
             configs = await admin.configs(topic)
+        partitions = len(described.partitions)
         if relayed and partitions < relayed:
             message = f"topic {topic} has {partitions} partitions, it had {relayed}; add partitions"
             raise RefusedError(message)
@@ -99,22 +104,22 @@ class Republisher:
             )
             raise RefusedError(message)
         limit = min(administration.max_batch_bytes(configs), BATCH_BYTES)
-        return cls(settings, Target(topic, relayed or partitions, partitions, limit), headers)
+        target = Target(topic, described.id, relayed or partitions, partitions, limit)
+        return cls(settings, target, headers)
 
     async def send(self, rows: Sequence[Any]) -> None:
         """Send rows as a page has them; return when brokers have acknowledged all of them."""
         now_ms = int(time.time() * 1000)
         async with asyncio.timeout(SEND_TIMEOUT_S):
             for batches in self._packer.pack(rows, self._producer.create_batch, now_ms):
-                sent = []
-                for partition, batch in batches.items():
+                sent = [
+                    await self._producer.send_batch(batch, self.target.topic, partition=partition)
+                    for partition, batch in batches.items()
+                ]
+                first_offsets = [record.offset for record in await asyncio.gather(*sent)]
+                for (partition, batch), first in zip(batches.items(), first_offsets, strict=True):
                     self.sent[partition] += batch.record_count()
-                    sent.append(
-                        await self._producer.send_batch(
-                            batch, self.target.topic, partition=partition
-                        )
-                    )
-                await asyncio.gather(*sent)
+                    self.ends[partition] = first + batch.record_count()
 
     async def send_to_each(self, key: bytes, value_of: Mapping[int, bytes]) -> None:
         """Send each partition its value; return when brokers have acknowledged all of them."""
@@ -125,7 +130,8 @@ class Republisher:
                 )
                 for partition, value in value_of.items()
             ]
-            await asyncio.gather(*sent)
+            for record in await asyncio.gather(*sent):
+                self.ends[record.partition] = record.offset + 1
 
     async def __aenter__(self) -> Self:
         """Connect."""

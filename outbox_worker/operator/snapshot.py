@@ -5,49 +5,56 @@ between the two markers of one `snapshot-id`. At the end marker it replaces what
 partition's documents: a document without an event has no active link. A snapshot that was interrupted
 has no end marker, so no subscriber uses it.
 
+--resume goes on with an interrupted snapshot. It reads the remaining documents later, in another MVCC
+snapshot of the database. Documents of different times do no harm, because a subscriber compares the
+version of each document by itself. But all events of one document must be of one time: a link that was
+removed in between would stay in the subscriber's collection. So pages have whole documents, and Ctrl-C
+waits for the end of the page. After a kill or an error of Kafka it is unknown which documents are in the
+topic: the snapshot cannot be resumed, and the next run begins another one.
+
 A topic of snapshots holds one snapshot: an earlier one is deleted first. The event topic keeps its
 events, and its relay can run meanwhile. Every event before the first marker is in the snapshot, because
 the database's snapshot is taken after the marker is acknowledged. A subscriber recognises later events
 by their document's version.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import asyncpg
 import msgspec
 import typer
-from aiokafka.errors import PolicyViolationError, TopicAuthorizationFailedError
 
-from outbox_worker.kafka import administration, reading
+from outbox_worker.kafka import reading
 from outbox_worker.operator import terminal
-from outbox_worker.operator.republisher import Republisher, problem_of
+from outbox_worker.operator.republisher import Republisher, Target, problem_of
+from outbox_worker.operator.run import Run, resumable, running
 from outbox_worker.operator.snapshot_events import SNAPSHOT, Identity
+from outbox_worker.operator.snapshot_links import COUNT, LINKS, Document, document_of, pages
+from outbox_worker.operator.snapshot_topic import delete_earlier, live_offsets
 from outbox_worker.postgres.registration import RefusedError, Registration, required
 from outbox_worker.postgres.sessions import session
+from outbox_worker.postgres.task_progress import Recorder, Task
 from outbox_worker.settings import Settings
 
-PAGE_ROWS = 2_000
 TIMEOUT_S = 3_600
-
-COUNT = """
-SELECT count(*)
-FROM document_links
-WHERE deleted_at IS NULL
-"""
-
-LINKS = """
-SELECT l.workspace_id::text AS workspace, l.document_id AS document, d.version, l.id::text AS link,
-    l.entity_type, l.entity_id, l.role,
-    to_char(l.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at
-FROM document_links AS l
-JOIN documents AS d ON d.workspace_id = l.workspace_id AND d.id = l.document_id
-WHERE l.deleted_at IS NULL
-ORDER BY l.workspace_id, l.document_id, l.id
-"""
 
 TRY_LOCK = """
 SELECT pg_try_advisory_lock(hashtextextended('document-links snapshot into ' || $1, 0))
 """
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where an interrupted snapshot goes on: the links up to a document are in the topic, and no others.
+
+    `ends` are the topic's offsets after the last record of the snapshot, `sent` the numbers of its events.
+    """
+
+    identity: Identity
+    topic_id: str | None
+    continue_from: dict[int, int]
+    last: Document
+    sent: dict[int, int]
+    ends: dict[int, int]
 
 
 class Report(msgspec.Struct):
@@ -66,13 +73,14 @@ class Report(msgspec.Struct):
 def command(
     *,
     topic: Annotated[str | None, typer.Option(help="By default <topic>.snapshot.")] = None,
+    resume: terminal.Resume = False,
     yes: terminal.Yes = False,
     as_json: terminal.Json = False,
 ) -> None:
     """Publish every active link once, in place of the snapshot that the topic holds.
 
     Every record has the headers `snapshot: true` and `snapshot-id`. Each partition begins with an event
-    `snapshot.began` and ends with `snapshot.ended`.
+    `snapshot.began` and ends with `snapshot.ended`. After Ctrl-C, --resume completes the snapshot.
     """
     settings = terminal.settings()
     target = f"{settings.topic}.snapshot" if topic is None else topic
@@ -80,13 +88,15 @@ def command(
         terminal.fail(f"--topic: {target} is for replays: name another one", terminal.USAGE)
     if problem := problem_of(target):
         terminal.fail(f"--topic: {target!r} {problem}", terminal.USAGE)
-    links = terminal.carry_out(count(settings))
-    terminal.confirmed(_question(settings, target, links), yes=yes)
-    identity = Identity.new()
-    report = terminal.carry_out(
-        snapshot(settings, target, identity, links, shown=not as_json),
-        unfinished=f"snapshot {identity.id} in {target} has no end: run the command again",
-    )
+    work = Snapshot(settings, target)
+    links = terminal.carry_out(work.count(resume=resume))
+    if work.resumed:
+        question = f"Publish the other {links - work.resumed.events} of {links} links to {target}?"
+    else:
+        question = _question(settings, target, links)
+    terminal.confirmed(question, yes=yes)
+    publish = work.publish(links, shown=not as_json)
+    report = terminal.carry_out(publish, unfinished=work.unfinished)
     terminal.show(report, _print, as_json=as_json)
 
 
@@ -102,108 +112,130 @@ def _question(settings: Settings, target: str, links: int) -> str:
     )
 
 
-async def count(settings: Settings) -> int:
-    """Return the number of active links; RefusedError before the relay's first start."""
-    async with session(
-        settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
-    ) as connection:
-        await required(connection)
-        links: int = await connection.fetchval(COUNT)
-    return links
+class Snapshot:
+    """One snapshot into a topic: a new one, or an interrupted one that goes on."""
 
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self.resumed: Task | None = None
+        self._settings = settings
+        self._url = settings.session_database_url
+        self._topic = topic
+        self._identity = Identity.new()
+        self._place: Place | None = None
+        """None: no link is in the topic."""
+        self._recorder: Recorder | None = None
 
-async def snapshot(
-    settings: Settings, topic: str, identity: Identity, total: int, *, shown: bool = False
-) -> Report:
-    """Publish the links of one database snapshot, page by page, between the markers."""
-    async with session(
-        settings.session_database_url, "snapshot", timeout_s=TIMEOUT_S
-    ) as connection:
-        registration = await required(connection)
-        if not await connection.fetchval(TRY_LOCK, topic):
-            message = f"another snapshot into {topic} is being published: wait until it has ended"
-            raise RefusedError(message)
-        republisher = await Republisher.to(settings, topic, identity.headers, registration)
-        if topic != settings.topic:
-            await _delete_earlier(settings, topic, republisher.target.all_partitions)
-        # The offsets are read first, so the database's snapshot has every event before them.
-        offsets = await _offsets(settings, registration)
-        async with republisher:
-            partitions = range(republisher.target.all_partitions)
-            key = identity.id.encode()
-            await republisher.send_to_each(
-                key, {each: identity.began(each, settings.topic, offsets) for each in partitions}
-            )
-            with terminal.progress_bar(SNAPSHOT, total, shown=shown) as step:
-                links = await _send(connection, republisher, identity, step)
-            await republisher.send_to_each(
-                key, {each: identity.ended(each, republisher.sent[each]) for each in partitions}
-            )
-        return Report(topic, identity.id, links, offsets)
+    async def count(self, *, resume: bool) -> int:
+        """Return the number of links, with those that an interrupted run has published.
 
+        Raises:
+            RefusedError: the relay has never started, or there is no run to resume.
+        """
+        async with session(self._url, SNAPSHOT, timeout_s=TIMEOUT_S) as connection:
+            self._parameters = {
+                "relay": (await required(connection)).name,
+                "topic": self._topic,
+            }
+            if resume:
+                self.resumed = await resumable(connection, SNAPSHOT, self._parameters)
+                self._place = msgspec.convert(self.resumed.position, Place, str_keys=True)
+                self._identity = self._place.identity
+            last = self._place.last if self._place else Document()
+            links: int = await connection.fetchval(COUNT, last.workspace, last.id)
+        return links + (self.resumed.events if self.resumed else 0)
 
-async def _offsets(settings: Settings, registration: Registration) -> dict[int, int]:
-    async with administration.connect(settings.kafka_client()) as admin:
-        if not await admin.exists(settings.topic):
-            return {}
-        partitions = min(registration.partitions, await admin.partitions(settings.topic))
-    return await reading.end_offsets(settings.kafka_client(), settings.topic, partitions)
+    async def publish(self, total: int, *, shown: bool) -> Report:
+        """Publish the links page by page, between the markers."""
+        async with session(self._url, SNAPSHOT, timeout_s=TIMEOUT_S) as connection:
+            registration = await required(connection)
+            if not await connection.fetchval(TRY_LOCK, self._topic):
+                message = f"another snapshot into {self._topic} is being published: wait until it has ended"
+                raise RefusedError(message)
+            headers = self._identity.headers
+            republisher = await Republisher.to(self._settings, self._topic, headers, registration)
+            recorder = Recorder(self._url, SNAPSHOT, self._parameters, total, self.resumed)
+            recorder.position = None  # as long as pages are published: a kill must leave no place
+            async with republisher, running(recorder, SNAPSHOT, shown=shown) as run:
+                self._recorder = recorder
+                place = await self._begin(republisher, registration)
+                await self._send(connection, republisher, place, run)
+                await self._end(republisher)
+            return Report(self._topic, self._identity.id, recorder.events, place.continue_from)
 
-
-async def _delete_earlier(settings: Settings, topic: str, partitions: int) -> None:
-    """Delete the snapshot in a topic; RefusedError if the topic has other records."""
-    client = settings.kafka_client()
-    ends = await reading.end_offsets(client, topic, partitions)
-    try:
-        starts = await reading.start_offsets(client, topic, ends, None)
-        filled = {each: end for each, end in ends.items() if end > starts[each]}
-        if not filled:
-            return
-        if not await _is_snapshot(client, topic, starts, filled):
-            message = (
-                f"topic {topic} has records that are no snapshot: name another one with --topic"
-            )
-            raise RefusedError(message)
-        async with administration.connect(client) as admin:
-            await admin.delete_records(topic, filled)
-    except (TopicAuthorizationFailedError, PolicyViolationError):
-        message = (
-            f"topic {topic} holds an earlier snapshot that cannot be deleted: grant Read and "
-            "Delete on the topic, or name another one with --topic"
+    def unfinished(self) -> str:
+        """Say what an interruption leaves behind, and how to go on."""
+        recorder = self._recorder
+        if recorder is None:
+            return "nothing was published"
+        snapshot = f"snapshot {self._identity.id} in {self._topic} has no end"
+        if recorder.position is None or not recorder.recorded:
+            return f"{snapshot}: run the command again, and it begins another one"
+        return (
+            f"{snapshot}, but {recorder.events} of {recorder.total} links: run the command again with "
+            "--resume to publish the others, or without it to begin another snapshot"
         )
-        raise RefusedError(message) from None
 
+    async def _begin(self, republisher: Republisher, registration: Registration) -> Place:
+        """Return where the snapshot begins or goes on. A new one gets its first markers."""
+        target = republisher.target
+        if self._place is not None:
+            await self._check_place(self._place, target)
+            republisher.sent.update(self._place.sent)
+            republisher.ends.update(self._place.ends)
+            return self._place
+        if self._topic != self._settings.topic:
+            await delete_earlier(self._settings, self._topic, target.all_partitions)
+        # The offsets are read first, so the database's snapshot has every event before them.
+        offsets = await live_offsets(self._settings, registration)
+        markers = {
+            each: self._identity.began(each, self._settings.topic, offsets)
+            for each in range(target.all_partitions)
+        }
+        await republisher.send_to_each(self._identity.id.encode(), markers)
+        return Place(self._identity, target.topic_id, offsets, Document(), {}, {})
 
-async def _is_snapshot(
-    client: dict[str, Any], topic: str, starts: dict[int, int], ends: dict[int, int]
-) -> bool:
-    """Whether the first and the last record of each partition belong to a snapshot."""
-    firsts = starts, {each: starts[each] + 1 for each in ends}
-    lasts = {each: end - 1 for each, end in ends.items()}, ends
-    found = [
-        record
-        for start_of, end_of in (firsts, lasts)
-        async for records in reading.between(client, topic, start_of, end_of)
-        for record in records
-    ]
-    marked = [record for record in found if SNAPSHOT in dict(record.headers)]
-    return len(marked) == len(found) >= 2 * len(ends)
+    async def _check_place(self, place: Place, target: Target) -> None:
+        """Raise RefusedError unless the topic is as the interrupted run has left it."""
+        assert self._recorder is not None  # noqa: S101 - set before
+        ends = await reading.end_offsets(
+            self._settings.kafka_client(), self._topic, target.all_partitions
+        )
+        is_live = self._topic == self._settings.topic
+        same = place.topic_id == target.topic_id and (is_live or ends == place.ends)
+        if not same or not self._recorder.recorded:
+            message = (
+                f"topic {self._topic} has changed since the snapshot was interrupted, or the database does "
+                "not record that it goes on: leave out --resume, and it begins again"
+            )
+            raise RefusedError(message)
 
+    async def _send(
+        self, connection: asyncpg.Connection, republisher: Republisher, place: Place, run: Run
+    ) -> None:
+        """Publish the links after a place. If no page is in flight at an interruption, record the place."""
+        last = place.last
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                cursor = await connection.cursor(LINKS, last.workspace, last.id)
+                async for rows in pages(cursor):
+                    run.check()
+                    with run.publishing(len(rows)):
+                        await republisher.send([self._identity.link(row) for row in rows])
+                    last = document_of(rows[-1])
+        except BaseException:
+            if not run.in_flight:
+                sent, ends = dict(republisher.sent), republisher.ends
+                place = msgspec.structs.replace(place, last=last, sent=sent, ends=ends)
+                run.recorder.position = msgspec.to_builtins(place, str_keys=True)
+            raise
 
-async def _send(
-    connection: asyncpg.Connection,
-    republisher: Republisher,
-    identity: Identity,
-    step: terminal.Step,
-) -> int:
-    sent = 0
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        cursor = await connection.cursor(LINKS)
-        while rows := await cursor.fetch(PAGE_ROWS):
-            await republisher.send([identity.link(row) for row in rows])
-            sent += len(rows)
-            step(len(rows))
-    return sent
+    async def _end(self, republisher: Republisher) -> None:
+        """Send each partition its last marker."""
+        markers = {
+            each: self._identity.ended(each, republisher.sent[each])
+            for each in range(republisher.target.all_partitions)
+        }
+        await republisher.send_to_each(self._identity.id.encode(), markers)
 
 
 def _print(report: Report) -> None:

@@ -1,13 +1,13 @@
 """The records of a snapshot: one event for each active link, between two markers."""
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import asyncpg
 import msgspec
 
-SNAPSHOT = "snapshot"
+SNAPSHOT: Final = "snapshot"
 """The header of each record, and the actor and the request id of each event."""
 ID_HEADER = "snapshot-id"
 LINKED = "document.linked"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -26,11 +27,17 @@ from outbox_worker.settings import Settings, read
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
 JSON_OPTION = "--json"
+LINE_INTERVAL_S = 10
+"""The time between two lines of progress if standard error is no terminal, such as a log."""
 # aiokafka logs each retry, several times; the worker logs a line for each change of state.
 LOG_LEVELS = {"outbox_worker": "info", "aiokafka": "critical"}
 
 Json = Annotated[bool, typer.Option(JSON_OPTION, help="Print one JSON object instead of text.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on where the interrupted run with these options stopped."),
+]
 
 console = Console(highlight=False)
 Step = Callable[[int], None]
@@ -60,21 +67,24 @@ def report(*messages: str) -> None:
         typer.echo(msgspec.json.encode({"error": "\n".join(lines)}).decode())
 
 
-def carry_out(work: Coroutine[Any, Any, T], *, unfinished: str = "") -> T:
+class InterruptedByOperator(Exception):  # noqa: N818 - not an error
+    """Ctrl-C or SIGTERM has ended the work."""
+
+
+def carry_out(work: Coroutine[Any, Any, T], *, unfinished: Callable[[], str] = lambda: "") -> T:
     """Return what the work returns, or end with one line for an error.
 
-    `unfinished` says what an interruption leaves behind; it is added to that line.
+    `unfinished` says what an interruption leaves behind, and how to go on; it is added to that line.
     """
     logs.set_up("warning", **LOG_LEVELS)
-    after = f"; {unfinished}" if unfinished else ""
     try:
         return asyncio.run(work)
     except (RefusedError, UnusableUrlError) as refusal:
         fail(str(refusal))
-    except KeyboardInterrupt:
-        fail(f"interrupted{after}")
+    except (KeyboardInterrupt, asyncio.CancelledError, InterruptedByOperator):
+        fail("; ".join(filter(None, ["interrupted", unfinished()])))
     except (*ERRORS, KafkaError) as error:
-        fail(f"{_with_advice(error)}{after}")
+        fail("; ".join(filter(None, [_with_advice(error), unfinished()])))
 
 
 def _with_advice(error: BaseException) -> str:
@@ -101,6 +111,12 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print a line on standard error, unless the output is JSON."""
+    if JSON_OPTION not in sys.argv:
+        typer.echo(f"outbox_worker: {text}", err=True)
+
+
 def confirmed(question: str, *, yes: bool) -> None:
     """Ask for confirmation unless `yes`; exit with 1 if it is denied, or if there is no terminal."""
     if yes:
@@ -112,12 +128,30 @@ def confirmed(question: str, *, yes: bool) -> None:
 
 
 @contextmanager
-def progress_bar(text: str, total: int | None, *, shown: bool) -> Iterator[Step]:
-    """Yield a function that advances the bar, which is on standard error if that is a terminal."""
+def progress_bar(text: str, total: int | None, *, shown: bool, done: int = 0) -> Iterator[Step]:
+    """Yield a function that advances the progress, which is shown on standard error.
+
+    On a terminal it is a bar, in one line that is rewritten; elsewhere a line every LINE_INTERVAL_S.
+    """
     errors = Console(stderr=True)
+    if not errors.is_terminal:
+        yield _progress_lines(text, total, done) if shown else lambda _: None
+        return
     columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=errors, transient=True, disable=not (shown and errors.is_terminal)
-    ) as progress:
-        task = progress.add_task(text, total=total)
+    with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
+        task = progress.add_task(text, total=total, completed=done)
         yield lambda steps: progress.advance(task, steps)
+
+
+def _progress_lines(text: str, total: int | None, done: int) -> Step:
+    due = time.monotonic() + LINE_INTERVAL_S
+
+    def step(steps: int) -> None:
+        nonlocal done, due
+        done += steps
+        if time.monotonic() >= due:
+            due = time.monotonic() + LINE_INTERVAL_S
+            share = "" if not total else f" of {total} ({min(100, 100 * done // total)} %)"
+            typer.echo(f"outbox_worker: {text}: {done}{share}", err=True)
+
+    return step
