@@ -11,8 +11,10 @@ import yaml
 from tests.faults.observer import Moment
 
 ALERTS: Final = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml"
-AGGREGATE: Final = re.compile(r"(sum|max) by \(job\) \((\w+)\) ([<>]) ([\d *]+)")
+AGGREGATE: Final = re.compile(r"(sum|max) by \(job\) \((\w+)\) ([<>]) ([\d *]+)(?: <= ([\d *]+))?")
 UNLESS: Final = re.compile(r"count by \(job\) \((\w+)\) unless count by \(job\) \((\w+)\)")
+INHIBITED: Final = re.compile(r"\s*unless on \(job\).*")
+"""A page that another page replaces: somebody is woken in either case."""
 UNITS: Final = {"s": 1, "m": 60}
 PAGED_AFTER_S: Final = 50.0
 """A page must go out before an event has waited for so long; the shortest `for` is 30 s."""
@@ -29,8 +31,9 @@ class Page(NamedTuple):
 
 
 def pages() -> list[Page]:
-    """Return the alerts whose expressions need only present values, without `increase` or `absent`."""
-    rules = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
+    """Return the relay's alerts whose expressions need only present values, without `increase`."""
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    rules = next(group["rules"] for group in groups if group["name"] == "outbox-relay")
     woken = [rule for rule in rules if rule["labels"]["severity"] == "page"]
     return [
         Page(rule["alert"], holds, int(rule["for"][:-1]) * UNITS[rule["for"][-1]])
@@ -67,10 +70,13 @@ def _fires(page: Page, moments: Sequence[Moment]) -> bool:
 
 
 def _condition(expression: str) -> Callable[[Moment], bool] | None:
-    if found := AGGREGATE.fullmatch(expression.strip()):
+    expression = INHIBITED.sub("", expression).strip()
+    if found := AGGREGATE.fullmatch(expression):
         aggregate: Callable[[list[float]], float] = sum if found[1] == "sum" else max
         metric = found[2]
-        limit = math.prod(map(float, found[4].split("*")))
+        limit, most = (
+            math.prod(map(float, (each or "inf").split("*"))) for each in found.group(4, 5)
+        )
         below = found[3] == "<"
 
         def compares(moment: Moment) -> bool:
@@ -78,10 +84,10 @@ def _condition(expression: str) -> Callable[[Moment], bool] | None:
             if not values:
                 return False
             value = aggregate(values)
-            return value < limit if below else value > limit
+            return value < limit if below else limit < value <= most
 
         return compares
-    if found := UNLESS.fullmatch(expression.strip()):
+    if found := UNLESS.fullmatch(expression):
         some, none = found[1], found[2]
         return lambda moment: bool(_values(moment, some) and not _values(moment, none))
     return None

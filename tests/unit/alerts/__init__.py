@@ -1,0 +1,1 @@
+"""The alerts of deploy/prometheus: cases of each, which promtool evaluates."""
