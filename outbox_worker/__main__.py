@@ -16,6 +16,8 @@ import uvloop
 from outbox_worker import command_line, logs, tracing
 from outbox_worker.operator import doctor, rebase, replay, snapshot, status, terminal, verify
 from outbox_worker.operator.terminal import report
+from outbox_worker.page.observer import Observer
+from outbox_worker.page.routes import routes
 from outbox_worker.postgres.registration import RefusedError
 from outbox_worker.postgres.sessions import UnusableUrlError
 from outbox_worker.relay.health import Health, pages, serve
@@ -98,9 +100,12 @@ async def _work(settings: Settings, listener: socket.socket, *, accept_topic: bo
     traces = tracing.start(os.environ, TRACED_AS)
     make_term = Term if traces is None else partial(TracedTerm, traces=traces, topic=settings.topic)
     relay = Relay(settings, stop, health, metrics, accept_topic=accept_topic, make_term=make_term)
+    observer = Observer(settings, relay, health, metrics)
+    app = pages(health, metrics.registry, routes(observer))
     async with (
         nullcontext() if traces is None else aclosing(traces),
-        serve(pages(health, metrics.registry), listener),
+        observer.observing(),
+        serve(app, listener),
     ):
         host, port, *_ = listener.getsockname()
         log.info("worker.started", version=VERSION, topic=settings.topic, delivery=settings.delivery,

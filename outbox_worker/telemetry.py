@@ -257,6 +257,13 @@ LOG_EVENTS: Final = by_name(
         action="nothing",
     ),
     LogEvent(
+        "page.failed",
+        "error",
+        "The worker's page shows old figures until the next start; the relay goes on.",
+        {"exception": "traceback"},
+        "report the traceback",
+    ),
+    LogEvent(
         "log.lines_dropped",
         "warning",
         "Standard error was not read, or could not be written to; the program continues.",

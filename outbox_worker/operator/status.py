@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable
-from typing import Annotated, Literal, TypeVar
+from http.client import HTTPConnection, HTTPException
+from typing import Annotated, TypeVar
 
 import asyncpg
 import msgspec
@@ -16,89 +17,35 @@ from outbox_worker.kafka import administration, reading
 from outbox_worker.logs import reason
 from outbox_worker.operator import terminal
 from outbox_worker.operator.published import last_progress
-from outbox_worker.postgres.progress import Progress
-from outbox_worker.postgres.registration import (
-    RefusedError,
-    Registration,
-    check_session,
-    registered,
+from outbox_worker.operator.state import (
+    LockHolder,
+    Standby,
+    Status,
+    System,
+    TopicStatus,
+    add_database,
+    partitions,
 )
+from outbox_worker.postgres.progress import Progress
+from outbox_worker.postgres.registration import RefusedError, check_session
 from outbox_worker.postgres.sessions import ERRORS, configure, connect, disconnect
 from outbox_worker.postgres.window import PLANNER_SETTINGS
 from outbox_worker.relay import lag
-from outbox_worker.relay.leader import OF_THE_HOLDER
-from outbox_worker.relay.retention import DAY_S, first_created_at
 from outbox_worker.settings import Settings
 
 WATCH_EVERY_S = 2
 TIMEOUT_S = 30
+WORKER_TIMEOUT_S = 2
 LEAST_S = 0.001  # the clock may be set back between two reports
 
 T = TypeVar("T")
-System = Literal["postgres", "kafka"]
-
-HOLDER = f"""
-SELECT a.pid, a.client_addr::text AS address, a.backend_start::text AS since,
-    extract(EPOCH FROM clock_timestamp() - a.state_change)::float8 AS silent_s
-{OF_THE_HOLDER}
-"""  # noqa: S608 - both parts are constants of the worker
-
-SLOTS = """
-SELECT c.relname AS slot, pg_total_relation_size(c.oid)::bigint AS bytes,
-    greatest(c.reltuples, 0)::bigint AS rows
-FROM pg_inherits AS i
-JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'outbox'::regclass
-ORDER BY c.relname
-"""
 
 
-class LockHolder(msgspec.Struct):
-    """The session that holds the leader's lock."""
+class Answer(msgspec.Struct):
+    """The parts of a worker's /status.json that are read here."""
 
-    backend: int
-    address: str | None
-    since: str
-    silent_s: float | None  # None: track_activities is off in the session
-
-
-class SlotStatus(msgspec.Struct):
-    """One day of the ring; `rows` is the planner's estimate."""
-
-    name: str
-    bytes: int
-    rows: int
-    age_days: float | None
-
-
-class TopicStatus(msgspec.Struct):
-    """The event topic, as brokers know it."""
-
-    name: str
-    exists: bool
-    brokers: int
-    partitions: int = 0
-    events_end: int = 0
-
-
-class Status(msgspec.Struct):
-    """The values that could be read; None: unknown. `problems` has the errors of Postgres and Kafka.
-
-    `configured_delivery` comes from this command's environment; the leader's may be another one.
-    """
-
-    configured_delivery: str
-    problems: dict[System, str] = {}
-    slots: list[SlotStatus] | None = None
-    topic: TopicStatus | None = None
-    relay: str | None = None
-    leader: LockHolder | None = None
-    lag_events: int | None = None
-    lag_seconds: float | None = None
-    last_batch_age_s: float | None = None
-    published: int | None = None
-    published_at: float | None = None
-    rate: float | None = None
+    relay: str | None
+    worker: msgspec.Raw
 
 
 def command(
@@ -132,7 +79,24 @@ async def collect(settings: Settings, before: Status | None = None) -> Status:
             await _add_relay(status, settings, connection, before)
         finally:
             await disconnect(connection)
+    status.worker = await asyncio.to_thread(_worker, settings, status.relay)
     return status
+
+
+def _worker(settings: Settings, relay: str | None) -> msgspec.Raw | None:
+    """Return the part of a worker's /status.json that only its process knows.
+
+    None: no worker of this relay answers at the configured address.
+    """
+    connection = HTTPConnection(settings.http_host, settings.http_port, timeout=WORKER_TIMEOUT_S)
+    try:
+        connection.request("GET", "/status.json")
+        found = msgspec.json.decode(connection.getresponse().read(), type=Answer)
+    except (OSError, HTTPException, msgspec.DecodeError):
+        return None
+    finally:
+        connection.close()
+    return found.worker if found.relay in {None, relay} else None
 
 
 async def _tried(status: Status, system: System, work: Awaitable[T]) -> T | None:
@@ -159,7 +123,7 @@ async def _connect(settings: Settings) -> asyncpg.Connection:
 async def _add_relay(
     status: Status, settings: Settings, connection: asyncpg.Connection, before: Status | None
 ) -> None:
-    registration = await _tried(status, "postgres", _add_database(status, connection))
+    registration = await _tried(status, "postgres", add_database(status, connection))
     if registration is None or "kafka" in status.problems:
         return
     try:
@@ -169,15 +133,6 @@ async def _add_relay(
     else:
         if progress is not None:
             await _tried(status, "postgres", _add_progress(status, connection, progress, before))
-
-
-async def _add_database(status: Status, connection: asyncpg.Connection) -> Registration | None:
-    status.slots = await _slots(connection)
-    registration = await registered(connection)
-    if registration is not None:
-        status.relay = registration.name
-        status.leader = await _leader(connection, registration.name)
-    return registration
 
 
 async def _add_progress(
@@ -193,31 +148,20 @@ async def _add_progress(
     status.last_batch_age_s = round(time.time() - progress.at, 1)
 
 
-async def _leader(connection: asyncpg.Connection, relay: str) -> LockHolder | None:
-    row = await connection.fetchrow(HOLDER, relay)
-    return None if row is None else LockHolder(*row)
-
-
-async def _slots(connection: asyncpg.Connection) -> list[SlotStatus]:
-    slots = []
-    for row in await connection.fetch(SLOTS):
-        first = await first_created_at(connection, row["slot"])
-        age = None if first is None else round((time.time() - first.timestamp()) / DAY_S, 1)
-        slots.append(SlotStatus(row["slot"], row["bytes"], row["rows"], age))
-    return slots
-
-
 async def _add_topic(status: Status, settings: Settings) -> None:
     async with administration.connect(settings.kafka_client()) as admin:
         topic = TopicStatus(
             settings.topic, await admin.exists(settings.topic), await admin.brokers()
         )
         if topic.exists:
-            topic.partitions = await admin.partitions(settings.topic)
+            topic.details = partitions(await admin.described(settings.topic))
+            topic.partitions = len(topic.details)
     if topic.exists:
         client = settings.kafka_client()
         ends = await reading.end_offsets(client, settings.topic, topic.partitions)
         topic.events_end = sum(ends.values())
+        for partition in topic.details:
+            partition.offset = ends[partition.number] - 1
     status.topic = topic
 
 
@@ -227,6 +171,7 @@ def _print(status: Status) -> None:
     facts = {
         "relay": status.relay or absent,
         "leader": _holder(status.leader) or absent,
+        "standbys": _standbys(status.standbys) or absent,
         "lag": _text(status.lag_events, "events", status.lag_seconds, "s") or "unknown",
         "last batch": _text(status.last_batch_age_s, "s ago") or "unknown",
         "published": _text(status.published, "events", status.rate, "/s") or "unknown",
@@ -236,6 +181,9 @@ def _print(status: Status) -> None:
     table = Table(show_header=False, box=None)
     for name, fact in facts.items():
         table.add_row(name, fact)
+    for task in status.tasks or []:
+        of = "" if task.total is None else f" of {task.total}"
+        table.add_row(task.kind, f"{task.events}{of} events")
     for system, problem in status.problems.items():
         table.add_row(system, f"[red]cannot be read:[/] {escape(problem)}")
     terminal.console.print(table)
@@ -256,6 +204,10 @@ def _holder(leader: LockHolder | None) -> str | None:
     if leader is None:
         return None
     return f"backend {leader.backend}, {leader.address}, since {leader.since}"
+
+
+def _standbys(standbys: list[Standby] | None) -> str:
+    return ", ".join(f"backend {each.backend}, {each.address}" for each in standbys or [])
 
 
 def _describe(topic: TopicStatus | None) -> str | None:

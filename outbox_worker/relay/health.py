@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Literal
 
 import uvicorn
@@ -34,7 +34,11 @@ class Health:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.state: State = "starting"
+        self.state_since = time.time()
         self.problem: str | None = None
+        self.detail = ""
+        """The text of the problem's or the obstacle's error."""
+        self.problem_since = 0.0
         # The error that a standby's check of Kafka has found.
         self.obstacle: str | None = None
         self._clock = clock
@@ -46,6 +50,7 @@ class Health:
         """Change the state and log the change."""
         if state != self.state:
             log.info("worker.state", state=state, before=self.state)
+            self.state_since = time.time()
         self.state = state
         if state == "leading":
             self.obstacle = None
@@ -73,7 +78,8 @@ class Health:
         """Note why a standby could not lead: it is not ready, but healthy, because it polls the lock."""
         if problem != self.obstacle:
             log.error("worker.standby_cannot_lead", problem=problem, detail=detail)
-        self.obstacle = problem
+            self.problem_since = time.time()
+        self.obstacle, self.detail = problem, detail
 
     def clear_obstacle(self) -> None:
         """Note that a standby could lead: its check of Kafka has succeeded."""
@@ -91,7 +97,8 @@ class Health:
         """Note a problem, and log it if it is a new one; a retry that fails in the same way logs nothing."""
         if problem != self.problem:
             log.error("worker.failing", problem=problem, detail=detail, during=during)
-        self.problem = problem
+            self.problem_since = time.time()
+        self.problem, self.detail = problem, detail
         self._failed_at = self._clock()
         self._failed_with_lock = with_lock
 
@@ -118,8 +125,8 @@ class Health:
         }
 
 
-def pages(health: Health, registry: CollectorRegistry) -> Starlette:
-    """Return the three pages."""
+def pages(health: Health, registry: CollectorRegistry, more: Sequence[Route] = ()) -> Starlette:
+    """Return the three pages, and more."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse(health.report(), 200 if health.healthy else 503)
@@ -131,7 +138,12 @@ def pages(health: Health, registry: CollectorRegistry) -> Starlette:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            *more,
+        ]
     )
 
 

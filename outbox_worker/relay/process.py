@@ -13,6 +13,7 @@ from outbox_worker.kafka.publisher import FencedError
 from outbox_worker.logs import first_line, get_logger
 from outbox_worker.postgres import sessions
 from outbox_worker.postgres.checkpoints import Checkpoints, newest_cursor
+from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.relay import takeover
 from outbox_worker.relay.health import Health
@@ -63,13 +64,18 @@ class Relay:
         self._sizes = Sizes(settings.batch_size)
         self._on_change = OnChange()
         self._retention = Retention(settings, stop, metrics)
-        self._lag = Lag(settings.session_database_url, stop, metrics)
+        self.lag = Lag(settings.session_database_url, stop, metrics)
+        self._term: Term | None = None
         self._former_backend = 0
         self._has_lock = False
 
+    def published(self) -> Progress | None:
+        """Return what this process has published, and where; None while it does not lead."""
+        return None if self._term is None else self._term.ledger.progress()
+
     async def run(self) -> None:
         """Lead whenever possible until the stop event; RefusedError if a retry cannot help."""
-        await run_with(self._lead_repeatedly(), self._lag.run())
+        await run_with(self._lead_repeatedly(), self.lag.run())
 
     async def _lead_repeatedly(self) -> None:
         backoff = Backoff(self._stop)
@@ -93,7 +99,7 @@ class Relay:
             if not self._stop.is_set():
                 self._has_lock = True
                 checkpoints = await Checkpoints.of(lock.session, registration.name)
-                self._lag.begin(partial(newest_cursor, relay=registration.name))
+                self.lag.begin(partial(newest_cursor, relay=registration.name))
                 await run_with(self._lead(registration, checkpoints), lock.keep())
         finally:
             self._former_backend = lock.backend
@@ -103,7 +109,7 @@ class Relay:
         try:
             return await LeaderLock.open(self._settings.session_database_url, self._former_backend)
         except sessions.ERRORS:
-            self._lag.forget()  # another worker may have the lock now
+            self.lag.forget()  # another worker may have the lock now
             raise
 
     async def _stand_by(self, lock: LeaderLock, registration: Registration) -> None:
@@ -111,7 +117,7 @@ class Relay:
         checks = StandbyChecks(self._settings, registration, lock.session, self._health)
 
         def locked_elsewhere() -> None:
-            self._lag.forget()
+            self.lag.forget()
             checks.begin()
             if checks.done_once:  # until then, it is unknown whether this worker could lead
                 self._health.enter_standby()
@@ -135,11 +141,13 @@ class Relay:
         )
         async with take_over.term() as term:
             self._accept_topic = False  # the operator has accepted this topic, and not a later one
-            self._lag.follow(term.published)
+            self.lag.follow(term.published)
             self._retention.follow(term.published)
+            self._term = term
             try:
                 await run_with(term.run(), self._retention.run(), term.wakeup.keep())
             finally:
+                self._term = None
                 if not self._stop.is_set():
                     self._health.enter("starting")
 
