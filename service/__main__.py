@@ -43,7 +43,7 @@ from service.terminal import (
 
 SCOPES: Final = ("read:documents", "write:documents")
 
-COLUMNS: Final = ("workspace", "scopes", "rate limit", "created", "expires", "revoked")
+COLUMNS: Final = ("workspace", "scopes", "rate limit", "created", "expires", "revoked", "last used")
 OVERLAP: Final = timedelta(days=7)
 """The time until the old key expires, if none is given. It covers callers that are released once a week."""
 KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -122,7 +122,10 @@ def list_(
         str | None, typer.Option(help="The workspace's name; default: all.")
     ] = None,
 ) -> None:
-    """Show the ids of the keys and what each may do, never the keys themselves."""
+    """Show the ids of the keys, what each may do and when it was last used, never the keys themselves.
+
+    The last use has the precision of an hour. It is unknown as long as no use was recorded.
+    """
     name = None if workspace is None else workspace_name(workspace)
     found = run(lambda db: list_keys(db, name))
     if name is not None and not found and not run(lambda db: workspace_exists(db, name)):
@@ -133,9 +136,11 @@ def list_(
     )
     for key in found:
         times = [shown(time) for time in (key.created_at, key.expires_at, key.revoked_at)]
-        table.add_row(
-            key.id, key.workspace, " ".join(key.scopes), key.rate_limit or "default", *times
+        used = (
+            "unknown" if key.last_used_at is None else key.last_used_at.isoformat(timespec="hours")
         )
+        limit = key.rate_limit or "default"
+        table.add_row(key.id, key.workspace, " ".join(key.scopes), limit, *times, used)
     print_table(table)
 
 

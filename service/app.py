@@ -16,6 +16,7 @@ from service.documents.routes import entity_routes as entity_document_routes
 from service.documents.routes import routes as document_routes
 from service.edge.gate.cors import Cors
 from service.edge.gate.gate import Gate
+from service.edge.gate.key_uses import KeyUses
 from service.edge.gate.keys import KeyRing
 from service.edge.gate.metrics import Metrics
 from service.edge.gate.rates import make_limiter
@@ -92,6 +93,7 @@ def build(
             aclosing(limiter),
             aclosing(keys),
             supervisor.running("refresh-keys", keys.refresh_forever),
+            supervisor.running("record-key-uses", KeyUses(database, keys).record_forever),
             supervisor.running("forget-replies", partial(forget_expired_forever, database)),
             _expiry(settings, database, supervisor, metrics),
         ):

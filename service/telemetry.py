@@ -139,6 +139,15 @@ LOG_EVENTS: Final = by_name(
     ),
     LogEvent("keys.refresh_recovered", "warning", "Keys are read again.", OVER, OK),
     LogEvent(
+        "keys.uses_unrecorded",
+        "warning or error",
+        "When keys were last used cannot be recorded, so `keys list` may show older times; the service "
+        "retries every ten minutes.",
+        DEFECT,
+        "grant SELECT, INSERT, UPDATE on `api_key_uses` (`doctor` prints the GRANT); check the database",
+    ),
+    LogEvent("keys.uses_recorded", "warning", "Uses of keys are recorded again.", OVER, OK),
+    LogEvent(
         "rate_limits.storage_away",
         "warning",
         "Redis is slow or does not answer: each process continues with the last shared count that it has "

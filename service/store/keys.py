@@ -3,10 +3,11 @@
 import hashlib
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+import asyncpg
 from msgspec import Struct
 
 from service.store.database import Database
@@ -34,12 +35,28 @@ FROM workspaces AS w
 WHERE w.name = $6
 """
 
-LIST: Final = """
-SELECT k.id, w.name, k.scopes, k.rate_limit, k.created_at, k.expires_at, k.revoked_at
+LIST_WITHOUT_USES: Final = """
+SELECT k.id, w.name, k.scopes, k.rate_limit, k.created_at, k.expires_at, k.revoked_at, NULL::timestamptz
 FROM api_keys AS k
 JOIN workspaces AS w ON w.id = k.workspace_id
 WHERE $1::text IS NULL OR w.name = $1
 ORDER BY w.name, k.created_at
+"""
+
+LIST: Final = LIST_WITHOUT_USES.replace(
+    "NULL::timestamptz", "(SELECT u.last_used_at FROM api_key_uses AS u WHERE u.key_id = k.id)"
+)
+
+# $2 seconds since 1970. Sorted, so that two processes cannot deadlock. A key may have been removed since.
+RECORD_USES: Final = """
+INSERT INTO api_key_uses AS u (key_id, last_used_at)
+SELECT k.id, to_timestamp(n.used_at)
+FROM unnest($1::text[], $2::float8[]) AS n (id, used_at)
+JOIN api_keys AS k ON k.id = n.id
+ORDER BY k.id
+ON CONFLICT ON CONSTRAINT api_key_uses_pkey DO UPDATE
+SET last_used_at = excluded.last_used_at
+WHERE u.last_used_at < excluded.last_used_at
 """
 
 REVOKE: Final = """
@@ -99,6 +116,8 @@ class ListedKey(Struct, frozen=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
+    """The beginning of an hour; None: no use is recorded."""
 
 
 async def find_keys(database: Database, digests: Sequence[bytes]) -> dict[bytes, Key]:
@@ -150,7 +169,17 @@ async def end_key(database: Database, key_id: str, at: datetime) -> datetime:
 async def list_keys(database: Database, workspace: str | None) -> list[ListedKey]:
     """Return the keys of a workspace; None: of all workspaces."""
     async with database.acquire() as connection:
-        return [ListedKey(*row) for row in await connection.fetch(LIST, workspace)]
+        try:
+            rows = await connection.fetch(LIST, workspace)
+        except asyncpg.InsufficientPrivilegeError:  # on the table of uses, or on all of them
+            rows = await connection.fetch(LIST_WITHOUT_USES, workspace)
+    return [ListedKey(*row) for row in rows]
+
+
+async def record_uses(database: Database, uses: Mapping[str, float]) -> None:
+    """Write when each key was last used, in seconds since 1970, unless a later use is recorded."""
+    async with database.acquire() as connection:
+        await connection.execute(RECORD_USES, list(uses), list(uses.values()))
 
 
 async def workspace_exists(database: Database, name: str) -> bool:

@@ -5,7 +5,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -152,6 +152,13 @@ class KeyRing:
                 found = dict.fromkeys(digests, error)
             for digest in digests:
                 self._wanted.pop(digest).set_result(found.get(digest))
+
+    def uses(self) -> Iterator[tuple[str, float]]:
+        """Yield the id of each valid key in the cache, and when it was last used, by the monotonic clock."""
+        now = time.time()
+        for entry in self._known.values():
+            if entry.key.expires_at is None or entry.key.expires_at > now:
+                yield entry.key.id, entry.used_at
 
     async def aclose(self) -> None:
         """Cancel the look-up if one is running."""

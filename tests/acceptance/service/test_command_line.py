@@ -134,6 +134,18 @@ async def test_the_next_key_has_the_scopes_of_the_old_one(database: str) -> None
     assert "2090-01-02" in later.stderr
 
 
+async def test_the_list_shows_the_last_use_to_the_hour(database: str) -> None:
+    """A key has the hour of its recorded use; without a record it is unknown."""
+    create(database)
+    assert "unknown" in run(database, "keys", "list").stdout
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        "INSERT INTO api_key_uses SELECT id, '2026-01-02T03:00:00Z' FROM api_keys"
+    )
+    await connection.close()
+    assert "2026-01-02T03+00:00" in run(database, "keys", "list").stdout
+
+
 async def test_a_key_that_could_not_be_printed_leaves_the_old_one(database: str) -> None:
     """If standard output is full, `rotate` revokes the new key and gives the old one no end date."""
     create(database)
