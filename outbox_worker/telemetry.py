@@ -17,6 +17,28 @@ METRICS: Final = by_name(
         "outbox_events_published_total", "counter", "events", "Events that Kafka has acknowledged."
     ),
     Metric(
+        "outbox_published_bytes_total",
+        "counter",
+        "bytes",
+        "Record batches that Kafka has acknowledged, as they were sent: compressed if OUTBOX_COMPRESSION is "
+        "set.",
+    ),
+    Metric(
+        "outbox_page_retries_total",
+        "counter",
+        "pages",
+        "Pages whose publication failed. The next term reads their events again, and publishes them unless "
+        "Kafka has committed them.",
+    ),
+    Metric(
+        "outbox_event_age_seconds",
+        "histogram",
+        "seconds",
+        "Age of each event when Kafka has acknowledged it, by Postgres' clock. It counts from the beginning "
+        "of the transaction that wrote the event: it exceeds the time since the commit by the duration of "
+        "that transaction, most often milliseconds. In a backlog, the age of one event in 32 counts for all.",
+    ),
+    Metric(
         "outbox_starts_total",
         "counter",
         "take-overs",
@@ -64,6 +86,29 @@ METRICS: Final = by_name(
         "seconds",
         "Age of the oldest open transaction, which may still add late events; 0: there is none. Absent "
         "while this process does not know.",
+    ),
+    Metric(
+        "outbox_standbys",
+        "gauge",
+        "workers",
+        "Workers that stand by: sessions of other workers that wait for the leader's lock. Absent while this "
+        "process does not know.",
+    ),
+    Metric(
+        "outbox_ring_days",
+        "gauge",
+        "days",
+        "Days of the ring. Absent while this process does not know.",
+        {
+            "state": "`empty`; `published`: all its events are published; `unpublished`: some events may not "
+            "be; `clearing`: its rows are being checked or removed"
+        },
+    ),
+    Metric(
+        "outbox_ring_bytes",
+        "gauge",
+        "bytes",
+        "Size of the ring with its indexes. Absent while this process does not know.",
     ),
     Metric("outbox_slots_cleared_total", "counter", "slots", "Days of the ring that were cleared."),
 )

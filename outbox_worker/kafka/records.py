@@ -46,6 +46,9 @@ class RecordBatch(Protocol):
     def record_count(self) -> int:
         """Return the number of records in the batch."""
 
+    def size(self) -> int:
+        """Return the number of bytes, compressed once the batch has been sent."""
+
 
 def partition_of(key: bytes, partitions: int) -> int:
     """Return the partition that Kafka's Java client chooses for a key."""

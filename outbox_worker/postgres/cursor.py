@@ -4,7 +4,6 @@ The package's docstring in `outbox_worker.relay` explains why a cursor is a pair
 """
 
 import hashlib
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -101,15 +100,14 @@ def after_all(s0: Snapshot, s1: Snapshot, greatest_xid: int) -> Cursor:
     return Cursor(window_end(s0, s1, greatest_xid))
 
 
-def after_page(cursor: Cursor, positions: Sequence[int], page_events: int) -> Cursor:
-    """Return the cursor after one page of a window, given the positions of the page's rows.
+def after_page(cursor: Cursor, last: int, *, full: bool) -> Cursor:
+    """Return the cursor after one page of a window, given the position of the page's last row.
 
-    A page with fewer rows than `page_events` is the window's last: its s1 becomes the next s0.
+    A page that is not full, which may have no rows, is the window's last: its s1 becomes the next s0.
     """
     s0, s1, after = cursor
-    if s1 is not None and len(positions) < page_events:
+    if s1 is not None and not full:
         return Cursor(s1)
-    last = positions[-1]
     return Cursor(s0, s1, (max(after[0], last), max(after[1], last)))
 
 

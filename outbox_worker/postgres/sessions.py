@@ -13,6 +13,8 @@ __all__ = ["ERRORS", "Connection"]
 
 DISCONNECT_TIMEOUT_S = 1
 CHECK_TIMEOUT_S = 5
+LEADER = "leader"
+"""The role of the session that holds or polls the leader's lock, of which each worker has one."""
 # Set in each session, beside the settings of `connection`.
 SETTINGS = {
     "idle_in_transaction_session_timeout": "0",  # a transaction may wait for Kafka
@@ -35,9 +37,14 @@ SELECT pg_backend_pid()
 """
 
 
+def application_name(role: str) -> str:
+    """Return the name that a session with this role has in pg_stat_activity."""
+    return f"outbox_worker {role}"
+
+
 async def connect(url: str, role: str, *, timeout_s: float | None, **settings: str) -> Connection:
     """Open a session on a primary; `timeout_s` is the limit of each statement, None: no limit."""
-    name = f"outbox_worker {role}"
+    name = application_name(role)
     try:
         connector = Connector(url, name, timeout_s, Connection, **{**SETTINGS, **settings})
         return await connector.connect()

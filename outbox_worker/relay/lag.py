@@ -1,4 +1,4 @@
-"""The relay's lag behind the outbox, measured every few seconds over a session of its own."""
+"""The relay's lag, the standbys and the ring's fill, measured every few seconds over a session."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,11 @@ from typing import NamedTuple
 import asyncpg
 
 from outbox_worker.postgres.cursor import NO_ROWS_AFTER, Cursor, Snapshot
-from outbox_worker.postgres.sessions import ERRORS, Connection, session
+from outbox_worker.postgres.sessions import ERRORS, LEADER, Connection, application_name, session
 from outbox_worker.postgres.window import PLANNER_SETTINGS
-from outbox_worker.relay.metrics import Metrics, Unpublished
+from outbox_worker.relay import ring
+from outbox_worker.relay.metrics import KnownGauge, Metrics, Sample
+from outbox_worker.relay.ring import Day
 from outbox_worker.tasks import pause
 
 EVERY_S = 5
@@ -57,11 +59,17 @@ ORDER BY position DESC
 LIMIT 1
 """
 
-# The rows of an open transaction become late rows when it commits.
-OLDEST_TRANSACTION = """
-SELECT coalesce(max(extract(EPOCH FROM clock_timestamp() - xact_start)), 0)::float8
+# The oldest open transaction, whose rows become late rows when it commits, and the number of standbys:
+# each worker has one session that holds or polls the leader's lock. Any role may read application_name.
+# $1 the application_name of these sessions, $2 the leader's backend.
+SESSIONS = """
+SELECT
+    coalesce(max(extract(EPOCH FROM clock_timestamp() - xact_start)) FILTER (
+        WHERE backend_xid IS NOT NULL
+    ), 0)::float8 AS transaction_s,
+    count(*) FILTER (WHERE application_name = $1 AND pid <> $2) AS standbys
 FROM pg_stat_activity
-WHERE backend_xid IS NOT NULL AND datname = current_database()
+WHERE datname = current_database()
 """
 
 
@@ -70,6 +78,19 @@ class Due(NamedTuple):
 
     events: int
     seconds: float
+
+
+class Measured(NamedTuple):
+    """What was measured last."""
+
+    events: int
+    """The approximate number of committed events that are not published."""
+    oldest_s: float
+    """The age of the oldest of these events, 0 if there is none."""
+    transaction_s: float
+    """The age of the oldest open transaction, which may add late rows; 0 if there is none."""
+    standbys: int
+    days: list[Day]
 
 
 ReadCursor = Callable[[asyncpg.Connection], Awaitable[Cursor]]
@@ -87,20 +108,41 @@ class Lag:
         url: str,
         stop: asyncio.Event,
         metrics: Metrics,
+        clearing: Callable[[], int | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
         self._stop = stop
         self._clock = clock
+        self._clearing = clearing
+        self._leader = 0
         self._checkpoint: ReadCursor | None = None
         self._published: Callable[[], Cursor] | None = None
-        self._unpublished: Unpublished | None = None
+        self._measured: Measured | None = None
         self._measured_at = 0.0
-        metrics.lag.known = self.known
+        self._show(metrics.lag_events, lambda now: now.events)
+        self._show(metrics.lag_seconds, lambda now: now.oldest_s)
+        self._show(metrics.oldest_transaction, lambda now: now.transaction_s)
+        self._show(metrics.standbys, lambda now: now.standbys)
+        self._show(metrics.ring_days, lambda now: ring.count(now.days))
+        self._show(metrics.ring_bytes, lambda now: sum(day.bytes for day in now.days))
 
-    def begin(self, checkpoint: ReadCursor) -> None:
-        """Begin to measure from the checkpoint: the worker has the lock, and no term yet."""
+    def _show(self, gauge: KnownGauge, value: Callable[[Measured], Sample]) -> None:
+        """Let a gauge show a value of the last measurement."""
+
+        def read() -> Sample:
+            measured = self.known()
+            return None if measured is None else value(measured)
+
+        gauge.read = read
+
+    def begin(self, checkpoint: ReadCursor, leader: int) -> None:
+        """Begin to measure from the checkpoint: the worker has the lock, and no term yet.
+
+        `leader` is the backend of the session that holds the lock.
+        """
         self._checkpoint = checkpoint
+        self._leader = leader
 
     def follow(self, published: Callable[[], Cursor]) -> None:
         """Measure from a term's cursor, also after the end of the term."""
@@ -108,12 +150,12 @@ class Lag:
 
     def forget(self) -> None:
         """Stop measuring: another process may lead, and measures from a newer cursor."""
-        self._checkpoint = self._published = self._unpublished = None
+        self._checkpoint = self._published = self._measured = None
 
-    def known(self) -> Unpublished | None:
+    def known(self) -> Measured | None:
         """Return the last measurement; None if there is none, or it is older than KNOWN_FOR_S."""
         recent = self._clock() - self._measured_at <= KNOWN_FOR_S
-        return self._unpublished if recent else None
+        return self._measured if recent else None
 
     async def run(self) -> None:
         """Measure every few seconds until the stop event; an error ends only the session."""
@@ -144,9 +186,16 @@ class Lag:
 
     async def _measure(self, connection: asyncpg.Connection, cursor: Cursor) -> None:
         behind = await due(connection, cursor)
-        oldest = await connection.fetchval(OLDEST_TRANSACTION)
+        (sessions,) = await connection.fetch(SESSIONS, application_name(LEADER), self._leader)
+        days = await ring.read(
+            connection,
+            oldest_s=behind.seconds if behind.events else None,
+            clearing=self._clearing(),
+        )
         if self._checkpoint is not None:  # forget() may have been called meanwhile
-            self._unpublished = Unpublished(behind.events, behind.seconds, oldest)
+            self._measured = Measured(
+                behind.events, behind.seconds, sessions["transaction_s"], sessions["standbys"], days
+            )
             self._measured_at = self._clock()
 
 

@@ -12,7 +12,7 @@ from typing import Self
 import asyncpg
 
 from outbox_worker.logs import get_logger
-from outbox_worker.postgres.sessions import ERRORS, connect, disconnect, is_read_only
+from outbox_worker.postgres.sessions import ERRORS, LEADER, connect, disconnect, is_read_only
 from outbox_worker.tasks import pause
 
 log = get_logger(__name__)
@@ -83,7 +83,7 @@ class LeaderLock:
     @classmethod
     async def open(cls, url: str, former_backend: int = 0) -> Self:
         """Connect. `former_backend`: the backend of this process' last session with the lock; 0: none."""
-        connection = await connect(url, "leader", timeout_s=STATEMENT_TIMEOUT_S)
+        connection = await connect(url, LEADER, timeout_s=STATEMENT_TIMEOUT_S)
         return cls(connection, former_backend)
 
     @asynccontextmanager

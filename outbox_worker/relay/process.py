@@ -64,7 +64,9 @@ class Relay:
         self._sizes = Sizes(settings.batch_size)
         self._on_change = OnChange()
         self._retention = Retention(settings, stop, metrics)
-        self.lag = Lag(settings.session_database_url, stop, metrics)
+        self.lag = Lag(
+            settings.session_database_url, stop, metrics, lambda: self._retention.clearing
+        )
         self._term: Term | None = None
         self._former_backend = 0
         self._has_lock = False
@@ -99,7 +101,7 @@ class Relay:
             if not self._stop.is_set():
                 self._has_lock = True
                 checkpoints = await Checkpoints.of(lock.session, registration.name)
-                self.lag.begin(partial(newest_cursor, relay=registration.name))
+                self.lag.begin(partial(newest_cursor, relay=registration.name), lock.backend)
                 await run_with(self._lead(registration, checkpoints), lock.keep())
         finally:
             self._former_backend = lock.backend

@@ -77,6 +77,8 @@ class Retention:
         self._clock = clock
         self._on_change = OnChange()
         self._published: Callable[[], Cursor] = lambda: BEGINNING
+        self.clearing: int | None = None
+        """The slot that is being checked or truncated now."""
 
     def follow(self, published: Callable[[], Cursor]) -> None:
         """Clear only rows that a term's cursor covers."""
@@ -104,7 +106,10 @@ class Retention:
         async with session(
             self._url, "retention", timeout_s=CHECK_TIMEOUT_S, **SESSION
         ) as connection:
-            return [slot for slot in range(SLOTS) if await self._clear_if_due(connection, slot)]
+            try:
+                return [slot for slot in range(SLOTS) if await self._clear_if_due(connection, slot)]
+            finally:
+                self.clearing = None
 
     async def _clear_if_due(self, connection: asyncpg.Connection, slot: int) -> bool:
         """Clear a slot if all its rows are old and published; return whether it was cleared."""
@@ -113,6 +118,7 @@ class Retention:
         first = await first_created_at(connection, table)
         if first is None or first.timestamp() >= keep_from:
             return False
+        self.clearing = slot
         published = self._published().s0
         (check,) = await connection.fetch(CHECK_SLOT.format(slot=table), keep_from, published)
         if check["in_use"]:

@@ -160,8 +160,12 @@ class Term:
         offsets: dict[int, int] = {}
         if page.rows:
             began = time.monotonic()
-            offsets = await self.publish(page, rounds)
-            self._count(len(page.rows), time.monotonic() - began)
+            try:
+                offsets = await self.publish(page, rounds)
+            except Exception:
+                self.metrics.page_retries.inc()
+                raise
+            self._count(page, rounds, time.monotonic() - began)
         self.ledger.advance(page, offsets)
         self.health.progressed()
         return bool(page.rows) or page.in_backlog
@@ -187,9 +191,12 @@ class Term:
             await self.ledger.write_checkpoint()
         self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY_S
 
-    def _count(self, events: int, seconds: float) -> None:
+    def _count(self, page: Page, rounds: list[Round], seconds: float) -> None:
+        events, metrics = len(page.rows), self.metrics
         self.window.page_events = self.sizes.grow_after(seconds)
-        self.metrics.published.inc(events)
-        self.metrics.batch_events.observe(events)
-        self.metrics.batch_seconds.observe(seconds)
-        self.metrics.last_publish.set_to_current_time()
+        metrics.published.inc(events)
+        metrics.published_bytes.inc(sum(batch.size() for sent in rounds for batch in sent.values()))
+        metrics.event_age.observe(page.written_at, self.window.server_time(), events)
+        metrics.batch_events.observe(events)
+        metrics.batch_seconds.observe(seconds)
+        metrics.last_publish.set_to_current_time()

@@ -133,7 +133,8 @@ class Rules(NamedTuple):
         else:
             anchor = None
         page = _page(rows, cursor)[:batch_size]
-        after = after_page(cursor, [row.position for row in page], batch_size)
+        last = page[-1].position if page else 0
+        after = after_page(cursor, last, full=len(page) == batch_size)
         return Page(page, after, anchor)
 
 

@@ -432,6 +432,7 @@ async def test_topic_that_takes_only_small_messages(
     async with under_load(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
         await topics.configure(kafka, topic, {"max.message.bytes": "100"})
         await worker.wait_event("worker.failing", problem="MessageSizeTooLargeError")
+        assert await worker.metric("outbox_page_retries_total") > 0
         await topics.configure(kafka, topic, {"max.message.bytes": "2000"})
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+import time
 
 import asyncpg
 import httpx
@@ -20,11 +21,18 @@ STOP_S = 10 + BUSY_S  # 10 s: README
 async def test_first_start_makes_the_topic_and_publishes_everything(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
 ) -> None:
-    """Events written before the first start arrive in order for each key, with their header."""
+    """Events written before the first start arrive in order for each key, with their header, and count."""
     await outbox.insert_events(connection, 1_000)
-    with Worker(database, kafka, topic, OUTBOX_DELIVERY=delivery) as worker:
+    written_at = time.time()
+    settings = {"OUTBOX_DELIVERY": delivery, "OUTBOX_BATCH_SIZE": "300"}
+    with Worker(database, kafka, topic, **settings) as worker:
         records = await topics.wait_for_count(kafka, topic, 1_000)
-        assert worker.running
+        await worker.wait_published(1_000)
+        waited_s = time.time() - written_at
+        assert await worker.metric("outbox_event_age_seconds_count") == 1_000
+        assert 0 < await worker.metric("outbox_event_age_seconds_sum") < 1_000 * (waited_s + 1)
+        content = sum(len(record.key) + len(record.value) for record in records)
+        assert await worker.metric("outbox_published_bytes_total") > content
     assert len({record.partition for record in records}) == 12
     by_key: dict[bytes, list[int]] = {}
     for record in records:

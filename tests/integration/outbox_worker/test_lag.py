@@ -6,13 +6,25 @@ import asyncpg
 
 from outbox_worker.postgres.cursor import BEGINNING, Cursor
 from outbox_worker.postgres.window import Window
-from outbox_worker.relay import lag
+from outbox_worker.relay import lag, ring
+from outbox_worker.relay.leader import LeaderLock
 from outbox_worker.relay.metrics import Metrics
 from tests.support.relay import outbox
 from tests.support.waiting import until
 
 LATE, LATER = 25, 7
 BATCH = 10
+EVENTS_OF_OLD = """
+INSERT INTO outbox (event_id, event_type, key, payload, created_at, slot)
+SELECT gen_random_uuid(), 'test.event', 'key', 'old', now() - interval '3 days',
+    (extract(EPOCH FROM now())::bigint / 86400 - 3) % 16
+FROM generate_series(1, $1::int)
+"""
+
+
+async def from_the_beginning(_: asyncpg.Connection) -> Cursor:
+    """Return the cursor of a relay that has published nothing."""
+    return BEGINNING
 
 
 async def test_late_rows_and_those_beyond_the_window_are_due(
@@ -58,6 +70,55 @@ async def test_what_was_published_since_a_late_row_is_not_due(
     await other.close()
 
 
+async def test_standbys_and_the_ring_are_measured_with_the_lag(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """Each other session that polls the lock is a standby; days are unpublished from the oldest event on."""
+    await connection.execute(EVENTS_OF_OLD, LATE)
+    await outbox.insert_events(connection, LATE)
+    stop, metrics = asyncio.Event(), Metrics()
+    gauges = lag.Lag(database, stop, metrics)
+    locks = [await LeaderLock.open(database) for _ in range(3)]
+    async with locks[0].session() as session:
+        backend = await session.fetchval("SELECT pg_backend_pid()")
+
+    async def measured() -> bool:
+        return gauges.known() is not None
+
+    measuring = asyncio.create_task(gauges.run())
+    gauges.begin(from_the_beginning, backend)
+    await until(measured)
+    value = metrics.registry.get_sample_value
+    assert value("outbox_standbys") == 2
+    days = {state: value("outbox_ring_days", {"state": state}) for state in ring.STATES}
+    assert days == {"empty": 14, "published": 0, "unpublished": 2, "clearing": 0}
+    sizes = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('outbox')"
+    assert value("outbox_ring_bytes") == await connection.fetchval(sizes)
+    stop.set()
+    await measuring
+    for lock in locks:
+        await lock.close()
+
+
+async def test_days_before_the_oldest_unpublished_event_are_published(
+    connection: asyncpg.Connection,
+) -> None:
+    """Without an unpublished event each day with rows is published, unless it is being cleared."""
+    await connection.execute(EVENTS_OF_OLD, LATE)
+    await outbox.insert_events(connection, LATE)
+    old = await connection.fetchval("SELECT slot FROM outbox ORDER BY created_at LIMIT 1")
+    for oldest_s, clearing, states in (
+        (0.0, None, {"published": 1, "unpublished": 1}),
+        (None, None, {"published": 2}),
+        (0.0, old, {"clearing": 1, "unpublished": 1}),
+    ):
+        days = await ring.read(connection, oldest_s=oldest_s, clearing=clearing)
+        found = ring.count(days)
+        assert {state: number for state, number in found.items() if number} == {
+            "empty": 14
+        } | states
+
+
 async def test_an_old_measurement_is_not_shown(
     database: str, connection: asyncpg.Connection
 ) -> None:
@@ -66,15 +127,12 @@ async def test_an_old_measurement_is_not_shown(
     stop, metrics, now = asyncio.Event(), Metrics(), [1_000.0]
     gauges = lag.Lag(database, stop, metrics, clock=lambda: now[0])
 
-    async def from_the_beginning(_: asyncpg.Connection) -> Cursor:
-        return BEGINNING
-
     async def known() -> bool:
         return gauges.known() is not None
 
     assert not await known()
     measuring = asyncio.create_task(gauges.run())
-    gauges.begin(from_the_beginning)
+    gauges.begin(from_the_beginning, leader=0)
     await until(known)
     stop.set()
     await measuring

@@ -12,10 +12,16 @@ from outbox_worker.postgres.cursor import BEGINNING, Cursor, Snapshot
 from outbox_worker.postgres.window import FOLLOWING, NEWEST, PAGE, STARTS, Window
 from tests.support.relay import outbox
 from tests.support.seeds import seeds
+from tests.support.waiting import TIMEOUT_S
 
 KEYS = 5
 WRITERS = 6
 STEPS = 600
+WRITTEN_AT = """
+SELECT position, date_part('epoch', created_at) AS written_at
+FROM outbox
+ORDER BY position
+"""
 
 
 @pytest.fixture
@@ -57,6 +63,28 @@ async def test_window_without_rows_moves_nothing(
     for _ in range(5):
         await connection.execute("SELECT pg_current_xact_id()")
     assert (await window.read(cursor)).cursor == cursor
+
+
+async def test_pages_tell_when_their_rows_were_written(
+    window: Window, connection: asyncpg.Connection
+) -> None:
+    """A page that holds all rows has a time for each, one of a backlog the times of one row in 32."""
+    await outbox.insert_events(connection, 7)
+    page = await window.read(BEGINNING)
+    rows = await connection.fetch(WRITTEN_AT)
+    assert list(page.written_at) == [row["written_at"] for row in rows]
+    assert 0 <= window.server_time() - page.written_at[-1] < TIMEOUT_S
+    for _ in range(60):
+        await outbox.insert_event(connection, "key/0", "later")
+    page = await window.read(page.cursor)
+    written_at = {row["position"]: row["written_at"] for row in await connection.fetch(WRITTEN_AT)}
+    expected = written_at[page.rows[0]["position"]]
+    while page.in_backlog:
+        positions = [row["position"] for row in page.rows]
+        expected = next((written_at[each] for each in positions if each % 32 == 0), expected)
+        assert list(page.written_at) == [expected]
+        page = await window.read(page.cursor)
+    assert expected == written_at[64]
 
 
 async def test_cursor_never_names_a_transaction_that_did_not_commit_a_row(

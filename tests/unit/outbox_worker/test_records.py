@@ -32,6 +32,10 @@ class SmallBatch:
         """Return the number of records."""
         return len(self.values)
 
+    def size(self) -> int:
+        """Return the number of bytes."""
+        return sum(len(value or b"") for value in self.values)
+
 
 @pytest.mark.parametrize(("key", "hashed"), JAVA.items())
 def test_partition_is_the_java_clients(key: bytes, hashed: int) -> None:
