@@ -4,12 +4,13 @@ from msgspec import Struct
 
 
 class Check(Struct):
-    """The name of a check, its finding, and the remedy if it has failed."""
+    """The name of a check, its finding, and the remedy. A warning is no failure, but has a remedy too."""
 
     name: str
     passed: bool
     found: str
     mend: str = ""
+    warning: bool = False
 
 
 class Report(Struct):

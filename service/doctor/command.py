@@ -26,7 +26,7 @@ def doctor(
 ) -> None:
     """Check settings, the database and its role, the pooler, the clocks, Redis and open files.
 
-    A connection without TLS passes, because the network may be private: the check `tls` says so.
+    A connection over a network without TLS is a warning, because the network may be private.
     """
     logs.set_up("error")
     try:
@@ -78,7 +78,7 @@ def _print(report: Report) -> None:
     console = Console(highlight=False, emoji=False)
     for check in report.checks:
         mark = "[green]pass[/]" if check.passed else "[red]fail[/]"
-        console.print(mark, end=" ")
+        console.print("[yellow]warn[/]" if check.warning else mark, end=" ")
         console.print(f"{check.name}: {check.found}", markup=False, soft_wrap=True)
-        if not check.passed:
+        if check.warning or not check.passed:
             console.print(f"     mend: {check.mend}", markup=False, soft_wrap=True)

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from ipaddress import ip_address
+from ssl import SSLObject
 from typing import Any, Final
 
 import asyncpg
@@ -10,6 +12,7 @@ import asyncpg
 from service import logs
 from service.core.errors import Unavailable
 from service.doctor.checks import Check
+from service.doctor.role import check_privileges, check_role_settings
 from service.settings import Settings
 from service.store.database import (
     BACKEND,
@@ -27,6 +30,7 @@ TIMEOUT_S: Final = 30.0
 """The longest time for all checks of the database, in seconds: several hosts may each take 5 s."""
 SKEW_S: Final = 5.0
 """The greatest difference of the clocks, in seconds. Keys expire and rates are counted by the service's."""
+VERIFY: Final = "add sslmode=verify-full and, for a CA of your own, sslrootcert to DATABASE_URL"
 
 ERRORS: Final = (
     *CONNECTION_ERRORS,
@@ -38,23 +42,6 @@ ERRORS: Final = (
     Unavailable,
     UrlError,
 )
-
-MISSING_PRIVILEGES: Final = """
-SELECT format('GRANT %s ON %I TO %I;', privilege, name, current_user)
-FROM (VALUES
-    ('schema_version', 'SELECT'),
-    ('workspaces', 'SELECT'),
-    ('api_keys', 'SELECT'),
-    ('documents', 'SELECT, INSERT, UPDATE'),
-    ('entities', 'SELECT, INSERT, UPDATE'),
-    ('document_links', 'SELECT, INSERT, UPDATE'),
-    ('idempotency_keys', 'SELECT, INSERT, UPDATE, DELETE'),
-    ('erased_documents', 'SELECT'),
-    ('outbox', 'INSERT')
-) AS t (name, privileges)
-CROSS JOIN LATERAL regexp_split_to_table(privileges, ', ') AS privilege
-WHERE NOT has_table_privilege(name, privilege)
-"""
 
 # -1: the role or the database has no limit of its own.
 CONNECTION_LIMIT: Final = """
@@ -94,18 +81,21 @@ async def _database(database: Database, settings: Settings) -> list[Check]:
 
 
 async def _session_checks(database: Database, session: Session, settings: Settings) -> list[Check]:
-    checks = [Check("database", passed=True, found="connected"), _tls(session)]
-    pooler = await _guarded("pooler", _pooler(database, session))
+    peer, tls = _transport(session)
+    checks = [Check("database", passed=True, found="connected"), check_encryption(peer, tls)]
+    pooled, pooler = await _pooler(database, session)
     checks.append(pooler)
     if not pooler.passed:  # the other checks' prepared statements might be lost
         return checks
     schema = await _guarded("schema", _schema(session))
     checks += [schema, await _guarded("primary", _primary(session))]
     if schema.passed:  # otherwise the tables may be missing
-        checks.append(await _guarded("privileges", _privileges(session)))
+        checks.append(await _guarded("privileges", check_privileges(session, settings)))
+    role_settings = check_role_settings(session, transaction_pooler=pooled)
     return [
         *checks,
-        await _guarded("connections", _connections(session, settings)),
+        await _guarded("role settings", role_settings),
+        await _guarded("connections", _connections(session, settings, pooled=pooled)),
         await _guarded("durability", _durability(session)),
         await _guarded("clock", _clock(session)),
     ]
@@ -119,21 +109,43 @@ async def _guarded(name: str, check: Awaitable[Check]) -> Check:
         return Check(name, passed=False, found=_reason(error), mend="see the lines above")
 
 
-def _tls(session: Session) -> Check:
+def _transport(session: Session) -> tuple[str | None, SSLObject | None]:
+    """Return the server's address, None for a local socket, and the connection's TLS."""
     transport: Any = session._transport  # type: ignore[attr-defined]  # noqa: SLF001 - asyncpg has no other way
-    tls = transport.get_extra_info("ssl_object")
+    peer = transport.get_extra_info("peername")
+    address = peer[0] if isinstance(peer, tuple) else None
+    return address, transport.get_extra_info("ssl_object")
+
+
+def check_encryption(address: str | None, tls: SSLObject | None) -> Check:
+    """Check that a connection over a network is encrypted, and to the right server; else it is a warning."""
+    if tls is not None and tls.context.verify_mode:
+        found = f"{tls.version()}, the server's certificate is verified"
+        return Check("tls", passed=True, found=found)
+    if address is None or ip_address(address).is_loopback:
+        return Check("tls", passed=True, found="none is needed: the server is on this machine")
     if tls is None:
-        return Check("tls", passed=True, found="not encrypted")
-    verified = "verified" if tls.context.verify_mode else "not verified"
-    return Check(
-        "tls", passed=True, found=f"{tls.version()}, the server's certificate is {verified}"
-    )
+        found = f"the connection to {address} is not encrypted"
+        mend = f"{VERIFY}; or leave it, if nobody else can read this network"
+    else:
+        found = f"{tls.version()}, but the certificate of {address} is not verified"
+        mend = f"{VERIFY}: another server could pose as this one"
+    return Check("tls", passed=True, found=found, mend=mend, warning=True)
 
 
-async def _pooler(database: Database, session: Session) -> Check:
+async def _pooler(database: Database, session: Session) -> tuple[bool, Check]:
+    """Return whether there is a pooler in transaction mode, and the check."""
+    try:
+        return await _pooler_mode(database, session)
+    except ERRORS as error:
+        check = Check("pooler", passed=False, found=_reason(error), mend="see the lines above")
+        return False, check
+
+
+async def _pooler_mode(database: Database, session: Session) -> tuple[bool, Check]:
     if not await database.keeps_statements():
         found, _, mend = USE_A_POOLER_THAT_KEEPS_THEM.partition("; nothing was written: ")
-        return Check("pooler", passed=False, found=found, mend=mend)
+        return True, Check("pooler", passed=False, found=found, mend=mend)
     other = await database.connect()
     try:
         backend = await session.fetchval(BACKEND)
@@ -143,7 +155,7 @@ async def _pooler(database: Database, session: Session) -> Check:
     finally:
         other.terminate()
     mode = "transaction mode, prepared statements are kept" if lent else "none, or session mode"
-    return Check("pooler", passed=True, found=mode)
+    return lent, Check("pooler", passed=True, found=mode)
 
 
 async def _schema(session: Session) -> Check:
@@ -161,14 +173,11 @@ async def _primary(session: Session) -> Check:
     return Check("primary", passed=True, found="yes")
 
 
-async def _privileges(session: Session) -> Check:
-    missing = [row[0] for row in await session.fetch(MISSING_PRIVILEGES)]
-    found = f"{len(missing)} missing" if missing else "all there"
-    return Check("privileges", passed=not missing, found=found, mend=" ".join(missing))
-
-
-async def _connections(session: Session, settings: Settings) -> Check:
+async def _connections(session: Session, settings: Settings, *, pooled: bool) -> Check:
     wanted = settings.links_workers * settings.links_pool_size
+    if pooled:
+        found = f"{wanted} wanted of the pooler, whose limits are not checked"
+        return Check("connections", passed=True, found=found)
     limit = await session.fetchval(CONNECTION_LIMIT)
     mend = (
         "lower LINKS_POOL_SIZE or LINKS_WORKERS, or raise max_connections, or the CONNECTION LIMIT of the "

@@ -1,54 +1,22 @@
 """Postgres over TLS: a verified connection works, and errors name the wrong parameter."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import urlencode, urlsplit
 
 import pytest
 
 from deploy.local.postgres import Postgres
-from deploy.local.process import UNPRIVILEGED
 from outbox_worker.postgres import sessions
 from service.store.database import Database
 from service.store.postgres.connection import Connection
-from tests.support.parts.certificates import Authority
-from tests.support.parts.pooler import Pooler
-
-BY_ADDRESS, BY_NAME = "127.0.0.1", "localhost"
-
-
-class Server(NamedTuple):
-    """A Postgres with TLS whose certificate is for the host name, not for the address."""
-
-    port: int
-    ca: Path
-    other_ca: Path
-
-    def url(self, host: str, **parameters: str) -> str:
-        """Return the superuser's URL."""
-        return f"postgresql://postgres@{host}:{self.port}/postgres?{urlencode(parameters)}"
+from tests.support.parts.tls_postgres import BY_ADDRESS, BY_NAME, TlsServer, tls_server
 
 
 @pytest.fixture(scope="module")
-def server(postgres: Postgres) -> Iterator[Server]:
-    """Yield a Postgres behind PgBouncer, which ends TLS: the wheel's Postgres is built without it."""
-    folder = Path(tempfile.mkdtemp(prefix="postgres-tls-"))
-    folder.chmod(0o755)
-    authority, other = Authority(folder), Authority(folder, "other-ca")
-    issued = authority.issue("postgres", [f"DNS:{BY_NAME}"])
-    if UNPRIVILEGED is not None:
-        shutil.chown(issued.key, UNPRIVILEGED)
-    tls = {
-        "client_tls_sslmode": "require",
-        "client_tls_cert_file": str(issued.cert),
-        "client_tls_key_file": str(issued.key),
-    }
-    with Pooler(postgres.dsn(), "session", settings=tls) as pooler:
-        yield Server(urlsplit(pooler.url).port or 0, authority.cert, other.cert)
-    shutil.rmtree(folder)
+def server(postgres: Postgres) -> Iterator[TlsServer]:
+    """Yield a Postgres with TLS."""
+    with tls_server(postgres.dsn()) as server:
+        yield server
 
 
 async def connect(program: str, url: str) -> Connection:
@@ -59,7 +27,7 @@ async def connect(program: str, url: str) -> Connection:
 
 
 @pytest.mark.parametrize("program", ["service", "worker"])
-async def test_a_verified_connection_works(server: Server, program: str) -> None:
+async def test_a_verified_connection_works(server: TlsServer, program: str) -> None:
     """sslmode=verify-full with the CA's certificate connects; the server refuses plain text."""
     url = server.url(BY_NAME, sslmode="verify-full", sslrootcert=str(server.ca))
     session = await connect(program, url)
@@ -70,7 +38,7 @@ async def test_a_verified_connection_works(server: Server, program: str) -> None
 @pytest.mark.parametrize("program", ["service", "worker"])
 @pytest.mark.parametrize("fault", ["ca", "name", "file", "unreadable"])
 async def test_errors_name_their_parameter(
-    server: Server, program: str, fault: str, tmp_path: Path
+    server: TlsServer, program: str, fault: str, tmp_path: Path
 ) -> None:
     """A wrong CA, a wrong host name, a missing and an invalid file give one line each."""
     nothing = tmp_path / "nothing.pem"

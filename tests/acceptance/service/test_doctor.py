@@ -9,9 +9,14 @@ from typing import Any
 from deploy.local.postgres import Postgres
 from tests.support.parts.pooler import Pooler
 from tests.support.parts.redis import Redis
+from tests.support.parts.tls_postgres import BY_NAME, tls_server
 from tests.support.programs.main_jobs import ground
 
 Checks = dict[str, dict[str, Any]]
+CHECKS = {
+    *("settings", "database", "tls", "pooler", "schema", "primary", "privileges", "role settings"),
+    *("connections", "durability", "clock", "rate limits", "open files"),
+}
 
 
 def examine(code: int, database: str, **variables: str) -> Checks:
@@ -40,9 +45,7 @@ async def test_a_healthy_installation_passes(database: str) -> None:
         checks = examine(1, database, LINKS_RATE_LIMIT_STORAGE=redis.url)
     assert failed(checks) == set()
     assert checks["rate limits"]["found"] == "Redis answers"
-    assert {"tls", "pooler", "schema", "primary", "privileges", "connections", "clock"} <= set(
-        checks
-    )
+    assert set(checks) == CHECKS
 
 
 def test_wrong_settings_are_a_check() -> None:
@@ -66,6 +69,20 @@ def test_tls_that_the_server_refuses_fails(database: str) -> None:
     assert "DATABASE_URL" in checks["database"]["mend"]
 
 
+def test_a_certificate_that_is_refused_fails(database: str) -> None:
+    """A certificate of an unknown CA fails the check `tls`; that of the named CA is verified."""
+    with tls_server(database) as server:
+        url = server.url(BY_NAME, sslmode="verify-full", sslrootcert=str(server.other_ca))
+        refused = examine(1, url)
+        url = server.url(BY_NAME, sslmode="verify-full", sslrootcert=str(server.ca))
+        verified = examine(1, url)
+    assert failed(refused) == {"tls"}
+    assert "the certificate of localhost" in refused["tls"]["found"]
+    assert "sslrootcert" in refused["tls"]["mend"]
+    assert failed(verified) == set()
+    assert "certificate is verified" in verified["tls"]["found"]
+
+
 async def test_a_missing_schema_names_the_migration(empty_database: str) -> None:
     """The remedy for a database without the schema is the command that makes it."""
     checks = examine(1, empty_database)
@@ -73,16 +90,29 @@ async def test_a_missing_schema_names_the_migration(empty_database: str) -> None
     assert checks["schema"]["mend"] == "python -m service migrate"
 
 
+TAKEN_AWAY = (
+    "REVOKE UPDATE ON documents FROM {role}",
+    "REVOKE DELETE ON document_links FROM {role}",
+    "REVOKE UPDATE ON expiry_sweep FROM {role}",
+    "REVOKE EXECUTE ON FUNCTION save_changes FROM PUBLIC",
+)
+
+
 async def test_the_roles_settings_and_rights_are_checked(postgres: Postgres) -> None:
-    """A read-only role with a low limit and a missing right fails three checks; the GRANT can be pasted."""
-    async with ground(postgres, {"default_transaction_read_only": "on"}) as at:
+    """Each missing right has a GRANT that can be pasted; a read-only role and a low limit fail too."""
+    hurting = {"default_transaction_read_only": "on", "statement_timeout": "50ms"}
+    async with ground(postgres, hurting) as at:
         await at.owner.execute(f"ALTER ROLE {at.role} CONNECTION LIMIT 5")
-        await at.owner.execute(f"REVOKE UPDATE ON documents FROM {at.role}")
-        checks = examine(1, at.url)
+        for statement in TAKEN_AWAY:
+            await at.owner.execute(statement.format(role=at.role))
+        checks = examine(1, at.url, LINKS_KEEP_DELETED_DAYS="30")
+        kept = examine(1, at.url)
         await at.owner.execute(f"ALTER ROLE {at.role} RESET ALL")
         await at.owner.execute(checks["privileges"]["mend"])
-        mended = examine(1, at.url)
+        mended = examine(1, at.url, LINKS_KEEP_DELETED_DAYS="30")
     assert failed(checks) == {"connections", "primary", "privileges"}
+    assert [each["privileges"]["found"] for each in (checks, kept)] == ["4 missing", "2 missing"]
+    assert "statement_timeout = 50: overridden" in checks["role settings"]["found"]
     assert failed(mended) == {"connections"}
 
 
