@@ -225,6 +225,40 @@ LOG_EVENTS: Final = by_name(
         "correct the cause: most often a missing TRUNCATE privilege (`doctor` prints the GRANT)",
     ),
     LogEvent(
+        "retention.recovered",
+        "info",
+        "The ring can be cleared again.",
+        {"failures": "number of failed attempts"},
+    ),
+    LogEvent(
+        "lag.unknown",
+        "warning",
+        "The lag cannot be measured, so its metrics, those of the ring and of standbys are absent. The "
+        "worker retries every second.",
+        {"error": "class and text of the error"},
+        "check the database; if `error` is a time-out, vacuum the table `outbox`",
+    ),
+    LogEvent(
+        "lag.known",
+        "info",
+        "The lag is measured again.",
+        {"failures": "number of failed attempts"},
+    ),
+    LogEvent(
+        "wakeup.failed",
+        "warning",
+        "The session for notifications does not answer and cannot be replaced. The relay finds new events "
+        "at its next poll, within 0.5 s.",
+        {"error": "class and text of the error"},
+        "check the database; most often it has no free connection",
+    ),
+    LogEvent(
+        "wakeup.recovered",
+        "info",
+        "The relay is notified of new events again.",
+        {"failures": "number of failed attempts"},
+    ),
+    LogEvent(
         "retention.slot_held",
         "info",
         "A slot of the ring is due, but another session reads it; the worker retries every ten minutes.",

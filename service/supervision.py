@@ -9,14 +9,20 @@ from typing import Final
 from structlog.stdlib import BoundLogger
 
 from service.core.errors import Unavailable
+from service.incident import Incident
 from service.logs import get_logger, reason
 
 RESTART_S: Final = 0.1
 """Time between the end of a task and its next start."""
 LASTING_S: Final = 5.0
 """A task that has run for this time is recovered: its earlier failures do not count any more."""
+FORGET_S: Final = 60.0
+"""A task that ends in the same way again is logged again only after it has run for this time."""
 FAILURES: Final = 3
 """Failures in a row that make the process not ready."""
+QUIET_S: Final = 10.0
+"""Time without a failure after which a success ends a problem. Calls to a locked row fail while others
+succeed, and a write with an unreachable primary fails while reads succeed."""
 
 Work = Callable[[], Coroutine[object, object, None]]
 
@@ -54,8 +60,8 @@ class Supervisor:
 class SupervisedTask:
     """A task that is restarted when it ends without being stopped.
 
-    The first ends are logged as `task.ended`, failure number FAILURES in a row as `task.failing`, and
-    further ones not at all until `task.recovered`.
+    The first end is logged as `task.ended`, failure number FAILURES in a row as `task.failing`, and further
+    ones only if their error is of another class, until `task.recovered`.
     """
 
     def __init__(self, name: str, work: Work, on_end: Callable[[], None] = lambda: None) -> None:
@@ -64,6 +70,8 @@ class SupervisedTask:
         self._on_end = on_end
         self._stopping = False
         self._failures = 0
+        self._logged: set[tuple[bool, str]] = set()
+        """Of each line since the task was well: whether it was failing, and the class of the error."""
         self._loop = asyncio.get_running_loop()
         self._start()
 
@@ -84,19 +92,25 @@ class SupervisedTask:
         error = None if task.cancelled() else task.exception()
         if self._stopping:
             return
-        lasted = self._loop.time() - self._started >= LASTING_S
-        self._failures = 1 if lasted else self._failures + 1
+        ran_s = self._loop.time() - self._started
+        self._failures = 1 if ran_s >= LASTING_S else self._failures + 1
+        if ran_s >= FORGET_S:
+            self._logged.clear()
         cause = "cancelled" if task.cancelled() else reason(error) if error else "returned"
-        if self._failures < FAILURES:
-            log.error("task.ended", task=self.name, error=cause, exc_info=error)
-        elif self._failures == FAILURES:
-            log.error("task.failing", task=self.name, error=cause, exc_info=error)
+        line = (self.failing, type(error).__name__)
+        if line not in self._logged:
+            self._logged.add(line)
+            if self.failing:
+                log.error("task.failing", task=self.name, error=cause, exc_info=error)
+            else:
+                log.error("task.ended", task=self.name, error=cause, exc_info=error)
         self._on_end()
         self._loop.call_later(RESTART_S, self._restart)
 
     def _recovered(self, task: asyncio.Task[None]) -> None:
         if task is self._task and not task.done():
             self._failures = 0
+            self._logged.clear()
             log.warning("task.recovered", task=self.name)
 
     def _restart(self) -> None:
@@ -112,38 +126,32 @@ class SupervisedTask:
         await asyncio.wait({self._task})
 
 
-class LastingProblem:
-    """Logs a problem when it begins, when the type of its error changes, and when it is over.
+class LastingProblem(Incident):
+    """Logs a problem when it begins, once for each further class of error, and when it is over.
 
     `failed` and `recovered` are the names of the log events.
     """
 
     def __init__(self, log: BoundLogger, failed: str, recovered: str) -> None:
+        super().__init__(QUIET_S)
         self._log = log
         self._failed = failed
         self._recovered = recovered
-        self._kind: str | None = None
-        self._count = 0
-        self.lasts = False
 
     def note_failure(self, error: Exception, **fields: object) -> None:
-        """Log a failure unless the last one was of the same type, with a traceback unless `Unavailable`."""
+        """Log the first failure of a class, with a traceback unless it is `Unavailable`."""
         cause = error.__cause__ or error
-        kind = type(cause).__name__
-        expected = isinstance(error, Unavailable)
-        level = logging.WARNING if expected else logging.ERROR
-        self._log.log(
-            logging.DEBUG if kind == self._kind else level,
-            self._failed,
-            **fields,
-            error=reason(cause),
-            exc_info=None if expected else error,
-        )
-        self._kind, self.lasts = kind, True
-        self._count += 1
+        if self.fail(type(cause).__name__):
+            expected = isinstance(error, Unavailable)
+            self._log.log(
+                logging.WARNING if expected else logging.ERROR,
+                self._failed,
+                **fields,
+                error=reason(cause),
+                exc_info=None if expected else error,
+            )
 
     def note_success(self) -> None:
-        """Log the end of the problem, if there was one."""
-        if self.lasts:
-            self._log.warning(self._recovered, failures=self._count)
-            self._kind, self._count, self.lasts = None, 0, False
+        """Log the end of the problem, if there was one and the last failure is QUIET_S ago."""
+        if self.lasts and (failures := self.succeed()):
+            self._log.warning(self._recovered, failures=failures)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from outbox_worker.incident import Incident
 from outbox_worker.logs import get_logger
 from outbox_worker.release import VERSION
 
@@ -45,22 +46,42 @@ class Health:
         self._progressed_at = clock()
         self._failed_at = clock()
         self._failed_with_lock = False
+        self._problems = Incident()
+        self._obstacles = Incident()
+        self._logged_state: State = "starting"
+        self._logged: set[str] = set()
+        """What was logged of the attempts to lead since the problem began."""
 
     def enter(self, state: State) -> None:
-        """Change the state and log the change."""
+        """Change the state and log the change, each state once while a problem lasts."""
         if state != self.state:
-            log.info("worker.state", state=state, before=self.state)
             self.state_since = time.time()
+            if self.is_news(state):
+                self._log_state(state)
         self.state = state
         if state == "leading":
+            self._obstacles.succeed()
             self.obstacle = None
+
+    def is_news(self, attempt: str) -> bool:
+        """Whether to log a part of an attempt to lead: while a problem lasts, each part is logged once."""
+        is_new = self.problem is None or attempt not in self._logged
+        self._logged.add(attempt)
+        return is_new
+
+    def _log_state(self, state: State) -> None:
+        log.info("worker.state", state=state, before=self._logged_state)
+        self._logged_state = state
 
     def progressed(self) -> None:
         """Note progress: a page was published, or there was nothing to publish."""
         self._progressed_at = self._clock()
         if self.problem is not None:
+            self._problems.succeed()
             log.info("worker.recovered", problem=self.problem)
             self.problem = None
+            if self.state != self._logged_state:
+                self._log_state(self.state)
 
     def enter_standby(self) -> None:
         """Note that another process holds the lock.
@@ -76,14 +97,16 @@ class Health:
 
     def set_obstacle(self, problem: str, detail: str = "") -> None:
         """Note why a standby could not lead: it is not ready, but healthy, because it polls the lock."""
-        if problem != self.obstacle:
-            log.error("worker.standby_cannot_lead", problem=problem, detail=detail)
+        if self.obstacle is None:
             self.problem_since = time.time()
+        if self._obstacles.fail(problem):
+            log.error("worker.standby_cannot_lead", problem=problem, detail=detail)
         self.obstacle, self.detail = problem, detail
 
     def clear_obstacle(self) -> None:
         """Note that a standby could lead: its check of Kafka has succeeded."""
         if self.obstacle is not None:
+            self._obstacles.succeed()
             log.info("worker.standby_can_lead", problem=self.obstacle)
             self.obstacle = None
 
@@ -94,10 +117,12 @@ class Health:
     def set_problem(
         self, problem: str, detail: str = "", during: str = "", *, with_lock: bool = True
     ) -> None:
-        """Note a problem, and log it if it is a new one; a retry that fails in the same way logs nothing."""
-        if problem != self.problem:
-            log.error("worker.failing", problem=problem, detail=detail, during=during)
+        """Note a problem, and log each kind once until the worker makes progress."""
+        if self.problem is None:
             self.problem_since = time.time()
+            self._logged.clear()
+        if self._problems.fail(problem):
+            log.error("worker.failing", problem=problem, detail=detail, during=during)
         self.problem, self.detail = problem, detail
         self._failed_at = self._clock()
         self._failed_with_lock = with_lock

@@ -1,13 +1,14 @@
 """The relay's lag, the standbys and the ring's fill, measured every few seconds over a session."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import asyncpg
 
+from outbox_worker.incident import Incident
+from outbox_worker.logs import get_logger, reason
 from outbox_worker.postgres.cursor import NO_ROWS_AFTER, Cursor, Snapshot
 from outbox_worker.postgres.sessions import ERRORS, LEADER, Connection, application_name, session
 from outbox_worker.postgres.window import PLANNER_SETTINGS
@@ -15,6 +16,8 @@ from outbox_worker.relay import ring
 from outbox_worker.relay.metrics import KnownGauge, Metrics, Sample
 from outbox_worker.relay.ring import Day
 from outbox_worker.tasks import pause
+
+log = get_logger(__name__)
 
 EVERY_S = 5
 BEGIN_EVERY_S = 1
@@ -120,6 +123,7 @@ class Lag:
         self._published: Callable[[], Cursor] | None = None
         self._measured: Measured | None = None
         self._measured_at = 0.0
+        self._incident = Incident()
         self._show(metrics.lag_events, lambda now: now.events)
         self._show(metrics.lag_seconds, lambda now: now.oldest_s)
         self._show(metrics.oldest_transaction, lambda now: now.transaction_s)
@@ -160,10 +164,12 @@ class Lag:
     async def run(self) -> None:
         """Measure every few seconds until the stop event; an error ends only the session."""
         while not self._stop.is_set():
-            # Database errors are reported by the relay's other sessions.
-            with contextlib.suppress(*ERRORS):
+            try:
                 if self._checkpoint is not None:
                     await self._measure_repeatedly()
+            except ERRORS as error:
+                if self._incident.fail(type(error).__name__):
+                    log.warning("lag.unknown", error=reason(error))
             await pause(self._stop, BEGIN_EVERY_S)
 
     async def _measure_repeatedly(self) -> None:
@@ -197,6 +203,8 @@ class Lag:
                 behind.events, behind.seconds, sessions["transaction_s"], sessions["standbys"], days
             )
             self._measured_at = self._clock()
+            if failures := self._incident.succeed():
+                log.info("lag.known", failures=failures)
 
 
 async def due(connection: asyncpg.Connection, cursor: Cursor) -> Due:

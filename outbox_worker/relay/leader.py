@@ -13,6 +13,7 @@ import asyncpg
 
 from outbox_worker.logs import get_logger
 from outbox_worker.postgres.sessions import ERRORS, LEADER, connect, disconnect, is_read_only
+from outbox_worker.relay.on_change import OnChange
 from outbox_worker.tasks import pause
 
 log = get_logger(__name__)
@@ -76,6 +77,7 @@ class LeaderLock:
         self._connection = connection
         # The backend of this session if it has the lock, else of this process' last session with the lock.
         self.backend = former_backend
+        self._on_change = OnChange()
         self._turn = asyncio.Lock()
         self._gone = asyncio.Event()
         connection.add_termination_listener(lambda _: self._gone.set())
@@ -108,7 +110,8 @@ class LeaderLock:
                 locked_elsewhere()
                 hung = (relay, HUNG_AFTER_S, self.backend)
                 for holder in await connection.fetch(END_HUNG_HOLDER, *hung):
-                    log.warning("leader.hung_holder_ended", backend=holder["pid"])
+                    if self._on_change.is_new("hung", holder["pid"]):
+                        log.warning("leader.hung_holder_ended", backend=holder["pid"])
             await pause(stop, STANDBY_POLL_S)
 
     async def keep(self) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import asyncpg
 
+from outbox_worker.incident import Incident
 from outbox_worker.logs import first_line, get_logger
 from outbox_worker.postgres.cursor import BEGINNING, Cursor, Snapshot
 from outbox_worker.postgres.sessions import ERRORS, session
@@ -76,6 +77,7 @@ class Retention:
         self._metrics = metrics
         self._clock = clock
         self._on_change = OnChange()
+        self._incident = Incident()
         self._published: Callable[[], Cursor] = lambda: BEGINNING
         self.clearing: int | None = None
         """The slot that is being checked or truncated now."""
@@ -91,15 +93,16 @@ class Retention:
             await pause(self._stop, EVERY_S)
 
     async def attempt(self) -> None:
-        """Clear the slots that are due; log an error if its type has changed since the last attempt."""
+        """Clear the slots that are due; log each class of error once until an attempt succeeds."""
         try:
             await self.run_once()
         except ERRORS as error:
             kind = type(error).__name__
-            if self._on_change.is_new("retention", kind):
+            if self._incident.fail(kind):
                 log.warning("retention.failed", kind=kind, detail=first_line(error))
         else:
-            self._on_change.is_new("retention", None)
+            if failures := self._incident.succeed():
+                log.info("retention.recovered", failures=failures)
 
     async def run_once(self) -> list[int]:
         """Clear the slots that are due, and return their numbers."""

@@ -178,6 +178,7 @@ class TakeOver:
     def _announce(self, start: Start) -> None:
         self.health.enter("leading")
         self.metrics.starts.labels(source=start.source).inc()
-        level = logging.WARNING if start.source == "checkpoint" else logging.INFO
-        log.log(level, "relay.started", source=start.source, reason=start.reason,
-                s0=str(start.cursor.s0))  # fmt: skip
+        if self.health.is_news(f"{start.source}: {start.reason}"):
+            level = logging.WARNING if start.source == "checkpoint" else logging.INFO
+            log.log(level, "relay.started", source=start.source, reason=start.reason,
+                    s0=str(start.cursor.s0))  # fmt: skip

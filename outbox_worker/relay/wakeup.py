@@ -4,7 +4,11 @@ import asyncio
 import contextlib
 from typing import Self
 
+from outbox_worker.incident import Incident
+from outbox_worker.logs import get_logger, reason
 from outbox_worker.postgres.sessions import ERRORS, Connection, connect, disconnect
+
+log = get_logger(__name__)
 
 CHANNEL = "outbox"
 SHORTEST_WAIT_S = 0.002
@@ -27,6 +31,7 @@ class Wakeup:
         self._url = url
         self._notified = asyncio.Event()
         self._wait_s = SHORTEST_WAIT_S
+        self._incident = Incident()
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -52,10 +57,16 @@ class Wakeup:
             session = self._connection
             if session.is_closed() or await session.is_usable():
                 continue
-            with contextlib.suppress(*ERRORS):
+            try:
                 await self._listen()
-                session.terminate()
-                self.notified()  # a notification may have been lost
+            except ERRORS as error:
+                if self._incident.fail(type(error).__name__):
+                    log.warning("wakeup.failed", error=reason(error))
+                continue
+            session.terminate()
+            self.notified()  # a notification may have been lost
+            if failures := self._incident.succeed():
+                log.info("wakeup.recovered", failures=failures)
 
     def notified(self, *_: object) -> None:
         """End the present wait, or the next one if there is none."""

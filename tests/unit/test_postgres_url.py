@@ -22,7 +22,14 @@ LIBPQ = frozenset({
     *("scram_server_key", "service", "target_session_attrs", "load_balance_hosts"),
     *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"),
 })  # fmt: skip
-ALIKE = ("catalogue.py", "command_line.py", "environment.py", "logs.py", "release.py")
+ALIKE = (
+    "catalogue.py",
+    "command_line.py",
+    "environment.py",
+    "incident.py",
+    "logs.py",
+    "release.py",
+)
 MODULES = [outbox_worker.postgres.url, service.store.postgres.url]
 ACCEPTED = {
     "sslmode=verify-full&channel_binding=require",

@@ -175,15 +175,16 @@ class KeyRing:
             for digest in [d for d, entry in self._known.items() if entry.used_at < now - IDLE_S]:
                 del self._known[digest]
             try:
-                await self._refresh(now)
-                problem.note_success()
+                if await self._refresh(now):
+                    problem.note_success()
             except Exception as error:  # noqa: BLE001 - any error: the next try may succeed
                 problem.note_failure(error)
 
-    async def _refresh(self, now: float) -> None:
+    async def _refresh(self, now: float) -> bool:
+        """Read the cached keys again; return False if there are none, so that nothing was read."""
         digests = list(self._known)
         if not digests:
-            return
+            return False
         found = await find_keys(self._database, digests)
         for digest in digests:
             entry = self._known.get(digest)
@@ -192,6 +193,7 @@ class KeyRing:
             elif entry is not None:  # None: a call has found it revoked meanwhile
                 entry.key = found[digest]
                 entry.read_at = now
+        return True
 
 
 def _presented(headers: Mapping[bytes, bytes]) -> list[bytes]:

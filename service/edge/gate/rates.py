@@ -9,7 +9,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 import limits
 from limits.aio.storage import RedisStorage
 
+from service.incident import Incident
 from service.logs import get_logger
+from service.supervision import QUIET_S
 
 MAX_WINDOWS: Final = 100_000
 """Counters in memory. At this number, the counters of past windows are dropped."""
@@ -109,6 +111,7 @@ class SharedLimiter:
         self._windows: dict[WindowId, _Window] = {}
         self._on_change = on_change
         self._unreachable = False
+        self._incident = Incident(QUIET_S)
         self._retry_at = 0.0
 
     async def hit(self, key_id: str, rate: str) -> Quota:
@@ -192,14 +195,13 @@ class SharedLimiter:
             self._note(unreachable=slow, error="it is slow")
 
     def _note(self, *, unreachable: bool, error: str) -> None:
-        """Log a change of Redis' state once, and report it to the metrics."""
-        if unreachable == self._unreachable:
-            return
-        self._unreachable = unreachable
-        self._on_change(unreachable)
-        if unreachable:
+        """Report a change of Redis' state to the metrics; log each kind of error once while it lasts."""
+        if unreachable != self._unreachable:
+            self._unreachable = unreachable
+            self._on_change(unreachable)
+        if unreachable and self._incident.fail(error):
             log.warning("rate_limits.storage_away", error=error)
-        else:
+        elif not unreachable and self._incident.lasts and self._incident.succeed():
             log.warning("rate_limits.storage_back")
 
 

@@ -60,7 +60,9 @@ UPDATE expiry_sweep
 SET workspace_id = NULL, document_id = NULL, documents = 0, links = 0,
     next_at = now() + interval '24 hours', finished_at = now()
 """
-FINISHED: Final = "SELECT extract(EPOCH FROM finished_at)::float8 FROM expiry_sweep"
+FINISHED: Final = (
+    "SELECT extract(EPOCH FROM finished_at)::float8, next_at > now() FROM expiry_sweep"
+)
 
 log = get_logger(__name__)
 
@@ -99,9 +101,8 @@ class Sweeper:
             swept = None
             try:
                 swept = await self.sweep()
-                if swept is None:
-                    await self._report_finished()
-                problem.note_success()
+                if swept is not None or await self._report_finished():
+                    problem.note_success()
             except Exception as error:  # noqa: BLE001 - the next try may succeed after any error
                 problem.note_failure(error)
             await asyncio.sleep(POLL_S if swept is None else BATCH_PAUSE_S)
@@ -122,11 +123,13 @@ class Sweeper:
                 log.info("expiry.swept", documents=documents, links=links)
         return swept
 
-    async def _report_finished(self) -> None:
+    async def _report_finished(self) -> bool:
+        """Report the end of the last sweep; return False if a batch is due: another process has it."""
         async with self._database.acquire() as connection:
-            finished_at = await connection.fetchval(FINISHED)
+            ((finished_at, none_is_due),) = await connection.fetch(FINISHED)
         if finished_at is not None:
             self._on_finished(finished_at)
+        return bool(none_is_due)
 
 
 async def _sweep(

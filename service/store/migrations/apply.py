@@ -161,7 +161,7 @@ async def _apply(connection: "Connection", step: Step) -> None:
     """Attempt the step until its locks are free."""
     attempt = _transact if step.in_transaction else _run_outside
     deadline = time.monotonic() + GIVE_UP_AFTER_S
-    pause_s, told = FIRST_PAUSE_S, None
+    pause_s, before, told = FIRST_PAUSE_S, None, None
     while True:
         try:
             return await attempt(connection, step)
@@ -172,9 +172,10 @@ async def _apply(connection: "Connection", step: Step) -> None:
         held = await _held(connection, step)
         if time.monotonic() > deadline:
             raise SchemaError(f"{step.name} found no free lock in {GIVE_UP_AFTER_S:g} s: {held}")
-        if held != told:
+        if told is None or told != held == before:  # not each of the short transactions in turn
             log.warning("migrate.lock_held", step=step.name, detail=held)
-        told = held
+            told = held
+        before = held
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -10,13 +10,14 @@ from typing import Final, Literal, Self
 
 from service.core.values import DocumentKey
 from service.core.writes import Reply, Write
+from service.incident import Incident
 from service.logs import get_logger
 from service.store.database import Session, as_refusal, roll_back, terminate
 from service.store.writing.alone import AloneWriter
 from service.store.writing.contended import ContendedWriter
 from service.store.writing.execute import Executor, Member, take_group
 from service.store.writing.transaction import NotCommitted, Transactions
-from service.supervision import Supervisor
+from service.supervision import QUIET_S, Supervisor
 
 TransactionKind = Literal["joint", "contended", "alone"]
 
@@ -59,6 +60,7 @@ class GroupWriter:
         self._connection: Session | None = None
         self._durable: list[Member] = []
         self._in_flight: list[Member] = []
+        self._defects = Incident(QUIET_S)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()  # asking costs a system call, before Python 3.12
@@ -162,6 +164,8 @@ class GroupWriter:
                 continue
             try:
                 await self._write_together(members)
+                if self._defects.lasts:
+                    self._defects.succeed()
             except Exception as error:  # noqa: BLE001 - the members are answered, or written alone
                 self._not_written(members, error)
 
@@ -175,7 +179,7 @@ class GroupWriter:
             for member in members:
                 member.fail(refusal)
             return
-        if not isinstance(error, NotCommitted):
+        if not isinstance(error, NotCommitted) and self._defects.fail(type(error).__name__):
             ids = [member.write.caller.request_id for member in members]
             log.error("write.group_failed", members=len(ids), request_ids=ids, exc_info=error)
         for member in members:

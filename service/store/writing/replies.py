@@ -65,7 +65,8 @@ async def forget_expired_forever(database: Database) -> None:
     while True:
         try:
             full = await forget_expired(database)
-            problem.note_success()
+            if full is not None:
+                problem.note_success()
         except Exception as error:  # noqa: BLE001 - the next try may succeed after any error
             problem.note_failure(error)
             full = False
@@ -73,14 +74,14 @@ async def forget_expired_forever(database: Database) -> None:
             await asyncio.sleep(INTERVAL_S)
 
 
-async def forget_expired(database: Database) -> bool:
-    """Delete one batch; return whether there may be more."""
+async def forget_expired(database: Database) -> bool | None:
+    """Delete one batch; return whether there may be more, None if another process deletes now."""
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="read_committed"),  # overrides the database's default
     ):
         if not await connection.fetchval(TRY_LOCK):
-            return False
+            return None
         await connection.execute(INDEXES_ONLY)
         tag: str = await connection.execute(FORGET, BATCH)
     return tag == f"DELETE {BATCH}"

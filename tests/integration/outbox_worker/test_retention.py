@@ -197,14 +197,25 @@ async def test_slot_that_stays_locked_is_logged_once(
 async def test_error_that_stays_is_logged_once(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log has one line for an error, and another one only if there was a success in between."""
+    """The log has one line for each class of error, until an attempt succeeds."""
     job = retention(database, BEGINNING)
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
         await execute(database, "ALTER TABLE outbox_00 RENAME TO away")
         for _ in range(3):
             await job.attempt()
+            await execute(database, "ALTER TABLE away RENAME TO outbox_00")
+            await execute(database, "ALTER TABLE outbox RENAME COLUMN created_at TO away")
+            await job.attempt()
+            await execute(database, "ALTER TABLE outbox RENAME COLUMN away TO created_at")
+            await execute(database, "ALTER TABLE outbox_00 RENAME TO away")
         await execute(database, "ALTER TABLE away RENAME TO outbox_00")
         await job.attempt()
         await execute(database, "ALTER TABLE outbox_00 RENAME TO away")
         await job.attempt()
-    assert [record.getMessage() for record in caplog.records] == ["retention.failed"] * 2
+    lines = [(record.getMessage(), getattr(record, "kind", None)) for record in caplog.records]
+    assert lines == [
+        ("retention.failed", "UndefinedTableError"),
+        ("retention.failed", "UndefinedColumnError"),
+        ("retention.recovered", None),
+        ("retention.failed", "UndefinedTableError"),
+    ]

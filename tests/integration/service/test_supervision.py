@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from service.store.writing import group
-from service.supervision import FAILURES, SupervisedTask
+from service.supervision import SupervisedTask
 from tests.support.parts.postgres import END_SESSIONS
 from tests.support.service.api import Api
 from tests.support.service.locks import LOCK
@@ -187,4 +187,25 @@ async def test_a_task_that_fails_again_and_again_makes_the_process_not_ready(
     await until(partial(ready, 200))
     assert (await api.add("doc_2", "ship_1")).status_code == 201
     lines = Counter(line.message for line in caplog.records if line.message.startswith("task."))
-    assert lines == {"task.ended": FAILURES - 1, "task.failing": 1, "task.recovered": 1}
+    assert lines == {"task.ended": 1, "task.failing": 1, "task.recovered": 1}
+
+
+async def test_a_task_that_ends_again_and_again_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task that runs for a while before each error has one line for each class of error."""
+    monkeypatch.setattr("service.supervision.LASTING_S", 0.0)
+    monkeypatch.setattr("service.supervision.RESTART_S", 0.0)
+    starts = count()
+
+    async def work() -> None:
+        raise (ValueError if next(starts) % 2 else KeyError)
+
+    async def restarted_often() -> bool:
+        return next(starts) > 20
+
+    task = SupervisedTask("work", work)
+    await until(restarted_often)
+    await task.stop()
+    lines = Counter((line.message, vars(line)["error"]) for line in caplog.records)
+    assert lines == {("task.ended", "ValueError"): 1, ("task.ended", "KeyError"): 1}

@@ -45,14 +45,17 @@ def test_leaders_and_standbys_without_a_problem_are_ready() -> None:
 def test_standby_that_could_not_lead_is_healthy_and_not_ready(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """After a failed check, a standby is ready again after a successful check, or when it leads."""
+    """After failed checks, a standby is ready again after a successful check, or when it leads.
+
+    Each kind of failure is logged once, although kinds alternate.
+    """
     health = Health(Clock())
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
-        for _ in range(2):
-            health.set_obstacle("KafkaConnectionError")
+        for obstacle in ("TimeoutError", "KafkaConnectionError", "TimeoutError"):
+            health.set_obstacle(obstacle)
             health.enter_standby()
             assert (health.healthy, health.ready) == (True, False)
-            assert health.report()["problem"] == "KafkaConnectionError"
+            assert health.report()["problem"] == obstacle
         health.clear_obstacle()
         assert health.ready
         health.set_obstacle("KafkaConnectionError")
@@ -61,6 +64,7 @@ def test_standby_that_could_not_lead_is_healthy_and_not_ready(
     assert [record.getMessage() for record in caplog.records] == [
         "worker.standby_cannot_lead",
         "worker.state",
+        "worker.standby_cannot_lead",
         "worker.standby_can_lead",
         "worker.standby_cannot_lead",
         "worker.state",
@@ -98,15 +102,19 @@ def test_a_standby_is_healthy_once_postgres_answers() -> None:
 
 
 def test_a_line_for_each_problem_and_not_for_each_retry(caplog: pytest.LogCaptureFixture) -> None:
-    """The log has one line for a problem, one for another problem, and one for the end."""
+    """The log has one line for a problem, one for another problem, and one for the end.
+
+    The attempts to lead in between are logged once.
+    """
     health = Health(Clock())
     with caplog.at_level(logging.INFO, logger="outbox_worker"):
-        for problem in ("A", "A", "A", "B", "B"):
+        for problem in ("A", "A", "B", "A", "B"):
+            health.enter("leading")
+            health.enter("starting")
             health.set_problem(problem)
+        health.enter("leading")
         health.progressed()
         health.progressed()
-    assert [record.getMessage() for record in caplog.records] == [
-        "worker.failing",
-        "worker.failing",
-        "worker.recovered",
-    ]
+    lines = [(record.getMessage(), getattr(record, "state", None)) for record in caplog.records]
+    attempt = [("worker.state", "leading"), ("worker.state", "starting"), ("worker.failing", None)]
+    assert lines == [*attempt, *attempt, ("worker.recovered", None), ("worker.state", "leading")]
