@@ -23,7 +23,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "setup": (),
     "run": (),
     "test": (
-        "curl", "git", "openssl", "pgbouncer", "promtool", "redis-server", "setpriv", "unshare", "wrk",
+        "curl", "git", "openssl", "pgbouncer", "prometheus", "promtool", "redis-server", "setpriv", "unshare",
+        "wrk",
     ),
     "contract": ("chromedriver", "npm"),
     "bench": ("wrk",),
@@ -34,6 +35,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 LINUX_ONLY = {"setpriv", "unshare"}
 IMAGES = {
     "pgbouncer": "edoburu/pgbouncer:v1.24.1-p1",
+    "prometheus": "prom/prometheus:v3.5.0",
     "promtool": "prom/prometheus:v3.5.0",
     "redis-server": "redis:8",
 }

@@ -2,8 +2,19 @@
 
 from typing import Final
 
-from tests.unit.alerts.case import ALWAYS, HOURS, Case, Values, counter
-from tests.unit.alerts.series import CALLS, FAILED, IN_TIME, SERVICE, TIMED, UNROUTED
+from tests.unit.alerts.case import ALWAYS, HOURS, Case, Values, counter, gauge
+from tests.unit.alerts.series import (
+    CALLS,
+    EVENTS,
+    FAILED,
+    IN_TIME,
+    LAG,
+    RELAY,
+    SERVICE,
+    TIMED,
+    UNROUTED,
+    YOUNG,
+)
 
 END: Final = 11 * 60
 """More than 6 h after each fault, in minutes."""
@@ -75,6 +86,46 @@ CASES: Final = [
         quiet=110,
         fires=180,
         over=END,
+        pace=HOURS,
+    ),
+    Case(
+        "OutboxAgeBudgetFast",
+        "half of the events are late for half an hour",
+        RELAY | {YOUNG: fault(30, 500, normal=1000)},
+        quiet=60,
+        fires=90,
+        over=150,
+        pace=HOURS,
+    ),
+    Case(
+        "OutboxAgeBudgetFast",
+        "the brokers are slow: events are late, and a backlog grows",
+        RELAY
+        | {YOUNG: fault(30, 500, normal=1000)}
+        | {LAG: gauge((80, 0), (10, 100), (ALWAYS, 0))},
+        quiet=60,
+        fires=85,
+        pace=HOURS,
+    ),
+    Case(
+        "OutboxAgeBudgetSlow",
+        "2 % of the events are late for three hours",
+        RELAY | {YOUNG: fault(180, 980, normal=1000)},
+        quiet=110,
+        fires=180,
+        over=END,
+        pace=HOURS,
+    ),
+    Case(
+        "OutboxLag",
+        "a backlog of an hour is published late, and fires no other alert",
+        RELAY
+        | {LAG: gauge((60, 0), (60, 1800), (ALWAYS, 0))}
+        | {EVENTS: counter((60, 1000), (60, 0), (10, 10_000), (ALWAYS, 1000))}
+        | {YOUNG: counter((60, 1000), (60, 0), (10, 0), (ALWAYS, 1000))},
+        quiet=60,
+        fires=100,
+        over=135,
         pace=HOURS,
     ),
 ]

@@ -13,11 +13,12 @@ from tests.unit.alerts.series import (
     OTHER_LEADER,
     RELAY,
     SERVICE,
+    STANDBYS,
     STARTED,
     STARTS,
     TOPIC_LOST,
     TRANSACTION,
-)  # fmt: skip
+)
 
 NO_LEADER: Final = gauge((10, 1), (30, 0), (30, 1))
 ONCE: Final = counter((15, 0), (0.5, 2), (60, 0))
@@ -67,6 +68,14 @@ CASES: Final = [
         fires=2,
         of_job=False,
         beside=False,
+    ),
+    Case(
+        "OutboxNoStandby",
+        "the standby has ended",
+        RELAY | {OTHER_LEADER: gauge((10, 0)), STANDBYS: gauge((10, 1), (30, 0), (30, 1))},
+        quiet=24,
+        fires=26,
+        over=41,
     ),
     Case(
         "OutboxTwoLeaders",

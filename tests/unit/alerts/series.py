@@ -24,6 +24,9 @@ OTHER_LEADER: Final = 'outbox_leader{instance="2"}'
 LAG: Final = 'outbox_lag_seconds{instance="1"}'
 TRANSACTION: Final = 'outbox_oldest_transaction_seconds{instance="1"}'
 STARTS: Final = 'outbox_starts_total{instance="%d", source="%s"}'
+STANDBYS: Final = 'outbox_standbys{instance="1"}'
+EVENTS: Final = 'outbox_event_age_seconds_count{instance="1"}'
+YOUNG: Final = 'outbox_event_age_seconds_bucket{instance="1", le="1.0"}'
 CHECKPOINT: Final = STARTS % (1, "checkpoint")
 FENCED: Final = 'outbox_fenced_total{instance="1"}'
 ERRORS: Final = 'outbox_errors_total{instance="1", kind="%s"}'
@@ -49,6 +52,9 @@ RELAY: Final[dict[str, Values]] = {
     LEADER: gauge((ALWAYS, 1)),
     OTHER_LEADER: gauge((ALWAYS, 0)),
     LAG: gauge((ALWAYS, 0)),
+    STANDBYS: gauge((ALWAYS, 1)),
+    EVENTS: counter((ALWAYS, 1000)),
+    YOUNG: counter((ALWAYS, 1000)),
     TRANSACTION: gauge((ALWAYS, 0)),
     STARTS % (1, "progress"): gauge((ALWAYS, 1)),
     FENCED: counter((ALWAYS, 0)),

@@ -43,6 +43,7 @@ def test_promtool_finds_nothing_wrong() -> None:
     promtool("check", "rules", *RULE_FILES)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("pace", [MINUTES, HOURS, DAYS])
 def test_alerts_fire_once_for_a_fault(tmp_path: Path, pace: Pace) -> None:
     """In each case the named alert fires once and alone, and before and after the fault none fires."""
