@@ -13,7 +13,8 @@ from outbox_worker.operator.terminal import InterruptedByOperator
 from outbox_worker.postgres.registration import RefusedError
 from outbox_worker.postgres.task_progress import NOT_PERMITTED, Kind, Recorder, Task, newest
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, the end of a job or a container, and the end of the terminal's connection."""
 
 
 class Run:
@@ -50,7 +51,10 @@ class Run:
     def interruptible(self) -> Iterator[None]:
         """Handle the signals in this context; it raises InterruptedByOperator."""
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        handled = [
+            each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN
+        ]  # as by nohup
+        for number in handled:
             loop.add_signal_handler(number, self._interrupt)
         try:
             yield
@@ -59,7 +63,7 @@ class Run:
                 raise
             raise InterruptedByOperator from None
         finally:
-            for number in SIGNALS:
+            for number in handled:
                 loop.remove_signal_handler(number)
 
     def _interrupt(self) -> None:

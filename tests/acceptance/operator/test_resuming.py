@@ -95,7 +95,7 @@ def by_key(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
     return {key: list(values) for key, values in found.items()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 async def test_a_resumed_replay_loses_nothing(
     database: str, connection: asyncpg.Connection, stage: Stage, number: int
 ) -> None:

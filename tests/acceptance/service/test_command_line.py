@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from deploy.local import programs
+from service.store.migrations.version import VERSION
 from tests.support.parts.shared import execute
 from tests.support.programs.command import forked
 
@@ -250,7 +251,7 @@ async def test_a_newer_schema_is_one_line(database: str, arguments: tuple[str, .
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "the database has schema 1000, on which programs for schema 999 or later can run, and this "
-        "one is for 2: update the program\n"
+        f"one is for {VERSION}: update the program\n"
     )
 
 
