@@ -11,6 +11,7 @@ from service.app import build
 from service.settings import read_settings
 from service.store.database import Database
 from service.store.keys import create_key
+from service.tracing import Tracing
 from tests.support.waiting import until
 
 BOTH_SCOPES = ("read:documents", "write:documents")
@@ -78,10 +79,10 @@ class Api:
 class Service:
     """The service's app with its lifespan, as a context manager."""
 
-    def __init__(self, dsn: str, **settings: str) -> None:
+    def __init__(self, dsn: str, traces: Tracing | None = None, **settings: str) -> None:
         self.dsn = dsn
         environment = {"DATABASE_URL": dsn, "LINKS_RATE_LIMIT": GENEROUS, **settings}
-        self.app = build(read_settings(environment))
+        self.app = build(read_settings(environment), traces=traces)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
