@@ -1,7 +1,7 @@
 """The spans of the service, made by classes in place of the gate, the transactions and the executor.
 
-`app.build` uses these classes if traces are on. The classes that they extend know nothing of spans, so the
-service does not work more for a call while traces are off.
+`app.build` uses these classes if traces are on. The classes that they extend know nothing of spans, so a
+call costs nothing more while traces are off.
 
 * A server span for each call (`TracedGate`), a child of the caller's span. It takes the place of the
   caller's `traceparent` in the request's headers, so that the events of the call name it: a subscriber's

@@ -134,17 +134,15 @@ class Tracing:
         """Start a span of work that is done for several calls together, with a link to each of them.
 
         Its parent is the first call that is sampled. Otherwise a sampler that decides by the parent would
-        drop most batches of sampled calls. Calls that are not sampled get no link: nothing has their spans.
-        `start_time` is in nanoseconds since 1970; None: now.
+        drop most batches of sampled calls. Calls that are not sampled get no link, because their spans are
+        not exported. `start_time` is in nanoseconds since 1970; None: now.
         """
-        contexts = [*filter(None, map(context_of, dict.fromkeys(filter(None, traceparents))))]
-        sampled = [context for context in contexts if context.trace_flags.sampled]
-        parent = next(iter(sampled or contexts), None)
-        within = (
-            Context()
-            if parent is None
-            else set_span_in_context(NonRecordingSpan(parent), Context())
-        )
+        given = [*dict.fromkeys(filter(None, traceparents))]
+        sampled = [*filter(None, map(context_of, filter(_is_sampled, given)))]
+        parent = next(iter(sampled), None) or next(filter(None, map(context_of, given)), None)
+        within = Context()
+        if parent is not None:
+            within = set_span_in_context(NonRecordingSpan(parent), within)
         links = [Link(context) for context in sampled]
         return self.tracer.start_span(name, within, kind, attributes, links, start_time)
 
@@ -181,6 +179,10 @@ def context_of(traceparent: str) -> SpanContext | None:
     except ValueError:
         return None
     return context if context.is_valid else None
+
+
+def _is_sampled(traceparent: str) -> bool:
+    return traceparent[-1] in "13579bdf"  # the lowest bit of the flags
 
 
 class _ExportProblem(logging.Handler):

@@ -79,7 +79,7 @@ class Api:
 class Service:
     """The service's app with its lifespan, as a context manager."""
 
-    def __init__(self, dsn: str, traces: Tracing | None = None, **settings: str) -> None:
+    def __init__(self, dsn: str, traces: Tracing | None = None, /, **settings: str) -> None:
         self.dsn = dsn
         environment = {"DATABASE_URL": dsn, "LINKS_RATE_LIMIT": GENEROUS, **settings}
         self.app = build(read_settings(environment), traces=traces)
