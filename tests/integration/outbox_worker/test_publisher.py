@@ -201,15 +201,28 @@ async def test_page_larger_than_a_batch_stays_in_order(
     assert values == list(range(400))
 
 
-async def test_traceparent_becomes_a_header(settings: Settings, start: Start, kafka: str) -> None:
-    """A record has the header `traceparent` if and only if its row has one."""
+async def test_the_context_of_a_call_becomes_headers(
+    settings: Settings, start: Start, kafka: str
+) -> None:
+    """A record has the headers `traceparent` and `tracestate` if its row and its event have them."""
     publisher = await start()
-    page = [(1, "k", b"with", "00-ab-cd-01"), (2, "k", b"without", None)]
+    event = b'{"data":{"role":",\\"tracestate\\":\\"x"}'
+    state = b',"tracestate":"a=\\"1\\",b=2"'
+    page = [
+        (1, "k", b"with", "00-ab-cd-01"),
+        (2, "k", event + state + b"}", "00-ab-cd-01"),
+        (3, "k", event + b"}", "00-ab-cd-01"),
+        (4, "k", b"without", None),
+    ]
     await publisher.publish(publisher.pack(page), b"1")
-    records = await topics.wait_for_count(kafka, settings.topic, 2)
-    headers = {record.value: dict(record.headers) for record in records}
-    assert headers[b"with"]["traceparent"] == b"00-ab-cd-01"
-    assert "traceparent" not in headers[b"without"]
+    records = await topics.wait_for_count(kafka, settings.topic, 4)
+    content, *_ = records[3].headers
+    assert [[*record.headers] for record in records] == [
+        [content, ("traceparent", b"00-ab-cd-01")],
+        [content, ("traceparent", b"00-ab-cd-01"), ("tracestate", b'a="1",b=2')],
+        [content, ("traceparent", b"00-ab-cd-01")],
+        [content],
+    ]
 
 
 async def test_publisher_is_replaced_long_before_sequence_numbers_wrap(

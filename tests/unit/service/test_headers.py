@@ -3,7 +3,7 @@
 import pytest
 
 from service.edge.calls.body import check_content_type
-from service.edge.calls.call import headers_of, traceparent_of
+from service.edge.calls.call import headers_of, traceparent_of, tracestate_of
 from service.edge.calls.problems import EdgeError
 from service.server.refusals import check_host
 
@@ -147,3 +147,33 @@ def test_content_codings_are_refused(coding: str) -> None:
 def test_traceparent(given: str, kept: str | None) -> None:
     """W3C Trace Context: version ff and zero ids are invalid; a later version has four known fields."""
     assert traceparent_of(given.encode()) == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("vendor=value", True),
+        ("congo=t61rcWkgMzE,rojo=00f067aa0ba902b7", True),
+        ('tenant@system=a b!"#~ , ,\tother=1', True),
+        ("a=" + "x" * 256 + ",b=" + "y" * 251, True),
+        ("a=" + "x" * 257, False),
+        ("a=" + "x" * 256 + ",b=" + "y" * 252, False),
+        ("", False),
+        ("vendor", False),
+        ("vendor=", False),
+        ("=value", False),
+        ("Vendor=value", False),
+        ("vendor=a=b", False),
+        ("vendor=\u00e9", False),
+        ("vendor=value\n", False),
+    ],
+)
+def test_tracestate(given: str, kept: bool) -> None:  # noqa: FBT001 - a column of the table above
+    """A tracestate is a list of members (W3C Trace Context); one of more than 512 characters is dropped."""
+    found = tracestate_of({b"tracestate": given.encode("latin-1")})
+    assert found == (given if kept else None)
+
+
+def test_no_tracestate() -> None:
+    """A call without the header has none."""
+    assert tracestate_of({}) is None
