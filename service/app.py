@@ -18,6 +18,7 @@ from service.edge.gate.cors import Cors
 from service.edge.gate.gate import Gate
 from service.edge.gate.key_uses import KeyUses
 from service.edge.gate.keys import KeyRing
+from service.edge.gate.measured import Levels
 from service.edge.gate.metrics import Metrics
 from service.edge.gate.rates import make_limiter
 from service.entities.routes import Entities
@@ -26,6 +27,7 @@ from service.links.batch import Batch
 from service.links.batch import routes as batch_routes
 from service.links.routes import Links
 from service.links.routes import routes as link_routes
+from service.measures import Measures
 from service.operations import routes as operator_routes
 from service.settings import Settings, read_settings
 from service.stopping import Stopping
@@ -71,21 +73,27 @@ def build(
     """
     signals = nullcontext() if stopping is None else stopping.on_signals()
     stopping = stopping or Stopping()
-    database = Database(settings.database_url, pool_size=settings.links_pool_size)
+    by_key = settings.links_metrics_rate_limited_keys == "true"
+    measures = Measures(rate_limited_by_key=by_key)
+    pool_size = settings.links_pool_size
+    database = Database(settings.database_url, pool_size=pool_size, measures=measures)
     supervisor = Supervisor()
     ids = IdSource()
     register_unknown = settings.links_entity_policy == "any"
     gate, transactions, executor = _gate_and_writing(settings, traces)
     writer = GroupWriter(
-        transactions(database), executor(ids, register_unknown=register_unknown), supervisor
+        transactions(database),
+        executor(ids, measures, register_unknown=register_unknown),
+        supervisor,
     )
     keys = KeyRing(database)
-    metrics = Metrics()
+    metrics = Metrics(measures, partial(_levels, database, writer, keys))
     limiter = make_limiter(settings.links_rate_limit_storage, metrics.storage_unreachable)
 
     @asynccontextmanager
     async def lifespan(_: Gate) -> AsyncIterator[dict[str, Stopping]]:
         async with (
+            metrics.shared(supervisor),
             signals,
             nullcontext() if traces is None else aclosing(traces),
             database,
@@ -111,6 +119,7 @@ def build(
         limiter=limiter,
         default_rate=settings.links_rate_limit,
         metrics=metrics,
+        measures=measures,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
     )
 
@@ -136,6 +145,10 @@ def _expiry(
         database, keep_days, on_removed=metrics.expired, on_finished=metrics.expiry_finished
     )
     return supervisor.running("remove-expired", sweeper.run)
+
+
+def _levels(database: Database, writer: GroupWriter, keys: KeyRing) -> Levels:
+    return Levels(*writer.queued(), *database.pool_connections(), keys.soonest_end())
 
 
 def _api_routes(database: Database, writer: GroupWriter, ids: IdSource) -> list[BaseRoute]:

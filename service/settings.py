@@ -82,6 +82,8 @@ class Settings(Struct, frozen=True, rename=str.upper):
     """Seconds after SIGTERM for which connections are still accepted while /readyz answers 503."""
     links_keep_deleted_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
     """Days after which removed links and deleted documents are removed from the database. 0: never."""
+    links_metrics_rate_limited_keys: Literal["true", "false"] = "false"
+    """`true`: the metric of rate-limited calls has the ids of their keys."""
     links_log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` logs every request."""
 

@@ -9,7 +9,13 @@ from typing import Final
 from service.catalogue import LogEvent, Metric, by_name
 
 METRICS: Final = by_name(
-    Metric("links_build_info", "gauge", "1", "Always 1.", {"version": "release of the process"}),
+    Metric(
+        "links_build_info",
+        "gauge",
+        "1",
+        "Always 1.",
+        {"version": "release of the process", "python": "version of Python"},
+    ),
     Metric(
         "links_http_requests_total",
         "counter",
@@ -27,6 +33,147 @@ METRICS: Final = by_name(
         "seconds",
         "From the end of a request's headers to the end of its response.",
         {"route": "template of the path"},
+    ),
+    Metric(
+        "links_transaction_calls",
+        "histogram",
+        "calls",
+        "Calls that a transaction has taken from a queue, to write them together.",
+    ),
+    Metric(
+        "links_transaction_changes",
+        "histogram",
+        "changes",
+        "Changes that the calls of a transaction ask for.",
+    ),
+    Metric(
+        "links_write_queue_duration_seconds",
+        "histogram",
+        "seconds",
+        "From the arrival of a write until a transaction takes it; again for each retry in another one.",
+    ),
+    Metric(
+        "links_write_queue_calls", "gauge", "calls", "Writes that no transaction has taken yet."
+    ),
+    Metric(
+        "links_write_queue_oldest_seconds",
+        "gauge",
+        "seconds",
+        "Age of the oldest write that no transaction has taken yet; 0: there is none.",
+    ),
+    Metric(
+        "links_transaction_duration_seconds",
+        "histogram",
+        "seconds",
+        "From the first statement of a transaction that writes to its end, however it ends.",
+    ),
+    Metric(
+        "links_round_trip_duration_seconds",
+        "histogram",
+        "seconds",
+        "Each step of a transaction that writes. A step is one round trip to Postgres, or a few.",
+        {
+            "step": "`begin`; `replies`: look up stored replies; `wait`: wait for the locks of contended "
+            "documents; `lock`: lock and read rows; `count`: count the links of a document that may have too "
+            "many; `save`; `commit`; `rollback`: nothing was written"
+        },
+    ),
+    Metric(
+        "links_calls_retried_total",
+        "counter",
+        "calls",
+        "Writes that were tried again, most of them in a transaction of their own.",
+        {
+            "reason": "`locked`: another transaction held a lock; `rows_missing`: a row did not exist, or "
+            "the whole document was locked or has many links; `key_in_flight`: a call with the same "
+            "Idempotency-Key was being written; `rows_changed`: a row was inserted or removed meanwhile; "
+            "`interrupted`: the transaction was not committed; `failed`: an error of one call or of the "
+            "service"
+        },
+    ),
+    Metric(
+        "links_lock_timeouts_total",
+        "counter",
+        "transactions",
+        "Transactions that did not get a lock in time: 0.25 s for several contended documents, else 2 s.",
+    ),
+    Metric(
+        "links_commits_retried_total",
+        "counter",
+        "transactions",
+        "COMMITs that had no effect, after which the writes are tried again.",
+    ),
+    Metric(
+        "links_commits_unknown_total",
+        "counter",
+        "transactions",
+        "COMMITs whose outcome was not found out in time: the calls are answered 503.",
+    ),
+    Metric(
+        "links_replies_replayed_total",
+        "counter",
+        "calls",
+        "Calls that found the stored reply to an earlier call with the same Idempotency-Key.",
+    ),
+    Metric(
+        "links_last_write_timestamp_seconds",
+        "gauge",
+        "seconds since 1970",
+        "End of the last transaction that wrote; 0: none since the start.",
+    ),
+    Metric(
+        "links_pool_connections",
+        "gauge",
+        "connections",
+        "Connections of the pool. Each process has two more, for joint transactions and for NOTIFY.",
+        {
+            "pool": "`all`: every connection; `writers`: those lent to transactions that may wait for locks, "
+            "at most 80 % of `LINKS_POOL_SIZE`",
+            "state": "`used` or `idle`",
+        },
+    ),
+    Metric(
+        "links_pool_waiting",
+        "gauge",
+        "tasks",
+        "Tasks that wait for a connection of the pool.",
+        {"pool": "as of `links_pool_connections`"},
+    ),
+    Metric(
+        "links_database_unreachable",
+        "gauge",
+        "0 or 1",
+        "1 from a call that failed because the database is unreachable, until a query succeeds.",
+    ),
+    Metric(
+        "links_keys_refreshed_total",
+        "counter",
+        "keys",
+        "Cached keys that were to be read again, which is done every 4 s.",
+        {"outcome": "`valid`, `revoked`, or `failed`: the database did not answer"},
+    ),
+    Metric(
+        "links_unknown_keys_total",
+        "counter",
+        "keys",
+        "Presented keys that are unknown or revoked.",
+    ),
+    Metric(
+        "links_key_expiry_timestamp_seconds",
+        "gauge",
+        "seconds since 1970",
+        "When the next key expires, of the keys that were used in the last 10 minutes and are valid; "
+        "absent: none of them expires.",
+    ),
+    Metric(
+        "links_rate_limited_calls_total",
+        "counter",
+        "calls",
+        "Calls that were answered 429 for the rate limit of their key.",
+        {
+            "key": "id of the key if `LINKS_METRICS_RATE_LIMITED_KEYS` is `true`, and `other` beyond 1,000 "
+            "keys; otherwise empty"
+        },
     ),
     Metric(
         "links_rate_limit_storage_away",

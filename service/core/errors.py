@@ -49,3 +49,7 @@ class Unavailable(Refusal):
     """The database is unreachable, or a lock was held for too long; the same call may succeed soon."""
 
     code = "unavailable"
+
+
+class Busy(Unavailable):
+    """The database answers, but other writes have held locks or connections for too long."""

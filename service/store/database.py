@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 
 import asyncpg
 
-from service.core.errors import Unavailable
+from service.core.errors import Busy, Unavailable
+from service.measures import Measures
 from service.store.postgres import connection as postgres_connection
 from service.store.postgres.connection import Connector, EncodingError
 from service.store.postgres.tls import TlsError
@@ -138,7 +139,8 @@ async def _identify(session: "Connection") -> None:
 class Database:
     """A pool that connects when it is first needed, so that the service can start before Postgres."""
 
-    def __init__(self, dsn: str, *, pool_size: int) -> None:
+    def __init__(self, dsn: str, *, pool_size: int, measures: Measures | None = None) -> None:
+        self.measures = measures or Measures()
         self._connector = Connector(
             dsn,
             APPLICATION,
@@ -251,6 +253,7 @@ class Database:
             try:
                 with noticing_loss(connection):
                     yield connection
+                self.measures.database_unreachable = False
             except (TimeoutError, asyncio.CancelledError, asyncpg.ReadOnlySQLTransactionError):
                 terminate(connection)  # a cancel request or a ROLLBACK might wait as well
                 raise
@@ -269,22 +272,37 @@ class Database:
         Raises:
             Unavailable: as `acquire`; or too many transactions wait for locks.
         """
+        measures = self.measures
+        measures.writers_waiting += 1
         try:
             async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
                 await self._writers.acquire()
         except TimeoutError as error:
             detail = "too many writes wait for locks; nothing was written"
-            raise Unavailable(detail) from error
+            raise Busy(detail) from error
+        finally:
+            measures.writers_waiting -= 1
+        measures.writers += 1
         try:
             async with self.acquire() as connection:
                 yield connection
         finally:
+            measures.writers -= 1
             self._writers.release()
+
+    def pool_connections(self) -> tuple[int, int]:
+        """Return how many connections of the pool are lent, and how many are idle."""
+        idle = self._pool.get_idle_size()
+        return self._pool.get_size() - idle, idle
 
     async def _acquire_usable(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
         """Acquire a usable connection; an unusable one makes the pool renew all its connections."""
         while True:
-            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            self.measures.pool_waiting += 1
+            try:
+                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            finally:
+                self.measures.pool_waiting -= 1
             try:
                 if await cast("Session", connection).is_usable():
                     return connection
@@ -362,8 +380,9 @@ def as_refusal(error: BaseException) -> Unavailable | None:
     """Return the refusal that stands for an error of an unreachable database; None for any other error."""
     if isinstance(error, Unavailable):
         return error
+    kind = Unavailable
     if isinstance(error, asyncpg.LockNotAvailableError):
-        detail = HELD_TOO_LONG
+        kind, detail = Busy, HELD_TOO_LONG
     elif isinstance(error, STATEMENTS_LOST):
         detail = USE_A_POOLER_THAT_KEEPS_THEM
     elif isinstance(error, (UrlError, EncodingError)):
@@ -372,7 +391,7 @@ def as_refusal(error: BaseException) -> Unavailable | None:
         detail = "the database is not available; nothing was written"
     else:
         return None
-    refusal = Unavailable(detail)
+    refusal = kind(detail)
     refusal.__cause__ = error
     return refusal
 

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Lifespan, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from service.core.errors import Refusal, Unavailable
+from service.core.errors import Busy, Refusal, Unavailable
 from service.core.ids import IdSource
 from service.core.writes import Reply
 from service.edge.calls.body import Disconnected
@@ -21,6 +21,7 @@ from service.edge.gate.keys import KeyRing
 from service.edge.gate.metrics import Metrics
 from service.edge.gate.rates import Limiter, Quota
 from service.logs import get_logger
+from service.measures import Measures
 from service.supervision import LastingProblem
 
 JSON_HEADER: Final = (b"content-type", b"application/json")
@@ -45,6 +46,7 @@ class Gate(Starlette):
         limiter: Limiter,
         default_rate: str,
         metrics: Metrics,
+        measures: Measures,
         cors: Cors | None = None,
     ) -> None:
         super().__init__(routes=routes, lifespan=lifespan)
@@ -54,6 +56,7 @@ class Gate(Starlette):
         self._limiter = limiter
         self._default_rate = default_rate
         self._metrics = metrics
+        self._measures = measures
         self._cors = cors
         self._unavailable = LastingProblem(log, "http.unavailable", "http.available")
 
@@ -106,6 +109,7 @@ class Gate(Starlette):
         quota = await self._limiter.hit(key.id, key.rate_limit or self._default_rate)
         call.response_headers += rate_headers(quota)
         if quota.exceeded:
+            self._measures.limited(key.id)
             wait_s = max(quota.reset_at - int(time.time()), 1)
             raise EdgeError(
                 "rate_limited",
@@ -134,6 +138,8 @@ class Gate(Starlette):
     def _log_failure(self, call: Call, error: Exception) -> None:
         """Log faults of the service, and an unreachable database once until a call succeeds."""
         if isinstance(error, Unavailable):
+            if not isinstance(error, Busy):
+                self._measures.database_unreachable = True
             self._unavailable.note_failure(error, method=call.method, path=call.path)
         elif not isinstance(error, Refusal | EdgeError):
             log.error("http.failed", exc_info=error, method=call.method, path=call.path)

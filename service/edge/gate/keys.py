@@ -63,6 +63,7 @@ class KeyRing:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._measures = database.measures
         self._known: dict[bytes, _Entry] = {}
         self._unknown: dict[bytes, float] = {}
         """When each wrong key was looked up, oldest first."""
@@ -107,9 +108,11 @@ class KeyRing:
 
     async def _look_up(self, digest: bytes, now: float) -> _Entry:
         if self._unknown.get(digest, -math.inf) > now - UNKNOWN_S:
+            self._measures.unknown_keys += 1
             raise _invalid("the key is unknown or revoked")
         found = await self._find(digest)
         if found is None:
+            self._measures.unknown_keys += 1
             self._known.pop(digest, None)
             self._unknown.pop(digest, None)  # so that it moves to the end
             if len(self._unknown) >= MAX_UNKNOWN:
@@ -160,6 +163,15 @@ class KeyRing:
             if entry.key.expires_at is None or entry.key.expires_at > now:
                 yield entry.key.id, entry.used_at
 
+    def soonest_end(self) -> float:
+        """Return when the first of the cached keys expires that are valid now, in seconds since 1970.
+
+        Infinity: none of them expires.
+        """
+        now = time.time()
+        ends = (entry.key.expires_at for entry in self._known.values())
+        return min((end for end in ends if end is not None and end > now), default=math.inf)
+
     async def aclose(self) -> None:
         """Cancel the look-up if one is running."""
         if self._looking_up is not None:
@@ -185,7 +197,14 @@ class KeyRing:
         digests = list(self._known)
         if not digests:
             return False
-        found = await find_keys(self._database, digests)
+        refreshed = self._measures.keys_refreshed
+        try:
+            found = await find_keys(self._database, digests)
+        except Exception:
+            refreshed["failed"] += len(digests)
+            raise
+        refreshed["valid"] += len(found)
+        refreshed["revoked"] += len(digests) - len(found)
         for digest in digests:
             entry = self._known.get(digest)
             if digest not in found:

@@ -238,7 +238,7 @@ class Eraser:
 async def erasing(database: Database, workspace_id: str) -> AsyncIterator[Eraser]:
     """Run the writer that deletes, and yield the eraser of a workspace."""
     ids = IdSource()
-    executor = Executor(ids, register_unknown=False)
+    executor = Executor(ids, database.measures, register_unknown=False)
     async with GroupWriter(Transactions(database), executor, Supervisor()) as writer:
         yield Eraser(database, writer, ids, workspace_id)
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, cast
@@ -11,7 +11,7 @@ from typing import Final, cast
 from msgspec.structs import replace
 
 from service.core.entities import EntityWrite
-from service.core.errors import Unavailable
+from service.core.errors import Busy, Unavailable
 from service.core.links import LinksWrite
 from service.core.values import DocumentKey, EntityKey, LinkKey, Unlink
 from service.core.writes import Progress, Reply
@@ -50,9 +50,12 @@ class AloneWriter:
         """Take the function that writes to links, which the deletion of an entity calls."""
         self._transactions = transactions
         self._executor = executor
+        self._measures = transactions.database.measures
         self._write_links = write_links
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: dict[DocumentKey, asyncio.Lock] = {}
+        self.waiting: dict[Member, None] = {}
+        """The writes that wait for their turn, in the order of arrival here."""
         self.documents: Counter[DocumentKey] = Counter()
         """The number of writes to each document that have a transaction of their own, or wait for a turn."""
 
@@ -83,34 +86,33 @@ class AloneWriter:
             member.settle()
 
     async def _transact(self, member: Member) -> None:
+        is_first = member.answer is None
         member.answer = None
-        async with self._turn(member.needs.documents):
+        async with self._turn(member):
             if member.future.done():
                 return  # the caller has disconnected, and the write has not begun
+            if is_first:
+                self._measures.taken([member])
             step = partial(self._executor.execute, members=[member], wait=True)
-            await self._transactions.run_alone(step)
+            await self._transactions.run_alone(step, members=[member])
 
     @asynccontextmanager
-    async def _turn(self, documents: Collection[DocumentKey]) -> AsyncIterator[None]:
-        """Wait for the document's turn, and keep it until the context ends.
+    async def _turn(self, member: Member) -> AsyncIterator[None]:
+        """Wait for the turn of the write to its document, and keep it until the context ends.
 
         A write to several documents waits for no turn: while it waits for one, it would keep the others.
 
         Raises:
-            Unavailable: the writes before this one took longer than MAX_WAIT_S.
+            Busy: the writes before this one took longer than MAX_WAIT_S.
         """
+        documents = member.needs.documents
         lock = asyncio.Lock()
         if len(documents) == 1:
             (document,) = documents
             lock = self._locks.setdefault(document, lock)
         self.documents.update(documents)
         try:
-            try:
-                async with asyncio.timeout(MAX_WAIT_S):
-                    await lock.acquire()
-            except TimeoutError as error:
-                detail = "too many other writes to this document are waiting; nothing was written"
-                raise Unavailable(detail) from error
+            await self._wait_for(lock, member)
             try:
                 yield
             finally:
@@ -121,6 +123,17 @@ class AloneWriter:
                 if not self.documents[document]:
                     del self.documents[document]
                     self._locks.pop(document, None)
+
+    async def _wait_for(self, lock: asyncio.Lock, member: Member) -> None:
+        self.waiting[member] = None
+        try:
+            async with asyncio.timeout(MAX_WAIT_S):
+                await lock.acquire()
+        except TimeoutError as error:
+            detail = "too many other writes to this document are waiting; nothing was written"
+            raise Busy(detail) from error
+        finally:
+            del self.waiting[member]
 
     async def _continue(self, member: Member) -> None:
         """Continue a write to an entity after its first transaction, until it has a reply.
@@ -144,7 +157,7 @@ class AloneWriter:
                     member.write = replace(write, continues=True)
                 await self._transact(member)
         except Unavailable as refusal:
-            raise Unavailable(_not_complete(write.key)) from refusal.__cause__
+            raise type(refusal)(_not_complete(write.key)) from refusal.__cause__
 
     async def _unlink_everywhere(
         self, write: EntityWrite, member: Member, end: float
@@ -155,7 +168,7 @@ class AloneWriter:
         removes the last chunk, or the entity is to be registered, returns the progress of this call.
 
         Raises:
-            Unavailable: not all links were removed before `end`, or the caller has disconnected.
+            Busy: not all links were removed before `end`, or the caller has disconnected.
         """
         key, after, progress = write.key, FIRST, Progress()
         deletes = write.operation == "delete"
@@ -182,7 +195,7 @@ class AloneWriter:
             if is_last:
                 return reply if deletes else progress
             if time.monotonic() > end or member.future.done():
-                raise Unavailable(_not_complete(key))
+                raise Busy(_not_complete(key))
             after = chunk[-1][1]
 
 

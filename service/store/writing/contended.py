@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from service.core.errors import Unavailable
+from service.core.errors import Busy
 from service.core.values import DocumentKey
 from service.store.database import HELD_TOO_LONG
 from service.store.writing.execute import MAX_CHANGES, Executor, Member, take_group
@@ -61,6 +61,7 @@ class ContendedWriter:
         """Take what to call with a write that was not executed, and with writes that met an error."""
         self._transactions = transactions
         self._executor = executor
+        self._measures = transactions.database.measures
         self._left_out = left_out
         self._not_written = not_written
         self.waiting: dict[DocumentKey, deque[Member]] = {}
@@ -85,7 +86,7 @@ class ContendedWriter:
     def add(self, member: Member) -> None:
         """Queue the write for its document."""
         (document,) = member.needs.documents
-        if member.locked_elsewhere and document not in self.recent:
+        if member.left_out == "locked" and document not in self.recent:
             self.recent.add(document)
             self._loop.call_later(CONTENDED_S, self.recent.discard, document)
         self.waiting.setdefault(document, deque()).append(member)
@@ -117,7 +118,7 @@ class ContendedWriter:
         oldest = time.monotonic() - LOCK_TIMEOUT_MS / 1000
         waiting = self.waiting.pop(document, deque())
         while waiting and waiting[0].arrived <= oldest:
-            waiting.popleft().fail(Unavailable(HELD_TOO_LONG))
+            waiting.popleft().fail(Busy(HELD_TOO_LONG))
         if waiting:
             self.waiting[document] = waiting
 
@@ -126,7 +127,7 @@ class ContendedWriter:
         members: list[Member] = []
         step = partial(self._step, documents=documents, members=members)
         try:
-            await self._transactions.run_alone(step, lock_timeout_ms)
+            await self._transactions.run_alone(step, lock_timeout_ms, members)
         except Exception as error:  # noqa: BLE001 - the members are answered, or written alone
             if not members and isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 return False
@@ -147,9 +148,13 @@ class ContendedWriter:
         self, connection: "Connection", documents: Sequence[DocumentKey], members: list[Member]
     ) -> Witness | None:
         """Lock the documents, then execute the writes that have arrived by now."""
+        began = time.monotonic()
         await connection.fetchval(LOCK, *zip(*documents, strict=True))
+        self._measures.steps.wait.add(time.monotonic() - began)
         if not members:  # a retry has the members of the attempt before
             members += self._take(documents)
+            if members:
+                self._measures.taken(members)
         for member in members:
             member.answer = None
         return await self._executor.execute(connection, members, wait=False)

@@ -5,6 +5,7 @@ document this bound is low enough. For the others the links are counted, under t
 count is remembered: later, the document has at most as many more links as its version has grown by.
 """
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from service.core.values import MAX_LINKS, DocumentKey, DocumentState
 from service.core.writes import State
+from service.measures import Measures
 from service.store.database import INDEXES_ONLY
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class Count(NamedTuple):
 class LinkCounter:
     """Counts active links of documents that the caller has locked."""
 
-    def __init__(self) -> None:
+    def __init__(self, measures: Measures) -> None:
+        self._measures = measures
         self._counts: dict[DocumentKey, Count] = {}
 
     async def count(
@@ -57,8 +60,10 @@ class LinkCounter:
         ]
         if not unsure:
             return
+        began = time.monotonic()
         await connection.execute(INDEXES_ONLY)
         rows = await connection.fetch(COUNT, *zip(*unsure, strict=True))
+        self._measures.steps.count.add(time.monotonic() - began)
         if len(self._counts) + len(unsure) > REMEMBERED:
             self._counts.clear()
         for key, (active,) in zip(unsure, rows, strict=True):

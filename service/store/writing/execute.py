@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from service.core.errors import IdempotencyMismatch, Refusal, Unavailable
+from service.core.errors import Busy, IdempotencyMismatch, Refusal, Unavailable
 from service.core.ids import IdSource
 from service.core.values import MAX_LINKS, DocumentKey, LinkKey
 from service.core.writes import Progress, Reply, Slices, State, Write
+from service.measures import Measures
 from service.store.writing.counts import LinkCounter
 from service.store.writing.entities import lock_entity
 from service.store.writing.replies import lock_scopes
@@ -24,13 +25,21 @@ MAX_CHANGES: Final = 500
 MAX_WAIT_S: Final = 5.0
 """The longest time in a queue. After it the caller is answered 503."""
 
+LeftOut = Literal["locked", "rows_missing", "key_in_flight"]
+"""Why a transaction that waits for no lock has left a write without an answer.
+
+locked: another transaction has locked a document or an entity of its links. rows_missing: a row does not
+exist, or the document that it reads whole is locked or has many links. key_in_flight: another transaction
+has locked its idempotency scope.
+"""
+
 MISMATCH: Final = "this Idempotency-Key was used with another query string or body: take a new one"
 
 
 class Member:
     """A write, and the future that its caller awaits."""
 
-    __slots__ = ("answer", "arrived", "future", "locked_elsewhere", "needs", "scope", "write")
+    __slots__ = ("answer", "arrived", "future", "left_out", "needs", "scope", "write")
 
     def __init__(self, write: Write, future: asyncio.Future[Reply], arrived: float) -> None:
         self.write = write
@@ -39,8 +48,8 @@ class Member:
         self.future = future
         self.answer: Reply | Progress | Refusal | None = None
         """Set before COMMIT, sent after it. None: this transaction could not write it."""
-        self.locked_elsewhere = False
-        """Whether another transaction has locked rows of this write."""
+        self.left_out: LeftOut | None = None
+        """Why a transaction has left the write without an answer; None: none has."""
         key = write.idempotency
         self.scope = None if key is None else (write.caller.workspace_id, key.scope)
 
@@ -78,7 +87,7 @@ def take_group(queue: deque[Member], room: int = MAX_CHANGES) -> list[Member]:
         if member.future.done():
             continue
         if member.arrived < oldest:
-            member.fail(Unavailable("the database does not keep up; nothing was written"))
+            member.fail(Busy("the database does not keep up; nothing was written"))
         elif member.scope is not None and member.scope in scopes:
             put_off.append(member)
         else:
@@ -95,10 +104,11 @@ class Executor:
     `register_unknown`: the entity policy is `any`, so unknown entities are registered when they are linked.
     """
 
-    def __init__(self, ids: IdSource, *, register_unknown: bool) -> None:
+    def __init__(self, ids: IdSource, measures: Measures, *, register_unknown: bool) -> None:
         self._ids = ids
+        self._measures = measures
         self._register_unknown = register_unknown
-        self._counter = LinkCounter()
+        self._counter = LinkCounter(measures)
 
     async def execute(
         self,
@@ -120,10 +130,12 @@ class Executor:
         Raises:
             Appeared: another transaction inserted or removed a row between two statements; retry.
         """
-        members = await _without_replayed(connection, members, wait=wait)
+        measures = self._measures
+        members = await _without_replayed(connection, members, measures, wait=wait)
         if not members:
             return None
         state = State(self._ids)
+        began = time.monotonic()
         if wait:
             (member,) = members
             await self._lock_waiting(connection, state, member)
@@ -132,12 +144,13 @@ class Executor:
             writes = [member.write for member in members]
             locked = await lock_free(connection, state, writes, whole)
             members = [member for member in members if self._can_write(member, state, locked)]
+        measures.steps.lock.add(time.monotonic() - began)
         more = sum(member.needs.size for member in members)
         if near := _near_the_bound(state, more):
             await self._counter.count(connection, state, near, more)
         on_read()
-        replies, witness = await _decide(connection, state, members)
-        saved = await save(connection, state, replies)
+        replies, witness = await _decide(connection, state, members, measures)
+        saved = await _save(connection, state, measures, replies)
         return witness or saved
 
     async def _lock_waiting(self, connection: "Connection", state: State, member: Member) -> None:
@@ -151,14 +164,15 @@ class Executor:
     def _can_write(self, member: Member, state: State, locked_elsewhere: set[LinkKey]) -> bool:
         """Whether all rows that the member needs exist, and are locked and read."""
         write, whole = member.write, member.needs.whole
-        member.locked_elsewhere = bool(locked_elsewhere) and not locked_elsewhere.isdisjoint(
-            write.links(state)
-        )
-        return not (
-            member.locked_elsewhere
-            or (whole is not None and whole not in state.rows)
-            or (self._register_unknown and write.unknown_entities(state))
-        )
+        if locked_elsewhere and not locked_elsewhere.isdisjoint(write.links(state)):
+            member.left_out = "locked"
+        elif (whole is not None and whole not in state.rows) or (
+            self._register_unknown and write.unknown_entities(state)
+        ):
+            member.left_out = "rows_missing"
+        else:
+            return True
+        return False
 
 
 def _near_the_bound(state: State, more: int) -> list[DocumentKey]:
@@ -171,7 +185,7 @@ def _near_the_bound(state: State, more: int) -> list[DocumentKey]:
 
 
 async def _decide(
-    connection: "Connection", state: State, members: Sequence[Member]
+    connection: "Connection", state: State, members: Sequence[Member], measures: Measures
 ) -> tuple[list[StoredReply], Witness | None]:
     """Prepare each member's answer; return the replies to store, and the witness of slices saved already."""
     witness: Witness | None = None
@@ -181,7 +195,7 @@ async def _decide(
         try:
             reply = write.decide(state)
             if not isinstance(reply, Reply | Progress):
-                reply, saved = await _in_slices(connection, state, reply)
+                reply, saved = await _in_slices(connection, state, reply, measures)
                 witness = witness or saved
         except Refusal as refusal:
             member.answer = refusal
@@ -194,7 +208,7 @@ async def _decide(
 
 
 async def _in_slices(
-    connection: "Connection", state: State, slices: Slices
+    connection: "Connection", state: State, slices: Slices, measures: Measures
 ) -> tuple[Reply, Witness | None]:
     """Decide slice by slice, and save each slice."""
     witness = None
@@ -203,15 +217,28 @@ async def _in_slices(
             next(slices)
         except StopIteration as end:
             return end.value, witness
-        saved = await save(connection, state)
+        saved = await _save(connection, state, measures)
         state.forget_saved()
         witness = witness or saved
         if saved is None:
             await asyncio.sleep(0)  # no statement was awaited: let other tasks run
 
 
+async def _save(
+    connection: "Connection",
+    state: State,
+    measures: Measures,
+    replies: Sequence[StoredReply] = (),
+) -> Witness | None:
+    began = time.monotonic()
+    witness = await save(connection, state, replies)
+    if witness is not None:  # None: no statement was sent
+        measures.steps.save.add(time.monotonic() - began)
+    return witness
+
+
 async def _without_replayed(
-    connection: "Connection", members: Sequence[Member], *, wait: bool
+    connection: "Connection", members: Sequence[Member], measures: Measures, *, wait: bool
 ) -> Sequence[Member]:
     """Answer the members whose reply is stored, and return those that can be written.
 
@@ -222,13 +249,18 @@ async def _without_replayed(
         return members
     scopes = [(member.write.caller.workspace_id, key) for member, key in keyed]
     left_out = set()
+    began = time.monotonic()
     found = await lock_scopes(connection, scopes, wait=wait)
+    measures.steps.replies.add(time.monotonic() - began)
     for (member, idempotency), stored in zip(keyed, found, strict=True):
         if stored is True:
             continue
         left_out.add(member)
-        if stored is not False:
-            fingerprint, reply = stored
-            same = fingerprint == idempotency.fingerprint
-            member.answer = reply if same else IdempotencyMismatch(MISMATCH)
+        if stored is False:
+            member.left_out = "key_in_flight"
+            continue
+        fingerprint, reply = stored
+        same = fingerprint == idempotency.fingerprint
+        member.answer = reply if same else IdempotencyMismatch(MISMATCH)
+        measures.replies_replayed += same
     return [member for member in members if member not in left_out]

@@ -45,6 +45,7 @@ class GroupWriter:
     ) -> None:
         self._database = transactions.database
         self._supervisor = supervisor
+        self._measures = transactions.database.measures
         self._executor = executor
         self._transactions = transactions
         self._contended = ContendedWriter(
@@ -90,6 +91,13 @@ class GroupWriter:
         self._pass_on(member)
         return await member.future
 
+    def queued(self) -> tuple[int, float]:
+        """Return how many writes no transaction has taken yet, and the age of the oldest, in seconds."""
+        queues = (self._queue, *self._contended.waiting.values(), self._alone.waiting)
+        arrivals = [next(iter(queue)).arrived for queue in queues if queue]
+        oldest_s = time.monotonic() - min(arrivals) if arrivals else 0.0
+        return sum(map(len, queues)), oldest_s
+
     def _kind_of(self, member: Member, tried: TransactionKind | None) -> TransactionKind:
         """Choose one of the three kinds that the package's docstring explains.
 
@@ -100,7 +108,7 @@ class GroupWriter:
             return "alone"
         if tried is None and not any(map(self._is_contended, needs.documents)):
             return "joint"
-        contended = tried is None or member.locked_elsewhere  # otherwise a row is missing
+        contended = tried is None or member.left_out == "locked"
         return "contended" if contended and len(needs.documents) == 1 else "alone"
 
     def _is_contended(self, document: DocumentKey) -> bool:
@@ -117,6 +125,8 @@ class GroupWriter:
 
     def _pass_on(self, member: Member, tried: TransactionKind | None = None) -> None:
         """Queue the write for its kind of transaction."""
+        if member.left_out is not None and tried is not None:
+            self._measures.calls_retried[member.left_out] += 1
         kind = self._kind_of(member, tried)
         if kind == "joint":
             self._queue.append(member)
@@ -179,6 +189,8 @@ class GroupWriter:
             for member in members:
                 member.fail(refusal)
             return
+        reason = "interrupted" if isinstance(error, NotCommitted) else "failed"
+        self._measures.calls_retried[reason] += len(members)
         if not isinstance(error, NotCommitted) and self._defects.fail(type(error).__name__):
             ids = [member.write.caller.request_id for member in members]
             log.error("write.group_failed", members=len(ids), request_ids=ids, exc_info=error)
@@ -196,6 +208,7 @@ class GroupWriter:
         await self._arrival.wait()
 
     async def _write_together(self, members: Sequence[Member]) -> None:
+        self._measures.taken(members)
         if self._connection is None or not _is_begun(self._connection):
             self._connection = await self._database.refreshed(self._connection)
         execute = self._executor.execute

@@ -5,7 +5,8 @@ process sends it at most once in 10 ms. If it is lost, the relay reads the event
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ import asyncpg
 
 from service.core.errors import Unavailable
 from service.logs import get_logger
+from service.measures import Measures
 from service.store.database import (
     CONNECTION_ERRORS,
     INDEXES_ONLY,
@@ -77,6 +79,7 @@ class Transactions:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.notifier = Notifier(database)
+        self._measures = database.measures
 
     async def run(
         self, connection: "Connection", execute: Execute, *, lock_timeout_ms: int | None = None
@@ -95,39 +98,80 @@ class Transactions:
         begin = BEGIN_WAITING.format(lock_timeout_ms) if waits else BEGIN
         then = "" if waits else f";{BEGIN}"
         server: Server | None = getattr(connection, "server", None)  # the pool's proxy passes it on
-        witness = await _execute(self.database, connection, execute, begin)
-        if witness is None:
-            await roll_back(connection, then=then)  # unlike COMMIT, it does not flush WAL
-            return
+        measures = self._measures
+        began = time.monotonic()
         try:
-            await connection.execute(f"COMMIT{then}")
-        except (*CONNECTION_ERRORS, *LOST_ERRORS) as error:
-            terminate(connection)  # the state of its protocol is unknown
-            if not await was_committed(self.database, witness, server):
-                raise NotCommitted from error
-        except RETRY_ERRORS as error:
-            raise NotCommitted from error
+            witness = await _execute(self.database, connection, execute, begin)
+            ending = time.monotonic()
+            if witness is None:
+                await roll_back(connection, then=then)  # unlike COMMIT, it does not flush WAL
+                measures.steps.rollback.add(time.monotonic() - ending)
+                return
+            await self._commit(connection, f"COMMIT{then}", witness, server)
+            measures.steps.commit.add(time.monotonic() - ending)
+        except asyncpg.LockNotAvailableError:
+            measures.lock_timeouts += 1
+            raise
+        finally:
+            measures.transaction_s.add(time.monotonic() - began)
+        measures.last_write_at = time.time()
+        measures.database_unreachable = False
         if witness.event_id is not None:
             self.notifier.notify_soon()
 
-    async def run_alone(self, execute: Execute, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
+    async def _commit(
+        self, connection: "Connection", commit: str, witness: Witness, server: Server | None
+    ) -> None:
+        """Commit. If the connection breaks, find out whether the transaction was committed.
+
+        Raises:
+            NotCommitted: it was not.
+            Unavailable: that was not found out in time.
+        """
+        try:
+            try:
+                await connection.execute(commit)
+            except (*CONNECTION_ERRORS, *LOST_ERRORS) as error:
+                terminate(connection)  # the state of its protocol is unknown
+                if not await was_committed(self.database, witness, server):
+                    raise NotCommitted from error
+            except RETRY_ERRORS as error:
+                raise NotCommitted from error
+        except NotCommitted:
+            self._measures.commits_retried += 1
+            raise
+        except (Unavailable, asyncio.CancelledError):  # cancelled at the deadline of `run_alone`
+            self._measures.commits_unknown += 1
+            raise
+
+    async def run_alone(
+        self,
+        execute: Execute,
+        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+        members: Sequence[object] = (),
+    ) -> None:
         """Run `execute` in a transaction that waits for locks; retry if it was not committed.
 
-        `lock_timeout_ms` is the longest wait for each lock.
+        `lock_timeout_ms` is the longest wait for each lock. `members` are the calls that it writes.
 
         Raises:
             Unavailable: the database is unreachable, or a lock was not free in time.
         """
         try:
             async with asyncio.timeout(DEADLINE_S):
-                await self._run_alone(execute, lock_timeout_ms)
+                await self._run_alone(execute, lock_timeout_ms, members)
         except TimeoutError as error:
             detail = "the database does not answer: whether it was written is not known yet"
             raise Unavailable(detail) from error
 
-    async def _run_alone(self, execute: Execute, lock_timeout_ms: int) -> None:
+    async def _run_alone(
+        self, execute: Execute, lock_timeout_ms: int, members: Sequence[object]
+    ) -> None:
         last: Exception | None = None
         for _ in range(ATTEMPTS):
+            if last is not None:
+                reason = "rows_changed" if isinstance(last, Appeared) else "interrupted"
+                self._measures.calls_retried[reason] += len(members)
             try:
                 async with self.database.acquire_to_wait() as connection:
                     await self.run(connection, execute, lock_timeout_ms=lock_timeout_ms)
@@ -148,7 +192,7 @@ async def _execute(
     """Run `execute` up to the COMMIT; if it fails, roll back or drop the connection."""
     try:
         if not connection.is_in_transaction():
-            await connection.execute(begin)
+            await _begin(connection, begin, database.measures)
         return await execute(connection)
     except TimeoutError as error:
         terminate(connection)
@@ -173,6 +217,12 @@ async def _execute(
     except BaseException:
         await roll_back(connection)
         raise
+
+
+async def _begin(connection: "Connection", begin: str, measures: Measures) -> None:
+    began = time.monotonic()
+    await connection.execute(begin)
+    measures.steps.begin.add(time.monotonic() - began)
 
 
 class Notifier:

@@ -1,6 +1,7 @@
 """Every place in which running programs show the release."""
 
 import json
+import platform
 import re
 import tomllib
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_both_programs_show_the_release_and_only_listed_metrics(
         for page in ("openapi", "asyncapi"):
             described = httpx.get(f"{service.url}/{page}.json").json()
             assert described["info"]["version"] == VERSION
-        assert builds(service) == [f'links_build_info{{version="{VERSION}"}} 1.0']
+        python = platform.python_version()
+        build = f'links_build_info{{python="{python}",version="{VERSION}"}} 1.0'
+        assert builds(service) == [build]
         for program, module in ((service, "service"), (worker, "outbox_worker")):
             assert unlisted_metrics(module, httpx.get(f"{program.url}/metrics").text) == []
         assert builds(worker) == [f'outbox_build_info{{version="{VERSION}"}} 1.0']

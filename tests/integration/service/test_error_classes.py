@@ -75,7 +75,9 @@ async def test_a_transaction_that_postgres_ended_is_retried(
     async with (
         Database(database, pool_size=2) as pool,
         GroupWriter(
-            Transactions(pool), Executor(IdSource(), register_unknown=False), Supervisor()
+            Transactions(pool),
+            Executor(IdSource(), pool.measures, register_unknown=False),
+            Supervisor(),
         ) as writer,
     ):
         assert (await writer.write(request)).status == 200

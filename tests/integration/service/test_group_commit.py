@@ -33,7 +33,9 @@ async def writer(database: str) -> AsyncIterator[GroupWriter]:
     async with (
         Database(database, pool_size=5) as pool,
         GroupWriter(
-            Transactions(pool), Executor(IdSource(), register_unknown=False), Supervisor()
+            Transactions(pool),
+            Executor(IdSource(), pool.measures, register_unknown=False),
+            Supervisor(),
         ) as writer,
     ):
         yield writer
@@ -263,7 +265,9 @@ async def test_queued_requests_are_written_at_the_stop(
     ):
         writer = await stack.enter_async_context(
             GroupWriter(
-                Transactions(pool), Executor(IdSource(), register_unknown=False), Supervisor()
+                Transactions(pool),
+                Executor(IdSource(), pool.measures, register_unknown=False),
+                Supervisor(),
             )
         )
         in_flight = asyncio.create_task(writer.write(request(workspace, "doc_1", "deal_1")))
