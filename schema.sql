@@ -313,6 +313,17 @@ CREATE TABLE outbox_checkpoints (
     CONSTRAINT outbox_checkpoints_pkey PRIMARY KEY (id)
 );
 
+-- One row while an operator has paused the relay (outbox_worker/postgres/pause.py); none: it publishes. The leader reads it
+-- every second.
+CREATE TABLE outbox_pause (
+    singleton boolean NOT NULL DEFAULT true,
+    paused_at timestamptz NOT NULL DEFAULT now(),
+    -- User and host of the command `pause`.
+    paused_by text NOT NULL,
+    CONSTRAINT outbox_pause_pkey PRIMARY KEY (singleton),
+    CONSTRAINT outbox_pause_singleton_check CHECK (singleton)
+);
+
 -- The runs of an operator's replay, snapshot and rebase, with their progress (outbox_worker/postgres/task_progress.py).
 CREATE TABLE outbox_tasks (
     id bigint GENERATED ALWAYS AS IDENTITY,

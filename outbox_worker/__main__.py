@@ -14,7 +14,16 @@ import typer
 import uvloop
 
 from outbox_worker import command_line, logs, tracing
-from outbox_worker.operator import doctor, rebase, replay, snapshot, status, terminal, verify
+from outbox_worker.operator import (
+    doctor,
+    pausing,
+    rebase,
+    replay,
+    snapshot,
+    status,
+    terminal,
+    verify,
+)
 from outbox_worker.operator.terminal import report
 from outbox_worker.page.observer import Observer
 from outbox_worker.page.routes import routes
@@ -150,6 +159,8 @@ app.command("verify")(verify.command)
 app.command("replay")(replay.command)
 app.command("snapshot")(snapshot.command)
 app.command("rebase")(rebase.command)
+app.command("pause")(pausing.pause)
+app.command("resume")(pausing.resume)
 app.command("doctor")(doctor.command)
 
 if __name__ == "__main__":

@@ -88,6 +88,13 @@ METRICS: Final = by_name(
         "while this process does not know.",
     ),
     Metric(
+        "outbox_paused_timestamp_seconds",
+        "gauge",
+        "seconds since 1970",
+        "Begin of the pause (`outbox_worker pause`); 0: not paused. Absent while this process does not "
+        "know.",
+    ),
+    Metric(
         "outbox_standbys",
         "gauge",
         "workers",
@@ -191,6 +198,28 @@ LOG_EVENTS: Final = by_name(
             "s0": "snapshot of the cursor",
         },
         RUNBOOK,
+    ),
+    LogEvent(
+        "relay.paused",
+        "info",
+        "An operator has paused the relay: after the page in flight, this leader publishes nothing.",
+        {
+            "since": "begin of the pause, in seconds since 1970",
+            "by": "user and host of the command",
+        },
+    ),
+    LogEvent(
+        "relay.resumed",
+        "info",
+        "The pause has ended, and this leader publishes again.",
+        {"paused_s": "duration of the pause in seconds"},
+    ),
+    LogEvent(
+        "relay.pause_unreadable",
+        "warning",
+        "The worker cannot read whether the relay is paused, and publishes.",
+        {},
+        "run `migrate` if the table `outbox_pause` is missing; `doctor` prints a missing GRANT",
     ),
     LogEvent(
         "relay.place_unreadable",

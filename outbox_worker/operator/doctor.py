@@ -13,6 +13,7 @@ from outbox_worker.environment import SettingsError
 from outbox_worker.logs import reason
 from outbox_worker.operator import kafka_checks, terminal
 from outbox_worker.operator.checks import Check, Report
+from outbox_worker.postgres import pause
 from outbox_worker.postgres.registration import (
     POOLED,
     POOLED_MEND,
@@ -34,6 +35,7 @@ PRIVILEGES = {
     "outbox_relay": "SELECT, INSERT",
     "outbox_checkpoints": "SELECT, INSERT, DELETE",
     "outbox_tasks": "SELECT, INSERT, UPDATE, DELETE",
+    "outbox_pause": "SELECT, INSERT, DELETE",
     "schema_version": "SELECT",
 }
 
@@ -99,7 +101,7 @@ async def _database(connection: asyncpg.Connection, settings: Settings) -> list[
     if direct.passed:  # behind a pooler, the other checks might use another session
         checks += [
             await _guarded(check.__name__.strip("_"), check(connection))
-            for check in (_schema, _primary, _privileges, _durability, _clock, _relay)
+            for check in (_schema, _primary, _privileges, _durability, _clock, _relay, _pause)
         ]
         checks.append(await _guarded("ring", _ring(connection, settings)))
     return checks
@@ -177,6 +179,21 @@ async def _relay(connection: asyncpg.Connection) -> Check:
     except RefusedError as error:
         return Check("relay", passed=False, found=str(error), mend="python -m outbox_worker rebase")
     return Check("relay", passed=True, found=f"{registration.name}{undetected}")
+
+
+async def _pause(connection: asyncpg.Connection) -> Check:
+    """Tell whether the relay is paused, which is no fault."""
+    found = "unknown: schema or rights are older"
+    if await pause.is_readable(connection):
+        paused = await pause.read(connection)
+        found = (
+            "none"
+            if paused is None
+            else (
+                f"since {terminal.utc(paused.since)} by {paused.by}; python -m outbox_worker resume"
+            )
+        )
+    return Check("pause", passed=True, found=found)
 
 
 async def _ring(connection: asyncpg.Connection, settings: Settings) -> Check:

@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from outbox_worker.kafka import metadata
-from outbox_worker.postgres import task_progress
+from outbox_worker.postgres import pause, task_progress
 from outbox_worker.postgres.registration import Registration, registered
 from outbox_worker.relay.leader import OF_THE_HOLDER
 from outbox_worker.relay.retention import DAY_S, SLOTS, table_of
@@ -113,6 +113,13 @@ class TaskStatus(msgspec.Struct):
     total: int | None
 
 
+class PauseStatus(msgspec.Struct):
+    """The pause of the relay: since when, and by which user and host."""
+
+    since: float
+    by: str
+
+
 class Status(msgspec.Struct):
     """The values that could be read; None: unknown. `problems` has the errors of Postgres and Kafka.
 
@@ -127,6 +134,7 @@ class Status(msgspec.Struct):
     leader: LockHolder | None = None
     standbys: list[Standby] | None = None
     tasks: list[TaskStatus] | None = None
+    paused: PauseStatus | None = None
     lag_events: int | None = None
     lag_seconds: float | None = None
     last_batch_age_s: float | None = None
@@ -141,6 +149,7 @@ async def add_database(status: Status, connection: asyncpg.Connection) -> Regist
     """Add what Postgres knows; return the relay's registration, None before its first start."""
     status.slots = await _ring(connection)
     status.tasks = await _tasks(connection)
+    status.paused = await _paused(connection)
     registration = await registered(connection)
     if registration is not None:
         status.relay = registration.name
@@ -157,6 +166,12 @@ async def _ring(connection: asyncpg.Connection) -> list[SlotStatus]:
         age = None if first is None else round((time.time() - first.timestamp()) / DAY_S, 1)
         days.append(SlotStatus(name, size, rows, age))
     return days
+
+
+async def _paused(connection: asyncpg.Connection) -> PauseStatus | None:
+    """Return the pause; None: the relay is not paused, or the schema or the grants are older."""
+    found = await pause.read(connection) if await pause.is_readable(connection) else None
+    return None if found is None else PauseStatus(found.since, found.by)
 
 
 async def _tasks(connection: asyncpg.Connection) -> list[TaskStatus] | None:

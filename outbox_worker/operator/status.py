@@ -181,6 +181,9 @@ def _print(status: Status) -> None:
     table = Table(show_header=False, box=None)
     for name, fact in facts.items():
         table.add_row(name, fact)
+    if status.paused is not None:
+        paused = f"since {terminal.utc(status.paused.since)} by {status.paused.by}"
+        table.add_row("paused", f"[yellow]{escape(paused)}[/]")
     for task in status.tasks or []:
         of = "" if task.total is None else f" of {task.total}"
         table.add_row(task.kind, f"{task.events}{of} events")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import asyncpg
@@ -115,6 +116,11 @@ def note(text: str) -> None:
     """Print a line on standard error, unless the output is JSON."""
     if JSON_OPTION not in sys.argv:
         typer.echo(f"outbox_worker: {text}", err=True)
+
+
+def utc(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as text."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def confirmed(question: str, *, yes: bool) -> None:

@@ -62,7 +62,7 @@ Leading and taking over
 
 The leader holds an advisory lock on a session of its own (`leader`). Standbys try the lock twice a
 second. They never wait for it in a statement, because the snapshot of a waiting statement holds back
-vacuum. The leader's session sends a sign of life every 2 s. A standby ends a session that has been
+vacuum. The leader's session sends a sign of life every second. A standby ends a session that has been
 silent for 8 s, and Postgres itself ends it after 10 s.
 
 The lock chooses the leader, but a former leader may go on publishing without it. Kafka's fencing
@@ -120,6 +120,8 @@ Around the protocol
 * Retention (`retention`): the outbox is a ring of 16 daily slots. A slot is truncated when each of its
   rows is published and older than the retention.
 * Lag (`lag`): gauges of what is committed and not yet published, also while Kafka is unreachable.
+* Pause (`pausing`): after `outbox_worker pause`, the leader of each term finishes the page in flight and
+  publishes nothing until `resume`.
 * Standby checks (`standby`): a standby that could not use Kafka is not ready.
 * Failures (`process`, `health`): the worker retries Postgres and Kafka with back-off and jitter, and is
   unhealthy after 30 s without progress. No event is skipped. After SIGTERM, the transaction in flight is

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from outbox_worker.incident import Incident
 from outbox_worker.logs import get_logger
+from outbox_worker.postgres.pause import Pause
 from outbox_worker.release import VERSION
 
 log = get_logger(__name__)
@@ -40,6 +41,8 @@ class Health:
         self.detail = ""
         """The text of the problem's or the obstacle's error."""
         self.problem_since = 0.0
+        self.pause: Pause | None = None
+        """The pause of the relay, if this process leads."""
         # The error that a standby's check of Kafka has found.
         self.obstacle: str | None = None
         self._clock = clock
@@ -146,6 +149,7 @@ class Health:
             "status": self.state,
             "problem": problem,
             "seconds_since_progress": idle_s,
+            "paused": self.pause and self.pause._asdict(),
             "version": VERSION,
         }
 

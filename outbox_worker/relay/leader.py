@@ -14,16 +14,18 @@ import asyncpg
 from outbox_worker.logs import get_logger
 from outbox_worker.postgres.sessions import ERRORS, LEADER, connect, disconnect, is_read_only
 from outbox_worker.relay.on_change import OnChange
+from outbox_worker.relay.pausing import Pausing
 from outbox_worker.tasks import pause
 
 log = get_logger(__name__)
 
-SIGN_OF_LIFE_S = 2
+SIGN_OF_LIFE_S = 1
+"""A sign of life also reads the pause, which is to be in effect within about a second."""
 SIGN_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_S = 5
 HUNG_AFTER_S = 8
 """The silence after which the leader counts as hung: one sign of life that just succeeds within its
-limit, and the wait before it, take 5 s."""
+limit, and the wait before it, take 4 s."""
 STANDBY_POLL_S = 0.5
 
 # Returns the backend of this session if it has got the lock, else no row.
@@ -39,10 +41,6 @@ SET idle_session_timeout = '{HUNG_AFTER_S + 2}s'
 """
 
 READ_ONLY = "the server became read-only; a new session may reach the primary"
-
-SIGN_OF_LIFE = """
-SELECT 1
-"""
 
 # The session that holds the lock. pg_locks shows the two halves of a bigint key in classid and objid
 # (view-pg-locks in the manual).
@@ -114,7 +112,7 @@ class LeaderLock:
                         log.warning("leader.hung_holder_ended", backend=holder["pid"])
             await pause(stop, STANDBY_POLL_S)
 
-    async def keep(self) -> None:
+    async def keep(self, pausing: Pausing) -> None:
         """Send signs of life until the session ends; then raise LeadershipLostError."""
         while True:
             await pause(self._gone, SIGN_OF_LIFE_S)
@@ -122,7 +120,7 @@ class LeaderLock:
                 raise LeadershipLostError
             try:
                 async with self.session() as connection:
-                    await connection.execute(SIGN_OF_LIFE, timeout=SIGN_TIMEOUT_S)
+                    await pausing.refresh(connection, SIGN_TIMEOUT_S)
                     if is_read_only(connection):  # after a failover, the session is still open
                         raise LeadershipLostError(READ_ONLY)
             except ERRORS as error:

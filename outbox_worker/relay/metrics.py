@@ -109,6 +109,7 @@ class Metrics:
         self.lag_events = self._known("outbox_lag_events")
         self.lag_seconds = self._known("outbox_lag_seconds")
         self.oldest_transaction = self._known("outbox_oldest_transaction_seconds")
+        self.paused = self._known("outbox_paused_timestamp_seconds")
         self.standbys = self._known("outbox_standbys")
         self.ring_days = self._known("outbox_ring_days")
         self.ring_bytes = self._known("outbox_ring_bytes")

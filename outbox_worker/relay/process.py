@@ -21,6 +21,7 @@ from outbox_worker.relay.lag import Lag
 from outbox_worker.relay.leader import LeaderLock, LeadershipLostError
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.on_change import OnChange
+from outbox_worker.relay.pausing import Pausing
 from outbox_worker.relay.retention import Retention
 from outbox_worker.relay.standby import StandbyChecks
 from outbox_worker.relay.term import Sizes, Term
@@ -63,6 +64,7 @@ class Relay:
         self._make_term = make_term
         self._sizes = Sizes(settings.batch_size)
         self._on_change = OnChange()
+        self._pausing = Pausing(health, metrics)
         self._retention = Retention(settings, stop, metrics)
         self.lag = Lag(
             settings.session_database_url, stop, metrics, lambda: self._retention.clearing
@@ -102,7 +104,10 @@ class Relay:
                 self._has_lock = True
                 checkpoints = await Checkpoints.of(lock.session, registration.name)
                 self.lag.begin(partial(newest_cursor, relay=registration.name), lock.backend)
-                await run_with(self._lead(registration, checkpoints), lock.keep())
+                async with lock.session() as connection:
+                    await self._pausing.begin(connection)
+                leading = self._lead(registration, checkpoints)
+                await run_with(leading, lock.keep(self._pausing))
         finally:
             self._former_backend = lock.backend
             await lock.close()
@@ -111,15 +116,20 @@ class Relay:
         try:
             return await LeaderLock.open(self._settings.session_database_url, self._former_backend)
         except sessions.ERRORS:
-            self.lag.forget()  # another worker may have the lock now
+            self._forget()  # another worker may have the lock now
             raise
+
+    def _forget(self) -> None:
+        """Forget what only the worker with the lock knows."""
+        self.lag.forget()
+        self._pausing.forget()
 
     async def _stand_by(self, lock: LeaderLock, registration: Registration) -> None:
         """Return when this worker has the lock, or at the stop event; until then, check Kafka."""
         checks = StandbyChecks(self._settings, registration, lock.session, self._health)
 
         def locked_elsewhere() -> None:
-            self.lag.forget()
+            self._forget()
             checks.begin()
             if checks.done_once:  # until then, it is unknown whether this worker could lead
                 self._health.enter_standby()
@@ -138,6 +148,7 @@ class Relay:
             stop=self._stop,
             health=self._health,
             metrics=self._metrics,
+            pausing=self._pausing,
             accept_topic=self._accept_topic,
             make_term=self._make_term,
         )

@@ -32,6 +32,7 @@ from outbox_worker.relay.event_topic import EventTopic
 from outbox_worker.relay.health import Health
 from outbox_worker.relay.metrics import Metrics
 from outbox_worker.relay.on_change import OnChange
+from outbox_worker.relay.pausing import Pausing
 from outbox_worker.relay.start import Evidence, Start, decide_start
 from outbox_worker.relay.term import Ledger, Sizes, Term
 from outbox_worker.relay.wakeup import Wakeup
@@ -78,6 +79,7 @@ class TakeOver:
     stop: asyncio.Event
     health: Health
     metrics: Metrics
+    pausing: Pausing
     accept_topic: bool
     """Whether the operator accepts that the event topic was made again."""
     make_term: Callable[..., Term] = Term
@@ -131,6 +133,7 @@ class TakeOver:
                 stop=self.stop,
                 health=self.health,
                 metrics=self.metrics,
+                pausing=self.pausing,
             )
 
     async def _prepare_topics(self) -> int:

@@ -24,10 +24,14 @@ from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.window import Page, Window
 from outbox_worker.relay.health import Health
 from outbox_worker.relay.metrics import Metrics
+from outbox_worker.relay.pausing import Pausing
 from outbox_worker.relay.start import Start
 from outbox_worker.relay.wakeup import Wakeup
+from outbox_worker.tasks import pause
 
 CHECKPOINT_EVERY_S = 10
+PAUSED_S = 0.25
+"""The time between two looks at the pause, which the leader's session reads every second."""
 GROW_BELOW_S = PUBLISH_TIMEOUT_S / 4
 """After a page that was published within this time, the next one may be twice as large: it is expected
 to take half of the time limit at most."""
@@ -127,6 +131,7 @@ class Term:
     stop: asyncio.Event
     health: Health
     metrics: Metrics
+    pausing: Pausing
     _checkpoint_due: float = field(default=0, init=False)
     _next_page: asyncio.Task[Packed] | None = field(default=None, init=False)
 
@@ -134,8 +139,10 @@ class Term:
         """Publish all pages, then wait for more; return early if the producer has to be replaced."""
         self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY_S
         try:
-            while not (self.stop.is_set() or self.publisher.must_be_replaced):
-                if await self.run_once():
+            while not self._must_end:
+                if self.pausing.pause is not None:
+                    await self._stay_paused()
+                elif await self.run_once():
                     self.wakeup.reset()
                 else:
                     await self.wakeup.wait()
@@ -145,6 +152,25 @@ class Term:
         finally:
             if self._next_page is not None:
                 self._next_page.cancel()
+
+    @property
+    def _must_end(self) -> bool:
+        return self.stop.is_set() or self.publisher.must_be_replaced
+
+    async def _stay_paused(self) -> None:
+        """Publish nothing until the pause ends, or the term."""
+        # A page that was read ahead has the present time as its records' timestamp.
+        ahead, self._next_page = self._next_page, None
+        if ahead is not None:
+            await ahead
+        await self._checkpoint()
+        self.pausing.holding = True
+        try:
+            while self.pausing.pause is not None and not self._must_end:
+                self.health.progressed()
+                await pause(self.stop, PAUSED_S)
+        finally:
+            self.pausing.holding = False
 
     def published(self) -> Cursor:
         """Return the cursor after all that is published."""

@@ -25,6 +25,14 @@ CREATE TABLE outbox_tasks (
     CONSTRAINT outbox_tasks_finished_check CHECK (finished_at IS NULL OR error IS NULL)
 );
 
+CREATE TABLE outbox_pause (
+    singleton boolean NOT NULL DEFAULT true,
+    paused_at timestamptz NOT NULL DEFAULT now(),
+    paused_by text NOT NULL,
+    CONSTRAINT outbox_pause_pkey PRIMARY KEY (singleton),
+    CONSTRAINT outbox_pause_singleton_check CHECK (singleton)
+);
+
 -- The service's role is the one that may update documents, the worker's the one that may insert checkpoints.
 DO $$
 DECLARE
@@ -36,7 +44,9 @@ BEGIN
             ('documents', 'SELECT', 'SELECT', 'api_key_uses'),
             ('documents', 'UPDATE', 'INSERT, UPDATE', 'api_key_uses'),
             ('outbox_checkpoints', 'SELECT', 'SELECT', 'outbox_tasks'),
-            ('outbox_checkpoints', 'INSERT', 'INSERT, UPDATE, DELETE', 'outbox_tasks')
+            ('outbox_checkpoints', 'INSERT', 'INSERT, UPDATE, DELETE', 'outbox_tasks'),
+            ('outbox_checkpoints', 'SELECT', 'SELECT', 'outbox_pause'),
+            ('outbox_checkpoints', 'INSERT', 'INSERT, DELETE', 'outbox_pause')
         ) AS f (older, privilege, privileges, name)
         JOIN pg_class AS c ON c.oid = f.older::regclass
         CROSS JOIN aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a

@@ -19,6 +19,7 @@ WORKER = (
     "SELECT, INSERT ON outbox_relay",
     "SELECT, INSERT, DELETE ON outbox_checkpoints",
     "SELECT, INSERT, UPDATE, DELETE ON outbox_tasks",
+    "SELECT, INSERT, DELETE ON outbox_pause",
     f"SELECT, TRUNCATE ON {', '.join(f'outbox_{slot:02}' for slot in range(16))}",
 )
 SNAPSHOT = "SELECT ON document_links, documents"

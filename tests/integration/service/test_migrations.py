@@ -46,7 +46,10 @@ SELECT has_table_privilege($1, 'api_key_uses', 'SELECT')
     has_table_privilege($1, 'outbox_tasks', 'SELECT')
         AND has_table_privilege($1, 'outbox_tasks', 'INSERT')
         AND has_table_privilege($1, 'outbox_tasks', 'UPDATE')
-        AND has_table_privilege($1, 'outbox_tasks', 'DELETE')
+        AND has_table_privilege($1, 'outbox_tasks', 'DELETE'),
+    has_table_privilege($1, 'outbox_pause', 'SELECT')
+        AND has_table_privilege($1, 'outbox_pause', 'INSERT')
+        AND has_table_privilege($1, 'outbox_pause', 'DELETE')
 """
 SIGNATURES = """
 SELECT proname, pg_get_function_arguments(oid), pg_get_function_result(oid)
@@ -181,7 +184,7 @@ async def test_the_programs_own_role_can_write_after_the_steps(old_database: str
     answers = [made, known, linked, removed]
     assert [each.status_code for each in answers] == [201, 201, 201, 200]
     connection = await asyncpg.connect(old_database)
-    assert tuple(await connection.fetchrow(NEW_TABLES, role) or ()) == (True, True)
+    assert tuple(await connection.fetchrow(NEW_TABLES, role) or ()) == (True, True, True)
     await connection.close()
     await execute(old_database, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
