@@ -367,7 +367,7 @@ LOG_EVENTS: Final = by_name(
     LogEvent(
         "page.failed",
         "error",
-        "The worker's page shows old figures until the next start; the relay goes on.",
+        "A part of the worker's page stays as it is until the next start; the relay goes on.",
         {"exception": "traceback"},
         "report the traceback",
     ),

@@ -13,6 +13,8 @@ import msgspec
 from outbox_worker.kafka import metadata
 from outbox_worker.postgres import pause, task_progress
 from outbox_worker.postgres.registration import Registration, registered
+from outbox_worker.postgres.sessions import LEADER, application_name
+from outbox_worker.relay import ring
 from outbox_worker.relay.leader import OF_THE_HOLDER
 from outbox_worker.relay.retention import DAY_S, SLOTS, table_of
 
@@ -25,11 +27,12 @@ SELECT a.pid, a.client_addr::text AS address, a.backend_start::text AS since,
 {OF_THE_HOLDER}
 """  # noqa: S608 - both parts are constants of the worker
 
-# Each worker has one session that holds or polls the leader's lock. $1 the holder's backend.
+# Each worker has one session that holds or polls the leader's lock. $1 the name of
+# these sessions, $2 the holder's backend.
 STANDBYS = """
 SELECT pid, client_addr::text AS address, extract(EPOCH FROM backend_start)::float8 AS connected_at
 FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'outbox_worker leader' AND pid <> $1
+WHERE datname = current_database() AND application_name = $1 AND pid <> $2
 ORDER BY backend_start
 """
 
@@ -68,12 +71,13 @@ class Standby(msgspec.Struct):
 
 
 class SlotStatus(msgspec.Struct):
-    """One day of the ring; `rows` is the planner's estimate."""
+    """One day of the ring; `rows` is the planner's estimate. `state` None: unknown."""
 
     name: str
     bytes: int
     rows: int
     age_days: float | None
+    state: ring.State | None = None
 
 
 class PartitionStatus(msgspec.Struct):
@@ -155,7 +159,8 @@ async def add_database(status: Status, connection: asyncpg.Connection) -> Regist
         status.relay = registration.name
         holder = await connection.fetchrow(HOLDER, registration.name)
         status.leader = None if holder is None else LockHolder(*holder)
-        standbys = await connection.fetch(STANDBYS, holder["pid"] if holder else 0)
+        others = (application_name(LEADER), holder["pid"] if holder else 0)
+        standbys = await connection.fetch(STANDBYS, *others)
         status.standbys = [Standby(*row) for row in standbys]
     return registration
 

@@ -30,7 +30,7 @@ from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.registration import RefusedError, check_session
 from outbox_worker.postgres.sessions import ERRORS, configure, connect, disconnect
 from outbox_worker.postgres.window import PLANNER_SETTINGS
-from outbox_worker.relay import lag
+from outbox_worker.relay import lag, ring
 from outbox_worker.settings import Settings
 
 WATCH_EVERY_S = 2
@@ -146,6 +146,12 @@ async def _add_progress(
     status.lag_events = due.events
     status.lag_seconds = round(due.seconds, 3)
     status.last_batch_age_s = round(time.time() - progress.at, 1)
+    oldest_s = due.seconds if due.events else None
+    days = {
+        day.slot: day.state for day in await ring.read(connection, oldest_s=oldest_s, clearing=None)
+    }
+    for number, slot in enumerate(status.slots or []):
+        slot.state = days.get(number)
 
 
 async def _add_topic(status: Status, settings: Settings) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiokafka.errors import UnknownTopicOrPartitionError
@@ -15,7 +15,14 @@ from outbox_worker.kafka import administration
 from outbox_worker.logs import get_logger
 from outbox_worker.operator import doctor
 from outbox_worker.operator.checks import Check
-from outbox_worker.operator.state import Status, System, TopicStatus, add_database, partitions
+from outbox_worker.operator.state import (
+    SlotStatus,
+    Status,
+    System,
+    TopicStatus,
+    add_database,
+    partitions,
+)
 from outbox_worker.page.changes import Change, Changes
 from outbox_worker.page.history import EVERY_S, Columns, Figures, History
 from outbox_worker.page.watched import Read, Watched
@@ -23,7 +30,8 @@ from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.sessions import session
 from outbox_worker.postgres.window import PLANNER_SETTINGS
 from outbox_worker.relay.health import Health, State
-from outbox_worker.relay.metrics import Metrics
+from outbox_worker.relay.lag import Measured
+from outbox_worker.relay.metrics import AGE_SECONDS, Metrics
 from outbox_worker.relay.process import Relay
 from outbox_worker.release import VERSION
 from outbox_worker.settings import Settings
@@ -50,7 +58,7 @@ class Doctor(msgspec.Struct):
     checks: list[Check]
 
 
-class Process(msgspec.Struct):
+class ProcessStatus(msgspec.Struct):
     """What only this process knows. `now` is the time at which the document was made."""
 
     now: float
@@ -69,7 +77,7 @@ class Process(msgspec.Struct):
 
 
 class Observer:
-    """Watches this worker; run() until the worker ends."""
+    """Makes the document. `observing` collects in the background what it needs."""
 
     def __init__(self, settings: Settings, relay: Relay, health: Health, metrics: Metrics) -> None:
         self._settings = settings
@@ -77,7 +85,7 @@ class Observer:
         self._health = health
         self._metrics = metrics
         self._changes = Changes()
-        self._history = History(self._figures)
+        self._history = History(self._figures, AGE_SECONDS)
         self._started_at = time.time()
         self._database = Watched(self._open_session, DATABASE_EVERY_S)
         self._topic = Watched(self._open_administration, TOPIC_EVERY_S)
@@ -87,7 +95,7 @@ class Observer:
 
     @asynccontextmanager
     async def observing(self) -> AsyncIterator[None]:
-        """Observe in the background for as long as the context lasts; an error ends only this."""
+        """Observe in the background until the context ends."""
         logger = logging.getLogger(__name__.partition(".")[0])
         logger.addHandler(self._changes)
         task = asyncio.create_task(self._run())
@@ -99,7 +107,7 @@ class Observer:
             logger.removeHandler(self._changes)
 
     async def document(self) -> bytes:
-        """Return the document, encoded, after a short wait if nobody has asked for it lately."""
+        """Return the document, encoded, after a short wait if it is the first request for some time."""
         await asyncio.gather(self._database.refresh(), self._topic.refresh())
         now = time.monotonic()
         if now - self._encoded_at > ENCODED_FOR_S:
@@ -114,6 +122,7 @@ class Observer:
         return msgspec.structs.replace(
             read,
             problems=self._problems(),
+            slots=read.slots and _with_states(read.slots, known),
             topic=self._topic_with_offsets(published),
             lag_events=known and known.events,
             lag_seconds=known and round(known.oldest_s, 3),
@@ -147,10 +156,10 @@ class Observer:
         ]
         return msgspec.structs.replace(topic, details=details)
 
-    def _process(self) -> Process:
+    def _process(self) -> ProcessStatus:
         health = self._health
         problem = health.problem or health.obstacle
-        return Process(
+        return ProcessStatus(
             now=time.time(),
             version=VERSION,
             started_at=self._started_at,
@@ -169,17 +178,15 @@ class Observer:
     def _figures(self) -> Figures:
         known = self._relay.lag.known()
         published = _value(self._metrics.published)
-        return Figures(time.time(), published, known and known.events, known and known.oldest_s)
+        (ages,) = self._metrics.event_age.collect()
+        buckets = [each.value for each in ages.samples if each.name.endswith("_bucket")]
+        return Figures(
+            time.time(), published, known and known.events, known and known.oldest_s, buckets
+        )
 
     async def _run(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._database.run())
-                tasks.create_task(self._topic.run())
-                tasks.create_task(self._examine())
-                tasks.create_task(self._sample())
-        except Exception:
-            log.exception("page.failed")
+        work = (self._database.run(), self._topic.run(), self._examine(), self._sample())
+        await asyncio.gather(*map(_supervised, work))
 
     async def _sample(self) -> None:
         while True:
@@ -220,6 +227,22 @@ class Observer:
                 events_end=None,
                 details=partitions(topic),
             )
+
+
+async def _supervised(work: Coroutine[Any, Any, None]) -> None:
+    """Do a part of the work; an unexpected error ends neither the other parts nor the relay."""
+    try:
+        await work
+    except Exception:
+        log.exception("page.failed")
+
+
+def _with_states(slots: list[SlotStatus], known: Measured | None) -> list[SlotStatus]:
+    """Return the slots with the states that were measured last; unknown in a standby."""
+    states = {day.slot: day.state for day in known.days} if known else {}
+    return [
+        msgspec.structs.replace(slot, state=states.get(number)) for number, slot in enumerate(slots)
+    ]
 
 
 def _value(metric: Counter | Gauge) -> float:

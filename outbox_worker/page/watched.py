@@ -1,4 +1,4 @@
-"""A value that is read every few seconds while somebody asks for it, once for all who ask."""
+"""A value that is read every few seconds while requests for it arrive, once for all of them."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from outbox_worker.postgres.sessions import ERRORS, UnusableUrlError
 WATCHED_S: Final = 30.0
 """The time after a request for which the value is read again. A page sends a request every 5 s."""
 WAIT_S: Final = 1.0
-"""The longest wait of a request for a value that nobody has asked for before it."""
+"""The longest wait of a request if no other request has arrived lately, so that the value is old."""
 
 T = TypeVar("T")
 Read = Callable[[], Awaitable[T]]
@@ -39,7 +39,7 @@ class Watched(Generic[T]):
         self._attempted = asyncio.Event()
 
     async def refresh(self) -> None:
-        """Ask for the value; return when it was read lately, and after WAIT_S in any case."""
+        """Ask for the value; return when it has been read lately, but after WAIT_S at the latest."""
         self._asked_at = time.monotonic()
         self._asked.set()
         with contextlib.suppress(TimeoutError):
@@ -47,7 +47,7 @@ class Watched(Generic[T]):
                 await self._attempted.wait()
 
     async def run(self) -> None:
-        """Read whenever somebody has asked, until cancelled."""
+        """Read while requests arrive, until cancelled."""
         task = asyncio.current_task()
         while not (task and task.cancelling()):  # aiokafka's close() may swallow a cancellation
             await self._asked.wait()

@@ -1,4 +1,4 @@
-"""The service as a process, with the documents that the examples name."""
+"""The service as a process, with the documents that the examples name, and a browser."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from deploy.local import programs
+from tests.contract.browser import Browser
 
 DOCUMENTS = ("doc_01HY1", "dcmt_01j9abc123")
 
@@ -37,3 +38,11 @@ def running(database: str, tmp_path: Path) -> Iterator[Running]:
         for document in DOCUMENTS:
             running.put(document)
         yield running
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Yield a browser with an empty profile."""
+    browser = Browser(tmp_path / "profile")
+    yield browser
+    browser.chrome.quit()

@@ -1,89 +1,13 @@
 """The pages at /docs and /docs/events in a real browser that can reach only this machine."""
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.expected_conditions import presence_of_element_located
-from selenium.webdriver.support.wait import WebDriverWait
 
-from deploy.local import tools
+from tests.contract.browser import Browser
 from tests.contract.conftest import Running
-
-TIMEOUT_S = 30
-DRIVER = tools.find("chromedriver")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-    "--window-size=1200,2000",
-)
-
-
-class Browser:
-    """Chromium, and the addresses that it requested."""
-
-    def __init__(self, profile: Path) -> None:
-        options = ChromeOptions()
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-        self.chrome = Chrome(options, ChromeService(DRIVER))
-
-    def find(self, selector: str) -> WebElement:
-        """Return an element as soon as it exists."""
-        there = presence_of_element_located((By.CSS_SELECTOR, selector))
-        return WebDriverWait(self.chrome, TIMEOUT_S).until(there)
-
-    def click(self, selector: str) -> None:
-        """Click an element anywhere on the page."""
-        self.chrome.execute_script("arguments[0].click()", self.find(selector))
-
-    def fill(self, selector: str, text: str) -> None:
-        """Replace the text in a field."""
-        field = self.find(selector)
-        field.clear()
-        field.send_keys(text)
-
-    def requested(self) -> list[str]:
-        """Return the addresses requested over a network since the last call."""
-        messages = [json.loads(line)["message"] for line in self._log("performance")]
-        addresses = [
-            message["params"]["request"]["url"]
-            for message in messages
-            if message["method"] == "Network.requestWillBeSent"
-        ]
-        return [address for address in addresses if address.startswith(("http", "ws"))]
-
-    def complaints(self) -> list[str]:
-        """Return the errors on the browser's console, with violations of the page's policy."""
-        return self._log("browser")
-
-    def _log(self, name: str) -> list[str]:
-        lines: list[dict[str, Any]] = self.chrome.get_log(name)  # type: ignore[no-untyped-call] # the library's only one
-        return [line["message"] for line in lines]
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    """Yield a browser with an empty profile."""
-    browser = Browser(tmp_path / "profile")
-    yield browser
-    browser.chrome.quit()
 
 
 def test_page_shows_every_call_and_makes_one(running: Running, browser: Browser) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import asyncpg
+import httpx
 
 from deploy.local.process import free_port
 from tests.support.programs.command import Operator
@@ -47,7 +48,9 @@ async def test_workers_show_what_status_prints(
 
             async def measured() -> dict[str, Any]:
                 shown = await document(leader)
-                return shown if shown["lag_events"] == 0 and shown["tasks"] else {}
+                states = {slot["state"] for slot in shown["slots"] or []}
+                published = states == {"published", "empty"} and shown["lag_events"] == 0
+                return shown if published and shown["tasks"] else {}
 
             shown, other = await until(measured), await document(standby)
             printed = (await Operator(leader.env).run("status", "--json")).report
@@ -63,9 +66,27 @@ async def test_workers_show_what_status_prints(
         ("replay", 3, 10)
     ]
     assert [slot["name"] for slot in shown["slots"]] == [f"outbox_{slot:02}" for slot in range(16)]
+    assert [slot["state"] for slot in shown["slots"]] == [
+        slot["state"] for slot in printed["slots"]
+    ]
     assert shown["topic"]["partitions"] == len(shown["topic"]["details"]) == 12
     assert sum(each["offset"] is not None for each in shown["topic"]["details"]) > 0
     assert (shown["worker"]["state"], other["worker"]["state"]) == ("leading", "standby")
     assert (other["lag_events"], other["published"]) == (None, None)
     assert shown["worker"]["changes"] == printed["worker"]["changes"]
     assert shown["worker"]["changes"][0]["event"] == "relay.started"
+
+
+async def test_page_is_served_with_its_files(worker: Worker) -> None:
+    """The page and the files that it loads are there, also for HEAD; other paths and methods are not."""
+    await worker.leading()
+    page = await worker.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    async with httpx.AsyncClient(base_url=str(page.url)) as client:
+        for path in ("/", "/page.css", "/page.js", "/status.json"):
+            whole, head = await client.get(path), await client.head(path)
+            assert (whole.status_code, head.status_code, head.content) == (200, 200, b"")
+            assert "default-src 'none'" in whole.headers["content-security-policy"]
+            assert (await client.post(path)).status_code == 405
+        for path in ("/page.html", "/static/page.js", "/..%2fsettings.py", "/index.html"):
+            assert (await client.get(path)).status_code == 404

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from outbox_worker.page.changes import KEPT, Changes
-from outbox_worker.page.history import SAMPLES, Figures, History
+from outbox_worker.page.history import SAMPLES, Figures, History, quantile
 from outbox_worker.page.watched import Read, Watched
 from outbox_worker.relay.health import Health
 from tests.support.waiting import until
@@ -40,17 +40,35 @@ def test_samples_are_those_of_the_last_hour() -> None:
     def figures() -> Figures:
         at = next(seconds)
         known = at % 20 == 0
-        return Figures(at, 5.0 * at, at if known else None, 0.0006 if known else None)
+        ages = [3 * at, 4 * at, 5 * at]  # three of five events within 1 s, four within 2 s
+        return Figures(at, 5.0 * at, at if known else None, 0.0006 if known else None, ages)
 
-    history = History(figures)
-    assert (history.rate(), history.columns().at) == (None, [])
+    history = History(figures, bounds=[1.0, 2.0])
+    assert (history.rate(), list(history.columns().at)) == (None, [])
     for _ in range(SAMPLES + 2):
         history.sample()
     columns = history.columns()
-    assert (columns.begins_at, len(columns.at), columns.at[0]) == (0, SAMPLES, 30)
+    assert (len(columns.at), columns.at[0]) == (SAMPLES, 30)
     assert {*columns.events_per_second, history.rate()} == {5.0}
-    assert columns.lag_events[:2] == [None, 40]
-    assert columns.lag_seconds[:2] == [None, 0.001]
+    assert list(columns.lag_events[:2]) == [None, 40]
+    assert list(columns.lag_seconds[:2]) == [None, 0.001]
+    assert (columns.hour_p50, columns.hour_p99) == (0.833, 2.0)
+    assert {*columns.age_p50} == {0.833}
+
+
+@pytest.mark.parametrize(
+    ("share", "counts", "expected"),
+    [
+        (0.5, [0, 10, 10], 1.5),
+        (0.5, [10, 10, 10], 0.5),
+        (0.99, [0, 0, 10], 2.0),
+        (0.5, [0, 0, 0], None),
+    ],
+    ids=["within a bucket", "in the first bucket", "above the last bound", "no events"],
+)
+def test_quantile(share: float, counts: list[float], expected: float | None) -> None:
+    """A quantile is interpolated within its bucket, and is at most the last bound."""
+    assert quantile(share, [1.0, 2.0], counts) == expected
 
 
 class Source:
