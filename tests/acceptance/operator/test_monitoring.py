@@ -39,6 +39,15 @@ SENSIBLE: Final[dict[str, tuple[float, float]]] = {
     "Links within 100 ms": (0, 1),
     "Calls a second": (0, A_SECOND),
     "Time to answer": (0, 5),
+    "Writes that wait": (0, 10),
+    "Wait of the oldest write": (0, 5),
+    "Calls and changes a transaction": (1, 10),
+    "Transactions": (0, 5),
+    "Steps of a transaction": (0, 5),
+    "Retries in 10 minutes": (0, TEST_S),
+    "Connections to Postgres": (0, 100),
+    "Keys and replies a second": (0, A_SECOND),
+    "Time since the last write": (0, TEST_S),
     "Unreachable": (0, 0),
     "Age of events at publication": (0, TEST_S),
     "Events within 1 s": (0, 1),
@@ -66,6 +75,7 @@ LEADER: Final = "outbox_worker leader"
 END_SESSION: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
 )
+KEY_EXPIRES: Final = "UPDATE api_keys SET expires_at = now() + interval '30 days'"
 VARIABLES: Final = {"$job": ".+", "$instance": ".+", "$__rate_interval": "1m"}
 
 
@@ -119,6 +129,7 @@ async def prometheus(
     """Yield a Prometheus that scrapes a service and two workers under load; a leader has failed once."""
     connection = await asyncpg.connect(database)
     key = await new_key(database, rate_limit=GENEROUS)
+    await connection.execute(KEY_EXPIRES)
     await seed(connection, 1, 1)
     with (
         programs.service(database, tmp_path, LINKS_WORKERS="2") as service,

@@ -19,6 +19,10 @@ IN_TIME: Final = f'links_http_request_duration_seconds_bucket{{instance="1", le=
 BATCHES: Final = 'links_http_request_duration_seconds_count{instance="1", route="/v1/links/batch"}'
 STORAGE_AWAY: Final = 'links_rate_limit_storage_away{instance="%d"}'
 SWEPT: Final = 'links_expiry_finished_timestamp_seconds{instance="1"}'
+UNREACHABLE: Final = 'links_database_unreachable{instance="%d"}'
+OLDEST_WRITE: Final = 'links_write_queue_oldest_seconds{instance="%d"}'
+KEY_ENDS: Final = 'links_key_expiry_timestamp_seconds{instance="%d"}'
+UNKNOWN_COMMITS: Final = 'links_commits_unknown_total{instance="%d"}'
 LEADER: Final = 'outbox_leader{instance="1"}'
 OTHER_LEADER: Final = 'outbox_leader{instance="2"}'
 LAG: Final = 'outbox_lag_seconds{instance="1"}'
@@ -45,6 +49,9 @@ SERVICE: Final[dict[str, Values]] = {
     BATCHES: counter((ALWAYS, 100)),
     STORAGE_AWAY % 1: gauge((ALWAYS, 0)),
     SWEPT: gauge((ALWAYS, 0)),
+    UNREACHABLE % 1: gauge((ALWAYS, 0)),
+    OLDEST_WRITE % 1: gauge((ALWAYS, 0.1)),
+    UNKNOWN_COMMITS % 1: counter((ALWAYS, 0)),
 }
 """1,000 calls a minute. Calls with a wrong key, failed probes and slow batches use no error budget."""
 
