@@ -195,11 +195,11 @@ class SharedLimiter:
             self._note(unreachable=slow, error="it is slow")
 
     def _note(self, *, unreachable: bool, error: str) -> None:
-        """Report a change of Redis' state to the metrics; log each kind of error once while it lasts."""
+        """Report a change of Redis' state to the metrics; log one line while Redis is slow now and then."""
         if unreachable != self._unreachable:
             self._unreachable = unreachable
             self._on_change(unreachable)
-        if unreachable and self._incident.fail(error):
+        if unreachable and self._incident.fail("unreachable"):
             log.warning("rate_limits.storage_away", error=error)
         elif not unreachable and self._incident.lasts and self._incident.succeed():
             log.warning("rate_limits.storage_back")
