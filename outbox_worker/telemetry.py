@@ -10,6 +10,8 @@ from outbox_worker.catalogue import LogEvent, Metric, by_name
 
 RUNBOOK: Final = "see the cases in the [runbook](runbook.md)"
 
+TASK: Final = {"task": "`replay`, `snapshot` or `rebase`"}
+
 METRICS: Final = by_name(
     Metric("outbox_build_info", "gauge", "1", "Always 1.", {"version": "release of the process"}),
     Metric("outbox_leader", "gauge", "0 or 1", "1 while this process leads."),
@@ -116,6 +118,20 @@ METRICS: Final = by_name(
         "gauge",
         "bytes",
         "Size of the ring with its indexes. Absent while this process does not know.",
+    ),
+    Metric(
+        "outbox_task_progress_ratio",
+        "gauge",
+        "ratio",
+        "Progress of a command that runs now, from 0 to 1. Absent while none runs, or its end is unknown.",
+        TASK,
+    ),
+    Metric(
+        "outbox_task_events",
+        "gauge",
+        "events",
+        "Events that a command which runs now has published; rows for `rebase`. Absent while none runs.",
+        TASK,
     ),
     Metric("outbox_slots_cleared_total", "counter", "slots", "Days of the ring that were cleared."),
 )

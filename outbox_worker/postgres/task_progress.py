@@ -57,6 +57,11 @@ WHERE finished_at IS NULL AND error IS NULL
 ORDER BY id
 """
 
+# False before the step of the schema that makes the table, and for a role without the right.
+READABLE = """
+SELECT coalesce(has_table_privilege(to_regclass('outbox_tasks'), 'SELECT'), false)
+"""
+
 BEGIN = """
 INSERT INTO outbox_tasks (kind, parameters)
 VALUES ($1, $2::text::jsonb)
@@ -115,6 +120,14 @@ async def running(connection: asyncpg.Connection) -> list[Task]:
         NOT_PERMITTED: the schema is older than the table, or the role may not read it.
     """
     return [_task(row) for row in await connection.fetch(RUNNING)]
+
+
+async def running_if_readable(connection: asyncpg.Connection) -> list[Task]:
+    """Return the runs that are going on now; none if the schema or the grants are older than the table.
+
+    Only a table that is there and may be read is named, because the server logs an error otherwise.
+    """
+    return await running(connection) if await connection.fetchval(READABLE) else []
 
 
 class Recorder:

@@ -11,6 +11,7 @@ from outbox_worker.incident import Incident
 from outbox_worker.logs import get_logger, reason
 from outbox_worker.postgres.cursor import NO_ROWS_AFTER, Cursor, Snapshot
 from outbox_worker.postgres.sessions import ERRORS, LEADER, Connection, application_name, session
+from outbox_worker.postgres.task_progress import Task, running_if_readable
 from outbox_worker.postgres.window import PLANNER_SETTINGS
 from outbox_worker.relay import ring
 from outbox_worker.relay.metrics import KnownGauge, Metrics, Sample
@@ -94,6 +95,8 @@ class Measured(NamedTuple):
     """The age of the oldest open transaction, which may add late rows; 0 if there is none."""
     standbys: int
     days: list[Day]
+    tasks: list[Task]
+    """The replays, snapshots and rebases that run now."""
 
 
 ReadCursor = Callable[[asyncpg.Connection], Awaitable[Cursor]]
@@ -127,6 +130,11 @@ class Lag:
         self._show(metrics.lag_events, lambda now: now.events)
         self._show(metrics.lag_seconds, lambda now: now.oldest_s)
         self._show(metrics.oldest_transaction, lambda now: now.transaction_s)
+        self._show(metrics.task_events, lambda now: {each.kind: each.events for each in now.tasks})
+        self._show(
+            metrics.task_progress,
+            lambda now: {each.kind: each.events / each.total for each in now.tasks if each.total},
+        )
         self._show(metrics.standbys, lambda now: now.standbys)
         self._show(metrics.ring_days, lambda now: ring.count(now.days))
         self._show(metrics.ring_bytes, lambda now: sum(day.bytes for day in now.days))
@@ -198,9 +206,15 @@ class Lag:
             oldest_s=behind.seconds if behind.events else None,
             clearing=self._clearing(),
         )
+        tasks = await running_if_readable(connection)
         if self._checkpoint is not None:  # forget() may have been called meanwhile
             self._measured = Measured(
-                behind.events, behind.seconds, sessions["transaction_s"], sessions["standbys"], days
+                behind.events,
+                behind.seconds,
+                sessions["transaction_s"],
+                sessions["standbys"],
+                days,
+                tasks,
             )
             self._measured_at = self._clock()
             if failures := self._incident.succeed():

@@ -113,6 +113,8 @@ class Metrics:
         self.standbys = self._known("outbox_standbys")
         self.ring_days = self._known("outbox_ring_days")
         self.ring_bytes = self._known("outbox_ring_bytes")
+        self.task_progress = self._known("outbox_task_progress_ratio")
+        self.task_events = self._known("outbox_task_events")
         self.slots_cleared = self._counter("outbox_slots_cleared_total")
 
     def _counter(self, name: str) -> Counter:

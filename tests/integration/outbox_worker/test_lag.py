@@ -20,6 +20,11 @@ SELECT gen_random_uuid(), 'test.event', 'key', 'old', now() - interval '3 days',
     (extract(EPOCH FROM now())::bigint / 86400 - 3) % 16
 FROM generate_series(1, $1::int)
 """
+# A replay that has done a quarter, a snapshot without a known end, and a rebase that has ended.
+TASKS = """
+INSERT INTO outbox_tasks (kind, parameters, events, total, finished_at)
+VALUES ('replay', '{}', 5, 20, NULL), ('snapshot', '{}', 7, NULL, NULL), ('rebase', '{}', 3, 3, now())
+"""
 
 
 async def from_the_beginning(_: asyncpg.Connection) -> Cursor:
@@ -76,6 +81,7 @@ async def test_standbys_and_the_ring_are_measured_with_the_lag(
     """Each other session that polls the lock is a standby; days are unpublished from the oldest event on."""
     await connection.execute(EVENTS_OF_OLD, LATE)
     await outbox.insert_events(connection, LATE)
+    await connection.execute(TASKS)
     stop, metrics = asyncio.Event(), Metrics()
     gauges = lag.Lag(database, stop, metrics)
     locks = [await LeaderLock.open(database) for _ in range(3)]
@@ -94,6 +100,10 @@ async def test_standbys_and_the_ring_are_measured_with_the_lag(
     assert days == {"empty": 14, "published": 0, "unpublished": 2, "clearing": 0}
     sizes = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('outbox')"
     assert value("outbox_ring_bytes") == await connection.fetchval(sizes)
+    assert value("outbox_task_progress_ratio", {"task": "replay"}) == 0.25
+    assert value("outbox_task_progress_ratio", {"task": "snapshot"}) is None
+    assert value("outbox_task_events", {"task": "snapshot"}) == 7
+    assert value("outbox_task_events", {"task": "rebase"}) is None
     stop.set()
     await measuring
     for lock in locks:
