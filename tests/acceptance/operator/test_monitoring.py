@@ -61,6 +61,7 @@ SENSIBLE: Final[dict[str, tuple[float, float]]] = {
     "Errors, fencings and starts in 10 minutes": (0, TEST_S),
     "Age of the oldest open transaction": (0, TEST_S),
     "Time since the last publication": (0, TEST_S),
+    "Paused for": (0, 0),
     "Days of the ring by state": (0, 16),
     "Size of the ring": (1, 1 << 30),
     "Days that events have waited": (0, TEST_S / 86_400),

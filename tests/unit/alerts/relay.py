@@ -2,15 +2,17 @@
 
 from typing import Final
 
-from tests.unit.alerts.case import Case, counter, gauge
+from tests.unit.alerts.case import ALWAYS, Case, counter, gauge
 from tests.unit.alerts.series import (
     CHECKPOINT,
     ERRORS,
+    EVENTS,
     FENCED,
     LAG,
     LEADER,
     OS_ERRORS,
     OTHER_LEADER,
+    PAUSED,
     RELAY,
     SERVICE,
     STANDBYS,
@@ -18,6 +20,7 @@ from tests.unit.alerts.series import (
     STARTS,
     TOPIC_LOST,
     TRANSACTION,
+    YOUNG,
 )
 
 NO_LEADER: Final = gauge((10, 1), (30, 0), (30, 1))
@@ -76,6 +79,18 @@ CASES: Final = [
         quiet=24,
         fires=26,
         over=41,
+    ),
+    Case(
+        "OutboxPaused",
+        "events wait while the relay is paused for more than an hour, and are late afterwards",
+        RELAY
+        | {PAUSED % number: gauge((10, 0), (70, 600), (ALWAYS, 0)) for number in (1, 2)}
+        | {LAG: gauge((10, 0), (75, 1800), (ALWAYS, 0))}
+        | {EVENTS: counter((10, 1000), (70, 0), (5, 10_000), (ALWAYS, 1000))}
+        | {YOUNG: counter((10, 1000), (70, 0), (5, 0), (ALWAYS, 1000))},
+        quiet=69,
+        fires=75,
+        over=86,
     ),
     Case(
         "OutboxTwoLeaders",

@@ -31,6 +31,7 @@ STARTS: Final = 'outbox_starts_total{instance="%d", source="%s"}'
 STANDBYS: Final = 'outbox_standbys{instance="1"}'
 EVENTS: Final = 'outbox_event_age_seconds_count{instance="1"}'
 YOUNG: Final = 'outbox_event_age_seconds_bucket{instance="1", le="1.0"}'
+PAUSED: Final = 'outbox_paused_timestamp_seconds{instance="%d"}'
 CHECKPOINT: Final = STARTS % (1, "checkpoint")
 FENCED: Final = 'outbox_fenced_total{instance="1"}'
 ERRORS: Final = 'outbox_errors_total{instance="1", kind="%s"}'
@@ -67,5 +68,6 @@ RELAY: Final[dict[str, Values]] = {
     FENCED: counter((ALWAYS, 0)),
     OS_ERRORS: counter((ALWAYS, 0)),
     STARTED: gauge((ALWAYS, 0)),
+    PAUSED % 1: gauge((ALWAYS, 0)),
 }
 """A leader and a standby."""
