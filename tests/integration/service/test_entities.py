@@ -264,10 +264,11 @@ async def test_more_links_than_one_call_has_time_for(
 
 @pytest.mark.parametrize("method", ["DELETE", "PUT"])
 async def test_deletion_has_a_deadline(
-    api: Api, monkeypatch: pytest.MonkeyPatch, method: str
+    monkeypatch: pytest.MonkeyPatch, api: Api, method: str
 ) -> None:
     """A deletion whose transaction never ends is answered in time, with what to do."""
     monkeypatch.setattr("service.edge.calls.endpoint.WRITE_DEADLINE_S", 0.1)
+    monkeypatch.setattr("service.store.writing.group.DRAIN_TIMEOUT_S", 0.1)
 
     async def hang(*_: object, **__: object) -> None:
         await asyncio.Event().wait()

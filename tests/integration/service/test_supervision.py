@@ -137,10 +137,11 @@ async def test_a_task_that_ends_is_started_again() -> None:
 
 
 async def test_a_write_that_hangs_is_answered(
-    api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, api: Api, connection: asyncpg.Connection
 ) -> None:
     """If the writer hangs, its callers are answered within the deadline of a write."""
     monkeypatch.setattr("service.edge.calls.endpoint.WRITE_DEADLINE_S", 0.3)
+    monkeypatch.setattr("service.store.writing.group.DRAIN_TIMEOUT_S", 0.1)
 
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()

@@ -50,7 +50,7 @@ class Pace(NamedTuple):
     evaluations_s: int
 
 
-MINUTES: Final = Pace(30, 30)
+MINUTES: Final = Pace(30, 60)
 HOURS: Final = Pace(60, 300)
 DAYS: Final = Pace(900, 900)
 """The paces of cases that last for minutes, hours or days."""
