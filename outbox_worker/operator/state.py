@@ -44,12 +44,10 @@ FIRST_ROWS = " UNION ALL ".join(
 RING = f"""
 SELECT c.relname AS slot, pg_total_relation_size(c.oid)::bigint AS bytes,
     greatest(c.reltuples, 0)::bigint AS rows, f.created_at AS first
-FROM pg_inherits AS i
-JOIN pg_class AS c ON c.oid = i.inhrelid
+{ring.OF_THE_SLOTS}
 LEFT JOIN ({FIRST_ROWS}) AS f ON f.slot = c.relname
-WHERE i.inhparent = 'outbox'::regclass
 ORDER BY c.relname
-"""  # noqa: S608 - all parts are constants of the worker
+"""
 
 
 class LockHolder(msgspec.Struct):

@@ -11,15 +11,19 @@ from outbox_worker.relay.retention import DAY_S, SLOTS
 State = Literal["empty", "published", "unpublished", "clearing"]
 STATES: Final[tuple[State, ...]] = get_args(State)
 
+# The partitions of the outbox.
+OF_THE_SLOTS = """
+FROM pg_inherits AS i
+JOIN pg_class AS c ON c.oid = i.inhrelid AND i.inhparent = 'outbox'::regclass
+"""
+
 # Only the catalogue and the sizes of files are read. The last two digits of a partition's name are its
 # slot. A slot that was truncated has no data, but its indexes have a page.
-SIZES = """
+SIZES = f"""
 SELECT right(c.relname, 2)::int AS slot, pg_relation_size(c.oid) AS data,
     pg_total_relation_size(c.oid) AS total, extract(EPOCH FROM now())::float8 AS now
-FROM pg_inherits AS i
-JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'outbox'::regclass
-"""
+{OF_THE_SLOTS}
+"""  # noqa: S608 - a constant of this module
 
 
 class Day(NamedTuple):
