@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from deploy.local import programs
+from outbox_worker.postgres.sessions import LEADER, application_name
 from tests.support.parts.prometheus import RULES, Prometheus
 from tests.support.relay.worker import Worker
 from tests.support.service.api import GENEROUS, Api, new_key, seed
@@ -62,6 +63,8 @@ SENSIBLE: Final[dict[str, tuple[float, float]]] = {
     "Age of the oldest open transaction": (0, TEST_S),
     "Time since the last publication": (0, TEST_S),
     "Paused for": (0, 0),
+    "Progress of commands": (0.4, 0.4),
+    "Events of commands": (40, 40),
     "Days of the ring by state": (0, 16),
     "Size of the ring": (1, 1 << 30),
     "Days that events have waited": (0, TEST_S / 86_400),
@@ -72,11 +75,15 @@ MAY_BE_EMPTY: Final = {"Alerts that fire", "Expired rows a second"}
 """Panels of what does not happen in this test."""
 FAULTS: Final = re.compile(r'status=~"5\.\."|kind="TopicLostError"|source="checkpoint"')
 """Selectors of faults that do not happen in this test."""
-LEADER: Final = "outbox_worker leader"
 END_SESSION: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
 )
 KEY_EXPIRES: Final = "UPDATE api_keys SET expires_at = now() + interval '30 days'"
+# A command counts as ended 30 s after its last record, and this test lasts longer.
+COMMAND_RUNS: Final = """
+INSERT INTO outbox_tasks (kind, parameters, events, total, updated_at)
+VALUES ('replay', '{}', 40, 100, now() + interval '1 hour')
+"""
 VARIABLES: Final = {"$job": ".+", "$instance": ".+", "$__rate_interval": "1m"}
 
 
@@ -131,6 +138,7 @@ async def prometheus(
     connection = await asyncpg.connect(database)
     key = await new_key(database, rate_limit=GENEROUS)
     await connection.execute(KEY_EXPIRES)
+    await connection.execute(COMMAND_RUNS)
     await seed(connection, 1, 1)
     with (
         programs.service(database, tmp_path, LINKS_WORKERS="2") as service,
@@ -145,7 +153,7 @@ async def prometheus(
         with Prometheus(jobs) as prometheus:
             async with calls(service.url, key):
                 await until(lambda: asyncio.to_thread(prometheus.values, "outbox_leader == 1"))
-                await connection.execute(END_SESSION, LEADER)
+                await connection.execute(END_SESSION, application_name(LEADER))
                 yield prometheus
     await connection.close()
 
