@@ -28,6 +28,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes
 
+from .incident import Incident
 from .logs import get_logger, reason
 from .release import VERSION
 
@@ -194,7 +195,7 @@ class _ExportProblem(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._lasts = False
+        self._incident = Incident()
         self._dropped = False
         """Whether spans were dropped since the last export that succeeded."""
 
@@ -206,14 +207,12 @@ class _ExportProblem(logging.Handler):
     def note_failure(self, why: str) -> None:
         """Log the beginning of the problem."""
         self._dropped = True
-        if not self._lasts:
-            self._lasts = True
+        if self._incident.fail("export"):
             log.warning("traces.export_failed", error=why)
 
     def note_success(self) -> None:
         """Log the end of the problem after two exports without a failure or a full queue between them."""
-        if self._lasts and not self._dropped:
-            self._lasts = False
+        if not self._dropped and self._incident.succeed():
             log.warning("traces.export_recovered")
         self._dropped = False
 
