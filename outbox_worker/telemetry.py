@@ -383,7 +383,7 @@ LOG_EVENTS: Final = by_name(
     LogEvent(
         "page.failed",
         "error",
-        "A part of the worker's page stays as it is until the next start; the relay goes on.",
+        "A part of the worker's page could not be updated; it is retried every 5 s. The relay goes on.",
         {"exception": "traceback"},
         "report the traceback",
     ),

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import msgspec
 from aiokafka.errors import UnknownTopicOrPartitionError
 from prometheus_client import Counter, Gauge
 
+from outbox_worker.incident import Incident
 from outbox_worker.kafka import administration
 from outbox_worker.logs import get_logger
 from outbox_worker.operator import doctor
@@ -45,6 +46,8 @@ ENCODED_FOR_S: Final = 1.0
 """The time for which an encoded document is sent again: many viewers cost no more than one."""
 END_S: Final = 1
 """The longest wait for the end of the background tasks: aiokafka may swallow a cancellation."""
+RETRY_S: Final = 5
+"""The pause after an unexpected error of a part of the page."""
 EXAMINE_AFTER_S: Final = 10
 """The pause between the start and `doctor`, which must neither delay the take-over nor find its topics
 half made."""
@@ -185,7 +188,7 @@ class Observer:
         )
 
     async def _run(self) -> None:
-        work = (self._database.run(), self._topic.run(), self._examine(), self._sample())
+        work = (self._database.run, self._topic.run, self._examine, self._sample)
         await asyncio.gather(*map(_supervised, work))
 
     async def _sample(self) -> None:
@@ -229,12 +232,19 @@ class Observer:
             )
 
 
-async def _supervised(work: Coroutine[Any, Any, None]) -> None:
-    """Do a part of the work; an unexpected error ends neither the other parts nor the relay."""
-    try:
-        await work
-    except Exception:
-        log.exception("page.failed")
+async def _supervised(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do a part of the work, and begin it again after an unexpected error.
+
+    The error ends neither the other parts nor the relay. Each class of errors is logged once.
+    """
+    incident = Incident()
+    while True:
+        try:
+            return await work()
+        except Exception as error:
+            if incident.fail(type(error).__name__):
+                log.exception("page.failed")
+            await asyncio.sleep(RETRY_S)
 
 
 def _with_states(slots: list[SlotStatus], known: Measured | None) -> list[SlotStatus]:

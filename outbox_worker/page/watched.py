@@ -47,7 +47,7 @@ class Watched(Generic[T]):
                 await self._attempted.wait()
 
     async def run(self) -> None:
-        """Read while requests arrive, until cancelled."""
+        """Read while requests arrive, until cancelled. An unexpected error is a problem too, and raised."""
         task = asyncio.current_task()
         while not (task and task.cancelling()):  # aiokafka's close() may swallow a cancellation
             await self._asked.wait()
@@ -59,6 +59,9 @@ class Watched(Generic[T]):
             except (*ERRORS, KafkaError, UnusableUrlError) as error:
                 self._note(None, reason(error))
                 await asyncio.sleep(self._every_s)
+            except Exception as error:
+                self._note(None, reason(error))
+                raise
             if not self._is_watched():
                 self._asked.clear()
                 self._attempted.clear()
