@@ -162,8 +162,8 @@ METRICS: Final = by_name(
         "links_key_expiry_timestamp_seconds",
         "gauge",
         "seconds since 1970",
-        "When the next key expires, of the keys that were used in the last 10 minutes and are valid; "
-        "absent: none of them expires.",
+        "When the first key expires, of the valid keys that were used in the last 10 minutes. A key that is "
+        "used more rarely is missing between its uses. Absent: none of these keys expires.",
     ),
     Metric(
         "links_rate_limited_calls_total",

@@ -117,6 +117,14 @@ CASES: Final = [
         over=61,
     ),
     Case(
+        "LinksKeyExpires",
+        "the first key has expired, and the second one expires an hour later",
+        SERVICE | {KEY_ENDS % 1: gauge((30, None), (30, 3600), (60, 7200))},
+        quiet=29,
+        fires=90,
+        over=121,
+    ),
+    Case(
         "LinksCommitsUnknown",
         "two processes do not know the outcome of a COMMIT",
         SERVICE
