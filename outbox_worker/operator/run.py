@@ -9,9 +9,15 @@ from typing import Any
 import asyncpg
 
 from outbox_worker.operator import terminal
-from outbox_worker.operator.terminal import InterruptedByOperator
 from outbox_worker.postgres.registration import RefusedError
-from outbox_worker.postgres.task_progress import NOT_PERMITTED, Kind, Recorder, Task, newest
+from outbox_worker.postgres.task_progress import (
+    NOT_PERMITTED,
+    InterruptedByOperator,
+    Kind,
+    Recorder,
+    Task,
+    newest,
+)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, the end of a job or a container, and the end of the terminal's connection."""
@@ -30,7 +36,7 @@ class Run:
         """Whether a page is being published; also after an error, when its records may be in the topic."""
         self._step = step
         self._task = asyncio.current_task()
-        self._interrupted = False
+        self._interrupted_by: signal.Signals | None = None
 
     @contextmanager
     def publishing(self, events: int, position: dict[str, Any] | None = None) -> Iterator[None]:
@@ -44,8 +50,8 @@ class Run:
 
     def check(self) -> None:
         """Raise InterruptedByOperator if a signal has come while a page was being published."""
-        if self._interrupted:
-            raise InterruptedByOperator
+        if self._interrupted_by is not None:
+            raise InterruptedByOperator(self._interrupted_by)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -55,20 +61,20 @@ class Run:
             each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN
         ]  # as by nohup
         for number in handled:
-            loop.add_signal_handler(number, self._interrupt)
+            loop.add_signal_handler(number, self._interrupt, number)
         try:
             yield
         except asyncio.CancelledError:
-            if not self._interrupted:
+            if self._interrupted_by is None:
                 raise
-            raise InterruptedByOperator from None
+            raise InterruptedByOperator(self._interrupted_by) from None
         finally:
             for number in handled:
                 loop.remove_signal_handler(number)
 
-    def _interrupt(self) -> None:
-        waits = self.in_flight and not self._interrupted
-        self._interrupted = True
+    def _interrupt(self, number: signal.Signals) -> None:
+        waits = self.in_flight and self._interrupted_by is None
+        self._interrupted_by = number
         if self._task is not None and not waits:
             self._task.cancel()
 

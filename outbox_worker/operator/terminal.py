@@ -23,6 +23,7 @@ from outbox_worker.command_line import printable
 from outbox_worker.environment import SettingsError
 from outbox_worker.postgres.registration import NO_SCHEMA, RefusedError
 from outbox_worker.postgres.sessions import ERRORS, UnusableUrlError
+from outbox_worker.postgres.task_progress import InterruptedByOperator
 from outbox_worker.settings import Settings, read
 
 T = TypeVar("T")
@@ -66,10 +67,6 @@ def report(*messages: str) -> None:
         typer.echo(f"outbox_worker: {line}", err=True)
     if JSON_OPTION in sys.argv:
         typer.echo(msgspec.json.encode({"error": "\n".join(lines)}).decode())
-
-
-class InterruptedByOperator(Exception):  # noqa: N818 - not an error
-    """Ctrl-C or SIGTERM has ended the work."""
 
 
 def carry_out(work: Coroutine[Any, Any, T], *, unfinished: Callable[[], str] = lambda: "") -> T:

@@ -6,6 +6,7 @@ rights, or if the database does not answer; this is logged once.
 """
 
 import asyncio
+import signal
 import time
 from datetime import datetime
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Any, Literal, Self
 import asyncpg
 import msgspec
 
-from outbox_worker.logs import get_logger, reason
+from outbox_worker.logs import first_line, get_logger, reason
 from outbox_worker.postgres.registration import RefusedError
 from outbox_worker.postgres.sessions import ERRORS, Connection, connect, disconnect
 from outbox_worker.tasks import pause
@@ -84,6 +85,13 @@ SET updated_at = clock_timestamp(), events = $2, total = $3, position = $4::text
     finished_at = CASE WHEN $5 THEN clock_timestamp() END, error = $6
 WHERE id = $1
 """
+
+
+class InterruptedByOperator(Exception):  # noqa: N818 - not an error
+    """A signal, such as that of Ctrl-C, has ended the run."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"interrupted by {number.name}")
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -174,7 +182,7 @@ class Recorder:
         self._stop.set()
         if self._writing is not None:
             await self._writing
-        await self._write(finished=error is None, error=None if error is None else reason(error))
+        await self._write(finished=error is None, error=None if error is None else _in_words(error))
         await self._disconnect()
 
     async def _write_until_stopped(self) -> None:
@@ -222,6 +230,12 @@ class Recorder:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await disconnect(connection)
+
+
+def _in_words(error: BaseException) -> str:
+    """Return the text of an error of this program, and class and text of any other error."""
+    own = isinstance(error, (InterruptedByOperator, RefusedError))
+    return first_line(error) if own else reason(error)
 
 
 def _task(row: asyncpg.Record) -> Task:

@@ -119,6 +119,8 @@ async def test_a_resumed_replay_loses_nothing(
     else:
         assert (done.code, len(done.errors.splitlines())) == (1, 1)
         assert f"interrupted; {target} has {before} of {EVENTS} events" in done.errors
+        why = f"interrupted by {signal.Signals(number).name}"
+        assert await connection.fetchval("SELECT error FROM outbox_tasks") == why
     resumed = await stage.operator.run(*REPLAY, "--resume", "--json")
     assert resumed.code == 0, resumed.errors
     records = await topics.read_all(stage.kafka, target)
