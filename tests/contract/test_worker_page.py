@@ -21,6 +21,8 @@ from tests.support.topic import topics
 
 EVENTS = 200
 BACKLOG = 20_000
+PHONE = 360
+"""The width in pixels of the narrowest phones in use: nothing may scroll sideways there."""
 
 FAULTS = """
 const wrong = [];
@@ -28,6 +30,7 @@ const check = (selector, right) => document.querySelectorAll(selector).forEach(
   (each) => right(each) || wrong.push(each.outerHTML.slice(0, 200)));
 const {scrollWidth, clientWidth} = document.documentElement;
 if (scrollWidth > clientWidth) wrong.push(`${scrollWidth - clientWidth} pixels too wide`);
+check(".wide, p, dt, dd, td, th, figcaption", (each) => each.scrollWidth <= each.clientWidth);
 check("section", (each) => each.ariaLabel || document.getElementById(each.getAttribute("aria-labelledby")));
 check("svg", (each) => each.role === "img" && each.ariaLabel.length > 10);
 check("figure svg", (each) => each.closest("figure").querySelector("figcaption"));
@@ -156,7 +159,7 @@ async def test_page_of_the_worker(
         wait_for(browser, "#headline", case.headline)
         wait_for(browser, "main", case.text)
         wait_for(browser, "#doctor", "checks (passed|failed)")
-        for width in (390, 1200):
+        for width in (PHONE, 1200):
             for scheme in ("light", "dark"):
                 browser.look(width, scheme, tmp_path / f"{width}-{scheme}.png")
                 assert browser.chrome.execute_script(FAULTS) == []
@@ -166,7 +169,7 @@ async def test_page_of_the_worker(
         worker.end()
         wait_for(browser, "#stale", r"does not answer. This is its last state, of \d\d:\d\d:\d\d")
         assert browser.find("#headline").text == headline
-        browser.look(390, "light", tmp_path / "gone.png")
+        browser.look(PHONE, "light", tmp_path / "gone.png")
 
 
 async def test_keyboard_focus_outlives_new_figures(ground: Ground, browser: Browser) -> None:
