@@ -163,6 +163,10 @@ class Administration:
         """Return the number of running brokers."""
         return len(await self._nodes())
 
+    def hosts(self) -> set[str]:
+        """Return the hosts of the brokers to which clients connect."""
+        return {broker.host for broker in self.client.cluster.brokers()}
+
     async def _nodes(self) -> list[int]:
         return [broker["node_id"] for broker in (await self._admin.describe_cluster())["brokers"]]
 

@@ -4,12 +4,13 @@ import msgspec
 
 
 class Check(msgspec.Struct):
-    """The name of a check, its finding, and the remedy if it has failed."""
+    """The name of a check, its finding, and the remedy. A warning is no failure, but has a remedy too."""
 
     name: str
     passed: bool
     found: str
     mend: str = ""
+    warning: bool = False
 
 
 class Report(msgspec.Struct):

@@ -13,6 +13,7 @@ from outbox_worker.environment import SettingsError
 from outbox_worker.logs import reason
 from outbox_worker.operator import kafka_checks, terminal
 from outbox_worker.operator.checks import Check, Report
+from outbox_worker.operator.encryption import check_session
 from outbox_worker.postgres import pause
 from outbox_worker.postgres.registration import (
     POOLED,
@@ -59,10 +60,11 @@ SELECT quote_ident(current_user)
 
 
 def command(*, as_json: terminal.Json = False) -> None:
-    """Check settings, connections, privileges in Postgres, topics, clocks and the ring.
+    """Check settings, connections, TLS, privileges in Postgres, topics, clocks and the ring.
 
     Of the rights in Kafka, those on the event topic are checked. The runbook lists the others, and a
-    worker without one of them logs an error.
+    worker without one of them logs an error. A connection over a network without TLS is a warning, because
+    the network may be private.
     """
     try:
         settings = read(os.environ)
@@ -97,7 +99,7 @@ async def examine(settings: Settings) -> Report:
 
 async def _database(connection: asyncpg.Connection, settings: Settings) -> list[Check]:
     direct = await _guarded("session", _session(connection, settings))
-    checks = [Check("database", passed=True, found="connected"), direct]
+    checks = [Check("database", passed=True, found="connected"), check_session(connection), direct]
     if direct.passed:  # behind a pooler, the other checks might use another session
         checks += [
             await _guarded(check.__name__.strip("_"), check(connection))
@@ -209,6 +211,7 @@ async def _ring(connection: asyncpg.Connection, settings: Settings) -> Check:
 def _print(report: Report) -> None:
     for check in report.checks:
         mark = "[green]pass[/]" if check.passed else "[red]fail[/]"
+        mark = "[yellow]warn[/]" if check.warning else mark
         terminal.say(f"{mark} {check.name}: {check.found}")
-        if not check.passed:
+        if check.warning or not check.passed:
             terminal.say(f"     mend: {check.mend}")

@@ -8,6 +8,7 @@ from outbox_worker.kafka import administration, metadata, progress_topic
 from outbox_worker.kafka.guard import WHAT_TO_DO
 from outbox_worker.logs import reason
 from outbox_worker.operator.checks import Check
+from outbox_worker.operator.encryption import check_kafka
 from outbox_worker.postgres.registration import Registration
 from outbox_worker.postgres.sessions import ERRORS
 from outbox_worker.settings import Settings
@@ -25,6 +26,7 @@ async def examine(settings: Settings, registration: Registration | None) -> list
         async with administration.connect(settings.kafka_client()) as admin:
             brokers = await admin.brokers()
             checks = [Check("kafka", passed=True, found=f"{brokers} brokers; {UNCHECKED}")]
+            checks.append(await check_kafka(settings.security_protocol, admin.hosts()))
             if await admin.exists(settings.topic):
                 described = await admin.described(settings.topic)
                 configs = await admin.configs(settings.topic)

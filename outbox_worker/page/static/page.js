@@ -192,10 +192,11 @@ function drawChanges() {
   const { changes, doctor } = shown.worker;
   const field = ([name, value]) => [make("code", {}, `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`), " "];
   const eventName = (each) => make("code", { class: "event" }, ...each.event.split(/(?<=[._])/).flatMap((part) => [part, make("wbr")]));
+  const result = (each) => each.warning ? make("span", { class: "warn" }, "warn") : make("span", { class: each.passed ? "good" : "bad" }, each.passed ? "pass" : "fail");
   put("changes", table("The last twenty log lines of this process, the newest first", ["Time", "Event", "Fields"], changes.map((each) =>
     [when(each.at), [eventName(each), each.level === "info" ? null : make("div", { class: "bad" }, each.level)].filter(known), Object.entries(each.fields).flatMap(field)])));
   put("doctor", doctor ? table(`${doctor.passed ? "All checks passed" : "Some checks failed"} at ${when(doctor.at)}`, ["Check", "Result", "Found"], doctor.checks.map((each) =>
-    [each.name, make("span", { class: each.passed ? "good" : "bad" }, each.passed ? "pass" : "fail"), each.passed ? each.found : [each.found, make("br"), make("code", {}, `mend: ${each.mend}`)]]))
+    [each.name, result(each), each.passed && !each.warning ? each.found : [each.found, make("br"), make("code", {}, `mend: ${each.mend}`)]]))
     : make("p", {}, "The checks run a few seconds after the start."));
 }
 
