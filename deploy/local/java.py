@@ -9,6 +9,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -53,9 +54,7 @@ def jars(pom: Path) -> Path:
     lock = _lock(pom)
     folder = CACHE / f"{pom.stem}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     partial = folder.with_suffix(".partial")
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / f"{pom.stem}.lock").open("w") as one_at_a_time:
-        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+    with one_at_a_time(pom.stem):
         if not folder.exists():
             say(f"downloading the jars of {pom.stem} from Maven Central (once) …")
             partial.mkdir(exist_ok=True)
@@ -63,6 +62,15 @@ def jars(pom: Path) -> Path:
                 list(pool.map(lambda jar: download(jar, partial), read_lock(pom)))
             partial.rename(folder)
     return folder
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Let only one process run the block with that name."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def read_lock(pom: Path) -> list[Jar]:

