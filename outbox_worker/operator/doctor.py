@@ -23,7 +23,14 @@ from outbox_worker.postgres.registration import (
     read_cluster_identity,
     registered,
 )
-from outbox_worker.postgres.sessions import ERRORS, UnusableUrlError, is_read_only, pooled, session
+from outbox_worker.postgres.sessions import (
+    ERRORS,
+    UnusableUrlError,
+    has_privilege,
+    is_read_only,
+    pooled,
+    session,
+)
 from outbox_worker.relay.retention import DAY_S, SLOTS, first_created_at, table_of
 from outbox_worker.settings import Settings, read
 
@@ -39,11 +46,6 @@ PRIVILEGES = {
     "outbox_pause": "SELECT, INSERT, DELETE",
     "schema_version": "SELECT",
 }
-
-# NULL in an older schema, which has no such table.
-HAS_PRIVILEGE = """
-SELECT has_table_privilege(to_regclass($1), $2)
-"""
 
 # The privileges for clearing a slot, which is read by its own name first.
 SLOT_PRIVILEGES = ("SELECT", "TRUNCATE")
@@ -149,7 +151,7 @@ async def _privileges(connection: asyncpg.Connection) -> Check:
         f"GRANT {privilege} ON {table} TO {role};"
         for table, privileges in PRIVILEGES.items()
         for privilege in privileges.split(", ")
-        if await connection.fetchval(HAS_PRIVILEGE, table, privilege) is False
+        if await has_privilege(connection, table, privilege) is False
     ]
     missing += [
         f"GRANT {privilege} ON {slots} TO {role};"
@@ -185,16 +187,13 @@ async def _relay(connection: asyncpg.Connection) -> Check:
 
 async def _pause(connection: asyncpg.Connection) -> Check:
     """Tell whether the relay is paused, which is no fault."""
-    found = "unknown: schema or rights are older"
-    if await pause.is_readable(connection):
-        paused = await pause.read(connection)
-        found = (
-            "none"
-            if paused is None
-            else (
-                f"since {terminal.utc(paused.since)} by {paused.by}; python -m outbox_worker resume"
-            )
-        )
+    if not await pause.is_readable(connection):
+        found = "unknown: schema or rights are older"
+    elif (paused := await pause.read(connection)) is None:
+        found = "none"
+    else:
+        since = terminal.utc(paused.since)
+        found = f"since {since} by {paused.by}; python -m outbox_worker resume"
     return Check("pause", passed=True, found=found)
 
 

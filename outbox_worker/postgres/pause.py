@@ -4,11 +4,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-# False before the step of the schema that makes the table, and for a role without the right. A statement
-# that names the table would fail, and the server would log an error each time.
-READABLE = """
-SELECT coalesce(has_table_privilege(to_regclass('outbox_pause'), 'SELECT'), false)
-"""
+from outbox_worker.postgres.sessions import has_privilege
 
 READ = """
 SELECT extract(EPOCH FROM paused_at)::float8 AS since, paused_by AS by
@@ -36,7 +32,7 @@ class Pause(NamedTuple):
 
 async def is_readable(connection: asyncpg.Connection, timeout_s: float | None = None) -> bool:
     """Whether the schema has the table, and the role may read it."""
-    return bool(await connection.fetchval(READABLE, timeout=timeout_s))
+    return bool(await has_privilege(connection, "outbox_pause", "SELECT", timeout_s))
 
 
 async def read(connection: asyncpg.Connection, timeout_s: float | None = None) -> Pause | None:

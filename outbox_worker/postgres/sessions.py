@@ -28,6 +28,12 @@ MIXED_UP: Final = (
 )
 
 
+# NULL in an older schema, which has no such table.
+HAS_PRIVILEGE = """
+SELECT has_table_privilege(to_regclass($1), $2)
+"""
+
+
 class UnusableUrlError(Exception):
     """The URL cannot be used, and a retry would not help. The text does not contain the URL."""
 
@@ -84,6 +90,19 @@ async def pooled(connection: asyncpg.Connection, url: str) -> bool:
         return True
     finally:
         await disconnect(other)
+
+
+async def has_privilege(
+    connection: asyncpg.Connection, table: str, privilege: str, timeout_s: float | None = None
+) -> bool | None:
+    """Whether the role has a privilege on a table; None: the schema is older than the table.
+
+    A statement that names such a table would fail, and the server would log an error each time.
+    """
+    held: bool | None = await connection.fetchval(
+        HAS_PRIVILEGE, table, privilege, timeout=timeout_s
+    )
+    return held
 
 
 def is_read_only(connection: asyncpg.Connection) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 
 from outbox_worker.logs import first_line, get_logger, reason
 from outbox_worker.postgres.registration import RefusedError
-from outbox_worker.postgres.sessions import ERRORS, Connection, connect, disconnect
+from outbox_worker.postgres.sessions import ERRORS, Connection, connect, disconnect, has_privilege
 from outbox_worker.tasks import pause
 
 RECORD_INTERVAL_S = 1.0
@@ -56,11 +56,6 @@ RUNNING = f"""
 WHERE finished_at IS NULL AND error IS NULL
     AND updated_at > clock_timestamp() - make_interval(secs => {ENDED_AFTER_S})
 ORDER BY id
-"""
-
-# False before the step of the schema that makes the table, and for a role without the right.
-READABLE = """
-SELECT coalesce(has_table_privilege(to_regclass('outbox_tasks'), 'SELECT'), false)
 """
 
 BEGIN = """
@@ -131,11 +126,9 @@ async def running(connection: asyncpg.Connection) -> list[Task]:
 
 
 async def running_if_readable(connection: asyncpg.Connection) -> list[Task]:
-    """Return the runs that are going on now; none if the schema or the grants are older than the table.
-
-    Only a table that is there and may be read is named, because the server logs an error otherwise.
-    """
-    return await running(connection) if await connection.fetchval(READABLE) else []
+    """Return the runs that are going on now; none if the schema or the grants are older than the table."""
+    readable = await has_privilege(connection, "outbox_tasks", "SELECT")
+    return await running(connection) if readable else []
 
 
 class Recorder:
