@@ -5,6 +5,7 @@ Times are in seconds since 1970.
 """
 
 import time
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import asyncpg
@@ -169,6 +170,14 @@ async def _ring(connection: asyncpg.Connection) -> list[SlotStatus]:
         age = None if first is None else round((time.time() - first.timestamp()) / DAY_S, 1)
         days.append(SlotStatus(name, size, rows, age))
     return days
+
+
+def with_states(slots: Sequence[SlotStatus], days: Iterable[ring.Day]) -> list[SlotStatus]:
+    """Return the slots with their states; unknown for slots without a day."""
+    states = {day.slot: day.state for day in days}
+    return [
+        msgspec.structs.replace(slot, state=states.get(number)) for number, slot in enumerate(slots)
+    ]
 
 
 async def _paused(connection: asyncpg.Connection) -> PauseStatus | None:

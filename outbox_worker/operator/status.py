@@ -25,6 +25,7 @@ from outbox_worker.operator.state import (
     TopicStatus,
     add_database,
     partitions,
+    with_states,
 )
 from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.registration import RefusedError, check_session
@@ -147,11 +148,8 @@ async def _add_progress(
     status.lag_seconds = round(due.seconds, 3)
     status.last_batch_age_s = round(time.time() - progress.at, 1)
     oldest_s = due.seconds if due.events else None
-    days = {
-        day.slot: day.state for day in await ring.read(connection, oldest_s=oldest_s, clearing=None)
-    }
-    for number, slot in enumerate(status.slots or []):
-        slot.state = days.get(number)
+    days = await ring.read(connection, oldest_s=oldest_s, clearing=None)
+    status.slots = status.slots and with_states(status.slots, days)
 
 
 async def _add_topic(status: Status, settings: Settings) -> None:

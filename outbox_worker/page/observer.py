@@ -17,12 +17,12 @@ from outbox_worker.logs import get_logger
 from outbox_worker.operator import doctor
 from outbox_worker.operator.checks import Check
 from outbox_worker.operator.state import (
-    SlotStatus,
     Status,
     System,
     TopicStatus,
     add_database,
     partitions,
+    with_states,
 )
 from outbox_worker.page.changes import Change, Changes
 from outbox_worker.page.history import EVERY_S, Columns, Figures, History
@@ -31,7 +31,6 @@ from outbox_worker.postgres.progress import Progress
 from outbox_worker.postgres.sessions import session
 from outbox_worker.postgres.window import PLANNER_SETTINGS
 from outbox_worker.relay.health import Health, State
-from outbox_worker.relay.lag import Measured
 from outbox_worker.relay.metrics import AGE_SECONDS, Metrics
 from outbox_worker.relay.process import Relay
 from outbox_worker.release import VERSION
@@ -125,7 +124,7 @@ class Observer:
         return msgspec.structs.replace(
             read,
             problems=self._problems(),
-            slots=read.slots and _with_states(read.slots, known),
+            slots=read.slots and with_states(read.slots, known.days if known else ()),
             topic=self._topic_with_offsets(published),
             lag_events=known and known.events,
             lag_seconds=known and round(known.oldest_s, 3),
@@ -245,14 +244,6 @@ async def _supervised(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             if incident.fail(type(error).__name__):
                 log.exception("page.failed")
             await asyncio.sleep(RETRY_S)
-
-
-def _with_states(slots: list[SlotStatus], known: Measured | None) -> list[SlotStatus]:
-    """Return the slots with the states that were measured last; unknown in a standby."""
-    states = {day.slot: day.state for day in known.days} if known else {}
-    return [
-        msgspec.structs.replace(slot, state=states.get(number)) for number, slot in enumerate(slots)
-    ]
 
 
 def _value(metric: Counter | Gauge) -> float:
