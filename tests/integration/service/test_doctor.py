@@ -8,15 +8,8 @@ from deploy.local.postgres import Postgres
 from service.doctor.database import check_encryption
 from service.doctor.role import check_role_settings
 from service.store.database import Database
+from tests.support.parts.certificates import client_tls
 from tests.support.programs.main_jobs import ground
-
-
-def tls(mode: ssl.VerifyMode) -> ssl.SSLObject:
-    """Return a client's end of TLS that verifies the server's certificate or not."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = mode
-    return context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
 
 
 @pytest.mark.parametrize(
@@ -34,7 +27,7 @@ def test_a_connection_over_a_network_needs_verified_tls(
     address: str | None, mode: ssl.VerifyMode | None, warnings: int
 ) -> None:
     """It is a warning, which names the address and the parameter, if there is no TLS or no verification."""
-    check = check_encryption(address, None if mode is None else tls(mode))
+    check = check_encryption(address, None if mode is None else client_tls(mode))
     assert (check.passed, check.warning) == (True, bool(warnings))
     assert (str(address) in check.found, "sslmode=verify-full" in check.mend) == (
         bool(warnings),

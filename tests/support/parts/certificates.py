@@ -1,5 +1,6 @@
-"""A certificate authority for one test, made with openssl."""
+"""A certificate authority for one test, made with openssl, and a client's end of TLS without a server."""
 
+import ssl
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,3 +63,11 @@ def encrypted(key: Path, password: str) -> Path:
 def _openssl(*arguments: object) -> None:
     command = ["openssl", *map(str, arguments)]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def client_tls(mode: ssl.VerifyMode) -> ssl.SSLObject:
+    """Return a client's end of TLS that verifies the server's certificate or not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = mode
+    return context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())

@@ -5,14 +5,7 @@ import ssl
 import pytest
 
 from outbox_worker.operator.encryption import check_kafka, check_postgres
-
-
-def tls(mode: ssl.VerifyMode) -> ssl.SSLObject:
-    """Return a client's end of TLS that verifies the server's certificate or not."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = mode
-    return context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+from tests.support.parts.certificates import client_tls
 
 
 @pytest.mark.parametrize(
@@ -30,7 +23,7 @@ def test_a_connection_to_postgres_over_a_network_needs_verified_tls(
     address: str | None, mode: ssl.VerifyMode | None, *, warning: bool
 ) -> None:
     """It is a warning, which names the address and the parameter, if there is no TLS or no verification."""
-    check = check_postgres(address, None if mode is None else tls(mode))
+    check = check_postgres(address, None if mode is None else client_tls(mode))
     assert (check.passed, check.warning) == (True, warning)
     assert (str(address) in check.found, "sslmode=verify-full" in check.mend) == (warning, warning)
 
