@@ -99,11 +99,11 @@ def _started(environment: Environment, exporters: list[str], service_name: str) 
     for name in exporters:
         exporter = _reporting(_exporter(name), problem)
         provider.add_span_processor(BatchSpanProcessor(exporter))
-    sdk = logging.getLogger("opentelemetry")
-    sdk.handlers, sdk.propagate = (
-        [problem],
-        False,
+    sdk = logging.getLogger(
+        "opentelemetry"
     )  # until now, it has logged what is wrong with variables
+    sdk.handlers = [problem]
+    sdk.propagate = False
     return Tracing(provider, propagate.get_global_textmap())
 
 

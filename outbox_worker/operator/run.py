@@ -57,9 +57,8 @@ class Run:
     def interruptible(self) -> Iterator[None]:
         """Handle the signals in this context; it raises InterruptedByOperator."""
         loop = asyncio.get_running_loop()
-        handled = [
-            each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN
-        ]  # as by nohup
+        # nohup ignores SIGHUP, which then stays so.
+        handled = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
         for number in handled:
             loop.add_signal_handler(number, self._interrupt, number)
         try:
