@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
 from tests.support.waiting import until
 
@@ -28,10 +29,31 @@ async def administration(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[dict[str, Any]]:
-    (described,) = await admin.describe_topics([topic])
+async def _partitions(
+    admin: AIOKafkaAdminClient, topic: str, broker: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the partitions that one broker knows of a topic. Without `broker` any broker answers."""
+    answer = await admin._send_request(MetadataRequest([topic]), broker)  # noqa: SLF001 - the client has no call for it
+    (described,) = answer.to_object()["topics"]
     partitions: list[dict[str, Any]] = described["partitions"]
     return sorted(partitions, key=lambda partition: int(partition["partition"]))
+
+
+async def _until_everywhere(
+    admin: AIOKafkaAdminClient, topic: str, holds: Callable[[list[dict[str, Any]]], bool]
+) -> None:
+    """Return when `holds` is true of the topic's partitions as each broker knows them.
+
+    Each broker learns of a change on its own, later than the controller. Whoever connects next asks any
+    of them.
+    """
+    brokers = [broker["node_id"] for broker in (await admin.describe_cluster())["brokers"]]
+    for broker in brokers:
+
+        async def there(broker: int = broker) -> bool:
+            return holds(await _partitions(admin, topic, broker))
+
+        await until(there)
 
 
 async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
@@ -44,8 +66,14 @@ async def places_of(kafka: str, topic: str) -> list[TopicPartition]:
 async def leader(kafka: str, topic: str) -> int:
     """Return the broker that leads the topic's first partition."""
     async with administration(kafka) as admin:
+        await _until_everywhere(admin, topic, _led)
         node: int = (await _partitions(admin, topic))[0]["leader"]
     return node
+
+
+def _led(partitions: list[dict[str, Any]]) -> bool:
+    """Whether a topic exists and each of its partitions has a leader."""
+    return bool(partitions) and all(partition["leader"] >= 0 for partition in partitions)
 
 
 @asynccontextmanager
@@ -102,61 +130,48 @@ async def read_until(
     return await read_all(kafka, topic)
 
 
-async def _until_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:
-    """Return when the broker knows that a topic has so many partitions: the controller knows earlier."""
-
-    async def there() -> bool:
-        return len(await _partitions(admin, topic)) == partitions
-
-    await until(there)
-
-
 async def make(kafka: str, topic: str, partitions: int, configs: dict[str, str]) -> None:
-    """Make a topic; return when each of its partitions has a leader.
+    """Make a topic; return when every broker knows a leader of each partition.
 
     Brokers refuse the name until an earlier topic of this name is deleted on all of them.
     """
     async with administration(kafka) as admin:
 
-        async def there() -> bool:
+        async def made() -> bool:
             await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
-            leaders = [partition["leader"] for partition in await _partitions(admin, topic)]
-            return len(leaders) == partitions and -1 not in leaders
+            return len(await _partitions(admin, topic)) == partitions
 
-        await until(there)
+        await until(made)
+        await _until_everywhere(admin, topic, _led)
 
 
 async def grow(kafka: str, topic: str, partitions: int) -> None:
-    """Add partitions to a topic, up to so many; return when the broker knows them."""
+    """Add partitions to a topic, up to so many; return when every broker knows them."""
     async with administration(kafka) as admin:
         await admin.create_partitions({topic: NewPartitions(partitions)})
-        await _until_partitions(admin, topic, partitions)
+        await _until_everywhere(admin, topic, lambda known: len(known) == partitions)
 
 
 async def move(kafka: str, topic: str, replicas: Sequence[int]) -> None:
-    """Move the topic's first partition to other brokers; return when one of them leads it."""
+    """Move the topic's first partition to other brokers; return when all brokers know that one leads it."""
     async with administration(kafka) as admin:
         moves: Any = [(topic, [(0, list(replicas), {})], {})]
         request = AlterPartitionReassignmentsRequest(30_000, moves, {})
         await admin._send_to_controller(request)  # noqa: SLF001 - the client has no call for it
 
-        async def moved() -> bool:
-            partition = (await _partitions(admin, topic))[0]
+        def moved(partitions: list[dict[str, Any]]) -> bool:
+            partition = partitions[0]
             there = sorted(partition["replicas"]) == sorted(partition["isr"]) == sorted(replicas)
             return there and partition["leader"] in replicas
 
-        await until(moved)
+        await _until_everywhere(admin, topic, moved)
 
 
 async def delete(kafka: str, topic: str) -> None:
-    """Delete a topic; return when the broker does not list it any more."""
+    """Delete a topic; return when no broker knows it any more."""
     async with administration(kafka) as admin:
         await admin.delete_topics([topic])
-
-        async def gone() -> bool:
-            return topic not in await admin.list_topics()
-
-        await until(gone)
+        await _until_everywhere(admin, topic, lambda known: not known)
 
 
 async def configure(kafka: str, topic: str, configs: dict[str, str]) -> None:
