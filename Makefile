@@ -12,11 +12,15 @@ WORKERS ?= 3
 # How long each fault lasts in the long tests.
 FAULT_SECONDS ?= 60
 
+# The calls a second of `make soak`, and its length.
+RATE ?= 200
+MINUTES ?= 60
+
 # What the fuzzed tests of `make test-faults` are made from; give the printed one to repeat a run.
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults fault-table counts contract publish-contract telemetry lint format bench bench-peers lock lock-jars sbom clean
+.PHONY: help setup run test test-faults fault-table counts contract publish-contract telemetry lint format bench bench-peers soak lock lock-jars sbom clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +74,9 @@ bench: needs-bench $(STAMP)  ## measure requests, draining and latency beside pg
 
 bench-peers: needs-bench-peers $(STAMP)  ## the same and more beside OpenFGA, FastAPI and Debezium
 	@$(BIN)/python -m tests.benchmarks --peers --output .cache/bench-peers.json $(ARGS)
+
+soak: needs-soak $(STAMP)  ## both programs under a steady mix of all calls, for an hour (RATE=200 calls a second, MINUTES=60)
+	@$(BIN)/python -m tests.soak --rate $(RATE) --minutes $(MINUTES) $(ARGS)
 
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links

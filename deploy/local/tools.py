@@ -29,6 +29,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "contract": ("chromedriver", "npm"),
     "bench": ("wrk",),
     "bench-peers": ("go", "wrk"),
+    "soak": (),
     "lock-jars": ("mvn",),
 }  # fmt: skip
 """What each command needs besides Python with its module venv. pip brings Postgres, Java and the rest."""
