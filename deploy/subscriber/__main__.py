@@ -1,0 +1,121 @@
+"""Keeps a table of all active links in a Postgres of its own. README.md says how to run it."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from typing import Any, Final
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from .table import SCHEMA, HaltError, Table
+from .verify import compare
+
+HALTED: Final = 3
+"""The exit code when the program cannot go on without an operator."""
+POLL_MS: Final = 1_000
+COMMAND_TIMEOUT_S: Final = 300
+"""How long a statement may take: that which writes all links of a snapshot takes the longest."""
+ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('document links subscriber'))"
+INCOMPLETE: Final = "SELECT array_agg(partition) FROM positions WHERE snapshot IS NOT NULL"
+
+
+def consumer(topic: str, reset: str, **options: Any) -> AIOKafkaConsumer:  # noqa: ANN401 - aiokafka's
+    """Return a consumer of committed records. For a cluster with TLS or passwords, add its options here."""
+    servers = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+    options |= {"isolation_level": "read_committed", "enable_auto_commit": False}
+    return AIOKafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset=reset, **options)
+
+
+async def follow(table: Table) -> None:
+    """Apply the records of the partitions that the group gives to this member, without an end."""
+    group = {
+        "group_id": os.environ.get("SUBSCRIBER_GROUP", "active-links"),
+        "group_instance_id": os.environ.get("SUBSCRIBER_INSTANCE"),
+    }
+    # The group has no offsets, and "none" lets nothing replace the table's: neither a new partition nor
+    # one whose offset the topic does not have is read from elsewhere.
+    async with consumer(table.topic, "none", **group) as topic:
+        while True:
+            try:
+                batches = await topic.getmany(timeout_ms=POLL_MS)
+            except NoOffsetForPartitionError as error:  # this member has been given a partition
+                await seek(topic, table, error.args[0])
+                continue
+            except OffsetOutOfRangeError as error:
+                raise HaltError(
+                    f"{table.topic} has no record at {error.args[0]}: see README.md"
+                ) from error
+            for place, records in batches.items():
+                if not await table.apply(records):
+                    await seek(topic, table, place)
+
+
+async def seek(topic: AIOKafkaConsumer, table: Table, place: TopicPartition) -> None:
+    """Read on at the table's position if the partition still belongs to this member."""
+    offset = await table.position(place.partition)
+    if place in topic.assignment():
+        topic.seek(place, offset)
+        print(f"{place.topic} partition {place.partition}: reading from {offset}", flush=True)
+
+
+async def load(table: Table, kind: str) -> None:
+    """Apply the topic of the snapshot or of the replays in one transaction: all of it or nothing."""
+    name = f"{table.topic}.{kind}"
+    transaction = table.db.transaction(isolation="read_committed")
+    async with consumer(name, "earliest") as topic, transaction:
+        places = topic.assignment()
+        ends = await topic.end_offsets(places)
+        while [each for each in places if await topic.position(each) < ends[each]]:
+            for place, records in (await topic.getmany(timeout_ms=POLL_MS)).items():
+                if within := [record for record in records if record.offset < ends[place]]:
+                    await table.apply(within)
+        if partitions := await table.db.fetchval(INCOMPLETE):
+            raise HaltError(f"a snapshot has begun and not ended in the partitions {partitions}")
+        whole = len(table.snapshots) == len(places) and len(set(table.snapshots.values())) == 1
+        if kind == "snapshot" and not whole:
+            raise HaltError(f"{name} has no complete snapshot")
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    """Do what the command line says."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task  # noqa: S101 - this is one
+    for number in (signal.SIGINT, signal.SIGTERM):  # leave the group: others read on at once
+        loop.add_signal_handler(number, task.cancel)
+    url = os.environ["SUBSCRIBER_DATABASE_URL"]
+    db = await asyncpg.connect(url, command_timeout=COMMAND_TIMEOUT_S)
+    try:
+        async with db.transaction():
+            await db.execute(ONE_AT_A_TIME)
+            await db.execute(SCHEMA)
+        table = Table(db, os.environ.get("SUBSCRIBER_TOPIC", "document-links"))
+        if arguments.verify:
+            await compare(db, arguments.verify, os.environ["URL"], os.environ["KEY"])
+        elif arguments.load:
+            await load(table, arguments.load)
+        else:
+            await follow(table)
+    finally:
+        await db.close(timeout=5)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    for kind, does in {
+        "snapshot": "replace the table by",
+        "replay": "apply what is missing of",
+    }.items():
+        text = f"{does} <topic>.{kind}"
+        parser.add_argument(f"--{kind}", dest="load", action="store_const", const=kind, help=text)
+    parser.add_argument("--verify", metavar="WORKSPACE", help="compare the table with the service")
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(main(parser.parse_args()))
+    except HaltError as error:
+        print(f"halted: {error}", file=sys.stderr)
+        sys.exit(HALTED)

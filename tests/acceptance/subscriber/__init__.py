@@ -1,0 +1,1 @@
+"""The subscriber of deploy/subscriber as a team that starts from it runs it."""

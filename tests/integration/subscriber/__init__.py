@@ -1,0 +1,1 @@
+"""The subscriber's transactions, on records that a test makes."""
