@@ -10,6 +10,7 @@ from tests.support.faults.kafka import KafkaProxy
 from tests.support.parts.brokers import Broker, broker_behind_a_proxy
 from tests.support.parts.postgres import make_database
 from tests.support.relay.worker import Worker
+from tests.support.topic.rebuilt import TableSubscriber
 
 
 @pytest.fixture(params=["exactly-once", "at-least-once"])
@@ -23,6 +24,13 @@ def worker(database: str, kafka: str, topic: str) -> Iterator[Worker]:
     """Yield a running worker."""
     with Worker(database, kafka, topic) as worker:
         yield worker
+
+
+@pytest.fixture
+async def subscriber(empty_database: str, topic: str) -> AsyncIterator[TableSubscriber]:
+    """Yield the subscriber of deploy/subscriber, with empty tables in a database of its own."""
+    async with TableSubscriber.on(empty_database, topic) as subscriber:
+        yield subscriber
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,9 @@ from tests.support.parts.postgres import DATABASE, make_database
 from tests.support.parts.volume import base_backup, restore
 from tests.support.relay import links, writers
 from tests.support.relay.worker import Worker
-from tests.support.topic import snapshots, topics
+from tests.support.topic import topics
 from tests.support.topic.events import event_of
+from tests.support.topic.rebuilt import TableSubscriber
 from tests.support.topic.reckoning import LAST
 from tests.support.waiting import until
 
@@ -55,7 +56,11 @@ def worker(archiving: PostgresServer, kafka: str, topic: str) -> Iterator[Worker
 
 
 async def test_volume(
-    archiving: PostgresServer, worker: Worker, kafka: str, tmp_path: Path
+    archiving: PostgresServer,
+    worker: Worker,
+    kafka: str,
+    tmp_path: Path,
+    subscriber: TableSubscriber,
 ) -> None:
     """The files of a stopped server are copied, and later put back."""
     await load(archiving, worker)
@@ -67,11 +72,15 @@ async def test_volume(
     archiving.stop()
     restore(tmp_path / "volume", archiving)
     archiving.start()
-    await follow_the_page(archiving, worker, kafka)
+    await follow_the_page(archiving, worker, kafka, subscriber)
 
 
 async def test_point_in_time(
-    archiving: PostgresServer, worker: Worker, kafka: str, tmp_path: Path
+    archiving: PostgresServer,
+    worker: Worker,
+    kafka: str,
+    tmp_path: Path,
+    subscriber: TableSubscriber,
 ) -> None:
     """A base backup and the archived WAL are restored up to a time between two commits."""
     base_backup(archiving, tmp_path / "base")
@@ -88,7 +97,7 @@ async def test_point_in_time(
     restore(tmp_path / "base", archiving)
     archiving.start()
     await until(lambda: is_promoted(archiving))
-    await follow_the_page(archiving, worker, kafka)
+    await follow_the_page(archiving, worker, kafka, subscriber)
 
 
 async def is_promoted(server: PostgresServer) -> bool:
@@ -99,7 +108,13 @@ async def is_promoted(server: PostgresServer) -> bool:
     return not recovering
 
 
-async def test_dump(archiving: PostgresServer, worker: Worker, kafka: str, tmp_path: Path) -> None:
+async def test_dump(
+    archiving: PostgresServer,
+    worker: Worker,
+    kafka: str,
+    tmp_path: Path,
+    subscriber: TableSubscriber,
+) -> None:
     """A dump is restored into a new cluster, whose xids are smaller, and rebased."""
     await load(archiving, worker)
     # A rebase refuses a database with an event of the last 10 s.
@@ -118,7 +133,7 @@ async def test_dump(archiving: PostgresServer, worker: Worker, kafka: str, tmp_p
         assert worker.end() == 1
         assert "rebase" in worker.output()
         assert worker.command("rebase", "--yes") == 0, worker.output()
-        await follow_the_page(other, worker, kafka)
+        await follow_the_page(other, worker, kafka, subscriber)
 
 
 def run(server: PostgresServer, tool: str, *arguments: str) -> None:
@@ -134,7 +149,9 @@ async def load(server: PostgresServer, worker: Worker) -> None:
         await worker.wait_published(int(before) + EVENTS)
 
 
-async def follow_the_page(server: PostgresServer, worker: Worker, kafka: str) -> None:
+async def follow_the_page(
+    server: PostgresServer, worker: Worker, kafka: str, subscriber: TableSubscriber
+) -> None:
     """Publish a snapshot, start the worker and verify; subscribers then know what the database has.
 
     New events are in the topic once and in order, although they have versions of events that the
@@ -155,8 +172,8 @@ async def follow_the_page(server: PostgresServer, worker: Worker, kafka: str) ->
     )
     await until(lambda: is_idle(worker))
     assert worker.command("verify") == 0, worker.output()
-    state = await snapshots.read(kafka, topic)
-    assert snapshots.active(state) == await links.active_links(connection)
+    await subscriber.read(kafka, topic)
+    assert await subscriber.active() == await links.active_links(connection)
     expected = without(await outbox_events(connection), restored)
     records = await topics.read_all(kafka, topic)
     assert without(without(published_events(records), before), restored) == expected

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import asyncpg
-import msgspec
 import pytest
 
 from tests.support.faults.kafka import PRODUCE, KafkaProxy
@@ -16,7 +15,8 @@ from tests.support.parts.brokers import Broker
 from tests.support.programs.command import Done, Operator
 from tests.support.relay import links, outbox
 from tests.support.relay.worker import Worker
-from tests.support.topic import snapshots, topics
+from tests.support.topic import topics
+from tests.support.topic.rebuilt import TableSubscriber
 from tests.support.waiting import TIMEOUT_S
 
 pytestmark = pytest.mark.xdist_group("a proxy to Kafka")
@@ -166,33 +166,38 @@ async def change(connection: asyncpg.Connection) -> None:
         await links.toggle(connection, f"doc_{document}", "1")
 
 
-async def known_after(stage: Stage, snapshot: Done, events: int) -> set[str]:
+async def known_after(
+    subscriber: TableSubscriber, stage: Stage, snapshot: Done, events: int
+) -> set[str]:
     """Return a subscriber's active links: those of the snapshot, changed by the live events after it."""
     assert snapshot.code == 0, snapshot.errors
-    partitions = await snapshots.read(stage.kafka, f"{stage.topic}.snapshot")
-    assert {len(each.whole) for each in partitions.values()} == {1}
-    for record in await topics.wait_for_count(stage.kafka, stage.topic, events):
-        if record.offset >= snapshot.report["continue_from"][str(record.partition)]:
-            partitions[record.partition].change(msgspec.json.decode(record.value))
-    return snapshots.active(partitions)
+    await subscriber.read(stage.kafka, f"{stage.topic}.snapshot")
+    assert set(subscriber.table.snapshots.values()) == {snapshot.report["snapshot_id"]}
+    await subscriber.apply(await topics.wait_for_count(stage.kafka, stage.topic, events))
+    return await subscriber.active()
 
 
-async def test_a_resumed_snapshot_is_right(linked: asyncpg.Connection, stage: Stage) -> None:
+async def test_a_resumed_snapshot_is_right(
+    linked: asyncpg.Connection, stage: Stage, subscriber: TableSubscriber
+) -> None:
     """With links that change between Ctrl-C and --resume, a subscriber has the active links in the end."""
     target = f"{stage.topic}.snapshot"
     done = await stage.interrupt(signal.SIGINT, target, "snapshot", "--yes")
     assert (done.code, len(done.errors.splitlines())) == (1, 1)
     assert "run the command again with --resume" in done.errors
-    assert snapshots.active(await snapshots.read(stage.kafka, target)) == set()
+    await subscriber.read(stage.kafka, target)
+    assert await subscriber.active() == set()
     await change(linked)
     resumed = await stage.operator.run("snapshot", "--yes", "--resume", "--json")
     assert resumed.report["snapshot_id"] in done.errors
     await change(linked)
-    known = await known_after(stage, resumed, 2 * DOCUMENTS)
+    known = await known_after(subscriber, stage, resumed, 2 * DOCUMENTS)
     assert known == await links.active_links(linked)
 
 
-async def test_a_killed_snapshot_is_not_resumed(linked: asyncpg.Connection, stage: Stage) -> None:
+async def test_a_killed_snapshot_is_not_resumed(
+    linked: asyncpg.Connection, stage: Stage, subscriber: TableSubscriber
+) -> None:
     """After a kill it is unknown which links are in the topic: --resume refuses, a new snapshot is right."""
     target = f"{stage.topic}.snapshot"
     await stage.interrupt(signal.SIGKILL, target, "snapshot", "--yes")
@@ -200,5 +205,5 @@ async def test_a_killed_snapshot_is_not_resumed(linked: asyncpg.Connection, stag
     resumed = await stage.operator.run("snapshot", "--yes", "--resume")
     assert (resumed.code, "leave out --resume, and it begins again" in resumed.errors) == (1, True)
     done = await stage.operator.run("snapshot", "--yes", "--json")
-    known = await known_after(stage, done, DOCUMENTS)
+    known = await known_after(subscriber, stage, done, DOCUMENTS)
     assert known == await links.active_links(linked)

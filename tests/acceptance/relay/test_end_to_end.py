@@ -13,10 +13,12 @@ import asyncpg
 import httpx
 
 from deploy.local import programs
+from tests.support.relay import links
 from tests.support.relay.worker import Worker
 from tests.support.service.api import GENEROUS, Api, new_key, seed
 from tests.support.service.callers import DOCUMENTS, Caller
 from tests.support.topic import topics
+from tests.support.topic.rebuilt import TableSubscriber
 from tests.support.topic.subscriber import check, read_outbox
 
 THREADS = 4
@@ -66,9 +68,12 @@ async def kill_again_and_again(worker: Worker) -> None:
 
 
 async def test_topic_gives_the_active_links(
-    database: str, kafka: str, topic: str, tmp_path: Path
+    database: str, kafka: str, topic: str, tmp_path: Path, subscriber: TableSubscriber
 ) -> None:
-    """While the worker is killed, no event of the calls is lost, repeated or in the wrong order."""
+    """While the worker is killed, no event of the calls is lost, repeated or in the wrong order.
+
+    The subscriber of deploy/subscriber rebuilds the active links from the topic.
+    """
     connection = await asyncpg.connect(database)
     key = await new_key(database)
     await seed(connection, len(DOCUMENTS), 3)
@@ -83,6 +88,8 @@ async def test_topic_gives_the_active_links(
     assert statuses[200] > 100
     assert len(records) == len(written) > 100
     await check(connection, [record.value for record in records])
+    await subscriber.apply(records)
+    assert await subscriber.active() == await links.active_links(connection) != set()
     for record in records:
         check_record(record.key, dict(record.headers), record.value)
     await connection.close()

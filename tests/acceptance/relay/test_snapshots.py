@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from outbox_worker.kafka.records import partition_of
 from tests.support.programs.command import Operator
 from tests.support.relay import links
 from tests.support.relay.worker import Worker
-from tests.support.topic import snapshots, topics
+from tests.support.topic import topics
 from tests.support.topic.events import event_of
+from tests.support.topic.rebuilt import TableSubscriber
 from tests.support.waiting import until
 
 DOCUMENTS = 6
@@ -41,18 +41,11 @@ async def operator(
 
 
 @asynccontextmanager
-async def held_back(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Stop a snapshot between its markers and its links, by a lock on `documents`.
-
-    Yields the connection that holds the lock.
-    """
-    connection = await asyncpg.connect(database)
-    try:
-        async with connection.transaction():
-            await connection.execute("LOCK TABLE documents")
-            yield connection
-    finally:
-        await connection.close()
+async def held_back(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Stop a snapshot between its markers and its links, by a lock on `documents`."""
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE documents")
+        yield
 
 
 async def wait_for_markers(kafka: str, topic: str) -> None:
@@ -86,7 +79,11 @@ async def test_a_second_snapshot_replaces_the_first(
 
 
 async def test_every_partition_has_a_beginning_and_an_end(
-    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+    connection: asyncpg.Connection,
+    kafka: str,
+    topic: str,
+    operator: Operator,
+    subscriber: TableSubscriber,
 ) -> None:
     """Partitions without links have both markers too; the counts are right, and the schemas are followed."""
     done = await operator.run("snapshot", "--yes", "--json")
@@ -102,55 +99,67 @@ async def test_every_partition_has_a_beginning_and_an_end(
         assert began["data"]["continue_from"] == done.report["continue_from"]
         assert {began["data"]["partition"], ended["data"]["partition"]} == {partition}
     assert {dict(record.headers)["snapshot"] for record in records} == {b"true"}
-    assert snapshots.active(await snapshots.read(kafka, f"{topic}.snapshot")) == (
-        await links.active_links(connection)
-    )
+    await subscriber.read(kafka, f"{topic}.snapshot")
+    assert await subscriber.active() == await links.active_links(connection)
 
 
 async def test_an_interrupted_snapshot(
-    database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+    connection: asyncpg.Connection,
+    kafka: str,
+    topic: str,
+    operator: Operator,
+    subscriber: TableSubscriber,
 ) -> None:
     """Ctrl-C exits with 1 and one line. A subscriber ignores this snapshot, and takes the next one."""
     target = f"{topic}.snapshot"
-    async with held_back(database):
+    async with held_back(connection):
         process = await operator.start("snapshot", "--yes", "--json")
         await wait_for_markers(kafka, target)
         process.send_signal(signal.SIGINT)
         done = await operator.end_of(process)
     assert (done.code, len(done.errors.splitlines())) == (1, 1)
     assert done.report["error"].startswith("interrupted; snapshot ")
-    partitions = await snapshots.read(kafka, target)
-    assert {each.begun is None for each in partitions.values()} == {False}
-    assert snapshots.active(partitions) == set()
+    await subscriber.read(kafka, target)
+    assert await subscriber.begun() == set(range(PARTITIONS))
+    assert await subscriber.active() == set()
     assert (await operator.run("snapshot", "--yes")).code == 0
-    partitions = await snapshots.read(kafka, target)
-    assert snapshots.active(partitions) == await links.active_links(connection)
+    await subscriber.read(kafka, target)
+    assert await subscriber.begun() == set()
+    assert await subscriber.active() == await links.active_links(connection)
 
 
 async def test_two_snapshots_at_once(
-    database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+    connection: asyncpg.Connection,
+    kafka: str,
+    topic: str,
+    operator: Operator,
+    subscriber: TableSubscriber,
 ) -> None:
     """The second command is refused with exit code 1; the first snapshot is complete."""
     target = f"{topic}.snapshot"
-    async with held_back(database):
+    async with held_back(connection):
         first = await operator.start("snapshot", "--yes")
         await wait_for_markers(kafka, target)
         second = await operator.run("snapshot", "--yes")
     assert (second.code, "is being published: wait" in second.errors) == (1, True)
     assert (await operator.end_of(first)).code == 0
-    partitions = await snapshots.read(kafka, target)
-    assert {tuple(each.whole) == () for each in partitions.values()} == {False}
-    assert snapshots.active(partitions) == await links.active_links(connection)
+    await subscriber.read(kafka, target)
+    assert set(subscriber.table.snapshots) == set(range(PARTITIONS))
+    assert await subscriber.active() == await links.active_links(connection)
 
 
 async def test_a_snapshot_among_live_events(
-    database: str, connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+    connection: asyncpg.Connection,
+    kafka: str,
+    topic: str,
+    operator: Operator,
+    subscriber: TableSubscriber,
 ) -> None:
     """In the event topic, a subscriber tells a snapshot's events from those of the relay."""
-    async with held_back(database) as writer:
+    async with held_back(connection):
         process = await operator.start("snapshot", "--topic", topic, "--yes")
         await wait_for_markers(kafka, topic)
-        await links.toggle(writer, "doc_1", "1")
+        await links.toggle(connection, "doc_1", "1")
     await links.toggle(connection, "doc_2", "2")
     assert (await operator.end_of(process)).code == 0
     await links.toggle(connection, "doc_3", "3")
@@ -163,28 +172,31 @@ async def test_a_snapshot_among_live_events(
         return len(live) == count and len(records) > count + in_snapshot
 
     await until(caught_up)
-    partitions = await snapshots.read(kafka, topic)
-    assert {len(each.whole) for each in partitions.values()} == {1}
-    assert snapshots.active(partitions) == await links.active_links(connection)
+    await subscriber.read(kafka, topic)
+    assert set(subscriber.table.snapshots) == set(range(PARTITIONS))
+    assert await subscriber.active() == await links.active_links(connection)
 
 
 async def test_links_of_a_document_without_active_links_are_forgotten(
-    connection: asyncpg.Connection, kafka: str, topic: str, operator: Operator
+    connection: asyncpg.Connection,
+    kafka: str,
+    topic: str,
+    operator: Operator,
+    subscriber: TableSubscriber,
 ) -> None:
     """A snapshot has no document without active links: after it a subscriber has no links of one."""
+    key = f"{links.WORKSPACE}/doc_1"
     await operator.run("snapshot", "--yes")
-    records = await topics.read_all(kafka, f"{topic}.snapshot")
+    await subscriber.read(kafka, f"{topic}.snapshot")
+    first = set(subscriber.table.snapshots.values())
+    assert await subscriber.knows(key)
     for entity in range(1, ENTITIES + 1):
         await links.toggle(connection, "doc_1", str(entity))
     await operator.run("snapshot", "--yes")
-    records += await topics.read_all(kafka, f"{topic}.snapshot")
-    key = f"{links.WORKSPACE}/doc_1".encode()
-    subscriber = snapshots.Partition()
-    for record in records:
-        if record.partition == partition_of(key, PARTITIONS):
-            subscriber.apply(record)
-    assert key.decode() not in subscriber.links
-    assert len(subscriber.whole) == 2
+    await subscriber.read(kafka, f"{topic}.snapshot")
+    assert not await subscriber.knows(key)
+    assert await subscriber.active() == await links.active_links(connection)
+    assert first.isdisjoint(subscriber.table.snapshots.values())
 
 
 async def test_a_topic_with_other_records_is_refused(
