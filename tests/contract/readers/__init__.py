@@ -1,0 +1,1 @@
+"""The topic as others' clients, SDKs and validators read it."""
