@@ -31,8 +31,12 @@ ENTITY_TYPES: Final = (*NAMED_TYPES, *PREFIXED_TYPES.values())
 ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$"
 """Ids of documents and entities: opaque, safe in a URL's path, a log line and a Kafka key."""
 
-PREFIX_PATTERN: Final = f"^({'|'.join(PREFIXED_TYPES)})."
-"""A known prefix, and at least one more character."""
+_MOST: Final = 128
+"""Characters of an id."""
+PREFIXED_PATTERN: Final = "^({})$".format(
+    "|".join(rf"{prefix}[A-Za-z0-9_.\-]{{1,{_MOST - len(prefix)}}}" for prefix in PREFIXED_TYPES)
+)
+"""Ids with a known prefix, and at least one more character: one pattern, without a look-ahead."""
 
 valid_id: Final = re.compile(ID_PATTERN.removesuffix("$") + r"\Z").match
 """Returns None for a text that cannot be the id of a document or an entity."""

@@ -34,7 +34,7 @@ REPLAY: Final = (
 def asyncapi() -> dict[str, Any]:
     """Return the document."""
     return {
-        "asyncapi": "3.1.0",
+        "asyncapi": "3.0.0",
         "info": {
             "title": "Document link events",
             "version": VERSION,

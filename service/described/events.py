@@ -93,4 +93,4 @@ def _present_if(nullable: Schema, *, present: bool) -> Schema:
 
 def constant(schema: Schema, value: str) -> Schema:
     """Return the schema of a field that has one value only, with the field's description."""
-    return {"const": value, "description": schema["description"]}
+    return {"type": "string", "const": value, "description": schema["description"]}

@@ -133,6 +133,11 @@ RESPONSE_HEADERS: Final[dict[str, Schema]] = {
         {"type": "string"},
         required=False,
     ),
+    "Next-Cursor": _header(
+        "The value of `cursor` for the next page, if this one is full: the same as in `Link`.",
+        {"type": "string", "pattern": LINK_ID_PATTERN},
+        required=False,
+    ),
     "Idempotent-Replayed": _header(
         "That this answer was given before, to the same Idempotency-Key.",
         {"type": "string", "const": "true"},

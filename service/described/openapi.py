@@ -22,9 +22,11 @@ from service.described.headers import (
     path_parameter,
     references,
 )
-from service.described.schemas import Schema, components, inlined, without_null
+from service.described.schemas import Schema, components, inlined, with_references, without_null
+from service.documents.messages import Item
 from service.edge.calls.endpoint import READ, WRITE, Endpoint
 from service.edge.calls.problems import Problem, title_of
+from service.edge.shapes.messages import EntityType
 from service.edge.shapes.pages import PageQuery
 from service.release import VERSION
 
@@ -38,6 +40,9 @@ SECURITY_SCHEMES: Final = {
     },
 }
 
+NAMED: Final = {"EntityType": EntityType, "Metadata": dict[str, Any], "ResourceItem": Item}
+"""The names of types that are no structs."""
+
 Reference = Callable[[type[Struct]], Schema]
 
 
@@ -45,11 +50,13 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     """Return the document."""
     calls = list(calls_of(routes))
     shapes = list(dict.fromkeys(shape for call in calls for shape in _shapes(call.endpoint)))
-    schemas, named = components([*shapes, Problem])
+    schemas, named = components([*shapes, Problem], NAMED)
     refer = dict(zip(shapes, schemas, strict=False)).__getitem__
     paths: dict[str, Any] = {}
     for call in calls:
-        paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, refer)
+        operation = _operation(call, refer)
+        operation["parameters"] = with_references(operation["parameters"], named)
+        paths.setdefault(call.path, {})[call.method.lower()] = operation
     relations.add(paths)
     tags = list(dict.fromkeys(call.tag for call in calls))
     return {
@@ -173,7 +180,7 @@ def _headers(endpoint: Endpoint) -> list[str]:
     if endpoint.etag:
         headers.append("ETag")
     if endpoint.query is not None and issubclass(endpoint.query.shape, PageQuery):
-        headers.append("Link")
+        headers += ["Link", "Next-Cursor"]
     return headers
 
 

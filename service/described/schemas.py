@@ -1,11 +1,15 @@
 """JSON Schemas (2020-12) of the structs that serve the requests."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from service.edge.shapes.messages import PUBLISHED_PATTERN
+
 Schema = dict[str, Any]
+
+_COMPONENTS: Final = "#/components/schemas/"
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -14,12 +18,26 @@ _ONLY_PYTHON: Final = r"(?!\n)"
 matches at the end only."""
 
 
-def components(types: Iterable[Any]) -> tuple[list[Schema], dict[str, Schema]]:
-    """Return a schema for each type, and those of the structs in them by name, for OpenAPI."""
-    schemas, named = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}"
+def components(
+    types: Iterable[Any], others: Mapping[str, Any]
+) -> tuple[list[Schema], dict[str, Schema]]:
+    """Return a schema for each type, and those of the structs in them by name, for OpenAPI.
+
+    Types that are no structs get the names in `others`. Generators make one class of each name, and for a
+    schema without a name another one wherever it occurs. Fields have no defaults: some generators require
+    or send a field that has one.
+    """
+    structs = list(types)
+    made, found = msgspec.json.schema_components(
+        [*structs, *others.values()], ref_template=f"{_COMPONENTS}{{name}}"
     )
-    return [tidied(schema) for schema in schemas], {n: tidied(s) for n, s in named.items()}
+    for schema in found.values():
+        for field in schema["properties"].values():
+            field.pop("default", None)
+    schemas = [tidied(schema) for schema in made]
+    named = dict(zip(others, schemas[len(structs) :], strict=True))
+    named |= {name: with_references(tidied(schema), named) for name, schema in found.items()}
+    return schemas[: len(structs)], named
 
 
 def inlined(shape: Any) -> Schema:  # noqa: ANN401 - a type
@@ -27,6 +45,18 @@ def inlined(shape: Any) -> Schema:  # noqa: ANN401 - a type
     (schema,), named = msgspec.json.schema_components([shape], ref_template="{name}")
     whole: Schema = tidied(_without_references(schema, named))
     return whole
+
+
+def with_references(part: Any, named: dict[str, Schema]) -> Any:  # noqa: ANN401 - any part of a schema
+    """Return a part of a schema with references in place of the schemas that have a name."""
+    for name, schema in named.items():
+        if part == schema:
+            return {"$ref": f"{_COMPONENTS}{name}"}
+    if isinstance(part, list):
+        return [with_references(each, named) for each in part]
+    if isinstance(part, dict):
+        return {name: with_references(each, named) for name, each in part.items()}
+    return part
 
 
 def without_null(schema: Schema) -> Schema:
@@ -39,7 +69,11 @@ def without_null(schema: Schema) -> Schema:
 
 
 def tidied(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
-    """Return the schema in the form that most tools support: ECMA-262 patterns, `enum` with a type."""
+    """Return the schema in the form that most tools support.
+
+    Patterns are those of ECMA-262; constants have a type. An object whose fields are not known says that
+    it takes any: some generators take none otherwise.
+    """
     if isinstance(schema, list):
         return [tidied(part) for part in schema]
     if not isinstance(schema, dict):
@@ -47,6 +81,10 @@ def tidied(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
     tidy = {name: tidied(part) for name, part in schema.items()}
     if isinstance(pattern := tidy.get("pattern"), str):
         tidy["pattern"] = pattern.replace(_ONLY_PYTHON, "")
+    if PUBLISHED_PATTERN in tidy:
+        tidy["pattern"] = tidy.pop(PUBLISHED_PATTERN)
+    if tidy.get("type") == "object" and not tidy.keys() & {"properties", "additionalProperties"}:
+        tidy["additionalProperties"] = True
     if isinstance(values := tidy.get("enum"), list) and "type" not in tidy:
         kinds = {type(value) for value in values}
         tidy = {"type": "integer" if kinds == {int} else "string", **tidy}

@@ -39,7 +39,8 @@ method, scope, form of the request, replay, existence and conflict, precondition
 **Methods.** Each path answers OPTIONS with `Allow`, and HEAD wherever it answers GET.
 
 **Lists** have pages; `Link: <?…>; rel="next"`, relative to the request, leads to the next one by a \
-cursor, under which no link that stays is missed or seen twice, whatever is written meanwhile. A \
+cursor, under which no link that stays is missed or seen twice, whatever is written meanwhile. \
+`Next-Cursor` has this cursor alone, to be sent as `cursor`; the last page has neither header. A \
 page that is named by its number begins after at most 100,000 items: behind those, follow the links.
 
 **Bounds.** A document has at most 5,000 active links: one more is 409, with the number in `detail`. \

@@ -6,7 +6,9 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from service.edge.shapes.messages import EntityType, Id, IsoTime, Name, PrefixedId, Role, Uuid
 
-OBJECT_OR_NULL: Final[dict[str, Any]] = {"anyOf": [{"type": "object"}, {"type": "null"}]}
+OBJECT_OR_NULL: Final[dict[str, Any]] = {
+    "anyOf": [{"type": "object", "additionalProperties": True}, {"type": "null"}]
+}
 """The schema of a field that is stored as JSON; edge/calls/stored_json.py checks its bytes."""
 
 
@@ -23,38 +25,37 @@ Item = PrefixedId | EntityItem
 
 
 class PutDocument(Struct, frozen=True, forbid_unknown_fields=True):
-    """A document; `resources` is the set of its links."""
+    """A document; `resources` is the set of its links. Absent or null: the links stay; `[]`: none stays."""
 
     id: Id | UnsetType = UNSET
     display_name: Name | None = None
     category: Name | None = None
-    metadata: (
-        Annotated[Raw, Meta(extra_json_schema={**OBJECT_OR_NULL, "default": None})] | UnsetType
-    ) = UNSET
-    resources: list[Item] | UnsetType = UNSET
+    metadata: Annotated[Raw, Meta(extra_json_schema=OBJECT_OR_NULL)] | UnsetType = UNSET
+    resources: list[Item] | UnsetType | None = UNSET
 
 
 class Edits(Struct, frozen=True, forbid_unknown_fields=True):
-    """Links to add and to remove, or the whole set of them."""
+    """Links to `add` and to `remove`, or the whole `set` of them, which is combined with neither.
 
-    add: list[Item] | UnsetType = UNSET
-    remove: list[Item] | UnsetType = UNSET
-    set: list[Item] | UnsetType = UNSET
+    A list that is null is absent, and so is an empty one beside another one. `set` alone may be empty: it
+    removes all links.
+    """
 
-
-ALONE: Final = {
-    "not": {"required": ["set"], "anyOf": [{"required": ["add"]}, {"required": ["remove"]}]}
-}
-"""`set` is not combined with the others."""
+    add: list[Item] | UnsetType | None = UNSET
+    remove: list[Item] | UnsetType | None = UNSET
+    set: list[Item] | UnsetType | None = UNSET
 
 
 class UpdateDocument(Struct, frozen=True, forbid_unknown_fields=True):
-    """Changes of a document. An absent field is unchanged, null clears it; `metadata` is replaced whole."""
+    """Changes of a document. An absent field is unchanged, null clears it; `metadata` is replaced whole.
+
+    Null and absent `resources` are the same.
+    """
 
     display_name: Name | UnsetType | None = UNSET
     category: Name | UnsetType | None = UNSET
     metadata: Annotated[Raw, Meta(extra_json_schema=OBJECT_OR_NULL)] | UnsetType = UNSET
-    resources: Annotated[Edits, Meta(extra_json_schema=ALONE)] | UnsetType = UNSET
+    resources: Edits | UnsetType | None = UNSET
 
 
 class LinkedEntity(Struct, frozen=True):

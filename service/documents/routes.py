@@ -63,8 +63,9 @@ class Documents:
     async def put(self, call: Call, body: messages.PutDocument) -> Reply:
         """Create or replace the document with this id; `resources` is the whole set of its links.
 
-        Without `resources` the links are unchanged. An absent `display_name`, `category` or `metadata`
-        is cleared: to change one of them and keep the others, POST to the document.
+        With `resources` absent or null the links are unchanged; `[]` removes all of them. An absent
+        `display_name`, `category` or `metadata` is cleared: to change one of them and keep the others,
+        POST to the document.
         """
         document_id = call.params["id"]
         if body.id not in {UNSET, document_id}:
@@ -74,7 +75,11 @@ class Documents:
     async def update(self, call: Call, body: messages.UpdateDocument) -> Reply:
         """Change a document and its links in one transaction."""
         key = _key(call)
-        wanted = edits(key, body.resources) if body.resources is not UNSET else LinkEdits()
+        wanted = (
+            edits(key, body.resources)
+            if isinstance(body.resources, messages.Edits)
+            else LinkEdits()
+        )
         fields = await self._fields(body)
         respond = replies.changed(created="Document updated", otherwise="Document updated")
         write = _asked(call, "update", key, respond)
@@ -202,17 +207,23 @@ def _asked(
 def edits(key: DocumentKey, resources: messages.Edits) -> LinkEdits:
     """Return the edits that a body's `resources` asks for.
 
+    Some generated clients send an empty list for each list that their program has not set. So an empty list
+    beside another one counts as absent: it must not remove all links.
+
     Raises:
         EdgeError: `validation_error`: `set` beside `add` or `remove`, a resource in both, or as wanted_links.
     """
-    add, remove, whole = resources.add, resources.remove, resources.set
-    if isinstance(whole, list):
-        if isinstance(add, list) or isinstance(remove, list):
+    given = structs.asdict(resources)
+    lists = {name: items for name, items in given.items() if isinstance(items, list)}
+    if len(lists) > 1:
+        lists = {name: items for name, items in lists.items() if items}
+    if "set" in lists:
+        if len(lists) > 1:
             message = "cannot be combined with add or remove"
             raise wrong_fields([FieldError("resources.set", message)])
-        return LinkEdits(set=wanted_links(key, whole, "resources.set"))
-    to_add = wanted_links(key, add if isinstance(add, list) else [], "resources.add")
-    to_remove = wanted_links(key, remove if isinstance(remove, list) else [], "resources.remove")
+        return LinkEdits(set=wanted_links(key, lists["set"], "resources.set"))
+    to_add = wanted_links(key, lists.get("add", []), "resources.add")
+    to_remove = wanted_links(key, lists.get("remove", []), "resources.remove")
     removed = {item.key for item in to_remove}
     both = [item.key.entity.id for item in to_add if item.key in removed]
     if both:

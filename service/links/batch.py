@@ -1,6 +1,6 @@
 """`POST /v1/links/batch`: many links and unlinks, of many documents, in one transaction."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from starlette.routing import Route
@@ -32,14 +32,14 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Operations, carried out in order; with `atomic`, all or none."""
+    """Operations, carried out in order; with `atomic`, all or none. Default: each by itself."""
 
     operations: Annotated[list[Operation], Meta(min_length=1, max_length=MAX_OPERATIONS)]
     atomic: bool = False
 
 
 class OperationOutcome(Struct, frozen=True):
-    """The result of an operation: the link after it, or the problem for which it was refused."""
+    """The result of an operation: `link` and `restored`, or the `problem` for which it was refused."""
 
     index: int
     status: int
@@ -48,13 +48,10 @@ class OperationOutcome(Struct, frozen=True):
     problem: Problem | UnsetType = UNSET
 
 
-ONE_OF_BOTH: Final = {"oneOf": [{"required": ["link", "restored"]}, {"required": ["problem"]}]}
-
-
 class BatchReply(Struct, frozen=True):
     """One outcome for each operation, in order."""
 
-    data: list[Annotated[OperationOutcome, Meta(extra_json_schema=ONE_OF_BOTH)]]
+    data: list[OperationOutcome]
     message: str
 
 
@@ -149,7 +146,7 @@ def _reply(outcomes: list[Outcome | Refusal | EdgeError], request_id: str) -> Re
             data.append(OperationOutcome(index, status, link, restored))
             applied += 1
         elif isinstance(outcome, Exception):
-            described = structs.replace(problem(outcome, request_id), index=None)
+            described = structs.replace(problem(outcome, request_id), index=UNSET)
             data.append(OperationOutcome(index, described.status, problem=described))
     message = f"{applied} of {len(data)} operation{'' if len(data) == 1 else 's'} applied"
     return Reply(200, encode(BatchReply(data, message)))

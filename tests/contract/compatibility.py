@@ -105,11 +105,26 @@ class OpenApiChange:
             if media_type not in new.get("content", {}):
                 yield f"{name}: is not {media_type} any more"
                 continue
-            schema = new["content"][media_type]["schema"]
-            yield from self._responses.differences(schema, content["schema"], f"{name} answer")
+            before, after = _narrowed(content), _narrowed(new["content"][media_type])
+            yield from self._responses.differences(after, before, f"{name} answer")
             yield from _removed(
-                self._old.whole(content["schema"]), self._new.whole(schema), f"{name} answer"
+                self._old.whole(content["schema"]),
+                self._new.whole(new["content"][media_type]["schema"]),
+                f"{name} answer",
             )
+
+
+def _narrowed(content: Document) -> Document:
+    """Return the schema of an answer, for a problem with the status and the code of its example.
+
+    All problems have one schema, since generators leave out the errors of a call whose schemas differ.
+    """
+    schema: Document = content["schema"]
+    problems = [each["value"] for each in content.get("examples", {}).values()]
+    if not any("request_id" in each for each in problems):
+        return schema
+    ((status, code),) = {(each["status"], each["code"]) for each in problems}
+    return {**schema, "properties": {"status": {"const": status}, "code": {"const": code}}}
 
 
 class Resolver:

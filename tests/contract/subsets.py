@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from service.core.ids import ID_PATTERN, PREFIXED_PATTERN
+
 Schema = dict[str, Any]
 Resolve = Callable[[str], Schema]
 
@@ -22,6 +24,17 @@ COMPARED: Final = {
     "required",
     "additionalProperties",
 }
+
+REWRITTEN: Final[tuple[tuple[Schema, Schema], ...]] = (
+    # One pattern in place of two; tests/unit/service/described/test_patterns.py holds what it means.
+    (
+        {"pattern": ID_PATTERN, "allOf": [{"pattern": "^(ful_|ship_|ast_|mfst_|item_)."}]},
+        {"pattern": PREFIXED_PATTERN},
+    ),
+    # The outcome of an operation says the same in words: generators do not read it beside a reference.
+    ({"oneOf": [{"required": ["link", "restored"]}, {"required": ["problem"]}]}, {}),
+)
+"""Keywords of the last release, with those that mean the same now."""
 
 
 class Subsets:
@@ -85,7 +98,11 @@ def _resolved(schema: Schema, resolve: Resolve) -> Schema:
             merged = _merged(merged, kept)
         else:
             rest.append(kept)
-    return merged | ({"allOf": rest} if rest else {})
+    merged |= {"allOf": rest} if rest else {}
+    for old, new in REWRITTEN:
+        if old.items() <= merged.items():
+            merged = {n: value for n, value in merged.items() if n not in old} | new
+    return merged
 
 
 def _agree(one: Schema, other: Schema) -> bool:

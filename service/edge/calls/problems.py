@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from service.core.errors import Refusal
 from service.core.writes import Reply
@@ -162,7 +162,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     code: str
     request_id: str
     errors: list[FieldError] = []
-    index: int | None = None
+    index: int | UnsetType = UNSET
     """The index of the operation that failed in an atomic batch."""
 
 
@@ -205,7 +205,7 @@ def problem(error: Exception, request_id: str) -> Problem:
         error.code,
         request_id,
         error.errors if isinstance(error, EdgeError) else [],
-        error.index,
+        UNSET if error.index is None else error.index,
     )
 
 

@@ -11,8 +11,8 @@ HEADERS: Final = (
     b"X-Request-ID, traceparent, tracestate"
 )
 EXPOSED: Final = (
-    b"ETag, Idempotent-Replayed, Link, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, "
-    b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
+    b"ETag, Idempotent-Replayed, Link, Next-Cursor, RateLimit, RateLimit-Policy, Retry-After, "
+    b"WWW-Authenticate, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
 )
 MAX_AGE_S: Final = 7200
 """Time for which a browser caches the answer to a preflight: the most that Chromium takes."""

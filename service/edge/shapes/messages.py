@@ -5,14 +5,18 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from service.core.ids import ENTITY_TYPES, ID_PATTERN, PREFIX_PATTERN, PREFIXED_TYPES
+from service.core.ids import ENTITY_TYPES, ID_PATTERN, PREFIXED_PATTERN, PREFIXED_TYPES
 
 # Python's `$` also matches before a final newline; the look-ahead excludes that.
 _ID = ID_PATTERN.replace("$", r"(?!\n)$")
 _NO_NUL = r"^[^\u0000]*$"
 
+PUBLISHED_PATTERN: Final = "x-pattern"
+"""In a schema from msgspec: the pattern to publish in place of the type's. Handlers check the difference, to
+name the prefixes in the error."""
+
 Id = Annotated[str, Meta(pattern=_ID)]
-PrefixedId = Annotated[Id, Meta(extra_json_schema={"allOf": [{"pattern": PREFIX_PATTERN}]})]
+PrefixedId = Annotated[Id, Meta(extra_json_schema={PUBLISHED_PATTERN: PREFIXED_PATTERN})]
 Role = Annotated[str, Meta(max_length=64, pattern=_NO_NUL)]
 Name = Annotated[str, Meta(max_length=512, pattern=_NO_NUL)]
 

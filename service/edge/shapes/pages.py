@@ -30,7 +30,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Items on a page.")] = DEFAULT_LIMIT
     cursor: Annotated[
         Annotated[str, Meta(extra_json_schema={"pattern": LINK_ID_PATTERN})] | None,
-        Meta(description="From a Link header; then `page` is only repeated."),
+        Meta(description="From `Next-Cursor` or `Link`; then `page` is only repeated."),
     ] = None
 
 
@@ -58,15 +58,18 @@ def pagination_of(query: PageQuery, total: int) -> Pagination:
 
 
 def next_link(query: PageQuery, ids: list[UUID]) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the `Link` header to the next page (RFC 8288), if this page is full.
+    """Return the headers `Link` (RFC 8288) and `Next-Cursor` to the next page, if this page is full.
 
-    The reference is relative to the request, because a proxy may have removed a prefix of the path.
+    `Next-Cursor` has the cursor alone, since generated clients do not parse `Link`. The reference in `Link`
+    is relative to the request, because a proxy may have removed a prefix of the path.
     """
     if len(ids) < query.limit:
         return ()
-    following = structs.replace(query, page=query.page + 1, cursor=to_text(LINK_PREFIX, ids[-1]))
+    cursor = to_text(LINK_PREFIX, ids[-1])
+    following = structs.replace(query, page=query.page + 1, cursor=cursor)
     parameters = {n: value for n, value in structs.asdict(following).items() if value is not None}
-    return ((b"link", f'<?{urlencode(parameters)}>; rel="next"'.encode()),)
+    link = f'<?{urlencode(parameters)}>; rel="next"'
+    return (b"link", link.encode()), (b"next-cursor", cursor.encode())
 
 
 def counted(count: int, noun: str, verb: str) -> str:

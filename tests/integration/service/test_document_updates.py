@@ -124,6 +124,28 @@ async def test_events_of_an_update(api: Api, connection: asyncpg.Connection) -> 
     assert {(event["cause"], event["request_id"]) for event in events} == {("update", "update-2")}
 
 
+NOT_SET: dict[str, tuple[object, list[str]]] = {
+    "no resources": (None, ["ship_1"]),
+    "no lists": ({"add": None, "remove": None, "set": None}, ["ship_1"]),
+    "empty lists": ({"add": [], "remove": [], "set": []}, ["ship_1"]),
+    "an empty set beside an empty list": ({"add": [], "set": []}, ["ship_1"]),
+    "an empty set beside a list": ({"add": ["ship_2"], "set": []}, ["ship_1", "ship_2"]),
+    "empty lists beside a set": ({"add": [], "remove": [], "set": ["ship_2"]}, ["ship_2"]),
+    "an empty set alone": ({"set": []}, []),
+    "an empty set beside null": ({"add": None, "set": []}, []),
+}
+
+
+@pytest.mark.parametrize(("resources", "kept"), NOT_SET.values(), ids=NOT_SET)
+async def test_lists_that_a_client_has_not_set(
+    api: Api, resources: object, kept: list[str]
+) -> None:
+    """Null, and an empty list beside another one, are as good as absent: they remove no link."""
+    await update(api, {"resources": {"set": ["ship_1"]}})
+    assert (await update(api, {"resources": resources})).status_code == 200
+    assert sorted(entity_id for _, entity_id, _ in await linked(api)) == kept
+
+
 class Refused(NamedTuple):
     """An update that is refused with this status."""
 
@@ -136,8 +158,8 @@ class Refused(NamedTuple):
 REFUSED = {
     "unknown prefix": Refused(400, {"resources": {"add": ["ship_2", "truck_1"]}}),
     "a prefix alone": Refused(400, {"resources": {"set": ["ship_"]}}),
-    "set and add": Refused(400, {"resources": {"set": [], "add": []}}),
-    "set and remove": Refused(400, {"resources": {"set": [], "remove": []}}),
+    "set and add": Refused(400, {"resources": {"set": ["ship_1"], "add": ["ship_2"]}}),
+    "set and remove": Refused(400, {"resources": {"set": ["ship_2"], "remove": ["ship_1"]}}),
     "overlap": Refused(400, {"resources": {"add": ["ship_1"], "remove": ["ship_1"]}}),
     "unknown field": Refused(400, {"resource": {"set": []}}),
     "resources as a list": Refused(400, {"resources": ["ship_1"]}),

@@ -101,10 +101,12 @@ async def test_put_that_brings_back_may_link(api: Api, connection: asyncpg.Conne
 
 
 async def test_put_without_resources_keeps_the_links(api: Api) -> None:
-    """PUT clears absent fields, but changes links only with a set."""
+    """PUT clears absent fields, but changes links only with a set; null is no set."""
     await api.client.put(URL, json={"metadata": {"a": 1}, "resources": ["ship_1"]})
     kept = await api.client.put(URL, json={"display_name": "N"})
     assert kept.json()["data"]["metadata"] is None
+    assert await entities_of(api) == ["ship_1"]
+    assert (await api.client.put(URL, json={"resources": None})).status_code == 200
     assert await entities_of(api) == ["ship_1"]
     await api.client.put(URL, json={"resources": []})
     assert await entities_of(api) == []

@@ -74,7 +74,7 @@ async def test_documents_of_an_entity(api: Api, url: str) -> None:
 
 
 async def test_filters_are_kept_along_the_pages(api: Api) -> None:
-    """The next page's address has the filters of this one, and its number."""
+    """The next page's address has the filters of this one, and its number; its cursor is also given alone."""
     await asyncio.gather(*(api.add("doc_1", f"ship_{number}") for number in range(1, 8)))
     url = "/v1/documents/doc_1/links?resource_type=shipment&limit=3"
     first = await api.client.get(url)
@@ -83,6 +83,10 @@ async def test_filters_are_kept_along_the_pages(api: Api) -> None:
     pages = [page.json()["pagination"] for page in (first, second, third)]
     assert pages == [{"page": n, "limit": 3, "total": 7} for n in (1, 2, 3)]
     assert "next" not in third.links
+    assert "next-cursor" not in third.headers
+    assert f"cursor={first.headers['next-cursor']}" in first.links["next"]["url"]
+    alone = await api.client.get(f"{url}&cursor={first.headers['next-cursor']}")
+    assert alone.json()["data"] == second.json()["data"]
 
 
 async def refused(api: Api, query: str) -> httpx.Response:

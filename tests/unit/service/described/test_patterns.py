@@ -8,7 +8,7 @@ from service.core.ids import (
     ID_PATTERN,
     LINK_ID_PATTERN,
     LINK_PREFIX,
-    PREFIX_PATTERN,
+    PREFIXED_PATTERN,
     from_text,
     to_text,
     type_of,
@@ -48,7 +48,8 @@ def test_ids(text: str) -> None:
     assert takes(ID_PATTERN, text) == (valid_id(text) is not None)
 
 
-@given(IDS.filter(valid_id))
+@given(IDS)
 def test_prefixes(text: str) -> None:
-    """A resource's id matches the pattern if and only if its prefix gives a type."""
-    assert takes(PREFIX_PATTERN, text) == (type_of(text) is not None)
+    """A resource's id matches its pattern if and only if it is an id and its prefix gives a type."""
+    right = valid_id(text) is not None and type_of(text) is not None
+    assert takes(PREFIXED_PATTERN, text) == right
