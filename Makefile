@@ -81,13 +81,15 @@ soak: needs-soak $(STAMP)  ## both programs under a steady mix of all calls, for
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 FASTAPI := tests/benchmarks/peers/fastapi_app
+CLIENTS := tests/contract/clients
 lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
 	$(BIN)/uv $(LOCK) --all-extras pyproject.toml --output-file deploy/requirements/run.txt
 	$(BIN)/uv $(LOCK) --all-extras pyproject.toml --group dev --constraint deploy/requirements/run.txt \
 		--output-file deploy/requirements/dev.txt
 	$(BIN)/uv $(LOCK) $(FASTAPI)/requirements.in --output-file $(FASTAPI)/requirements.txt
+	$(BIN)/uv $(LOCK) $(CLIENTS)/requirements.in --output-file $(CLIENTS)/requirements.txt
 
-lock-jars: needs-lock-jars $(STAMP)  ## resolve Kafka's jars and those of its peers anew, with Maven
+lock-jars: needs-lock-jars $(STAMP)  ## resolve the jars of Kafka, its peers and generated clients anew, with Maven
 	@$(BIN)/python -m deploy.local.java
 
 sbom: $(STAMP)  ## write the image's bill of materials (CycloneDX) to SBOM=.cache/sbom.cdx.json

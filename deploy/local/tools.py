@@ -26,7 +26,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
         "curl", "git", "openssl", "pgbouncer", "prometheus", "promtool", "redis-server", "setpriv", "unshare",
         "wrk",
     ),
-    "contract": ("chromedriver", "npm"),
+    "contract": ("chromedriver", "go", "javac", "npm"),
     "bench": ("wrk",),
     "bench-peers": ("go", "wrk"),
     "soak": (),
@@ -50,15 +50,16 @@ INSTALLERS = {
     "macOS": "brew install",
 }
 APT_PACKAGES = {
-    "chromedriver": "chromium-driver", "go": "golang-go", "mvn": "maven", "promtool": "prometheus",
-    "setpriv": "util-linux", "unshare": "util-linux", "/usr/lib/postgresql/15/bin/postgres": "postgresql-15",
+    "chromedriver": "chromium-driver", "go": "golang-go", "javac": "default-jdk-headless", "mvn": "maven",
+    "promtool": "prometheus", "setpriv": "util-linux", "unshare": "util-linux",
+    "/usr/lib/postgresql/15/bin/postgres": "postgresql-15",
 }  # fmt: skip
 PACKAGES = {
     "Debian": APT_PACKAGES,
     "Ubuntu": {**APT_PACKAGES, "chromedriver": "chromium-chromedriver"},
     "Fedora": {PYTHON: "python3.13"},
-    "macOS": {PYTHON: "python@3.13", "mvn": "maven", "npm": "node", "promtool": "prometheus",
-              "redis-server": "redis"},
+    "macOS": {PYTHON: "python@3.13", "javac": "openjdk", "mvn": "maven", "npm": "node",
+              "promtool": "prometheus", "redis-server": "redis"},
 }  # fmt: skip
 """The packages that are not named after the program."""
 

@@ -30,6 +30,14 @@ async def test_spectral_finds_nothing(name: str, tmp_path: Path) -> None:
     run(spectral, "lint", str(document), "--ruleset", "spectral.yaml", "--fail-severity", "hint")
 
 
+@pytest.mark.parametrize("name", ["openapi.json", "asyncapi.json"])
+async def test_redocly_finds_nothing(name: str, tmp_path: Path) -> None:
+    """All recommended rules of Redocly pass, warnings included; a rule that is off has a reason."""
+    document = tmp_path / name
+    document.write_bytes((await made_now())[name])
+    run(str(MODULES / ".bin" / "redocly"), "lint", str(document), "--config", "redocly.yaml")
+
+
 async def test_asyncapis_parser_reads_the_document() -> None:
     """The parser finds four event messages and two marker messages of snapshots, and no error."""
     output = run("node", "asyncapi.js", stdin=(await made_now())["asyncapi.json"])

@@ -64,7 +64,7 @@ def test_a_lock_has_what_its_pom_file_names(pom: Path) -> None:
     """A version that was changed in the pom file alone is found."""
     locked = {jar.coordinates for jar in java.read_lock(pom)}
     named = {
-        ":".join(str(part.text) for part in dependency)
+        ":".join(str(part.text) for part in dependency[:3])
         for dependency in ET.parse(pom).iterfind(".//{*}dependency")  # noqa: S314 - ours
     }
     assert named
