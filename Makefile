@@ -72,7 +72,7 @@ format: $(STAMP)  ## let ruff put the code in order
 bench: needs-bench $(STAMP)  ## measure requests, draining and latency beside pgbench (ten minutes)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-bench-peers: needs-bench-peers $(STAMP)  ## the same and more beside OpenFGA, FastAPI and Debezium
+bench-peers: needs-bench-peers $(STAMP)  ## the same and more beside OpenFGA, FastAPI, Debezium, and relays in Go and Python
 	@$(BIN)/python -m tests.benchmarks --peers --output .cache/bench-peers.json $(ARGS)
 
 soak: needs-soak $(STAMP)  ## both programs under a steady mix of all calls, for an hour (RATE=200 calls a second, MINUTES=60)
@@ -80,13 +80,15 @@ soak: needs-soak $(STAMP)  ## both programs under a steady mix of all calls, for
 
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
-FASTAPI := tests/benchmarks/peers/fastapi_app
+PEERS := tests/benchmarks/peers
 CLIENTS := tests/contract/clients
 lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
 	$(BIN)/uv $(LOCK) --all-extras pyproject.toml --output-file deploy/requirements/run.txt
 	$(BIN)/uv $(LOCK) --all-extras pyproject.toml --group dev --constraint deploy/requirements/run.txt \
 		--output-file deploy/requirements/dev.txt
-	$(BIN)/uv $(LOCK) $(FASTAPI)/requirements.in --output-file $(FASTAPI)/requirements.txt
+	$(BIN)/uv $(LOCK) $(PEERS)/fastapi_app/requirements.in --output-file $(PEERS)/fastapi_app/requirements.txt
+	$(BIN)/uv $(LOCK) $(PEERS)/polling_relay/requirements.in --output-file $(PEERS)/polling_relay/requirements.txt
+	$(BIN)/uv $(LOCK) $(PEERS)/golang.in --output-file $(PEERS)/golang.txt
 	$(BIN)/uv $(LOCK) $(CLIENTS)/requirements.in --output-file $(CLIENTS)/requirements.txt
 
 lock-jars: needs-lock-jars $(STAMP)  ## resolve the jars of Kafka, its peers and generated clients anew, with Maven

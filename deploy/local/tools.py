@@ -28,11 +28,12 @@ NEEDS: dict[str, tuple[str, ...]] = {
     ),
     "contract": ("chromedriver", "go", "javac", "npm"),
     "bench": ("wrk",),
-    "bench-peers": ("go", "wrk"),
+    "bench-peers": ("wrk",),
     "soak": (),
     "lock-jars": ("mvn",),
 }  # fmt: skip
-"""What each command needs besides Python with its module venv. pip brings Postgres, Java and the rest."""
+"""What each command needs besides Python with its module venv. pip brings Postgres, Java and the
+rest, and Go for the benchmark's peers."""
 LINUX_ONLY = {"setpriv", "unshare"}
 IMAGES = {
     "pgbouncer": "edoburu/pgbouncer:v1.24.1-p1",

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.measurement import Round
+from tests.benchmarks.relay import EXACTLY_ONCE, Variant
 from tests.benchmarks.relays import Worker, topic_with_consumer
 from tests.benchmarks.stage import Stage
 
@@ -37,7 +38,7 @@ async def _rate(stage: Stage, events: int) -> float:
 
     async with (
         topic_with_consumer(stage.bootstrap) as (topic, consumer),
-        Worker(stage, "exactly-once").waiting(events) as waiting,
+        Worker(stage, Variant(EXACTLY_ONCE)).waiting(events) as waiting,
         waiting.relayed(topic) as process,
     ):
         process.wait_ready(leading, timeout_s=LEADING_S)

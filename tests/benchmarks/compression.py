@@ -18,6 +18,7 @@ from service.core.writes import State
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.measurement import Round
+from tests.benchmarks.relay import EXACTLY_ONCE, Variant
 from tests.benchmarks.relays import PARTITIONS, Worker
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES, Stage
 
@@ -26,7 +27,6 @@ CODECS: Final = {
     "lz4": DefaultRecordBatch.CODEC_LZ4,
     "zstd": DefaultRecordBatch.CODEC_ZSTD,
 }
-DELIVERY: Final = "exactly-once"
 BATCH: Final = 5000
 
 
@@ -37,10 +37,10 @@ async def measurement(stage: Stage) -> AsyncIterator[Round]:
     async def one_round() -> Figures:
         figures: Figures = {}
         for codec in CODECS:
-            relay = Worker(stage, DELIVERY, OUTBOX_COMPRESSION=codec)
+            relay = Worker(stage, Variant(EXACTLY_ONCE, codec))
             done = await drain.measure(stage, relay, stage.scale.events)
-            figures[f"compression.{codec}.rate"] = done[f"drain.{DELIVERY}.rate"]
-            figures[f"compression.{codec}.cpu_us"] = done[f"drain.{DELIVERY}.cpu_us"]
+            figures[f"compression.{codec}.rate"] = done[f"drain.{relay.name}.rate"]
+            figures[f"compression.{codec}.cpu_us"] = done[f"drain.{relay.name}.cpu_us"]
             figures[f"compression.{codec}.bytes"] = _bytes_an_event(codec)
         return figures
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaConsumer
 from deploy.local.process import LocalError, Process, say
 from tests.benchmarks.figures import Figures, cpu_s, forget_peak, peak_mib
 from tests.benchmarks.measurement import Round
-from tests.benchmarks.relays import Relay, relays, topic_with_consumer
+from tests.benchmarks.relay import Relay
+from tests.benchmarks.relays import relays, topic_with_consumer
 from tests.benchmarks.stage import Stage
 
 POLL_S = 0.02
@@ -30,9 +31,11 @@ class Sample(NamedTuple):
 
 
 class Identity(msgspec.Struct):
-    """Of an event, only what tells it from others."""
+    """Of an event, only what tells it from others, and its place among those of its document."""
 
     id: str
+    partitionkey: str
+    sequence: str
 
 
 @asynccontextmanager
@@ -100,15 +103,28 @@ async def watch(consumer: AIOKafkaConsumer, process: Process, events: int) -> tu
 
 
 async def check(consumer: AIOKafkaConsumer, events: int) -> None:
-    """Read everything back: each event once."""
+    """Read everything back: each event once, and those of a document in the order of its changes."""
     decode = msgspec.json.Decoder(Identity).decode
-    ids: list[str] = []
-    while len(ids) < events:
+    read: list[Identity] = []
+    while len(read) < events:
         batches = await consumer.getmany(timeout_ms=5000)
         if not batches:
             break
-        ids += [decode(message.value).id for batch in batches.values() for message in batch]
-    if len(ids) != events or len(set(ids)) != events:
+        read += [decode(message.value) for batch in batches.values() for message in batch]
+    distinct = len({event.id for event in read})
+    if len(read) != events or distinct != events:
         raise LocalError(
-            f"{events} events were relayed as {len(ids)}, {len(set(ids))} of them distinct"
+            f"{events} events were relayed as {len(read)}, {distinct} of them distinct"
         )
+    if late := out_of_order(read):
+        raise LocalError(f"{late} of {events} events came after a later one of their document")
+
+
+def out_of_order(events: Iterable[Identity]) -> int:
+    """Return the number of events that come after a later one of the same document."""
+    last: dict[str, str] = {}
+    late = 0
+    for event in events:
+        late += event.sequence <= last.get(event.partitionkey, "")
+        last[event.partitionkey] = event.sequence
+    return late

@@ -9,7 +9,8 @@ import asyncpg
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.measurement import Round
-from tests.benchmarks.relays import Waiting, Worker
+from tests.benchmarks.relay import EXACTLY_ONCE, Variant, Waiting
+from tests.benchmarks.relays import Worker
 from tests.benchmarks.stage import Stage
 
 INSERT: Final = """
@@ -25,7 +26,7 @@ class HeldOpen(Worker):
     """Our worker, and a session that has done something and does not end its transaction."""
 
     def __init__(self, stage: Stage, case: str) -> None:
-        super().__init__(stage, "exactly-once")
+        super().__init__(stage, Variant(EXACTLY_ONCE))
         self._case = case
 
     @asynccontextmanager

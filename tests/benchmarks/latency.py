@@ -16,7 +16,8 @@ from deploy.local.process import LocalError, Process
 from tests.benchmarks import drain
 from tests.benchmarks.figures import Figures, cpu_s, percentiles_ms
 from tests.benchmarks.measurement import Round
-from tests.benchmarks.relays import Relay, relays, topic_with_consumer
+from tests.benchmarks.relay import Relay
+from tests.benchmarks.relays import relays, topic_with_consumer
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES, SERVICE, Database, Stage
 from tests.benchmarks.steady import Orders
 

@@ -1,8 +1,7 @@
-"""What relays an outbox to a topic: our worker, and Debezium beside it."""
+"""What relays an outbox to a topic: our worker, and its peers beside it."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import NamedTuple, Protocol, Self
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer
@@ -10,47 +9,36 @@ from aiokafka.admin import NewTopic
 
 from deploy.local.process import Process, say
 from deploy.local.programs import worker_program
+from tests.benchmarks.peers.cdc import Cdc
 from tests.benchmarks.peers.connect import Connect
 from tests.benchmarks.peers.debezium import Source
-from tests.benchmarks.stage import Database, Stage, fill
+from tests.benchmarks.peers.polling import Polling
+from tests.benchmarks.relay import (
+    AT_LEAST_ONCE,
+    COMPRESSIONS,
+    DELIVERIES,
+    EXACTLY_ONCE,
+    Relay,
+    Variant,
+    Waiting,
+)
+from tests.benchmarks.stage import Stage, fill
 from tests.support.topic import topics
 
-DELIVERIES = ("at-least-once", "exactly-once")
 PARTITIONS = 12
-
-
-class Waiting(NamedTuple):
-    """A database whose events wait for its relay."""
-
-    database: Database
-    relayed: "Relayed"
-
-
-class Relayed(Protocol):
-    """Lets the relay run, to a topic, for as long as the context lasts."""
-
-    def __call__(self, topic: str) -> AbstractAsyncContextManager[Process]:
-        """Yield the relay's process."""
-
-
-class Relay(Protocol):
-    """A relay with a delivery guarantee; its name begins the names of its figures."""
-
-    name: str
-    warm: bool
-
-    def waiting(self, events: int) -> AbstractAsyncContextManager[Waiting]:
-        """Yield a database with so many events."""
 
 
 class Worker:
     """`outbox_worker`."""
 
-    def __init__(self, stage: Stage, delivery: str, **settings: str) -> None:
-        self.name = delivery
+    def __init__(self, stage: Stage, variant: Variant) -> None:
+        self.name = variant.name
         self.warm = True
         self._stage = stage
-        self._settings = {"OUTBOX_DELIVERY": delivery, **settings}
+        self._settings = {
+            "OUTBOX_DELIVERY": variant.delivery,
+            "OUTBOX_COMPRESSION": variant.compression,
+        }
 
     @asynccontextmanager
     async def waiting(self, events: int) -> AsyncIterator[Waiting]:
@@ -74,22 +62,15 @@ class Worker:
 class Debezium:
     """Debezium on a Connect worker that stays up, so that its JVM is warm."""
 
-    def __init__(self, stage: Stage, delivery: str) -> None:
-        self.name = f"debezium.{delivery}"
+    def __init__(self, stage: Stage, variant: Variant, connect: Connect) -> None:
+        self.name = f"debezium.{variant.name}"
         self.warm = False
         self._stage = stage
-        self._exactly_once = delivery == "exactly-once"
-        self._connect = Connect(stage.bootstrap, exactly_once=self._exactly_once)
-
-    async def __aenter__(self) -> Self:
-        """Start Connect."""
-        self._connect.__enter__()
-        await self._connect.ready()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """End Connect."""
-        self._connect.__exit__()
+        self._connect = connect
+        self._changes = {
+            "exactly.once.support": "required" if variant.delivery == EXACTLY_ONCE else "requested",
+            "producer.override.compression.type": variant.compression,
+        }
 
     @asynccontextmanager
     async def waiting(self, events: int) -> AsyncIterator[Waiting]:
@@ -101,27 +82,39 @@ class Debezium:
 
             @asynccontextmanager
             async def relayed(topic: str) -> AsyncIterator[Process]:
-                support = "required" if self._exactly_once else "requested"
-                changes = {"exactly.once.support": support}
-                async with source.relayed(self._connect, topic, **changes):
+                async with source.relayed(self._connect, topic, **self._changes):
                     yield self._connect.process
 
             yield Waiting(database, relayed)
 
 
 async def relays(stage: Stage) -> list[Relay]:
-    """Return ours and, if wanted, Debezium, which starts at the first call and stays.
+    """Return our worker and, if wanted, its peers; Debezium starts at the first call and stays.
 
-    They take turns: each delivery with one and then with the other.
+    They take turns: each delivery and compression with our worker and then with each peer.
     """
     if not stage.relays:
         for delivery in DELIVERIES:
-            stage.relays.append(Worker(stage, delivery))
             if stage.scale.peers:
-                say(f"starting Kafka Connect for Debezium, {delivery} …")
-                debezium = Debezium(stage, delivery)
-                stage.relays.append(await stage.running.enter_async_context(debezium))
+                stage.relays += await _beside_peers(stage, delivery)
+            else:
+                stage.relays.append(Worker(stage, Variant(delivery)))
     return stage.relays
+
+
+async def _beside_peers(stage: Stage, delivery: str) -> list[Relay]:
+    """Return all relays with a delivery guarantee, without compression and with zstd."""
+    say(f"starting Kafka Connect for Debezium, {delivery} …")
+    connect = Connect(stage.bootstrap, exactly_once=delivery == EXACTLY_ONCE)
+    stage.running.enter_context(connect)
+    await connect.ready()
+    found: list[Relay] = []
+    for compression in COMPRESSIONS:
+        variant = Variant(delivery, compression)
+        found += [Worker(stage, variant), Debezium(stage, variant, connect), Cdc(stage, variant)]
+        if delivery == AT_LEAST_ONCE:
+            found.append(Polling(stage, variant))
+    return found
 
 
 @asynccontextmanager

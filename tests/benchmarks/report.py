@@ -73,11 +73,14 @@ def _compared(rounds: Rounds, row: Row) -> float | None:
 
 
 def _ratio(rounds: Rounds, row: Row) -> float | None:
-    """Return the median of the rounds' ratios: what disturbed a round disturbed both."""
+    """Return the median of the rounds' ratios: what disturbed a round disturbed both.
+
+    There is none to 0, which is the processor time of a peer at rest that used less than the kernel counts.
+    """
     ratios = [
         figures[row.figure] / figures[row.beside]
         for figures in rounds
-        if row.beside is not None and row.figure in figures and row.beside in figures
+        if row.beside is not None and row.figure in figures and figures.get(row.beside)
     ]
     return statistics.median(ratios) if ratios else None
 

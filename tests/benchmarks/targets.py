@@ -1,6 +1,9 @@
 """What is shown, beside what, and what it is meant to reach."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from tests.benchmarks.relay import AT_LEAST_ONCE, EXACTLY_ONCE, Variant
 
 BESIDE = "  beside"
 
@@ -30,7 +33,8 @@ class Row:
     @property
     def full_title(self) -> str:
         """The title as it stands by itself."""
-        return f"{self.topic}{self.title.strip()}"
+        beside = f" {self.beside_title}" if self.compares_only else ""
+        return f"{self.topic}{self.title.strip()}{beside}"
 
     @property
     def of_ratio(self) -> bool:
@@ -70,25 +74,87 @@ LINKS = (
 )  # fmt: skip
 
 
-def _relay(delivery: str, *, rate: float, p50: float, p99: float) -> list[Row]:
-    drain, latency, topic = f"drain.{delivery}", f"latency.{delivery}", f"{delivery}, "
+DEBEZIUM = ("debezium", "Debezium")
+CDC = ("cdc", "Go, franz-go")
+POLLING = ("polling", "Python, SKIP LOCKED")
 
-    def beside(figure: str) -> tuple[str, str]:
-        return figure.replace(delivery, f"debezium.{delivery}"), "Debezium"
 
-    def row(title: str, figure: str, unit: str, most: float | None = None, of: str = "") -> Row:
-        return Row(title, figure, unit, *beside(figure), at_most=most, topic=of and topic + of)
+class Bounds(NamedTuple):
+    """What the ratios to Debezium's figures, and the processor time of an event, are meant to reach.
 
+    None: no target.
+    """
+
+    rate: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+    cpu_us: float | None = None
+
+
+class Lines(NamedTuple):
+    """Makes the lines of a figure of our worker, one for each peer."""
+
+    variant: Variant
+
+    def beside_all(self, figure: str, unit: str, topic: str) -> list[Row]:
+        """Return lines without a target, which follow that of the figure alone."""
+        return [self._beside(BESIDE, figure, unit, peer, topic=topic) for peer in self._peers()]
+
+    def rate(self, title: str, figure: str, at_least: float | None) -> list[Row]:
+        """Return lines whose target, but for Debezium's, is not to be behind."""
+        debezium, *others = self._peers()
+        topic = f"{title}, "
+        return [
+            self._beside(title, figure, "/s", debezium, at_least=at_least),
+            *(self._beside(BESIDE, figure, "/s", each, at_least=1, topic=topic) for each in others),
+        ]
+
+    def wait(self, title: str, figure: str, at_most: float | None, topic: str = "") -> list[Row]:
+        """Return lines whose target, but for Debezium's, is not to be behind."""
+        debezium, *others = self._peers()
+        of = f"{topic}{title.strip()}, "
+        return [
+            self._beside(title, figure, "ms", debezium, at_most=at_most, topic=topic),
+            *(self._beside(BESIDE, figure, "ms", each, at_most=1, topic=of) for each in others),
+        ]
+
+    def _peers(self) -> list[tuple[str, str]]:
+        """Return the relays that have the delivery guarantee."""
+        polling = [POLLING] if self.variant.delivery == AT_LEAST_ONCE else []
+        return [DEBEZIUM, CDC, *polling]
+
+    def _beside(  # noqa: PLR0913 - a line
+        self,
+        title: str,
+        figure: str,
+        unit: str,
+        peer: tuple[str, str],
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        topic: str = "",
+    ) -> Row:
+        name = self.variant.name
+        theirs = figure.replace(name, f"{peer[0]}.{name}")
+        return Row(title, figure, unit, theirs, peer[1], at_least, at_most, topic)
+
+
+def _relay(variant: Variant, bounds: Bounds) -> list[Row]:
+    title = variant.name.replace(".", ", ")
+    drain, latency = f"drain.{variant.name}", f"latency.{variant.name}"
+    arrival = f"answer to event at 1,000/s, {title}, "
+    cpu, memory, rest = f"{drain}.cpu_us", f"{drain}.peak_mib", f"{latency}.rest_cores"
+    lines, of = Lines(variant), f"{title}, "
     return [
-        Row(f"drain, {delivery}", f"{drain}.rate", "/s", *beside(f"{drain}.rate"), at_least=rate),
-        Row("  CPU an event", f"{drain}.cpu_us", "µs", at_most=7, topic=topic),
-        row(BESIDE, f"{drain}.cpu_us", "µs"),
-        Row("  memory at most", f"{drain}.peak_mib", "MiB", at_most=150, topic=topic),
-        row(BESIDE, f"{drain}.peak_mib", "MiB"),
-        row(f"answer to event at 1,000/s, {delivery}, p50", f"{latency}.p50", "ms", p50),
-        row("  p99", f"{latency}.p99", "ms", p99, of="answer to event, "),
-        Row("  CPU at rest", f"{latency}.rest_cores", "cores", at_most=0.02, topic=topic),
-        row(BESIDE, f"{latency}.rest_cores", "cores"),
+        *lines.rate(f"drain, {title}", f"{drain}.rate", bounds.rate),
+        Row("  CPU an event", cpu, "µs", at_most=bounds.cpu_us, topic=of),
+        *lines.beside_all(cpu, "µs", f"{title}, CPU an event, "),
+        Row("  memory at most", memory, "MiB", at_most=150, topic=of),
+        *lines.beside_all(memory, "MiB", f"{title}, memory at most, "),
+        *lines.wait(f"{arrival}p50", f"{latency}.p50", bounds.p50),
+        *lines.wait("  p99", f"{latency}.p99", bounds.p99, arrival),
+        Row("  CPU at rest", rest, "cores", at_most=0.02, topic=of),
+        *lines.beside_all(rest, "cores", f"{title}, CPU at rest, "),
     ]
 
 
@@ -135,8 +201,10 @@ COMPRESSED = tuple(
 
 ROWS = (
     *LINKS,
-    *_relay("at-least-once", rate=4, p50=1.0, p99=1.0),
-    *_relay("exactly-once", rate=5, p50=1.0, p99=0.2),
+    *_relay(Variant(AT_LEAST_ONCE), Bounds(rate=4, p50=1.0, p99=1.0, cpu_us=7)),
+    *_relay(Variant(AT_LEAST_ONCE, "zstd"), Bounds(p50=1.0, p99=1.0)),
+    *_relay(Variant(EXACTLY_ONCE), Bounds(rate=5, p50=1.0, p99=0.2, cpu_us=7)),
+    *_relay(Variant(EXACTLY_ONCE, "zstd"), Bounds(rate=5, p50=0.6, p99=0.5)),
     *GROWN,
     *COMPRESSED,
 )

@@ -1,9 +1,6 @@
 """FastAPI with SQLAlchemy, in an environment of its own: what a product team would write."""
 
 import hashlib
-import os
-import subprocess
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,8 +9,8 @@ from pathlib import Path
 import asyncpg
 import httpx
 
-from deploy.local.java import CACHE
-from deploy.local.process import LocalError, Process, free_port, say
+from deploy.local.process import Process, free_port
+from tests.benchmarks.peers import environment
 from tests.benchmarks.peers.peer import Peer
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES, Stage
 
@@ -35,10 +32,10 @@ SELECT (SELECT count(*) FROM document_links) AS links, (SELECT count(*) FROM out
 
 async def make(stage: Stage) -> Peer:
     """Install it, give it tables and something to link."""
-    python = _install()
+    python = environment.install("fastapi", REQUIREMENTS)
     dsn = await stage.create("bench_fastapi")
-    environment = {"DATABASE_URL": dsn.replace("postgresql:", "postgresql+asyncpg:")}
-    _check([python, str(APP / "main.py")], environment)
+    settings = {"DATABASE_URL": dsn.replace("postgresql:", "postgresql+asyncpg:")}
+    environment.run([python, str(APP / "main.py")], settings)
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(SEED, WORKSPACE, DOCUMENTS)
@@ -49,34 +46,19 @@ async def make(stage: Stage) -> Peer:
     finally:
         await connection.close()
     return Peer(
-        "fastapi", dsn, partial(_running, python, environment, stage.logs), COUNTS, KEY, "link"
+        "fastapi", dsn, partial(_running, python, settings, stage.logs), COUNTS, KEY, "link"
     )
 
 
-def _install() -> str:
-    """Return the Python of an environment with what requirements.txt locks."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    folder = CACHE / f"fastapi-{digest}"
-    python = str(folder / "bin" / "python")
-    done = folder / "installed"
-    if not done.exists():
-        say("installing FastAPI and SQLAlchemy (once) …")
-        venv.create(folder, with_pip=True, clear=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _check([*pip, "--no-deps", "--require-hashes", "-r", str(REQUIREMENTS)], {})
-        done.touch()
-    return python
-
-
 @contextmanager
-def _running(python: str, environment: dict[str, str], logs: Path) -> Iterator[str]:
+def _running(python: str, settings: dict[str, str], logs: Path) -> Iterator[str]:
     """Yield the URL of one process of it, served as we serve ours."""
     port = free_port()
     command = [
         python, "-m", "uvicorn", "main:app", "--app-dir", str(APP), "--port", str(port),
         "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
     ]  # fmt: skip
-    process = Process("FastAPI", command, logs / "fastapi.log", env=environment)
+    process = Process("FastAPI", command, logs / "fastapi.log", env=settings)
     url = f"http://127.0.0.1:{port}"
     process.start()
     try:
@@ -91,11 +73,3 @@ def _serves(url: str) -> bool:
         return httpx.get(f"{url}/healthz", timeout=2).is_success
     except httpx.TransportError:
         return False
-
-
-def _check(command: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, check=False, capture_output=True
-    )
-    if done.returncode != 0:
-        raise LocalError(done.stderr.decode()[-2000:])

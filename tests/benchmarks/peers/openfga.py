@@ -1,7 +1,5 @@
 """OpenFGA, in Go: the same relation, kept as a tuple, and an entry in its changelog."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -9,11 +7,12 @@ from pathlib import Path
 
 import httpx
 
-from deploy.local.java import CACHE
-from deploy.local.process import LocalError, Process, free_port, say
+from deploy.local.process import Process, free_port
+from tests.benchmarks.peers import environment, golang
 from tests.benchmarks.peers.peer import Peer, Running
 from tests.benchmarks.stage import Stage
 
+PACKAGE = "github.com/openfga/openfga/cmd/openfga"
 VERSION = "v1.22.1"
 KEY = "bench-openfga-key"
 COUNTS = "SELECT (SELECT count(*) FROM tuple) AS links, (SELECT count(*) FROM changelog) AS events"
@@ -35,10 +34,10 @@ READY_S = 30
 
 async def make(stage: Stage) -> Peer:
     """Build it, give it a database, a store and a model."""
-    program = _build()
+    program = str(golang.install(PACKAGE, VERSION))
     dsn = await stage.create("bench_openfga")
     engine = ["--datastore-engine", "postgres", "--datastore-uri", dsn]
-    _run([program, "migrate", *engine])
+    environment.run([program, "migrate", *engine])
     running = partial(_running, [program, "run", *engine], stage.logs)
     return Peer("openfga", dsn, running, COUNTS, KEY, "tuple", _make_store(running))
 
@@ -50,17 +49,6 @@ def _make_store(running: Running) -> dict[str, str]:
         store = client.post("/stores", json={"name": "bench"}).raise_for_status().json()["id"]
         made = client.post(f"/stores/{store}/authorization-models", json=MODEL).raise_for_status()
     return {"STORE": store, "MODEL": made.json()["authorization_model_id"]}
-
-
-def _build() -> str:
-    """Return the program, built by Go from the module proxy into a cache folder."""
-    folder = CACHE / f"openfga-{VERSION}"
-    program = folder / "openfga"
-    if not program.exists():
-        say("building OpenFGA with Go (once; some minutes) …")
-        command = ["go", "install", f"github.com/openfga/openfga/cmd/openfga@{VERSION}"]
-        _run(command, GOBIN=str(folder))
-    return str(program)
 
 
 @contextmanager
@@ -87,11 +75,3 @@ def _serves(url: str) -> bool:
         return httpx.get(f"{url}/healthz", timeout=2).is_success
     except httpx.TransportError:
         return False
-
-
-def _run(command: list[str], **environment: str) -> None:
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, check=False, capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        raise LocalError(done.stderr[-2000:])

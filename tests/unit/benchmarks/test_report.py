@@ -44,3 +44,13 @@ def test_table_shows_only_measured_figures(capsys: pytest.CaptureFixture[str]) -
         "memory after very many requests",
     ]
     assert any("1,100 (300 – 1,200) /s" in line and "yes" in line for line in lines)
+
+
+def test_no_ratio_to_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A peer whose figure is 0 is shown without a ratio."""
+    figures = {"latency.exactly-once.rest_cores": 0.5, "latency.cdc.exactly-once.rest_cores": 0.0}
+    report.show([figures], {"cores": 2})
+    line = next(line for line in capsys.readouterr().out.splitlines() if "Go, franz-go" in line)
+    assert "0.50 cores" in line
+    assert "0.000" in line
+    assert "×" not in line
