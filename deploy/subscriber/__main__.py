@@ -10,11 +10,16 @@ from typing import Any, Final
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
+)
 
 from .table import SCHEMA, HaltError, Table
 from .verify import compare
 
+REQUIRED: Final = ("KAFKA_BOOTSTRAP_SERVERS", "SUBSCRIBER_DATABASE_URL")
 HALTED: Final = 3
 """The exit code when the program cannot go on without an operator."""
 POLL_MS: Final = 1_000
@@ -113,9 +118,15 @@ if __name__ == "__main__":
         text = f"{does} <topic>.{kind}"
         parser.add_argument(f"--{kind}", dest="load", action="store_const", const=kind, help=text)
     parser.add_argument("--verify", metavar="WORKSPACE", help="compare the table with the service")
+    given = parser.parse_args()
+    for name in (*REQUIRED, *(("URL", "KEY") if given.verify else ())):
+        if name not in os.environ:
+            parser.error(f"{name} is not set")
     try:
         with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(main(parser.parse_args()))
+            asyncio.run(main(given))
+    except UnknownTopicOrPartitionError:
+        sys.exit("the topic does not exist")
     except HaltError as error:
         print(f"halted: {error}", file=sys.stderr)
         sys.exit(HALTED)

@@ -55,6 +55,14 @@ async def test_live_events_wait_for_the_end_of_a_snapshot(filled: Reader) -> Non
     assert await filled.links() == {9}
 
 
+async def test_replays_during_a_snapshot_are_dropped(filled: Reader) -> None:
+    """They are of events from before the snapshot, which need not know the versions of their documents."""
+    began, linked, ended = snapshot(3, event(8, link=7))
+    replayed = record(5, event(4, link=4, document="gone"), **REPLAYED)
+    await filled.read(began, replayed, linked, ended)
+    assert await filled.links() == {7}
+
+
 async def test_a_snapshot_without_an_end_is_forgotten(filled: Reader) -> None:
     """The next one takes its place; a late record and the end of the first are ignored."""
     first = snapshot(3, event(8, link=7))

@@ -76,7 +76,7 @@ POISON = {
     "no type": b"{}",
     "no data": json.dumps({"type": "document.linked", "partitionkey": "a/b"}).encode(),
     "another schema": json.dumps(event(2) | {"dataschema": "urn:document-links:document.linked:2"}).encode(),
-    "another key": json.dumps(event(2, document="other")).encode(),
+    "another key": json.dumps(event(1, document="other")).encode(),
     "the end of no snapshot": json.dumps(marker("ended")).encode(),
     "a link without an id": json.dumps(event(2) | {"data": event(2)["data"] | {"link": {}}}).encode(),
     "a version that is a text": json.dumps(
