@@ -25,6 +25,9 @@ from service.release import VERSION
 TOPIC: Final = "document-links"
 """The default of the worker's OUTBOX_TOPIC."""
 
+SNAPSHOT_TYPES: Final[tuple[EventType | MarkerType, ...]] = ("document.linked", *MARKER_TYPES)
+"""The types of a snapshot's records."""
+
 REPLAY: Final = (
     "On an event that an operator has published again, by default to `<topic>.replay`: it has the "
     "id and the version that it had the first time."
@@ -55,10 +58,15 @@ def asyncapi() -> dict[str, Any]:
             "publishSnapshot": {
                 "summary": "All active links, for a new subscriber.",
                 "description": "When an operator asks for it.",
-                **_sends("documentLinksSnapshot", ("document.linked", *MARKER_TYPES)),
+                **_sends("documentLinksSnapshot", SNAPSHOT_TYPES),
             },
         },
-        "components": {"messages": {_name(each): _message(each) for each in EVENT_TYPES}},
+        "components": {
+            "messages": {
+                **{_name(each): _message(each) for each in EVENT_TYPES},
+                **{_name(each): marker_message(each) for each in MARKER_TYPES},
+            }
+        },
     }
 
 
@@ -80,10 +88,7 @@ def _snapshot_channel() -> dict[str, Any]:
         "address": address,
         "title": "Snapshot of the document links",
         "description": CHANNEL,
-        "messages": {
-            _name("document.linked"): _reference("document.linked"),
-            **{_name(each): marker_message(each) for each in MARKER_TYPES},
-        },
+        "messages": {_name(each): _reference(each) for each in SNAPSHOT_TYPES},
         "bindings": _topic(address),
     }
 
@@ -99,7 +104,7 @@ def _sends(channel: str, types: Sequence[EventType | MarkerType]) -> dict[str, A
     return {"action": "send", "channel": {"$ref": reference}, "messages": messages}
 
 
-def _reference(event_type: EventType) -> dict[str, str]:
+def _reference(event_type: EventType | MarkerType) -> dict[str, str]:
     return {"$ref": f"#/components/messages/{_name(event_type)}"}
 
 

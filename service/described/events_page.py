@@ -73,14 +73,7 @@ def events_page(document: dict[str, Any]) -> str:
 
 def _messages(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the messages of all channels, each once, by the name of its type."""
-    own = document["components"]["messages"].values()
-    of_channels = (
-        message
-        for channel in document["channels"].values()
-        for message in channel["messages"].values()
-        if "$ref" not in message
-    )
-    return {message["name"]: message for message in (*own, *of_channels)}
+    return {message["name"]: message for message in document["components"]["messages"].values()}
 
 
 def _reading(description: str) -> _Section:
@@ -97,9 +90,7 @@ def _channels(document: dict[str, Any]) -> _Section:
         f'<h3 id="{_anchor(name)}">{escape(channel["title"])}</h3>'
         f"<p>Topic <code>{escape(channel['address'])}</code> by default.</p>"
         f"{_prose(channel['description'])}<p>Types of its messages:</p>"
-        + _items(
-            _link(message.get("name") or names[id_]) for id_, message in channel["messages"].items()
-        )
+        + _items(_link(names[id_]) for id_ in channel["messages"])
         for name, channel in channels.items()
     )
     parts = {_anchor(name): escape(channel["title"]) for name, channel in channels.items()}

@@ -33,6 +33,9 @@ class OpenApiChange:
         """Yield each change that breaks callers."""
         if _major(self._after) > _major(self._before):
             return
+        names, left = (each["components"]["schemas"].keys() for each in (self._before, self._after))
+        for name in sorted(names - left):
+            yield f"schema {name}: is gone, and with it a class of generated clients"
         for path, calls in self._before["paths"].items():
             for method, old in calls.items():
                 name = f"{method.upper()} {path}"
@@ -43,8 +46,9 @@ class OpenApiChange:
                     yield from self._call(old, new, name)
 
     def _call(self, old: Document, new: Document, name: str) -> Iterator[str]:
-        if old["operationId"] != new["operationId"]:
-            yield f"{name}: operationId differs"
+        for named in ("operationId", "tags"):  # methods and classes of generated clients
+            if old[named] != new[named]:
+                yield f"{name}: {named} differs"
         for way in old["security"]:
             if way not in new["security"]:
                 yield f"{name}: the key or scope {way} is not enough any more"

@@ -68,15 +68,7 @@ async def test_snapshot_into_a_lost_event_topic(
 def described(record: topics.Record, *marks: str) -> dict[str, Any]:
     """Validate a record's value, key and headers; return the event."""
     event, headers = event_of(record.value), dict(record.headers)
-    document = asyncapi()
-    messages = {
-        each["name"]: each
-        for each in (
-            *document["components"]["messages"].values(),
-            *document["channels"]["documentLinksSnapshot"]["messages"].values(),
-        )
-        if "name" in each
-    }
+    messages = {each["name"]: each for each in asyncapi()["components"]["messages"].values()}
     properties = messages[event["type"]]["headers"]["properties"]
     assert set(headers) == {"content-type", *marks}
     for name, value in headers.items():

@@ -44,10 +44,20 @@ def call(document: Document, path: str = LINK, method: str = "post") -> Document
     return found
 
 
+def rename(document: Document, name: str, new: str) -> None:
+    """Give a schema another name, wherever it is referred to."""
+    text = json.dumps(document).replace(f'schemas/{name}"', f'schemas/{new}"')
+    document.update(json.loads(text))
+    schemas = document["components"]["schemas"]
+    schemas[new] = schemas.pop(name)
+
+
 BREAKS: dict[str, Edit] = {
     "a path is gone": lambda d: d["paths"].pop(LINK),
     "a call is gone": lambda d: d["paths"][LIST].pop("delete"),
     "a call has another name": lambda d: call(d).update(operationId="link"),
+    "a call has another tag": lambda d: call(d).update(tags=["link"]),
+    "a schema has another name": lambda d: rename(d, "FieldError", "WrongField"),
     "a scope is not enough any more": lambda d: call(d).update(security=[{"bearer": ["admin"]}]),
     "one of two ways to send a key is gone": lambda d: call(d)["security"].pop(),
     "a public page needs a key": lambda d: call(d, "/healthz", "get").update(

@@ -5,11 +5,11 @@ import sys
 
 from models import (
     DocumentLinkedPayload,
-    DocumentLinksSnapshotSnapshotBeganPayload,
-    DocumentLinksSnapshotSnapshotEndedPayload,
     DocumentLinkUpdatedPayload,
     DocumentRestoredPayload,
     DocumentUnlinkedPayload,
+    SnapshotBeganPayload,
+    SnapshotEndedPayload,
 )
 
 LinkEvent = (
@@ -28,10 +28,10 @@ EVENTS: dict[str, type[LinkEvent]] = {
 for line in sys.stdin:
     kind = json.loads(line)["type"]
     if kind == "snapshot.began":
-        began = DocumentLinksSnapshotSnapshotBeganPayload.model_validate_json(line)
+        began = SnapshotBeganPayload.model_validate_json(line)
         print(began.type, began.data.partition, *began.data.continue_from.values())
     elif kind == "snapshot.ended":
-        ended = DocumentLinksSnapshotSnapshotEndedPayload.model_validate_json(line)
+        ended = SnapshotEndedPayload.model_validate_json(line)
         print(ended.type, ended.data.partition, ended.data.links)
     else:
         event = EVENTS[kind].model_validate_json(line)

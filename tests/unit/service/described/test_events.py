@@ -13,6 +13,7 @@ from msgspec.json import encode
 from service.core.events import Event, EventType
 from service.described.asyncapi import asyncapi
 from service.described.events import EVENT_TYPES, event_schema, example
+from service.described.snapshots import MARKER_TYPES, marker_schema
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -74,8 +75,10 @@ def test_unknown_fields_are_let_through() -> None:
 def test_asyncapi_has_the_same_messages() -> None:
     """The AsyncAPI document describes each type as its schema does."""
     messages = asyncapi()["components"]["messages"].values()
-    assert [message["name"] for message in messages] == list(EVENT_TYPES)
+    schemas: dict[str, Any] = {name: event_schema(name) for name in EVENT_TYPES}
+    schemas |= {name: marker_schema(name) for name in MARKER_TYPES}
+    assert [message["name"] for message in messages] == list(schemas)
     for message in messages:
-        schema = event_schema(message["name"])
+        schema = schemas[message["name"]]
         assert message["payload"].items() <= schema.items()
         assert message["examples"][0]["payload"] == schema["examples"][0]

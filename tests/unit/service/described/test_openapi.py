@@ -223,3 +223,52 @@ def test_surprising_behaviour_is_described(
     """The document says what a call does to absent fields, and what else a failed item affects."""
     described = document["paths"][path][method]["description"]
     assert [each for each in words if each not in described] == []
+
+
+def schemas_in(part: Any) -> Iterator[Document]:  # noqa: ANN401 - any part of a schema
+    """Yield each schema in a part of a schema, without values such as examples."""
+    if isinstance(part, list):
+        for each in part:
+            yield from schemas_in(each)
+    elif isinstance(part, dict):
+        yield part
+        for name, each in part.items():
+            if name == "properties":
+                yield from schemas_in(list(each.values()))
+            elif name in {"items", "anyOf", "additionalProperties"}:
+                yield from schemas_in(each)
+
+
+def test_schemas_are_those_that_generators_read(document: Document) -> None:
+    """Each schema is a reference, alternatives, or has one type; no field has a default.
+
+    Keywords that generators ignore or do not read are absent, so an object says which fields it takes.
+    """
+    for schema in schemas_in(list(document["components"]["schemas"].values())):
+        assert schema.keys() & {"$ref", "anyOf", "type"}, schema
+        assert isinstance(schema.get("type", ""), str), schema
+        assert not schema.keys() & {"allOf", "oneOf", "not", "if", "const", "default"}, schema
+        assert "$ref" not in schema or schema.keys() <= {"$ref", "description"}, schema
+        if schema.get("type") == "object":
+            assert schema.keys() & {"properties", "additionalProperties"}, schema
+
+
+def test_all_problems_have_one_schema(document: Document) -> None:
+    """Every error of every call is the same type, which its example shows with its code."""
+    for name, response in document["components"]["responses"].items():
+        (content,) = response["content"].values()
+        assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+        ((code, example),) = content["examples"].items()
+        assert code == name.removesuffix(WITHOUT_KEY) == example["value"]["code"]
+        assert example["value"]["status"] == CODES[code].status
+
+
+def test_optional_lists_of_requests_may_be_null(document: Document) -> None:
+    """No list that changes links has to be sent: a generated client sends null or nothing for it."""
+    schemas = document["components"]["schemas"]
+    for name, field in [
+        ("PutDocument", "resources"),
+        *(("Edits", n) for n in ("add", "remove", "set")),
+    ]:
+        assert {"type": "null"} in schemas[name]["properties"][field]["anyOf"]
+        assert field not in schemas[name].get("required", [])
