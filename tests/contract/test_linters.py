@@ -1,5 +1,6 @@
 """The published documents, checked by tools from npm, which `make contract` installs."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,9 +14,14 @@ STATIC = HERE.parents[1] / "service" / "described" / "static"
 OURS = {"docs.html", "docs.js", "events.css", "README.md"}
 
 
+OFFLINE = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
+
+
 def run(*command: str, stdin: bytes = b"") -> str:
     """Run a tool that must find nothing; return its output."""
-    done = subprocess.run(command, check=False, input=stdin, capture_output=True, cwd=HERE)
+    done = subprocess.run(
+        command, check=False, input=stdin, capture_output=True, cwd=HERE, env=os.environ | OFFLINE
+    )
     output = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == 0, output
     return output
