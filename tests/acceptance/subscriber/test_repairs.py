@@ -8,7 +8,7 @@ from tests.acceptance.subscriber.conftest import Stage
 from tests.support.relay import links
 from tests.support.service.api import Api, Link, new_key, seed
 from tests.support.topic import topics
-from tests.support.topic.made import SNAPSHOT, marker, record
+from tests.support.topic.made import SNAPSHOT, event, marker, record
 from tests.support.topic.table import active, expected, read_up_to_the_end
 
 WORKSPACE = "SELECT id::text FROM workspaces WHERE name = 'test'"
@@ -62,8 +62,8 @@ async def test_a_difference_is_found_and_repaired_by_a_snapshot(stage: Stage) ->
         assert member.running
 
 
-async def test_a_gap_is_closed_and_a_poison_message_is_not_skipped(stage: Stage) -> None:
-    """A missing event halts it until --replay, an unreadable one always; half a snapshot changes nothing."""
+async def test_a_gap_is_closed_by_a_replay(stage: Stage) -> None:
+    """A missing event halts the subscriber, half a snapshot changes nothing, and --replay closes the gap."""
     await links.seed(stage.connection, 1, 3)
     for entity in ("1", "2", "3"):
         await links.toggle(stage.connection, "doc_1", entity)
@@ -75,26 +75,36 @@ async def test_a_gap_is_closed_and_a_poison_message_is_not_skipped(stage: Stage)
         async with AIOKafkaProducer(bootstrap_servers=stage.kafka) as producer:
             for each in (first, third):
                 await producer.send_and_wait(torn, each.value, each.key, 0)
-            with member:
-                assert await member.ended() == HALTED, member.output()
-            assert "halted: " in member.output()
-            assert "offset 1, " in member.output()
-            assert "version 3 of the document after version 1" in member.output()
-            assert len(await active(stage.table)) == 1
             await begin_a_snapshot(stage.kafka, f"{torn}.snapshot", producer)
-            assert await member.command("--snapshot") == HALTED, member.output()
-            assert len(await active(stage.table)) == 1
-            arguments = ("--from", "2020-01-01", "--to", "2100-01-01", "--yes")
-            assert worker.command("replay", *arguments, "--topic", f"{torn}.replay") == 0
-            assert await member.command("--replay") == 0, member.output()
-            assert await active(stage.table) == await expected(stage.connection)
-            await producer.send_and_wait(torn, b"{", first.key, 0)
+        with member:
+            assert await member.ended() == HALTED, member.output()
+        assert f"halted: {torn} partition 0 offset 1, " in member.output()
+        assert "version 3 of the document after version 1" in member.output()
+        assert await member.command("--snapshot") == HALTED, member.output()
+        assert len(await active(stage.table)) == 1
+        arguments = ("--from", "2020-01-01", "--to", "2100-01-01", "--yes")
+        assert worker.command("replay", *arguments, "--topic", f"{torn}.replay") == 0
+        assert await member.command("--replay") == 0, member.output()
+        assert await active(stage.table) == await expected(stage.connection)
+
+
+async def test_a_poison_message_is_not_skipped(stage: Stage) -> None:
+    """It halts each start, and so does a position at which the topic has no record."""
+    await topics.make(stage.kafka, stage.topic, 1, {})
+    member = stage.member("one")
+    async with AIOKafkaProducer(bootstrap_servers=stage.kafka) as producer:
+        for value in (record(0, event(1)).value, b"{", record(2, event(2, link=2)).value):
+            await producer.send_and_wait(stage.topic, value, record(0, event(1)).key, 0)
     for starts in (1, 2):
         with member:
             assert await member.ended() == HALTED, member.output()
-        assert member.output().count(f"{torn} partition 0 offset 2, key") == starts
-    assert await stage.table.fetchval("SELECT next_offset FROM positions") == 2
-    assert await active(stage.table) == await expected(stage.connection)
+        assert member.output().count(f"{stage.topic} partition 0 offset 1, key") == starts
+    assert await stage.table.fetchval("SELECT next_offset FROM positions") == 1
+    assert len(await active(stage.table)) == 1
+    await stage.table.execute("UPDATE positions SET next_offset = 1000")
+    with member:
+        assert await member.ended() == HALTED, member.output()
+    assert f"{stage.topic} has no record at" in member.output()
 
 
 async def begin_a_snapshot(kafka: str, topic: str, producer: AIOKafkaProducer) -> None:
