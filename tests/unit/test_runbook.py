@@ -18,8 +18,8 @@ from tests.telemetry.emitted import EVENTS, METRICS
 TOP = Path(__file__).parents[2]
 RUNBOOK = (TOP / "deploy" / "runbook.md").read_text()
 TEXTS = ("README.md", "deploy/runbook.md", "deploy/telemetry.md", "deploy/backup.md",
-         "deploy/sizing.md", "deploy/debezium/README.md", "deploy/subscriber/README.md", "deploy/compose.yaml", "deploy/kubernetes.yaml",
-         "deploy/Dockerfile")  # fmt: skip
+         "deploy/sizing.md", "deploy/debezium/README.md", "deploy/subscriber/README.md",
+         "deploy/compose.yaml", "deploy/kubernetes.yaml", "deploy/Dockerfile")  # fmt: skip
 TABLES = {"outbox_worker", "outbox_relay", "outbox_checkpoints", "outbox_tasks", "outbox_pause"}
 COMMAND = re.compile(r"(?<![\w.])(service|outbox_worker)(?: |, )([a-z]+)\b([^`\n|;(]*)")
 
