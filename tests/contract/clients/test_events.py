@@ -1,21 +1,20 @@
 """Models that generators make of the events read every kind of event."""
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 
 from deploy.local import programs
-from service.described.snapshots import MARKER_TYPES, marker_example
 from tests.contract.clients import tools
 from tests.contract.clients.languages import MYPY, Command, typescript
 from tests.contract.clients.tools import HERE, run
 from tests.contract.documents import made_now
+from tests.support.relay.worker import Worker
+from tests.support.topic import topics
 
 EXPECTED = """\
 document.linked 1 ship_1 None was None
@@ -23,7 +22,9 @@ document.linked 2 deal_1 draft was None
 document.link_updated 3 deal_1 signed was draft
 document.unlinked 4 deal_1 signed was signed
 document.restored 5 deal_1 final was signed
-snapshot.began 0 17 0
+snapshot.began 0 0
+document.linked 5 ship_1 None was None
+document.linked 5 deal_1 final was None
 snapshot.ended 0 2
 """
 
@@ -57,36 +58,39 @@ def json_schema_to_typescript(folder: Path) -> Command:
     return typescript(folder, "events.ts")
 
 
-async def events(database: str, folder: Path) -> str:
-    """Return an event of each kind, one a line; those of links are as the service has written them."""
-    headers = {"X-API-KEY": programs.create_key(database)}
+async def change_links(url: str, key: str) -> None:
+    """Make one change of each kind."""
+    async with httpx.AsyncClient(base_url=url, headers={"X-API-KEY": key}) as client:
+        document = "/v1/documents/doc_1"
+        deal = {"entity_type": "deal", "entity_id": "deal_1"}
+        await client.put(document, json={"resources": ["ship_1"]})
+        linked = await client.post(f"{document}/link", json={**deal, "role": "draft"})
+        link = f"{document}/links/{linked.json()['data']['link_id']}"
+        await client.patch(link, json={"role": "signed"})
+        await client.delete(link)
+        await client.post(f"{document}/link", json={**deal, "role": "final"})
+
+
+async def published(database: str, kafka: str, topic: str, folder: Path) -> str:
+    """Return the values of the topic, then those of a snapshot, one a line."""
+    key = programs.create_key(database)
     with programs.service(database, folder, LINKS_ENTITY_POLICY="any") as program:
-        async with httpx.AsyncClient(base_url=program.url, headers=headers) as client:
-            document = "/v1/documents/doc_1"
-            deal = {"entity_type": "deal", "entity_id": "deal_1"}
-            await client.put(document, json={"resources": ["ship_1"]})
-            linked = await client.post(f"{document}/link", json={**deal, "role": "draft"})
-            link = f"{document}/links/{linked.json()['data']['link_id']}"
-            await client.patch(link, json={"role": "signed"})
-            await client.delete(link)
-            await client.post(f"{document}/link", json={**deal, "role": "final"})
-    connection = await asyncpg.connect(database)
-    rows = await connection.fetch(
-        "SELECT convert_from(payload, 'UTF8') FROM outbox ORDER BY position"
-    )
-    await connection.close()
-    markers = [json.dumps(marker_example(each)) for each in MARKER_TYPES]
-    return "\n".join([*(row[0] for row in rows), *markers]) + "\n"
+        await change_links(program.url, key)
+    with Worker(database, kafka, topic, OUTBOX_PARTITIONS="1") as worker:
+        live = await topics.wait_for_count(kafka, topic, 5)
+        assert worker.command("snapshot", "--yes") == 0, worker.output()
+        snapshot = await topics.read_all(kafka, f"{topic}.snapshot")
+    return "".join(f"{record.value.decode()}\n" for record in (*live, *snapshot))
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("generate", [datamodel_code_generator, json_schema_to_typescript])
 async def test_generated_models_read_every_kind_of_event(
-    database: str, tmp_path: Path, generate: Callable[[Path], Command]
+    database: str, kafka: str, topic: str, tmp_path: Path, generate: Callable[[Path], Command]
 ) -> None:
-    """Every kind of event is read, and its fields have the values that were written."""
+    """Every kind of event is read, as the service and the worker publish it, with its values."""
     for name, content in (await made_now()).items():
         (tmp_path / name).write_bytes(content)
     command = generate(tmp_path)
-    written = await events(database, tmp_path)
-    assert run(*command, cwd=tmp_path, stdin=written) == EXPECTED
+    events = await published(database, kafka, topic, tmp_path)
+    assert run(*command, cwd=tmp_path, stdin=events) == EXPECTED

@@ -29,7 +29,7 @@ for line in sys.stdin:
     kind = json.loads(line)["type"]
     if kind == "snapshot.began":
         began = SnapshotBeganPayload.model_validate_json(line)
-        print(began.type, began.data.partition, *began.data.continue_from.values())
+        print(began.type, began.data.partition, *began.data.continue_from)
     elif kind == "snapshot.ended":
         ended = SnapshotEndedPayload.model_validate_json(line)
         print(ended.type, ended.data.partition, ended.data.links)

@@ -13,7 +13,7 @@ for await (const line of createInterface(process.stdin)) {
   const event = JSON.parse(line) as Event;
   switch (event.type) {
     case "snapshot.began":
-      console.log(event.type, event.data.partition, ...Object.values(event.data.continue_from));
+      console.log(event.type, event.data.partition, ...Object.keys(event.data.continue_from));
       break;
     case "snapshot.ended":
       console.log(event.type, event.data.partition, event.data.links);
