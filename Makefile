@@ -109,7 +109,7 @@ $(STAMP): deploy/requirements/dev.txt
 	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)  # pip comes last: an interrupted run left none
 	@echo "installing what $< locks …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< \
-		|| { echo "pip could not install the packages: it needs their index, https://pypi.org or PIP_INDEX_URL" >&2; exit 1; }
+		|| { echo "pip could not install the packages: it needs the Python Package Index, or the index of PIP_INDEX_URL" >&2; exit 1; }
 	@touch $@
 
 $(MODULES): tests/contract/package-lock.json

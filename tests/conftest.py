@@ -98,9 +98,14 @@ def postgres(request: pytest.FixtureRequest) -> Postgres:
 
 @asynccontextmanager
 async def copied(postgres: Postgres, template: str) -> AsyncIterator[str]:
-    """Yield the URL of a new copy of a database."""
+    """Yield the URL of a new copy of a database.
+
+    Copying the files takes half the time of copying through the WAL, Postgres' default.
+    """
     name = f"test_{uuid4().hex}"
-    await shared.execute(postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {template}")
+    await shared.execute(
+        postgres.dsn(), f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"
+    )
     yield postgres.dsn(name)
     await shared.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)")
 
