@@ -111,19 +111,28 @@ async def of_the_relay(
 async def _relay(
     proxy: CountingProxy, connection: asyncpg.Connection, numbers: Iterator[int]
 ) -> Done:
-    """Count the round trips from the read of the event to the next read, which finds nothing."""
-    begun = len(proxy.trips)
+    """Count the round trips from the read of the event to the next read, which finds nothing.
+
+    The read of the event may be on its way before the event is written: a poll waits for no notification.
+    """
+
+    def reads() -> list[Trip]:
+        return [trip for trip in proxy.trips if trip.statements and "payload" in trip.sql]
+
+    def found() -> list[int]:
+        return [
+            place for place, trip in enumerate(reads()) if trip.rows > 1
+        ]  # one is the snapshot's
+
+    earlier = len(found())
     event_id = await links.toggle(connection, f"doc_{next(numbers)}", "1")
     await connection.execute("NOTIFY outbox")
 
     async def read() -> list[Trip]:
-        ended = [trip for trip in proxy.trips[begun:] if trip.statements]
-        reads = [trip for trip in ended if "payload" in trip.sql]
-        found = [trip.rows > 1 for trip in reads]  # beside the row of the snapshot
-        if True not in found or False not in found[found.index(True) :]:
-            return []
-        first = found.index(True)
-        return reads[first : found.index(False, first) + 1]
+        ended, places = reads(), found()[earlier:]
+        after = ended[places[0] :] if places else []
+        empty = next((place for place, trip in enumerate(after) if trip.rows <= 1), None)
+        return [] if empty is None else after[: empty + 1]
 
     writer = await connection.fetchval("SELECT xid::text FROM outbox WHERE event_id = $1", event_id)
     return Done(await until(read), [writer])
