@@ -36,7 +36,7 @@ def rose(samples: Sequence[Sample]) -> set[str]:
     [
         ("service_mib", 1.5),
         ("worker_mib", 1),
-        ("service_descriptors", 0.2),
+        ("service_descriptors", 1.5),
         ("worker_descriptors", 0.2),
         ("dead_tuples", 300),
     ],
