@@ -118,7 +118,7 @@ def test_an_interrupted_set_up_goes_on(tmp_path: Path) -> None:
     assert (environment / "bin/pip").exists()
     assert made.returncode == 2
     last = [line for line in made.stderr.splitlines() if not line.startswith("make")][-1]
-    assert last.startswith("pip could not install the packages: it needs their index")
+    assert last.startswith("pip could not install the packages: it needs the Python Package Index")
 
 
 @pytest.mark.parametrize("system", tools.INSTALLERS)
