@@ -88,7 +88,7 @@ lock: $(STAMP)  ## resolve pyproject.toml anew into deploy/requirements
 		--output-file deploy/requirements/dev.txt
 	$(BIN)/uv $(LOCK) $(PEERS)/fastapi_app/requirements.in --output-file $(PEERS)/fastapi_app/requirements.txt
 	$(BIN)/uv $(LOCK) $(PEERS)/polling_relay/requirements.in --output-file $(PEERS)/polling_relay/requirements.txt
-	$(BIN)/uv $(LOCK) $(PEERS)/golang.in --output-file $(PEERS)/golang.txt
+	$(BIN)/uv $(LOCK) tests/support/golang.in --output-file tests/support/golang.txt
 	$(BIN)/uv $(LOCK) $(CLIENTS)/requirements.in --output-file $(CLIENTS)/requirements.txt
 
 lock-jars: needs-lock-jars $(STAMP)  ## resolve the jars of Kafka, its peers and generated clients anew, with Maven

@@ -26,14 +26,14 @@ NEEDS: dict[str, tuple[str, ...]] = {
         "curl", "git", "openssl", "pgbouncer", "prometheus", "promtool", "redis-server", "setpriv", "unshare",
         "wrk",
     ),
-    "contract": ("chromedriver", "go", "javac", "npm"),
+    "contract": ("chromedriver", "javac", "npm"),
     "bench": ("wrk",),
     "bench-peers": ("wrk",),
     "soak": (),
     "lock-jars": ("mvn",),
 }  # fmt: skip
-"""What each command needs besides Python with its module venv. pip brings Postgres, Java and the
-rest, and Go for the benchmark's peers."""
+"""What each command needs besides Python with its module venv. pip brings Postgres, a Java runtime, Go
+and Node; npm installs packages with the Node that it comes with."""
 LINUX_ONLY = {"setpriv", "unshare"}
 IMAGES = {
     "pgbouncer": "edoburu/pgbouncer:v1.24.1-p1",
@@ -51,7 +51,7 @@ INSTALLERS = {
     "macOS": "brew install",
 }
 APT_PACKAGES = {
-    "chromedriver": "chromium-driver", "go": "golang-go", "javac": "default-jdk-headless", "mvn": "maven",
+    "chromedriver": "chromium-driver", "javac": "default-jdk-headless", "mvn": "maven",
     "promtool": "prometheus", "setpriv": "util-linux", "unshare": "util-linux",
     "/usr/lib/postgresql/15/bin/postgres": "postgresql-15",
 }  # fmt: skip
@@ -77,7 +77,11 @@ class Machine(NamedTuple):
 
 def find(program: str) -> str | None:
     """Return the path of a program, also in /usr/sbin, where Debian's users do not search."""
-    return shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+    path = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+    if path and program == "javac":  # that of macOS fails if there is no JDK
+        done = subprocess.run([path, "-version"], check=False, capture_output=True)
+        return path if done.returncode == 0 else None
+    return path
 
 
 def docker(*arguments: str) -> bool:

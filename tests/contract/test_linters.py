@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.clients import tools
 from tests.contract.documents import made_now
 
 HERE = Path(__file__).parent
@@ -20,8 +21,9 @@ OFFLINE = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
 def run(*command: str, stdin: bytes = b"") -> str:
     """Run a tool that must find nothing; return its output."""
     done = subprocess.run(
-        command, check=False, input=stdin, capture_output=True, cwd=HERE, env=os.environ | OFFLINE
-    )
+        command, check=False, input=stdin, capture_output=True, cwd=HERE,
+        env={**os.environ, **OFFLINE, "PATH": tools.path()},
+    )  # fmt: skip
     output = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == 0, output
     return output

@@ -140,6 +140,17 @@ def test_everything_missing_is_named_at_once() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_javac_without_a_jdk_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `javac` that fails, as that of macOS does without a JDK, does not count as found."""
+    javac = tmp_path / "javac"
+    javac.write_text("#!/bin/sh\nexit 1\n")
+    javac.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tools.find("javac") is None
+    javac.write_text("#!/bin/sh\n")
+    assert tools.find("javac") == str(javac)
+
+
 def test_the_main_job_needs_no_program() -> None:
     """`make run` needs Python alone."""
     done = check("run", "")

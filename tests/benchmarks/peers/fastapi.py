@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 
 from deploy.local.process import Process, free_port
-from tests.benchmarks.peers import environment
 from tests.benchmarks.peers.peer import Peer
 from tests.benchmarks.stage import DOCUMENTS, ENTITIES, Stage
+from tests.support import environments
 
 APP = Path(__file__).parent / "fastapi_app"
 REQUIREMENTS = APP / "requirements.txt"
@@ -32,10 +32,10 @@ SELECT (SELECT count(*) FROM document_links) AS links, (SELECT count(*) FROM out
 
 async def make(stage: Stage) -> Peer:
     """Install it, give it tables and something to link."""
-    python = environment.install("fastapi", REQUIREMENTS)
+    python = environments.install("fastapi", REQUIREMENTS)
     dsn = await stage.create("bench_fastapi")
     settings = {"DATABASE_URL": dsn.replace("postgresql:", "postgresql+asyncpg:")}
-    environment.run([python, str(APP / "main.py")], settings)
+    environments.run([python, str(APP / "main.py")], settings)
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(SEED, WORKSPACE, DOCUMENTS)

@@ -8,9 +8,10 @@ from pathlib import Path
 import httpx
 
 from deploy.local.process import Process, free_port
-from tests.benchmarks.peers import environment, golang
+from tests.benchmarks.peers import golang
 from tests.benchmarks.peers.peer import Peer, Running
 from tests.benchmarks.stage import Stage
+from tests.support import environments
 
 PACKAGE = "github.com/openfga/openfga/cmd/openfga"
 VERSION = "v1.22.1"
@@ -37,7 +38,7 @@ async def make(stage: Stage) -> Peer:
     program = str(golang.install(PACKAGE, VERSION))
     dsn = await stage.create("bench_openfga")
     engine = ["--datastore-engine", "postgres", "--datastore-uri", dsn]
-    environment.run([program, "migrate", *engine])
+    environments.run([program, "migrate", *engine])
     running = partial(_running, [program, "run", *engine], stage.logs)
     return Peer("openfga", dsn, running, COUNTS, KEY, "tuple", _make_store(running))
 

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from deploy.local.process import Process
-from tests.benchmarks.peers import environment
 from tests.benchmarks.relay import Variant, Waiting
 from tests.benchmarks.stage import Stage
+from tests.support import environments
 
 SOURCE = Path(__file__).with_name("polling_relay")
 
@@ -20,7 +20,7 @@ class Polling:
         self.warm = True
         self._stage = stage
         self._compression = variant.compression
-        self._python = environment.install("polling", SOURCE / "requirements.txt")
+        self._python = environments.install("polling", SOURCE / "requirements.txt")
 
     @asynccontextmanager
     async def waiting(self, events: int) -> AsyncIterator[Waiting]:

@@ -4,7 +4,6 @@ The compilers are strict, so far as the generators' own code allows. Each functi
 own and returns the command that runs the program there.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Final
 
 from tests.contract.clients import tools
 from tests.contract.clients.tools import HERE, run
+from tests.support.golang import go
 
 Command = list[str | Path]
 JAVA_OPTIONS: Final = (
@@ -39,11 +39,10 @@ ignore_errors = true
 def openapi_python_client(folder: Path, document: Path) -> Command:
     """Generate the package `links`; check it and the program with mypy."""
     programs = tools.python()
-    path = f"{programs}:{os.environ['PATH']}"  # it formats with ruff
     generator = programs / "openapi-python-client"
     said = run(
         generator, "generate", "--path", document, "--output-path", "links", "--meta", "none",
-        "--fail-on-warning", cwd=folder, PATH=path,
+        "--fail-on-warning", cwd=folder, PATH=tools.path(),  # it formats with ruff
     )  # fmt: skip
     assert "warning" not in said.lower(), said
     shutil.copy(HERE / "python" / "main.py", folder)
@@ -87,15 +86,15 @@ def oapi_codegen(folder: Path, document: Path) -> Command:
         shutil.copy(file, folder)
     (folder / "links").mkdir()
     options = ("-config", "oapi-codegen.yaml", "-o", "links/links.go")
-    run("go", "tool", "oapi-codegen", *options, document, cwd=folder)
-    run("go", "vet", "./...", cwd=folder)
-    run("go", "build", "-o", "main", ".", cwd=folder)
+    run(go(), "tool", "oapi-codegen", *options, document, cwd=folder)
+    run(go(), "vet", "./...", cwd=folder)
+    run(go(), "build", "-o", "main", ".", cwd=folder)
     return [folder / "main"]
 
 
 def openapi_typescript(folder: Path, document: Path) -> Command:
     """Generate the types for openapi-fetch; compile the program with tsc."""
-    run(tools.npm("openapi-typescript"), document, "-o", "links.ts", cwd=folder)
+    tools.npm("openapi-typescript", document, "-o", "links.ts", cwd=folder)
     return typescript(folder, "openapi-fetch.ts")
 
 
@@ -104,7 +103,7 @@ def hey_api(folder: Path, document: Path) -> Command:
     output = '{path: "links", module: {extension: ".js"}}'
     config = f'export default {{input: "{document}", output: {output}}};'
     (folder / "openapi-ts.config.mjs").write_text(config)
-    run(tools.npm("openapi-ts"), cwd=folder)
+    tools.npm("openapi-ts", cwd=folder)
     return typescript(folder, "hey-api.ts")
 
 
@@ -114,8 +113,8 @@ def typescript(folder: Path, program: str) -> Command:
     (folder / "node_modules").symlink_to(tools.MODULES)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "tsconfig.json").write_text(TSCONFIG)
-    run(tools.npm("tsc"), cwd=folder)
-    return ["node", "made/main.js"]
+    tools.npm("tsc", cwd=folder)
+    return [tools.python() / "node", "made/main.js"]
 
 
 GENERATORS: Final[tuple[Callable[[Path, Path], Command], ...]] = (

@@ -54,7 +54,7 @@ def datamodel_code_generator(folder: Path) -> Command:
 def json_schema_to_typescript(folder: Path) -> Command:
     """Generate a type from the JSON Schema of each event; compile the program with tsc."""
     for schema in (*folder.glob("document.*.json"), *folder.glob("snapshot.*.json")):
-        run(tools.npm("json2ts"), schema, schema.with_suffix(".ts"), cwd=folder)
+        tools.npm("json2ts", schema, schema.with_suffix(".ts"), cwd=folder)
     return typescript(folder, "events.ts")
 
 

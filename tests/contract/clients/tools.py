@@ -1,4 +1,7 @@
-"""The generators: those from npm are installed by `make contract`, the others into the cache, once."""
+"""The generators: those from npm are installed by `make contract`, the others into the cache, once.
+
+Node is installed from PyPI with the generators of Python. Some tools from npm refuse Debian 12's Node 18.
+"""
 
 import hashlib
 import os
@@ -28,9 +31,14 @@ def run(*command: str | Path, cwd: Path, stdin: str = "", **environment: str) ->
     return done.stdout
 
 
-def npm(name: str) -> Path:
-    """Return the path of a tool from npm."""
-    return MODULES / ".bin" / name
+def path() -> str:
+    """Return a PATH that begins with the programs of python(), Node among them."""
+    return f"{python()}{os.pathsep}{os.environ['PATH']}"
+
+
+def npm(name: str, *arguments: str | Path, cwd: Path) -> None:
+    """Run a tool from npm, which must succeed."""
+    run(MODULES / ".bin" / name, *arguments, cwd=cwd, PATH=path())
 
 
 def python() -> Path:

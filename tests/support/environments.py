@@ -1,4 +1,4 @@
-"""Virtual environments of the peers, apart from the project's own."""
+"""Virtual environments for the programs of tests and benchmarks, apart from the project's own."""
 
 import hashlib
 import os
