@@ -4,7 +4,7 @@ Callers may go on sending what they sent, and get nothing that they could not ge
 be added to answers and events, optional ones to requests, and calls, errors and event types; a new
 major version (`info.version`, or the number in an event schema's `$id`) may break anything.
 
-oasdiff 1.37, with the events wrapped as answers, does not take this module's place. Of the 50 breaks
+oasdiff 1.37, with the events wrapped as answers, does not take this module's place. Of 50 breaks
 in tests/unit/contract/test_compatibility.py it passes seven: another operationId, another default, a
 new status of success, a removed optional field of an answer or an event, and what `$id` says. It
 refuses breaks under a new major version. It needs Go 1.26 and a minute to build; Debian 12 has 1.19.
@@ -33,9 +33,7 @@ class OpenApiChange:
         """Yield each change that breaks callers."""
         if _major(self._after) > _major(self._before):
             return
-        names, left = (each["components"]["schemas"].keys() for each in (self._before, self._after))
-        for name in sorted(names - left):
-            yield f"schema {name}: is gone, and with it a class of generated clients"
+        yield from self._schemas()
         for path, calls in self._before["paths"].items():
             for method, old in calls.items():
                 name = f"{method.upper()} {path}"
@@ -44,6 +42,14 @@ class OpenApiChange:
                     yield f"{name}: is gone"
                 else:
                     yield from self._call(old, new, name)
+
+    def _schemas(self) -> Iterator[str]:
+        before, after = (each["components"]["schemas"] for each in (self._before, self._after))
+        for name, schema in before.items():
+            if name in after:
+                yield from _other_references(schema, after[name], f"schema {name}")
+            else:
+                yield f"schema {name}: is gone, and with it a class of generated clients"
 
     def _call(self, old: Document, new: Document, name: str) -> Iterator[str]:
         for named in ("operationId", "tags"):  # methods and classes of generated clients
@@ -81,6 +87,7 @@ class OpenApiChange:
                 continue
             schema = new["content"][media_type]["schema"]
             yield from self._requests.differences(content["schema"], schema, f"{name} body")
+            yield from _other_references(content["schema"], schema, f"{name} body")
 
     def _answers(self, old: Document, new: Document, name: str) -> Iterator[str]:
         for status in sorted(new.keys() - old.keys()):
@@ -109,13 +116,12 @@ class OpenApiChange:
             if media_type not in new.get("content", {}):
                 yield f"{name}: is not {media_type} any more"
                 continue
-            before, after = _narrowed(content), _narrowed(new["content"][media_type])
+            other = new["content"][media_type]
+            before, after = _narrowed(content), _narrowed(other)
             yield from self._responses.differences(after, before, f"{name} answer")
-            yield from _removed(
-                self._old.whole(content["schema"]),
-                self._new.whole(new["content"][media_type]["schema"]),
-                f"{name} answer",
-            )
+            before, after = content["schema"], other["schema"]
+            yield from _removed(self._old.whole(before), self._new.whole(after), f"{name} answer")
+            yield from _other_references(before, after, f"{name} answer")
 
 
 def _narrowed(content: Document) -> Document:
@@ -190,6 +196,34 @@ def _removed(before: Any, after: Any, where: str) -> Iterator[str]:  # noqa: ANN
         yield from _removed(before.get("items"), after.get("items"), f"{where}[]")
         for old, new in zip(before.get("anyOf", []), after.get("anyOf", []), strict=False):
             yield from _removed(old, new, where)
+
+
+def _other_references(before: Any, after: Any, where: str) -> Iterator[str]:  # noqa: ANN401 - any part of a schema
+    """Yield places of two unresolved schemas at which generated clients would have another class.
+
+    An inline schema may become a reference: clients generated before keep their own class for it.
+    """
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return
+    for reference in sorted(_references(before) - _references(after)):
+        yield f"{where}: does not refer to {reference} any more"
+    ours, theirs = before.get("properties", {}), after.get("properties", {})
+    for name in sorted(ours.keys() & theirs.keys()):
+        yield from _other_references(ours[name], theirs[name], f"{where}.{name}")
+    for keyword, place in (("items", "[]"), ("additionalProperties", ".*")):
+        yield from _other_references(before.get(keyword), after.get(keyword), where + place)
+    for old, new in zip(_members(before), _members(after), strict=False):
+        if "$ref" not in old:
+            yield from _other_references(old, new, where)
+
+
+def _members(schema: Document) -> list[Document]:
+    return [each for name in ("allOf", "anyOf", "oneOf") for each in schema.get(name, [])]
+
+
+def _references(schema: Document) -> set[str]:
+    """Return the references of a schema and of its alternatives."""
+    return {each["$ref"] for each in [schema, *_members(schema)] if "$ref" in each}
 
 
 def _major(document: Document) -> int:

@@ -58,6 +58,22 @@ BREAKS: dict[str, Edit] = {
     "a call has another name": lambda d: call(d).update(operationId="link"),
     "a call has another tag": lambda d: call(d).update(tags=["link"]),
     "a schema has another name": lambda d: rename(d, "FieldError", "WrongField"),
+    "a request's class is written out": lambda d: fields(d, "UpdateDocument").update(
+        metadata=schema(d, "Metadata")
+    ),
+    "an answer's class is written out": lambda d: fields(d, "LinkReply").update(
+        data=schema(d, "Link")
+    ),
+    "the class of a list's items is written out": lambda d: fields(d, "ResourceLinkList")[
+        "data"
+    ].update(items=schema(d, "ResourceLink")),
+    "an answer's class is another": lambda d: (
+        d["components"]["schemas"].update(SameLink=schema(d, "Link")),
+        fields(d, "LinkReply")["data"].update({"$ref": "#/components/schemas/SameLink"}),
+    ),
+    "the class of a whole answer is written out": lambda d: call(d)["responses"]["200"]["content"][
+        "application/json"
+    ].update(schema=schema(d, "LinkReply")),
     "a scope is not enough any more": lambda d: call(d).update(security=[{"bearer": ["admin"]}]),
     "one of two ways to send a key is gone": lambda d: call(d)["security"].pop(),
     "a public page needs a key": lambda d: call(d, "/healthz", "get").update(
@@ -154,6 +170,10 @@ HARMLESS: dict[str, Edit] = {
     "a value that does not come any more": lambda d: fields(d, "Health")["status"]["enum"].pop(),
     "a new error": lambda d: call(d)["responses"].update(
         {"410": {"$ref": "#/components/responses/not_found"}}
+    ),
+    "a class for what was written out": lambda d: (
+        d["components"]["schemas"].update(NewDetail=fields(d, "Problem")["detail"]),
+        fields(d, "Problem").update(detail={"$ref": "#/components/schemas/NewDetail"}),
     ),
     "a new header": lambda d: call(d)["responses"]["200"]["headers"].update(
         {"Sunset": {"required": False, "schema": {}}}
