@@ -28,13 +28,16 @@ PREFIXED_TYPES: Final = {
 
 ENTITY_TYPES: Final = (*NAMED_TYPES, *PREFIXED_TYPES.values())
 
-ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$"
+MAX_ID_LENGTH: Final = 128
+"""The longest id, in characters."""
+
+ID_PATTERN: Final = rf"^[A-Za-z0-9][A-Za-z0-9_.\-]{{0,{MAX_ID_LENGTH - 1}}}$"
 """Ids of documents and entities: opaque, safe in a URL's path, a log line and a Kafka key."""
 
-_MOST: Final = 128
-"""Characters of an id."""
 PREFIXED_PATTERN: Final = "^({})$".format(
-    "|".join(rf"{prefix}[A-Za-z0-9_.\-]{{1,{_MOST - len(prefix)}}}" for prefix in PREFIXED_TYPES)
+    "|".join(
+        rf"{prefix}[A-Za-z0-9_.\-]{{1,{MAX_ID_LENGTH - len(prefix)}}}" for prefix in PREFIXED_TYPES
+    )
 )
 """Ids with a known prefix, and at least one more character: one pattern, without a look-ahead."""
 

@@ -134,7 +134,8 @@ RESPONSE_HEADERS: Final[dict[str, Schema]] = {
         required=False,
     ),
     "Next-Cursor": _header(
-        "The value of `cursor` for the next page, if this one is full: the same as in `Link`.",
+        "The value of `cursor` for the next page, if this one is full: the same as in `Link`. Send it with "
+        "the same filters.",
         {"type": "string", "pattern": LINK_ID_PATTERN},
         required=False,
     ),

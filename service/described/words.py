@@ -40,8 +40,9 @@ method, scope, form of the request, replay, existence and conflict, precondition
 
 **Lists** have pages; `Link: <?…>; rel="next"`, relative to the request, leads to the next one by a \
 cursor, under which no link that stays is missed or seen twice, whatever is written meanwhile. \
-`Next-Cursor` has this cursor alone, to be sent as `cursor`. A page without these headers is the last. A \
-page that is named by its number begins after at most 100,000 items: behind those, follow the links.
+`Next-Cursor` has this cursor alone, to be sent as `cursor` with the same filters. A page without these \
+headers is the last. A page that is named by its number begins after at most 100,000 items: behind those, \
+follow the links.
 
 **Bounds.** A document has at most 5,000 active links: one more is 409, with the number in `detail`. \
 A list of `resources` has at most 5,000 items, a batch 500 operations, a body 1 MiB, metadata 100 \

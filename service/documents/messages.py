@@ -25,7 +25,10 @@ Item = PrefixedId | EntityItem
 
 
 class PutDocument(Struct, frozen=True, forbid_unknown_fields=True):
-    """A document; `resources` is the set of its links. Absent or null: the links stay; `[]`: none stays."""
+    """A document; `resources` is the set of its links.
+
+    If `resources` is absent or null, the links stay. An empty list removes all links.
+    """
 
     id: Id | UnsetType = UNSET
     display_name: Name | None = None
@@ -37,8 +40,8 @@ class PutDocument(Struct, frozen=True, forbid_unknown_fields=True):
 class Edits(Struct, frozen=True, forbid_unknown_fields=True):
     """Links to `add` and to `remove`, or the whole `set` of them, which is combined with neither.
 
-    A list that is null is absent, and so is an empty one beside another one. `set` alone may be empty: it
-    removes all links.
+    A null list counts as absent. An empty list beside another list also counts as absent. An empty `set`
+    alone removes all links.
     """
 
     add: list[Item] | UnsetType | None = UNSET

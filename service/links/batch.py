@@ -32,7 +32,10 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Operations, carried out in order; with `atomic`, all or none. Default: each by itself."""
+    """Operations, carried out in order; with `atomic`, all or none.
+
+    `atomic` is false by default: each operation succeeds or fails alone.
+    """
 
     operations: Annotated[list[Operation], Meta(min_length=1, max_length=MAX_OPERATIONS)]
     atomic: bool = False

@@ -1,9 +1,9 @@
 """Errors as callers see them: RFC 9457 `application/problem+json`, from one table of codes."""
 
 from http import HTTPStatus
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.core.errors import Refusal
 from service.core.writes import Reply
@@ -145,6 +145,9 @@ def title_of(status: int) -> str:
     return _PUBLISHED_TITLES.get(status) or HTTPStatus(status).phrase
 
 
+_CODE: Final = "The kind of error, to branch on. The description of each response names its code."
+
+
 class FieldError(Struct, frozen=True):
     """What is wrong with one field of the request."""
 
@@ -159,7 +162,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     title: str
     status: int
     detail: str
-    code: str
+    code: Annotated[str, Meta(description=_CODE)]
     request_id: str
     errors: list[FieldError] = []
     index: int | UnsetType = UNSET

@@ -140,7 +140,7 @@ NOT_SET: dict[str, tuple[object, list[str]]] = {
 async def test_lists_that_a_client_has_not_set(
     api: Api, resources: object, kept: list[str]
 ) -> None:
-    """Null, and an empty list beside another one, are as good as absent: they remove no link."""
+    """Null, and an empty list beside another one, count as absent: they remove no link."""
     await update(api, {"resources": {"set": ["ship_1"]}})
     assert (await update(api, {"resources": resources})).status_code == 200
     assert sorted(entity_id for _, entity_id, _ in await linked(api)) == kept
