@@ -12,6 +12,7 @@ from tests.contract.documents import made_now
 
 EXPECTED = """\
 entity 201 deal_1
+entity 201 deal_2
 entity 201 ship_1
 entity 201 ship_2
 entity 201 ship_3
@@ -28,14 +29,14 @@ cursor ship_3
 put renamed 4
 update renamed legal 4
 no edits 4
-edits none 1
+edits none 1 1
 role evidence
 role none
 unlink Document unlinked "11"
 unlink Document unlinked
 again Link restored
 delete doc_1
-restore 2
+restore 3
 batch 200 ship_3
 batch 404 not_found
 once 200 new
@@ -50,7 +51,7 @@ refused 412 precondition_failed
 refused 413 payload_too_large
 refused 422 idempotency_mismatch
 refused 429 rate_limited
-limit 1 0 wait
+limit 1 0 reset "default";q=1;w=86400 "default";r=0;t=wait wait
 """
 
 
@@ -61,7 +62,9 @@ async def test_generated_client_does_the_main_job(
 ) -> None:
     """The client links by both vendors' calls, lists, unlinks, restores, changes and is refused.
 
-    What its program leaves out stays as it is: no link is removed by a default of the client.
+    What its program leaves out stays as it is: no link is removed by a default of the client. Nine of the
+    fifteen error codes are provoked. The other statuses are not: 405, 408, 415, 431 and 500, which no call
+    of a typed client provokes, and 503, for which the Postgres of all tests would have to stop.
     """
     document = tmp_path / "openapi.json"
     document.write_bytes((await made_now())["openapi.json"])
@@ -71,7 +74,7 @@ async def test_generated_client_does_the_main_job(
     keys = {
         "KEY": programs.create_key(database),
         "READ_KEY": programs.create_key(database, "--scope", "read:documents"),
-        "SLOW_KEY": programs.create_key(database, "--rate-limit", "1/minute"),
+        "SLOW_KEY": programs.create_key(database, "--rate-limit", "1/day"),
     }
     with programs.service(database, tmp_path, LINKS_RATE_LIMIT="1000/minute") as program:
         assert run(*command, cwd=folder, URL=program.url, **keys) == EXPECTED

@@ -88,7 +88,11 @@ async def published(database: str, kafka: str, topic: str, folder: Path) -> str:
 async def test_generated_models_read_every_kind_of_event(
     database: str, kafka: str, topic: str, tmp_path: Path, generate: Callable[[Path], Command]
 ) -> None:
-    """Every kind of event is read, as the service and the worker publish it, with its values."""
+    """Every kind of event is read, as the service and the worker publish it, with its values.
+
+    pydantic validates each whole event. TypeScript's types exist for the compiler only: at run time, that
+    program checks the event's type, and the values that it prints.
+    """
     for name, content in (await made_now()).items():
         (tmp_path / name).write_bytes(content)
     command = generate(tmp_path)

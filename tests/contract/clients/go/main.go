@@ -3,13 +3,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/oapi-codegen/nullable"
 
@@ -46,13 +46,12 @@ func body[T any](answer []byte, bodies ...*T) *T {
 	return nil
 }
 
-// refused shows a problem, with the wrong fields.
-func refused(answer []byte) {
-	var problem links.Problem
-	if err := json.Unmarshal(answer, &problem); err != nil {
-		log.Fatal(err)
+// refused shows the status and the code of a problem, with all wrong fields.
+func refused(status int, problem *links.Problem) {
+	if problem == nil {
+		log.Fatalf("%d is another answer", status)
 	}
-	words := []string{strconv.Itoa(problem.Status), problem.Code}
+	words := []string{strconv.Itoa(status), problem.Code}
 	if problem.Errors != nil {
 		for _, each := range *problem.Errors {
 			words = append(words, each.Field)
@@ -97,7 +96,7 @@ func main() {
 }
 
 func makeLinks(api *links.ClientWithResponses) (linkID string) {
-	for _, each := range [][2]string{{"deal", "deal_1"}, {"shipment", "ship_1"}, {"shipment", "ship_2"}, {"shipment", "ship_3"}} {
+	for _, each := range [][2]string{{"deal", "deal_1"}, {"deal", "deal_2"}, {"shipment", "ship_1"}, {"shipment", "ship_2"}, {"shipment", "ship_3"}} {
 		entity := ok(api.EntitiesPutWithResponse(ctx, links.EntityType(each[0]), each[1], nil))
 		fmt.Println("entity", entity.StatusCode(), body(entity.Body, entity.JSON201).Data.Id)
 	}
@@ -126,9 +125,10 @@ func makeLinks(api *links.ClientWithResponses) (linkID string) {
 }
 
 func list(api *links.ClientWithResponses) {
-	for page := range 2 {
-		listed := ok(api.LinksListLinksWithResponse(ctx, doc, &links.LinksListLinksParams{Page: pointer(page + 1), Limit: pointer(3)}))
+	for page, seen, total := 1, 0, 1; seen < total; page++ {
+		listed := ok(api.LinksListLinksWithResponse(ctx, doc, &links.LinksListLinksParams{Page: pointer(page), Limit: pointer(3)}))
 		found := body(listed.Body, listed.JSON200)
+		seen, total = seen+len(found.Data), found.Pagination.Total
 		fmt.Println("page", found.Pagination.Total, ids(found.Data))
 	}
 	params := links.LinksListLinksParams{Limit: pointer(3)}
@@ -150,7 +150,7 @@ func change(api *links.ClientWithResponses, linkID string) {
 	fmt.Println("no edits", len(data.LinkedEntities))
 
 	var deal, shipment links.ResourceItem
-	if deal.FromEntityItem(links.EntityItem{EntityType: "deal", EntityId: "deal_1"}) != nil || shipment.FromResourceItem0("ship_3") != nil {
+	if deal.FromEntityItem(links.EntityItem{EntityType: "deal", EntityId: "deal_2"}) != nil || shipment.FromResourceItem0("ship_3") != nil {
 		log.Fatal("an item cannot be encoded")
 	}
 	edits := links.Edits{
@@ -158,7 +158,7 @@ func change(api *links.ClientWithResponses, linkID string) {
 		Remove: nullable.NewNullableWithValue([]links.ResourceItem{shipment}),
 	}
 	edited := changed(api, links.UpdateDocument{Category: nullable.NewNullNullable[string](), Resources: nullable.NewNullableWithValue(edits)})
-	fmt.Println("edits", text(edited.Data.Category), len(edited.Changes.Unlinked))
+	fmt.Println("edits", text(edited.Data.Category), len(edited.Changes.Linked), len(edited.Changes.Unlinked))
 
 	for _, role := range []nullable.Nullable[string]{nullable.NewNullableWithValue("evidence"), nullable.NewNullNullable[string]()} {
 		set := ok(api.LinksSetRoleWithResponse(ctx, doc, linkID, nil, links.RoleRequest{Role: role}))
@@ -212,22 +212,37 @@ func condition(api *links.ClientWithResponses) string {
 
 func refuse(api *links.ClientWithResponses, tag string) {
 	long := links.LinkRequest{EntityType: "deal", EntityId: "deal_1", Role: nullable.NewNullableWithValue(strings.Repeat("x", 65))}
-	refused(ok(api.LinksLinkWithResponse(ctx, doc, nil, long)).Body)
-	refused(ok(client("wbk_unknown").DocumentsReadWithResponse(ctx, doc, nil)).Body)
-	refused(ok(client(os.Getenv("READ_KEY")).DocumentsDeleteWithResponse(ctx, doc, nil)).Body)
-	refused(ok(api.DocumentsReadWithResponse(ctx, "doc_9", nil)).Body)
-	refused(ok(api.DocumentsCreateWithResponse(ctx, nil, links.PutDocument{Id: pointer(doc)})).Body)
-	refused(update(api, once, links.DocumentsUpdateParams{IfMatch: &tag}).Body)
-	large := nullable.NewNullableWithValue(links.Metadata{"text": strings.Repeat("x", 1_100_000)})
-	refused(update(api, links.UpdateDocument{Metadata: large}, links.DocumentsUpdateParams{}).Body)
-	refused(update(api, links.UpdateDocument{}, links.DocumentsUpdateParams{IdempotencyKey: pointer("key-1")}).Body)
+	wrong := ok(api.LinksLinkWithResponse(ctx, doc, nil, long))
+	refused(wrong.StatusCode(), wrong.ApplicationproblemJSON400)
+	unknown := ok(client("wbk_unknown").DocumentsReadWithResponse(ctx, doc, nil))
+	refused(unknown.StatusCode(), unknown.ApplicationproblemJSON401)
+	reader := ok(client(os.Getenv("READ_KEY")).DocumentsDeleteWithResponse(ctx, doc, nil))
+	refused(reader.StatusCode(), reader.ApplicationproblemJSON403)
+	missing := ok(api.DocumentsReadWithResponse(ctx, "doc_9", nil))
+	refused(missing.StatusCode(), missing.ApplicationproblemJSON404)
+	taken := ok(api.DocumentsCreateWithResponse(ctx, nil, links.PutDocument{Id: pointer(doc)}))
+	refused(taken.StatusCode(), taken.ApplicationproblemJSON409)
+	stale := update(api, once, links.DocumentsUpdateParams{IfMatch: &tag})
+	refused(stale.StatusCode(), stale.ApplicationproblemJSON412)
+	metadata := nullable.NewNullableWithValue(links.Metadata{"text": strings.Repeat("x", 1_100_000)})
+	large := update(api, links.UpdateDocument{Metadata: metadata}, links.DocumentsUpdateParams{})
+	refused(large.StatusCode(), large.ApplicationproblemJSON413)
+	other := update(api, links.UpdateDocument{}, links.DocumentsUpdateParams{IdempotencyKey: pointer("key-1")})
+	refused(other.StatusCode(), other.ApplicationproblemJSON422)
 
 	slow := client(os.Getenv("SLOW_KEY"))
 	ok(slow.DocumentsReadWithResponse(ctx, doc, nil))
 	limited := ok(slow.DocumentsReadWithResponse(ctx, doc, nil))
-	refused(limited.Body)
-	header := limited.HTTPResponse.Header
-	if wait := ok(strconv.Atoi(header.Get("Retry-After"))); wait > 0 && wait <= 60 {
-		fmt.Println("limit", header.Get("X-RateLimit-Limit"), header.Get("X-RateLimit-Remaining"), "wait")
+	refused(limited.StatusCode(), limited.ApplicationproblemJSON429)
+	quota(limited.HTTPResponse.Header)
+}
+
+func quota(header http.Header) {
+	retry := header.Get("Retry-After")
+	wait, reset := ok(strconv.Atoi(retry)), ok(strconv.ParseInt(header.Get("X-RateLimit-Reset"), 10, 64))
+	if wait <= 0 || wait > 86400 || reset <= time.Now().Unix() {
+		log.Fatal(header)
 	}
+	rate := strings.Replace(header.Get("RateLimit"), "t="+retry, "t=wait", 1)
+	fmt.Println("limit", header.Get("X-RateLimit-Limit"), header.Get("X-RateLimit-Remaining"), "reset", header.Get("RateLimit-Policy"), rate, "wait")
 }

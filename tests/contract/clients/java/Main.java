@@ -31,6 +31,7 @@ import links.model.ChangedDocumentReply;
 import links.model.Edits;
 import links.model.EntityItem;
 import links.model.EntityType;
+import links.model.LinkChanges;
 import links.model.LinkReply;
 import links.model.LinkRequest;
 import links.model.Operation;
@@ -82,14 +83,14 @@ public class Main {
     return values == null ? null : values.get(0);
   }
 
-  /** Makes a call that must be refused; shows the problem with the wrong fields. */
+  /** Makes a call that must be refused; shows the status and the code of the problem, with all wrong fields. */
   private static ApiException refused(Call call) throws Exception {
     try {
       call.run();
     } catch (ApiException error) {
       Problem problem = CLIENT.getObjectMapper().readValue(error.getResponseBody(), Problem.class);
       String fields = problem.getErrors().stream().map(each -> " " + each.getField()).collect(Collectors.joining());
-      show("refused", problem.getStatus(), problem.getCode() + fields);
+      show("refused", error.getCode(), problem.getCode() + fields);
       return error;
     }
     throw new IllegalStateException("was not refused");
@@ -116,7 +117,7 @@ public class Main {
 
   private static String link() throws ApiException {
     EntitiesApi entities = new EntitiesApi(CLIENT);
-    for (String id : List.of("deal_1", "ship_1", "ship_2", "ship_3")) {
+    for (String id : List.of("deal_1", "deal_2", "ship_1", "ship_2", "ship_3")) {
       EntityType type = id.startsWith("deal") ? EntityType.DEAL : EntityType.SHIPMENT;
       var entity =
           entities.entitiesPutWithHttpInfo(APIEntitiesPutRequest.newBuilder().type(type).entityId(id).build());
@@ -155,10 +156,13 @@ public class Main {
   }
 
   private static void list() throws ApiException {
-    for (int page = 1; page <= 2; page++) {
+    int total = 1;
+    for (int page = 1, seen = 0; seen < total; page++) {
       ResourceLinkList listed =
           LINKS.linksListLinks(APILinksListLinksRequest.newBuilder().id(DOC).page(page).limit(3).build());
-      show("page", listed.getPagination().getTotal(), ids(listed));
+      seen += listed.getData().size();
+      total = listed.getPagination().getTotal();
+      show("page", total, ids(listed));
     }
     String cursor = null;
     do {
@@ -180,10 +184,11 @@ public class Main {
     show("update", reply.getData().getDisplayName(), reply.getData().getCategory(), count);
     reply = update(new UpdateDocument().resources(new Edits()));
     show("no edits", reply.getData().getLinkedEntities().size());
-    EntityItem deal = new EntityItem().entityType(EntityType.DEAL).entityId("deal_1");
+    EntityItem deal = new EntityItem().entityType(EntityType.DEAL).entityId("deal_2");
     Edits edits = new Edits().addAddItem(new ResourceItem(deal)).addRemoveItem(new ResourceItem("ship_3"));
     reply = update(new UpdateDocument().category(null).resources(edits));
-    show("edits", orNone(reply.getData().getCategory()), reply.getChanges().getUnlinked().size());
+    LinkChanges changes = reply.getChanges();
+    show("edits", orNone(reply.getData().getCategory()), changes.getLinked().size(), changes.getUnlinked().size());
 
     for (String role : Arrays.asList("evidence", null)) {
       RoleRequest request = new RoleRequest().role(role);
@@ -255,6 +260,9 @@ public class Main {
     long wait = headers.firstValueAsLong("Retry-After").orElseThrow();
     String limit = headers.firstValue("X-RateLimit-Limit").orElseThrow();
     String left = headers.firstValue("X-RateLimit-Remaining").orElseThrow();
-    show("limit", limit, left, wait > 0 && wait <= 60 ? "wait" : wait);
+    boolean resets = headers.firstValueAsLong("X-RateLimit-Reset").orElseThrow() * 1000 > System.currentTimeMillis();
+    String policy = headers.firstValue("RateLimit-Policy").orElseThrow();
+    String rate = headers.firstValue("RateLimit").orElseThrow().replace("t=" + wait, "t=wait");
+    show("limit", limit, left, resets ? "reset" : "past", policy, rate, wait > 0 && wait <= 86400 ? "wait" : wait);
   }
 }

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from typing import TypeVar
 
 from links.api.documents import (
@@ -43,6 +44,7 @@ from links.types import UNSET, Response
 
 T = TypeVar("T")
 DOC = "doc_1"
+DAY_S = 86400
 
 
 def client(key: str) -> AuthenticatedClient:
@@ -57,18 +59,19 @@ def body(response: Response[T | Problem]) -> T:
 
 
 def refused(response: Response[T | Problem]) -> None:
-    """Show a problem, with the first wrong field."""
+    """Show the status and the code of a problem, with all wrong fields."""
     problem = response.parsed
     if not isinstance(problem, Problem):
         sys.exit(f"{response.status_code}: {response.content!r}")
     fields = [error.field for error in problem.errors or []]
-    print("refused", problem.status, problem.code, *fields)
+    print("refused", response.status_code.value, problem.code, *fields)
 
 
 api = client("KEY")
 
 for kind, entity in [
     ("deal", "deal_1"),
+    ("deal", "deal_2"),
     ("shipment", "ship_1"),
     ("shipment", "ship_2"),
     ("shipment", "ship_3"),
@@ -98,9 +101,11 @@ for entity in ("ship_1", "ship_2", "ship_3"):
         body(resource).message,
     )
 
-for page in (1, 2):
+page, seen, total = 1, 0, 1
+while seen < total:
     listed = body(links_list_links.sync_detailed(DOC, client=api, page=page, limit=3))
-    print("page", listed.pagination.total, *(link.resource.id for link in listed.data))
+    page, seen, total = page + 1, seen + len(listed.data), listed.pagination.total
+    print("page", total, *(link.resource.id for link in listed.data))
 cursor: str | None = ""
 while cursor is not None:
     part = links_list_links.sync_detailed(DOC, client=api, limit=3, cursor=cursor or UNSET)
@@ -118,11 +123,12 @@ print(
 )
 update = documents_update.sync_detailed(DOC, client=api, body=UpdateDocument(resources=Edits()))
 print("no edits", len(body(update).data.linked_entities))
-edits = Edits(add=[EntityItem(EntityType.DEAL, "deal_1")], remove=["ship_3"])
+edits = Edits(add=[EntityItem(EntityType.DEAL, "deal_2")], remove=["ship_3"])
 update = documents_update.sync_detailed(
     DOC, client=api, body=UpdateDocument(category=None, resources=edits)
 )
-print("edits", body(update).data.category or "none", len(body(update).changes.unlinked))
+changes = body(update).changes
+print("edits", body(update).data.category or "none", len(changes.linked), len(changes.unlinked))
 
 role = body(
     links_set_role.sync_detailed(
@@ -191,10 +197,13 @@ slow = client("SLOW_KEY")
 body(documents_read.sync_detailed(DOC, client=slow))
 limited = documents_read.sync_detailed(DOC, client=slow)
 refused(limited)
-waits = 0 < int(limited.headers["Retry-After"]) <= 60
+wait = limited.headers["Retry-After"]
 print(
     "limit",
     limited.headers["X-RateLimit-Limit"],
     limited.headers["X-RateLimit-Remaining"],
-    waits and "wait",
+    int(limited.headers["X-RateLimit-Reset"]) > time.time() and "reset",
+    limited.headers["RateLimit-Policy"],
+    limited.headers["RateLimit"].replace(f"t={wait}", "t=wait"),
+    0 < int(wait) <= DAY_S and "wait",
 )

@@ -18,10 +18,16 @@ for await (const line of createInterface(process.stdin)) {
     case "snapshot.ended":
       console.log(event.type, event.data.partition, event.data.links);
       break;
-    default: {
+    case "document.linked":
+    case "document.unlinked":
+    case "document.restored":
+    case "document.link_updated": {
       const { document_version, link, previous } = event.data;
       const was = previous ? previous.role : null;
       console.log(event.type, document_version, link.resource.id, link.role ?? "None", "was", was ?? "None");
+      break;
     }
+    default:
+      throw new Error(`unknown type: ${JSON.stringify(event satisfies never)}`);
   }
 }

@@ -18,10 +18,10 @@ function body<T>({ data, error }: Result<T>): T {
   return data;
 }
 
-/** Show a problem, with the first wrong field. */
-function refused({ error }: Result<unknown>): void {
+/** Show the status and the code of a problem, with all wrong fields. */
+function refused({ error, response }: Result<unknown>): void {
   if (error === undefined) throw new Error("was not refused");
-  show("refused", error.status, error.code, ...(error.errors ?? []).map((each) => each.field));
+  show("refused", response?.status, error.code, ...(error.errors ?? []).map((each) => each.field));
 }
 
 const status = ({ response }: Result<unknown>) => response?.status;
@@ -31,7 +31,7 @@ const api = client(process.env.KEY!);
 const update = (body: UpdateDocument, headers: { "Idempotency-Key"?: string; "If-Match"?: string } = {}) =>
   links.documentsUpdate({ client: api, path, body, headers });
 
-for (const [type, entity_id] of [["deal", "deal_1"], ["shipment", "ship_1"], ["shipment", "ship_2"], ["shipment", "ship_3"]] as const) {
+for (const [type, entity_id] of [["deal", "deal_1"], ["deal", "deal_2"], ["shipment", "ship_1"], ["shipment", "ship_2"], ["shipment", "ship_3"]] as const) {
   const entity = await links.entitiesPut({ client: api, path: { type, entity_id } });
   show("entity", status(entity), body(entity).data.id);
 }
@@ -53,9 +53,11 @@ for (const resource_id of ["ship_1", "ship_2", "ship_3"]) {
   show("resource", status(linked), body(linked).data.resource.type, body(linked).message);
 }
 
-for (const page of [1, 2]) {
-  const listed = body(await links.linksListLinks({ client: api, path, query: { page, limit: 3 } }));
-  show("page", listed.pagination.total, ...listed.data.map((link) => link.resource.id));
+for (let page = 1, seen = 0, total = 1; seen < total; page++) {
+  const listed: links.ResourceLinkList = body(await links.linksListLinks({ client: api, path, query: { page, limit: 3 } }));
+  seen += listed.data.length;
+  total = listed.pagination.total;
+  show("page", total, ...listed.data.map((link) => link.resource.id));
 }
 for (let cursor: string | undefined = ""; cursor !== undefined; ) {
   const query: { limit: number; cursor?: string } = cursor ? { limit: 3, cursor } : { limit: 3 };
@@ -72,9 +74,9 @@ updated = body(await update({ resources: {} }));
 show("no edits", updated.data.linked_entities.length);
 updated = body(await update({
   category: null,
-  resources: { add: [{ entity_type: "deal", entity_id: "deal_1" }], remove: ["ship_3"] },
+  resources: { add: [{ entity_type: "deal", entity_id: "deal_2" }], remove: ["ship_3"] },
 }));
-show("edits", updated.data.category ?? "none", updated.changes.unlinked.length);
+show("edits", updated.data.category ?? "none", updated.changes.linked.length, updated.changes.unlinked.length);
 
 const link = { id: "doc_1", link_id: linkId };
 for (const role of ["evidence", null]) {
@@ -122,4 +124,13 @@ body(await links.documentsRead({ client: slow, path }));
 const limited = await links.documentsRead({ client: slow, path });
 refused(limited);
 const wait = Number(header(limited, "Retry-After"));
-show("limit", header(limited, "X-RateLimit-Limit"), header(limited, "X-RateLimit-Remaining"), wait > 0 && wait <= 60 && "wait");
+const reset = Number(header(limited, "X-RateLimit-Reset"));
+show(
+  "limit",
+  header(limited, "X-RateLimit-Limit"),
+  header(limited, "X-RateLimit-Remaining"),
+  reset * 1000 > Date.now() && "reset",
+  header(limited, "RateLimit-Policy"),
+  header(limited, "RateLimit")?.replace(`t=${wait}`, "t=wait"),
+  wait > 0 && wait <= 86400 && "wait",
+);

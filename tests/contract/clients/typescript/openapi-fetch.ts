@@ -3,6 +3,7 @@ import createClient from "openapi-fetch";
 import type { components, paths } from "./links.js";
 
 type Problem = components["schemas"]["Problem"];
+type Headers = NonNullable<paths["/v1/documents/{id}"]["post"]["parameters"]["header"]>;
 type Result<T> = { data?: T; error?: Problem; response: Response };
 
 const doc = { path: { id: "doc_1" } };
@@ -18,17 +19,17 @@ function body<T>({ data, error }: Result<T>): T {
   return data;
 }
 
-/** Show a problem, with the first wrong field. */
-function refused({ error }: Result<unknown>): void {
+/** Show the status and the code of a problem, with all wrong fields. */
+function refused({ error, response }: Result<unknown>): void {
   if (error === undefined) throw new Error("was not refused");
-  show("refused", error.status, error.code, ...(error.errors ?? []).map((each) => each.field));
+  show("refused", response.status, error.code, ...(error.errors ?? []).map((each) => each.field));
 }
 
 const api = client(process.env.KEY!);
-const update = (body: components["schemas"]["UpdateDocument"], header = {}) =>
+const update = (body: components["schemas"]["UpdateDocument"], header: Headers = {}) =>
   api.POST("/v1/documents/{id}", { params: { ...doc, header }, body });
 
-for (const [type, entity_id] of [["deal", "deal_1"], ["shipment", "ship_1"], ["shipment", "ship_2"], ["shipment", "ship_3"]] as const) {
+for (const [type, entity_id] of [["deal", "deal_1"], ["deal", "deal_2"], ["shipment", "ship_1"], ["shipment", "ship_2"], ["shipment", "ship_3"]] as const) {
   const entity = await api.PUT("/v1/entities/{type}/{entity_id}", { params: { path: { type, entity_id } } });
   show("entity", entity.response.status, body(entity).data.id);
 }
@@ -49,9 +50,11 @@ for (const resource_id of ["ship_1", "ship_2", "ship_3"]) {
   show("resource", linked.response.status, body(linked).data.resource.type, body(linked).message);
 }
 
-for (const page of [1, 2]) {
-  const listed = await api.GET("/v1/documents/{id}/links", { params: { ...doc, query: { page, limit: 3 } } });
-  show("page", body(listed).pagination.total, ...body(listed).data.map((link) => link.resource.id));
+for (let page = 1, seen = 0, total = 1; seen < total; page++) {
+  const listed = body(await api.GET("/v1/documents/{id}/links", { params: { ...doc, query: { page, limit: 3 } } }));
+  seen += listed.data.length;
+  total = listed.pagination.total;
+  show("page", total, ...listed.data.map((link) => link.resource.id));
 }
 for (let cursor: string | null = ""; cursor !== null; ) {
   const query: { limit: number; cursor?: string } = cursor ? { limit: 3, cursor } : { limit: 3 };
@@ -68,9 +71,9 @@ updated = body(await update({ resources: {} }));
 show("no edits", updated.data.linked_entities.length);
 updated = body(await update({
   category: null,
-  resources: { add: [{ entity_type: "deal", entity_id: "deal_1" }], remove: ["ship_3"] },
+  resources: { add: [{ entity_type: "deal", entity_id: "deal_2" }], remove: ["ship_3"] },
 }));
-show("edits", updated.data.category ?? "none", updated.changes.unlinked.length);
+show("edits", updated.data.category ?? "none", updated.changes.linked.length, updated.changes.unlinked.length);
 
 const link = { path: { id: "doc_1", link_id: linkId } };
 for (const role of ["evidence", null]) {
@@ -122,4 +125,13 @@ const limited = await slow.GET("/v1/documents/{id}", { params: doc });
 refused(limited);
 const header = (name: string) => limited.response.headers.get(name);
 const wait = Number(header("Retry-After"));
-show("limit", header("X-RateLimit-Limit"), header("X-RateLimit-Remaining"), wait > 0 && wait <= 60 && "wait");
+const reset = Number(header("X-RateLimit-Reset"));
+show(
+  "limit",
+  header("X-RateLimit-Limit"),
+  header("X-RateLimit-Remaining"),
+  reset * 1000 > Date.now() && "reset",
+  header("RateLimit-Policy"),
+  header("RateLimit")?.replace(`t=${wait}`, "t=wait"),
+  wait > 0 && wait <= 86400 && "wait",
+);
