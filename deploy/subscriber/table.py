@@ -30,10 +30,14 @@ RETURNING next_offset, snapshot, after_snapshot
 MOVE: Final = """
 UPDATE positions SET next_offset = $2, snapshot = $3, after_snapshot = $4 WHERE partition = $1
 """
+CONTINUE: Final = """
+INSERT INTO positions (partition, next_offset, after_snapshot) VALUES ($1, $2, true)
+ON CONFLICT (partition) DO UPDATE SET next_offset = excluded.next_offset
+"""
 VERSIONS: Final = "SELECT key, version FROM documents WHERE key = ANY($1)"
 SET_VERSION: Final = """
 INSERT INTO documents (key, version, partition) VALUES ($1, $2, $3)
-ON CONFLICT (key) DO UPDATE SET version = excluded.version
+ON CONFLICT (key) DO UPDATE SET version = excluded.version, partition = excluded.partition
 """
 REMOVE: Final = "DELETE FROM links WHERE id = $1"
 KEEP: Final = """
@@ -47,8 +51,8 @@ HELD: Final = "SELECT in_snapshot, value FROM held WHERE partition = $1 ORDER BY
 DROP_HELD: Final = "DELETE FROM held WHERE partition = $1"
 
 UNREADABLE: Final = (
-    LookupError, TypeError, ValueError, AttributeError,
-    asyncpg.DataError, asyncpg.IntegrityConstraintViolationError,
+    LookupError, TypeError, ValueError, AttributeError, RecursionError,
+    asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError,
 )  # fmt: skip
 """The errors of a record that is not what the JSON Schemas say."""
 
@@ -76,6 +80,10 @@ class Table:
         offset: int = await self.db.fetchval(PLACE, partition)
         self._left_at[partition] = offset
         return offset
+
+    def given(self) -> None:
+        """Forget where this process left its partitions: after a rebalance it may read from elsewhere."""
+        self._left_at.clear()
 
     async def apply(self, records: Sequence[Any]) -> bool:
         """Apply records of one partition; False: the position was moved, so read again from `position`.
@@ -135,13 +143,17 @@ class Batch:
         """Apply a record, or hold it until the snapshot that has begun is complete."""
         headers, event = dict(record.headers), json.loads(record.value)
         snapshot = headers.get("snapshot-id", b"").decode()
-        if event["type"] in EVENTS and event["partitionkey"].encode() != record.key:
+        if _is_of_a_document(event) and event["partitionkey"].encode() != record.key:
             raise ValueError("the record's key is not the event's partitionkey")
         if event["type"] == "snapshot.began":
             self._snapshot, self._held = snapshot, []
             await self._db.execute(DROP_HELD, self._partition)
             if not live:
-                self.next_offset = event["data"]["continue_from"].get(str(self._partition), 0)
+                offsets = event["data"]["continue_from"]
+                if offsets and str(self._partition) not in offsets:
+                    raise ValueError("the relay does not use this partition of the live topic")
+                self.next_offset = offsets.get(str(self._partition), 0)
+                await self._db.executemany(CONTINUE, [(int(n), at) for n, at in offsets.items()])
         elif snapshot and snapshot != self._snapshot:
             pass  # of a snapshot that another one has replaced
         elif event["type"] == "snapshot.ended":
@@ -179,15 +191,15 @@ class Batch:
     def _change(self, event: dict[str, Any], *, replayed: bool, live: bool) -> None:
         """Apply an event if it is the next one of its document; GapError: events before it are missing."""
         _check(event)
-        if "document_version" not in (event.get("data") or {}):
-            return  # of a type that is not about links
+        if not _is_of_a_document(event):
+            return
         key, version = event["partitionkey"], event["data"]["document_version"]
         last = self._versions.get(key, self._known.get(key))
         if last is None and self._after_snapshot:
             # The snapshot does not tell the version of a document without links. The next live event does.
             last = version if replayed else version - 1
         if version > (last or 0) + 1 and live:
-            raise GapError(f"version {version} of the document after version {last or 0}")
+            raise GapError(f"version {version} of the document after version {last or 0}: {key}")
         if version == (last or 0) + 1:
             self._set(event)
 
@@ -210,9 +222,17 @@ class Batch:
         await self._db.execute(MOVE, *place)
 
 
+def _is_of_a_document(event: dict[str, Any]) -> bool:
+    return event["type"] in EVENTS or "document_version" in (event.get("data") or {})
+
+
 def _check(event: dict[str, Any]) -> None:
     """Raise an error of UNREADABLE if this program cannot apply the event. It ignores unknown types."""
     kind = event["type"]
+    if _is_of_a_document(event):
+        version = event["data"]["document_version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"{version!r} is no version")
     if kind in EVENTS:
         if event["dataschema"] != EVENTS[kind]:
             raise ValueError(

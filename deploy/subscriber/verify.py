@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import asyncpg
 
 ROUNDS: Final = 10
-"""How often a difference is looked at again, a second apart: the table follows the service."""
+"""How often a difference is looked at, a second apart: the table follows the service."""
 TIMEOUT_S: Final = 30
 NOT_FOUND: Final = 404
 RATE_LIMITED: Final = 429
@@ -65,7 +65,7 @@ class Service:
 
     def _pages(self, path: str) -> Iterator[Any]:
         """Yield the answer and the pages after it; nothing if the answer is 404."""
-        url: str | None = urljoin(self._url, path)
+        url: str | None = self._url.rstrip("/") + path
         while url:
             try:
                 with urlopen(Request(url, headers=self._headers), timeout=TIMEOUT_S) as answer:  # noqa: S310 - the operator's URL
@@ -81,9 +81,14 @@ class Service:
 
 
 async def compare(db: asyncpg.Connection, workspace: str, url: str, key: str) -> None:
-    """Compare the links of a workspace, and print the result; SystemExit: there are differences."""
+    """Compare the links of a workspace, and print the result.
+
+    SystemExit: there are differences, or the table has no document of the workspace (exit code 1).
+    """
     service = Service(url, key)
     known = {row[0] for row in await db.fetch(DOCUMENTS, workspace)}
+    if not known:
+        raise SystemExit(f"the table has no document of the workspace {workspace}")
     for entity in await db.fetch(ENTITIES, workspace):
         known |= await asyncio.to_thread(service.documents_of, *entity)
     differing, lines = known, list[str]()

@@ -81,16 +81,18 @@ class Republisher:
     ) -> Self:
         """Return a republisher for a topic, which is made like the event topic if it is missing.
 
-        In the event topic itself, keys are hashed over the registered number of partitions, so that a
-        document's events are in the partition that the relay uses.
+        It is made with the registered number of partitions, over which the relay hashes keys, so that a
+        document has the same partition in both topics. In the event topic itself, keys are always hashed
+        over this number.
 
         Raises:
             RefusedError: the event topic has fewer partitions than registered; or the topic is
                 compacted, so that only one event of each document would remain.
         """
-        relayed = registration.partitions if registration and topic == settings.topic else None
+        registered = registration.partitions if registration else settings.partitions
+        relayed = registered if registration and topic == settings.topic else None
         async with administration.connect(settings.kafka_client()) as admin:
-            await admin.ensure(topic, relayed or settings.partitions, administration.EVENT_TOPIC)
+            await admin.ensure(topic, registered, administration.EVENT_TOPIC)
             described = await admin.described(topic)
             configs = await admin.configs(topic)
         partitions = len(described.partitions)

@@ -1,6 +1,7 @@
 """What an operator does when the table or the topic is not as it should be."""
 
 import httpx
+import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.local import programs
@@ -60,6 +61,28 @@ async def test_a_difference_is_found_and_repaired_by_a_snapshot(stage: Stage) ->
         assert await active(stage.table) == await expected(stage.connection) != set()
         assert await member.command(*verify, **reached) == 0, member.output()
         assert member.running
+
+
+@pytest.mark.parametrize(
+    ("partitions", "said"),
+    [(1, "has 1 partitions, and the relay uses 2"), (3, "the relay does not use this partition")],
+)
+async def test_a_snapshot_with_other_partitions_is_refused(
+    stage: Stage, partitions: int, said: str
+) -> None:
+    """The table stays as it is: the rows of a document would have another partition than its events."""
+    await links.seed(stage.connection, 3, 1)
+    for document in ("doc_1", "doc_2", "doc_3"):
+        await links.toggle(stage.connection, document, "1")
+    await topics.make(stage.kafka, f"{stage.topic}.snapshot", partitions, {})
+    with stage.worker(partitions=2) as worker:
+        await topics.wait_for_count(stage.kafka, stage.topic, 3)
+        assert worker.command("snapshot", "--yes") == 0, worker.output()
+        with stage.member() as member:
+            await read_up_to_the_end(stage.table, stage.kafka, stage.topic, member)
+            assert await member.command("--snapshot") == HALTED, member.output()
+            assert said in member.output()
+    assert await active(stage.table) == await expected(stage.connection) != set()
 
 
 async def test_a_gap_is_closed_by_a_replay(stage: Stage) -> None:

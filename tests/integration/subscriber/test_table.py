@@ -82,6 +82,14 @@ POISON = {
     "a version that is a text": json.dumps(
         event(2) | {"data": event(2)["data"] | {"document_version": "2"}}
     ).encode(),
+    "no version": json.dumps(event(2) | {"data": {"link": event(2)["data"]["link"]}}).encode(),
+    "a version that is no number": json.dumps(
+        event(2) | {"data": event(2)["data"] | {"document_version": float("nan")}}
+    ).encode(),
+    "a version below 1": json.dumps(
+        event(2) | {"data": event(2)["data"] | {"document_version": 0}}
+    ).encode(),
+    "deep JSON": b"[" * 200_000,
     "a text that Postgres refuses": json.dumps(
         event(2) | {"data": event(2)["data"] | {"document_id": "a\0b"}}
     ).encode(),
@@ -104,6 +112,14 @@ async def test_a_record_without_a_key_halts(reader: Reader) -> None:
     """It is none of the worker's."""
     with pytest.raises(HaltError, match="offset 0, key None"):
         await reader.read(record(0, event(1))._replace(key=None))
+
+
+async def test_a_partition_that_was_given_again_is_read_from_the_position(reader: Reader) -> None:
+    """After a rebalance nothing is applied before the member has asked for the position."""
+    await reader.read(record(0, event(1)))
+    reader.table.given()
+    assert not await reader.read(record(5, event(2, link=2)))
+    assert (await reader.position(), await reader.links()) == (1, {1})
 
 
 async def test_another_member_has_read_on(reader: Reader, empty_database: str) -> None:
