@@ -1,6 +1,7 @@
 """JSON Schemas (2020-12) of the structs that serve the requests."""
 
 from collections.abc import Iterable, Mapping
+from inspect import cleandoc
 from typing import Any, Final
 
 import msgspec
@@ -71,6 +72,7 @@ def without_null(schema: Schema) -> Schema:
 def tidied(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
     """Return the schema in the form that most tools support.
 
+    Descriptions are not indented: before Python 3.13 a docstring keeps the indentation of its lines.
     Patterns are those of ECMA-262; constants have a type. An object whose fields are not known says that
     it takes any: some generators take none otherwise.
     """
@@ -79,6 +81,8 @@ def tidied(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
     if not isinstance(schema, dict):
         return schema
     tidy = {name: tidied(part) for name, part in schema.items()}
+    if isinstance(description := tidy.get("description"), str):
+        tidy["description"] = cleandoc(description)
     if isinstance(pattern := tidy.get("pattern"), str):
         tidy["pattern"] = pattern.replace(_ONLY_PYTHON, "")
     if PUBLISHED_PATTERN in tidy:
