@@ -44,8 +44,8 @@ async def _until_everywhere(
 ) -> None:
     """Return when `holds` is true of the topic's partitions as each broker knows them.
 
-    Each broker learns of a change on its own, later than the controller. Whoever connects next asks any
-    of them.
+    Each broker learns of a change on its own, later than the controller. The next client that connects
+    asks any of them.
     """
     brokers = [broker["node_id"] for broker in (await admin.describe_cluster())["brokers"]]
     for broker in brokers:
