@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 
 from .table import SCHEMA, HaltError, Table
-from .verify import compare
+from .verify import ServiceError, compare
 
 REQUIRED: Final = ("KAFKA_BOOTSTRAP_SERVERS", "SUBSCRIBER_DATABASE_URL")
 HALTED: Final = 3
@@ -165,7 +165,7 @@ if __name__ == "__main__":
             sys.exit("interrupted")
     except UnknownTopicOrPartitionError:
         sys.exit("the topic does not exist")
-    except KafkaConnectionError as error:
+    except (KafkaConnectionError, ServiceError) as error:
         sys.exit(str(error))
     except HaltError as error:
         print(f"halted: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urljoin
 from urllib.request import Request, urlopen
 
@@ -43,6 +43,10 @@ class Link(NamedTuple):
     role: str | None
 
 
+class ServiceError(Exception):
+    """The service cannot be compared with."""
+
+
 class Service:
     """The service's lists, with the key of a workspace."""
 
@@ -76,8 +80,10 @@ class Service:
                 if error.code == NOT_FOUND:
                     return
                 if error.code != RATE_LIMITED:
-                    raise
+                    raise ServiceError(f"{url} was answered {error.code} {error.reason}") from error
                 time.sleep(int(error.headers["Retry-After"]))
+            except (URLError, TimeoutError) as error:
+                raise ServiceError(f"{url} is not answered: {error}") from error
 
 
 async def compare(db: asyncpg.Connection, workspace: str, url: str, key: str) -> None:

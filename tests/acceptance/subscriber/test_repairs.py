@@ -10,7 +10,7 @@ from tests.support.relay import links
 from tests.support.service.api import Api, Link, new_key, seed
 from tests.support.topic import topics
 from tests.support.topic.made import SNAPSHOT, event, marker, record
-from tests.support.topic.table import active, expected, read_up_to_the_end
+from tests.support.topic.table import Member, active, expected, read_up_to_the_end
 
 WORKSPACE = "SELECT id::text FROM workspaces WHERE name = 'test'"
 PLANT = """
@@ -60,7 +60,18 @@ async def test_a_difference_is_found_and_repaired_by_a_snapshot(stage: Stage) ->
         assert await member.command("--snapshot") == 0, member.output()
         assert await active(stage.table) == await expected(stage.connection) != set()
         assert await member.command(*verify, **reached) == 0, member.output()
+        await refused(member, verify, reached | {"KEY": key[:-1]}, "was answered 401")
+        await refused(member, verify, reached | {"URL": "http://127.0.0.1:9"}, "is not answered")
         assert member.running
+
+
+async def refused(
+    member: Member, verify: tuple[str, ...], reached: dict[str, str], said: str
+) -> None:
+    """--verify ends with exit code 1 and one sentence."""
+    assert await member.command(*verify, **reached) == 1, member.output()
+    assert said in member.output()
+    assert "Traceback" not in member.output()
 
 
 @pytest.mark.parametrize(
