@@ -25,7 +25,7 @@ COMMENT ON COLUMN schema_version.version IS
 'The oldest schema whose programs can run on this one: a program refuses a greater number than its own. The programs of '
 'release 0.1 refuse each number but 1, so it stays 1 as long as they may run.';
 
-INSERT INTO schema_version (version, migration) VALUES (1, 3);
+INSERT INTO schema_version (version, migration) VALUES (1, 4);
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Tenants and their keys
@@ -599,6 +599,78 @@ BEGIN
         LIMIT 1
     ) AS l ON l.entity_id = k.entity_id
     ORDER BY k.n;
+END
+$$;
+
+-- Removes the links of a deleted entity whose documents no other transaction has locked, and counts them in their documents.
+-- The links are those with an id greater than `after`, up to `up_to`; none if the entity is not deleted. One row for each
+-- removed link, with its document's new version. Rows are found by their place (ctid), which an index would cost more:
+--   * a place that was read before the lock may be that of an older row, or of another one; then the second statement, whose
+--     snapshot is from after the locks, does not find the link or the document at its place, and the link is not removed;
+--   * a document that is locked has its place until this transaction ends.
+-- An entity with an active link is not registered again, and nothing links to a deleted one. So the entity is deleted until
+-- this transaction ends, if one snapshot has both.
+CREATE FUNCTION unlink_entity(workspace uuid, of_type text, of_id text, after uuid, up_to uuid)
+RETURNS TABLE (
+    written_at timestamptz, document_id text, version bigint, link_id uuid, role text, created_at timestamptz
+)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_material = off
+SET enable_sort = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- One element for each link whose document is locked, in the documents' order.
+    documents text[];
+    document_places tid[];
+    links uuid[];
+    link_places tid[];
+    now_locked timestamptz;
+BEGIN
+    SELECT array_agg(l.document_id), array_agg(d.place), array_agg(l.id), array_agg(l.place)
+    INTO documents, document_places, links, link_places
+    FROM (
+        SELECT l.document_id, l.id, l.place
+        FROM (
+            SELECT l.document_id, l.id, l.ctid AS place
+            FROM document_links AS l
+            WHERE l.workspace_id = workspace AND l.entity_id = of_id AND l.entity_type = of_type
+                AND l.id > after AND l.id <= up_to AND l.deleted_at IS NULL
+            ORDER BY l.workspace_id, l.entity_id, l.id -- only document_links_entity_idx has this order
+        ) AS l
+        ORDER BY l.document_id
+    ) AS l
+    CROSS JOIN LATERAL (
+        SELECT d.ctid AS place
+        FROM documents AS d
+        WHERE d.workspace_id = workspace AND d.id = l.document_id FOR NO KEY UPDATE SKIP LOCKED
+    ) AS d;
+    now_locked := clock_timestamp();
+    RETURN QUERY
+    WITH removed AS (
+        UPDATE document_links AS l
+        SET deleted_at = now_locked, deleted_cause = 'entity_deleted'
+        FROM unnest(documents, document_places, links, link_places) AS k (document, document_place, link, link_place)
+        JOIN documents AS d ON d.ctid = k.document_place AND d.workspace_id = workspace AND d.id = k.document
+        WHERE l.ctid = k.link_place AND l.workspace_id = workspace AND l.document_id = k.document AND l.id = k.link
+            AND l.deleted_at IS NULL
+            AND (
+                SELECT true FROM entities AS e
+                WHERE e.workspace_id = workspace AND e.type = of_type AND e.id = of_id AND e.deleted_at IS NOT NULL
+            )
+        RETURNING k.document_place, l.id, l.role, l.created_at
+    )
+    UPDATE documents AS d
+    SET version = d.version + 1, revision = d.revision + 1, updated_at = now_locked
+    FROM removed AS r
+    WHERE d.ctid = r.document_place
+    RETURNING now_locked, d.id, d.version, r.id, r.role, r.created_at;
 END
 $$;
 

@@ -10,7 +10,7 @@ import msgspec
 
 from outbox_worker.postgres.sessions import pooled
 
-KNOWN_SCHEMA = 3
+KNOWN_SCHEMA = 4
 """The newest schema that this worker knows; it can run on any older one."""
 NO_SCHEMA = (
     "the database has no schema of this program: run `python -m service migrate`; if that was done, "

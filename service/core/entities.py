@@ -1,10 +1,25 @@
 """Decisions about an entity's own row: its registration, and its deletion in several transactions."""
 
-from typing import Literal
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
 
 from service.core.errors import NotFound
-from service.core.values import EntityKey
+from service.core.events import EventMaker
+from service.core.ids import microseconds
+from service.core.values import DocumentKey, EntityKey, LinkKey, LinkRow
 from service.core.writes import Needs, Progress, Reply, State, Write
+
+
+class RemovedLink(NamedTuple):
+    """A link that was removed because its entity is deleted, with its document's new version."""
+
+    document_id: str
+    document_version: int
+    id: UUID
+    role: str | None
+    created_at: datetime
 
 
 class EntityWrite(Write, frozen=True, kw_only=True):
@@ -59,6 +74,16 @@ class EntityWrite(Write, frozen=True, kw_only=True):
                 f"{self.key.type} {self.key.id!r} is deleted, and nothing is linked to it"
             )
         return self.reply  # complete, or another call has registered the entity again
+
+    def make_events(self, state: State, removed: Iterable[RemovedLink]) -> None:
+        """Add the events of links that were removed at the state's time, because the entity is deleted."""
+        now, entity = state.now, self.key
+        events = EventMaker(self.caller, "entity_deleted", state.ids, now, microseconds(now))
+        for document_id, version, link_id, role, created_at in removed:
+            key = LinkKey(DocumentKey(entity.workspace_id, document_id), entity)
+            before = LinkRow(key, link_id, role, created_at)
+            link = LinkRow(key, link_id, role, created_at, now, "entity_deleted")
+            state.unsaved.outbox.append(events.make("document.unlinked", link, before, version))
 
     def _check(self, *, exists: bool) -> None:
         if self.preconditions is not None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
+from service.store.writing.cascade import CASCADE_CHUNK
 from tests.counts.sessions import CountingProxy, Trip
 from tests.support.relay import links
 from tests.support.relay.worker import Worker
@@ -26,6 +27,22 @@ WITH w AS (SELECT id FROM workspaces WHERE name = 'test'),
 e AS (INSERT INTO entities (workspace_id, type, id) SELECT w.id, 'item', 'item_1' FROM w)
 INSERT INTO documents (workspace_id, id)
 SELECT w.id, 'doc_' || n FROM w, generate_series($1::int, $2::int) AS n
+"""
+
+LINKED: Final = 2 * CASCADE_CHUNK + 1
+"""Links of an entity that is deleted: two chunks, and a last link."""
+DELETED: Final = range(10, 20)
+"""Numbers of the entities that are deleted, one in each run."""
+
+SEED_LINKS: Final = """
+WITH w AS (SELECT id FROM workspaces WHERE name = 'test'),
+e AS (
+    INSERT INTO entities (workspace_id, type, id)
+    SELECT w.id, 'item', 'item_' || n FROM w, generate_series($1::int, $2::int) AS n
+)
+INSERT INTO document_links (workspace_id, document_id, id, entity_type, entity_id, created_at)
+SELECT w.id, 'doc_' || d, ('0193e6c4-0000-7000-8000-0000' || n || '0' || d)::uuid, 'item', 'item_' || n, now()
+FROM w, generate_series($1::int, $2::int) AS n, generate_series($3::int, $4::int) AS d
 """
 
 
@@ -48,11 +65,17 @@ async def of_the_service(
     async with serving(database) as api:
         await connection.execute(SEED, NUMBERS.start, NUMBERS.stop - 1)
         documents = (f"doc_{number}" for number in NUMBERS)
+        first = NUMBERS.start
+        await connection.execute(
+            SEED_LINKS, DELETED.start, DELETED.stop - 1, first, first + LINKED - 1
+        )
+        entities = (f"item_{number}" for number in DELETED)
         calls = {
             "link alone": partial(_link, api, documents),
             f"group of {GROUP} links": partial(_group, api, documents),
             f"batch of {BATCH} links": partial(_batch, api, documents),
             "document update with one link": partial(_update, api, documents),
+            f"deletion of an entity with {LINKED} links": partial(_delete, api, entities),
         }
         yield {name: partial(_until_replied, proxy, call) for name, call in calls.items()}
 
@@ -89,6 +112,10 @@ async def _batch(api: Api, documents: Iterator[str]) -> None:
 async def _update(api: Api, documents: Iterator[str]) -> None:
     body = {"display_name": "Contract", "resources": {"add": ["item_1"]}}
     _hold(await api.client.post(f"/v1/documents/{next(documents)}", json=body), 200)
+
+
+async def _delete(api: Api, entities: Iterator[str]) -> None:
+    _hold(await api.client.delete(f"/v1/entities/item/{next(entities)}"), 200)
 
 
 def _hold(answer: httpx.Response, status: int) -> None:

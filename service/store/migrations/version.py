@@ -7,7 +7,7 @@ from service.store.database import USE_A_POOLER_THAT_KEEPS_THEM, Database, unava
 if TYPE_CHECKING:
     from service.store.database import Connection
 
-VERSION: Final = 3
+VERSION: Final = 4
 """The schema that this program needs, and the newest one that it can migrate to."""
 
 NO_SCHEMA: Final = (

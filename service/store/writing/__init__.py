@@ -29,7 +29,9 @@ Three kinds of transactions
   and share the transaction that gets the lock.
 * Alone (alone.py): a write that inserts a missing row, is large, needs several locked documents, or is
   about an entity itself. The writes of one document take turns. The deletion of an entity goes on in
-  further transactions, which unlink the entity everywhere.
+  further transactions, which unlink the entity everywhere (cascade.py). All but the last of them replace the
+  steps 1 and 2: one statement locks, decides and writes, because the decision about each of these links is
+  the same. It skips locked documents, whose links the last transactions remove in the usual steps.
 
 A write waits at most 2 s for each lock. Writes with the same idempotency scope never share a transaction.
 

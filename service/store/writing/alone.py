@@ -13,18 +13,16 @@ from msgspec.structs import replace
 from service.core.entities import EntityWrite
 from service.core.errors import Busy, Unavailable
 from service.core.links import LinksWrite
-from service.core.values import DocumentKey, EntityKey, LinkKey, Unlink
+from service.core.values import DocumentKey
 from service.core.writes import Progress, Reply
-from service.store.reading import FIRST
-from service.store.writing.entities import linked_to, settle_entity
+from service.store.writing.cascade import Cascade, not_complete
+from service.store.writing.entities import settle_entity
 from service.store.writing.execute import MAX_WAIT_S, Executor, Member
 from service.store.writing.transaction import Transactions
 
 SETTLE_TIMEOUT_MS: Final = 9_000
 """The longest wait for the transactions that were linking to an entity when it was marked as deleted.
 LOCK_TIMEOUT_MS, which is shorter, would often end in 503."""
-CASCADE_CHUNK: Final = 200
-"""The most links removed in one transaction, which holds the locks of their documents."""
 WORK_S: Final = 7.0
 """The time after which a call begins no further chunk and is answered 503; the edge's deadline is 11 s."""
 
@@ -51,7 +49,7 @@ class AloneWriter:
         self._transactions = transactions
         self._executor = executor
         self._measures = transactions.database.measures
-        self._write_links = write_links
+        self._cascade = Cascade(transactions, executor, write_links)
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: dict[DocumentKey, asyncio.Lock] = {}
         self.waiting: dict[Member, None] = {}
@@ -149,7 +147,7 @@ class AloneWriter:
                 if progress.settle:
                     step = partial(settle_entity, key=write.key)
                     await self._transactions.run_alone(step, SETTLE_TIMEOUT_MS)
-                unlinked = await self._unlink_everywhere(write, member, end)
+                unlinked = await self._cascade.unlink_everywhere(write, end, member.future.done)
                 if isinstance(unlinked, Reply):
                     member.answer = unlinked
                     return
@@ -157,50 +155,4 @@ class AloneWriter:
                     member.write = replace(write, continues=True)
                 await self._transact(member)
         except Unavailable as refusal:
-            raise type(refusal)(_not_complete(write.key)) from refusal.__cause__
-
-    async def _unlink_everywhere(
-        self, write: EntityWrite, member: Member, end: float
-    ) -> Reply | Progress:
-        """Unlink a deleted entity from all documents, a chunk at a time.
-
-        The transaction of the last chunk stores and returns the reply of a deletion. If another call
-        removes the last chunk, or the entity is to be registered, returns the progress of this call.
-
-        Raises:
-            Busy: not all links were removed before `end`, or the caller has disconnected.
-        """
-        key, after, progress = write.key, FIRST, Progress()
-        deletes = write.operation == "delete"
-        while True:
-            async with self._transactions.database.reading() as connection:
-                found = await linked_to(connection, key, after, CASCADE_CHUNK + 1)
-            if not found:
-                return progress
-            is_last = len(found) <= CASCADE_CHUNK
-            chunk = found[:CASCADE_CHUNK]
-            changes = [
-                Unlink(LinkKey(document, key), missing_ok=True, orphaned=True)
-                for document, _ in chunk
-            ]
-            unlink = LinksWrite(
-                caller=write.caller,
-                idempotency=write.idempotency if is_last and deletes else None,
-                cause="entity_deleted",
-                changes=changes,
-                respond=lambda *_: write.reply,
-            )
-            reply = await self._write_links(unlink)
-            progress = Progress(written=True)
-            if is_last:
-                return reply if deletes else progress
-            if time.monotonic() > end or member.future.done():
-                raise Busy(_not_complete(key))
-            after = chunk[-1][1]
-
-
-def _not_complete(key: EntityKey) -> str:
-    return (
-        f"{key.type} {key.id!r} is deleted, but not all links to it are removed yet: call again "
-        "to continue"
-    )
+            raise type(refusal)(not_complete(write.key)) from refusal.__cause__

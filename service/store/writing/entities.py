@@ -5,6 +5,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from msgspec import Struct
+
+from service.core.entities import RemovedLink
 from service.core.values import DocumentKey, EntityKey, EntityState
 from service.core.writes import State
 
@@ -68,6 +71,29 @@ ORDER BY workspace_id, entity_id, id
 LIMIT $5
 """
 
+CHUNK_ENDS: Final = f"""
+SELECT id
+FROM (
+    SELECT id, row_number() OVER (ORDER BY id) AS n, lead(id) OVER (ORDER BY id) AS following
+    FROM ({LINKED}) AS l
+) AS l
+WHERE n % $6 = 0 AND following IS NOT NULL
+ORDER BY id
+"""  # noqa: S608 - a constant
+
+UNLINK_ENTITY: Final = """
+SELECT written_at, document_id, version, link_id, role, created_at
+FROM unlink_entity($1, $2, $3, $4, $5)
+"""
+
+
+class Chunk(Struct):
+    """The links of an entity after one link and up to another one; `removed` of them were removed."""
+
+    after: UUID
+    up_to: UUID
+    removed: int = 0
+
 
 async def register(connection: "Connection", keys: Sequence[EntityKey]) -> Sequence[datetime]:
     """Insert the entities, or clear their deletion.
@@ -112,3 +138,28 @@ async def linked_to(
     """Return documents and links of a deleted entity, after a link; none if the entity is not deleted."""
     rows = await connection.fetch(LINKED, *key, after, limit)
     return [(DocumentKey(key.workspace_id, row["document_id"]), row["id"]) for row in rows]
+
+
+async def chunk_ends(
+    connection: "Connection", key: EntityKey, after: UUID, size: int, chunks: int
+) -> list[UUID]:
+    """Return the last link of each chunk of `size` links after a link, for at most so many chunks.
+
+    Only chunks that another link follows are included, and none if the entity is not deleted.
+    """
+    rows = await connection.fetch(CHUNK_ENDS, *key, after, size * chunks + 1, size)
+    return [row["id"] for row in rows]
+
+
+async def unlink_entity(
+    connection: "Connection", state: State, key: EntityKey, chunk: Chunk
+) -> list[RemovedLink]:
+    """Remove the links of a chunk whose documents are not locked elsewhere, and set the state's time.
+
+    None is removed if the entity is not deleted.
+    """
+    rows = await connection.fetch(UNLINK_ENTITY, *key, chunk.after, chunk.up_to)
+    if rows:
+        state.now = rows[0]["written_at"]
+    chunk.removed = len(rows)
+    return [RemovedLink(*removed) for _, *removed in rows]

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
+from service.core.entities import EntityWrite
 from service.core.errors import Busy, IdempotencyMismatch, Refusal, Unavailable
 from service.core.ids import IdSource
 from service.core.values import MAX_LINKS, DocumentKey, LinkKey
 from service.core.writes import Progress, Reply, Slices, State, Write
 from service.measures import Measures
 from service.store.writing.counts import LinkCounter
-from service.store.writing.entities import lock_entity
+from service.store.writing.entities import Chunk, lock_entity, unlink_entity
 from service.store.writing.replies import lock_scopes
 from service.store.writing.rows import StoredReply, lock_all, lock_free, save
 from service.store.writing.witness import Witness
@@ -152,6 +153,20 @@ class Executor:
         replies, witness = await _decide(connection, state, members, measures)
         saved = await _save(connection, state, measures, replies)
         return witness or saved
+
+    async def unlink_free(
+        self, connection: "Connection", write: EntityWrite, chunk: Chunk
+    ) -> Witness | None:
+        """Remove a chunk of a deleted entity's links, with their events.
+
+        Skips the links whose documents another transaction has locked. `chunk.removed` is valid after COMMIT.
+        """
+        state = State(self._ids)
+        began = time.monotonic()
+        removed = await unlink_entity(connection, state, write.key, chunk)
+        self._measures.steps.lock.add(time.monotonic() - began)
+        write.make_events(state, removed)
+        return await _save(connection, state, self._measures)
 
     async def _lock_waiting(self, connection: "Connection", state: State, member: Member) -> None:
         """Wait for the locks of one write, and insert its missing rows."""

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from deploy.local.programs import Program, create_key, service
-from service.store.writing.alone import CASCADE_CHUNK
+from service.store.writing.cascade import CASCADE_CHUNK
 from tests.support.waiting import FAULT_S, LONG_S, until
 
 LINKS = 100_000 if FAULT_S >= LONG_S else 20_000

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.store.writing import alone
+from service.store.writing import alone, cascade
 from tests.support.service.api import Api
 from tests.support.service.locks import locked, waiting
 from tests.support.service.rows import everything
@@ -175,7 +175,7 @@ async def test_reply_is_stored_with_the_last_link(
     api: Api, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, documents: int
 ) -> None:
     """The reply for the Idempotency-Key is stored with the last link, and replayed from then on."""
-    monkeypatch.setattr(alone, "CASCADE_CHUNK", 5)
+    monkeypatch.setattr(cascade, "CASCADE_CHUNK", 5)
     if documents:
         await link_everywhere(api, documents)
     headers = {"Idempotency-Key": "delete-ship"}
@@ -250,7 +250,7 @@ async def test_more_links_than_one_call_has_time_for(
     status: int,
 ) -> None:
     """A 503 says that the call must be repeated; each call removes a part, and the last one is 200."""
-    monkeypatch.setattr(alone, "CASCADE_CHUNK", 5)
+    monkeypatch.setattr(cascade, "CASCADE_CHUNK", 5)
     monkeypatch.setattr(alone, "WORK_S", 0.0)
     await link_everywhere(api, 20)
     await half_delete(connection)

@@ -16,7 +16,7 @@ from service.edge.shapes import pages
 from service.links.batch import MAX_OPERATIONS, BatchRequest
 from service.server.refusals import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from service.store.reading import MAX_METADATA_BYTES
-from service.store.writing.alone import CASCADE_CHUNK
+from service.store.writing.cascade import CASCADE_CHUNK
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
 
