@@ -294,9 +294,13 @@ CREATE TABLE outbox_relay (
     -- on it.
     topic_partitions integer NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
+    -- What a worker without OUTBOX_COMPRESSION compresses batches with. The default is for workers of the releases before,
+    -- which do not name this column and compress nothing; this release's worker records its own default.
+    compression text NOT NULL DEFAULT 'none',
     CONSTRAINT outbox_relay_pkey PRIMARY KEY (singleton),
     CONSTRAINT outbox_relay_singleton_check CHECK (singleton),
-    CONSTRAINT outbox_relay_partitions_check CHECK (topic_partitions > 0)
+    CONSTRAINT outbox_relay_partitions_check CHECK (topic_partitions > 0),
+    CONSTRAINT outbox_relay_compression_check CHECK (compression IN ('none', 'gzip', 'snappy', 'lz4', 'zstd'))
 );
 
 -- The relay's cursor, saved after every 10 s of work. The cursor on the progress topic counts, except after a failover or

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from aiokafka.conn import collect_hosts
 from msgspec import Meta, Struct, field
 
 from outbox_worker.environment import read_settings
 from outbox_worker.kafka import connections, tls
+from outbox_worker.postgres.registration import DEFAULT_COMPRESSION, Registration
 from outbox_worker.postgres.tls import check_url
 
 MOST_PORT = 65_535
@@ -54,6 +55,18 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"KAF
         }
 
 
+class Compression(NamedTuple):
+    """A codec, and why it is in force."""
+
+    codec: str
+    reason: str
+
+    @property
+    def aiokafka_type(self) -> str | None:
+        """The codec's name in aiokafka; None: no compression."""
+        return None if self.codec == "none" else self.codec
+
+
 class Settings(
     KafkaSettings, frozen=True, kw_only=True, rename=lambda name: f"OUTBOX_{name.upper()}"
 ):
@@ -65,7 +78,8 @@ class Settings(
     partitions: Annotated[int, Meta(ge=1, le=100_000)] = 12
     delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
     batch_size: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] | None = None
+    """None: as recorded when the relay was registered. `compression_of` returns what is in force."""
     retention_days: Annotated[int, Meta(ge=1, le=14)] = 7
     """The outbox is a ring of 16 daily slots. A slot must be empty two days before it is used again."""
     http_host: str = "127.0.0.1"
@@ -76,10 +90,17 @@ class Settings(
         """Whether events are published in Kafka transactions."""
         return self.delivery == "exactly-once"
 
-    @property
-    def compression_type(self) -> str | None:
-        """The codec's name in aiokafka; None: no compression."""
-        return None if self.compression == "none" else self.compression
+    def compression_of(self, registration: Registration | None) -> Compression:
+        """Return the codec of the setting, else of the registration; None: before the first start.
+
+        A relay that was registered before `zstd` became the default keeps `none`: its subscribers may
+        lack the codec.
+        """
+        if self.compression is not None:
+            return Compression(self.compression, "OUTBOX_COMPRESSION")
+        if registration is None:
+            return Compression(DEFAULT_COMPRESSION, "the default, which the first start records")
+        return Compression(registration.compression, "recorded in outbox_relay")
 
     @property
     def session_database_url(self) -> str:

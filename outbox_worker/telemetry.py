@@ -212,6 +212,7 @@ LOG_EVENTS: Final = by_name(
             "source": "what the cursor was read from: `progress`, `checkpoint` or `beginning`",
             "reason": "why from there",
             "s0": "snapshot of the cursor",
+            "compression": "the codec of the event batches: `OUTBOX_COMPRESSION`, or the recorded one",
         },
         RUNBOOK,
     ),

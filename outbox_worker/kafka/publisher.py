@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 from aiokafka.errors import KafkaError, LeaderNotAvailableError, ProducerFenced
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from outbox_worker.kafka import metadata, producers
 from outbox_worker.kafka.guard import TopicGuard
@@ -30,6 +31,9 @@ error as one that another worker has fenced."""
 CHECK_TIMEOUT_S = 3
 """The limit for a check of the topics after a page that took too long."""
 BATCH_BYTES = 1_000_000
+"""The largest size of a batch, before compression."""
+UNCOMPRESSED = 0
+"""The number of the codec `none` in a record batch."""
 LEAST_BATCH_BYTES = 20_000
 """A smaller batch might not hold one event of the largest size that the outbox accepts."""
 RECORDS_A_PRODUCER = 2**30
@@ -233,7 +237,8 @@ class Publisher:
         }
 
     async def _send_progress(self, progress: bytes) -> asyncio.Future[Any]:
-        batch = self._producer.create_batch()
+        # Never compressed: one record of 400 bytes, which compaction soon deletes.
+        batch = BatchBuilder(BATCH_BYTES, UNCOMPRESSED, is_transactional=self._transactional)
         batch.append(timestamp=None, key=PROGRESS_KEY, value=progress)
         future: asyncio.Future[Any] = await self._producer.send_batch(
             batch, self._destination.progress_topic, partition=0

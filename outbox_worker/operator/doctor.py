@@ -107,6 +107,7 @@ async def _database(connection: asyncpg.Connection, settings: Settings) -> list[
             await _guarded(check.__name__.strip("_"), check(connection))
             for check in (_schema, _primary, _privileges, _durability, _clock, _relay, _pause)
         ]
+        checks.append(await _guarded("compression", _compression(connection, settings)))
         checks.append(await _guarded("ring", _ring(connection, settings)))
     return checks
 
@@ -195,6 +196,12 @@ async def _pause(connection: asyncpg.Connection) -> Check:
         since = terminal.utc(paused.since)
         found = f"since {since} by {paused.by}; python -m outbox_worker resume"
     return Check("pause", passed=True, found=found)
+
+
+async def _compression(connection: asyncpg.Connection, settings: Settings) -> Check:
+    """Tell which codec is in force and why, which is no fault."""
+    codec, why = settings.compression_of(await registered(connection))
+    return Check("compression", passed=True, found=f"{codec} ({why})")
 
 
 async def _ring(connection: asyncpg.Connection, settings: Settings) -> Check:

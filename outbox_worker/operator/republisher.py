@@ -15,7 +15,7 @@ from outbox_worker.kafka import administration
 from outbox_worker.kafka.publisher import BATCH_BYTES
 from outbox_worker.kafka.records import CONTENT_TYPE, Packer
 from outbox_worker.postgres.registration import RefusedError, Registration
-from outbox_worker.settings import Settings
+from outbox_worker.settings import Compression, Settings
 
 SEND_TIMEOUT_S = 60
 CLOSE_TIMEOUT_S = 5
@@ -56,7 +56,13 @@ def problem_of(topic: str) -> str | None:
 class Republisher:
     """A producer without transactions; a context manager. All records get the same headers."""
 
-    def __init__(self, settings: Settings, target: Target, headers: Sequence[Header]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        compression: Compression,
+        target: Target,
+        headers: Sequence[Header],
+    ) -> None:
         self.target = target
         self.sent: Counter[int] = Counter()
         """The number of events that were sent to each partition."""
@@ -67,7 +73,7 @@ class Republisher:
         self._producer = AIOKafkaProducer(
             **settings.kafka_client(),
             enable_idempotence=True,
-            compression_type=settings.compression_type,
+            compression_type=compression.aiokafka_type,
             max_batch_size=target.batch_bytes,
         )
 
@@ -83,7 +89,7 @@ class Republisher:
 
         It is made with the registered number of partitions, over which the relay hashes keys, so that a
         document has the same partition in both topics. In the event topic itself, keys are always hashed
-        over this number.
+        over this number. Batches are compressed with the relay's codec, in any topic.
 
         Raises:
             RefusedError: the event topic has fewer partitions than registered; or the topic is
@@ -107,7 +113,7 @@ class Republisher:
             raise RefusedError(message)
         limit = min(administration.max_batch_bytes(configs), BATCH_BYTES)
         target = Target(topic, described.id, relayed or partitions, partitions, limit)
-        return cls(settings, target, headers)
+        return cls(settings, settings.compression_of(registration), target, headers)
 
     async def send(self, rows: Sequence[Any]) -> None:
         """Send rows as a page has them; return when brokers have acknowledged all of them."""

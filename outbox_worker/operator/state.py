@@ -18,6 +18,7 @@ from outbox_worker.postgres.sessions import LEADER, application_name
 from outbox_worker.relay import ring
 from outbox_worker.relay.leader import OF_THE_HOLDER
 from outbox_worker.relay.retention import DAY_S, SLOTS, table_of
+from outbox_worker.settings import Settings
 
 System = Literal["postgres", "kafka"]
 
@@ -144,16 +145,22 @@ class Status(msgspec.Struct):
     published: int | None = None
     published_at: float | None = None
     rate: float | None = None
+    compression: str | None = None
+    """The codec of a worker with this process' environment. `compression_reason` tells where it is set."""
+    compression_reason: str | None = None
     worker: msgspec.Raw | None = None
     """What only a worker's process knows; None: no worker answers at the configured address."""
 
 
-async def add_database(status: Status, connection: asyncpg.Connection) -> Registration | None:
+async def add_database(
+    status: Status, connection: asyncpg.Connection, settings: Settings
+) -> Registration | None:
     """Add what Postgres knows; return the relay's registration, None before its first start."""
     status.slots = await _ring(connection)
     status.tasks = await _tasks(connection)
     status.paused = await _paused(connection)
     registration = await registered(connection)
+    status.compression, status.compression_reason = settings.compression_of(registration)
     if registration is not None:
         status.relay = registration.name
         holder = await connection.fetchrow(HOLDER, registration.name)

@@ -124,7 +124,7 @@ async def _connect(settings: Settings) -> asyncpg.Connection:
 async def _add_relay(
     status: Status, settings: Settings, connection: asyncpg.Connection, before: Status | None
 ) -> None:
-    registration = await _tried(status, "postgres", add_database(status, connection))
+    registration = await _tried(status, "postgres", add_database(status, connection, settings))
     if registration is None or "kafka" in status.problems:
         return
     try:
@@ -181,6 +181,7 @@ def _print(status: Status) -> None:
         "published": _text(status.published, "events", status.rate, "/s") or "unknown",
         "topic": _describe(status.topic) or "unknown",
         "delivery": f"{status.configured_delivery}, as configured here",
+        "compression": _compression(status) or "unknown",
     }
     table = Table(show_header=False, box=None)
     for name, fact in facts.items():
@@ -205,6 +206,10 @@ def _text(*parts: object) -> str:
     """Return numbers with their units, without the unknown ones."""
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return ", ".join(f"{number} {unit}" for number, unit in pairs if number is not None)
+
+
+def _compression(status: Status) -> str | None:
+    return status.compression and f"{status.compression} ({status.compression_reason})"
 
 
 def _holder(leader: LockHolder | None) -> str | None:

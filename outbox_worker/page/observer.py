@@ -207,7 +207,7 @@ class Observer:
 
             async def read() -> Status:
                 status = Status(self._settings.delivery)
-                await add_database(status, connection)
+                await add_database(status, connection, self._settings)
                 return status
 
             yield read

@@ -55,17 +55,35 @@ SELECT max(version)
 FROM schema_version
 """
 
+# Schemas before the fourth have no column `compression`, so neither statement names it. Their relays
+# compress nothing.
 REGISTERED = """
-SELECT name, system_identifier, database_oid::bigint AS database_oid, topic_partitions
-FROM outbox_relay
+SELECT name, system_identifier, database_oid::bigint AS database_oid, topic_partitions,
+    coalesce(to_jsonb(r) ->> 'compression', 'none') AS compression
+FROM outbox_relay AS r
 """
 
-# Of two first starts at the same time one inserts its row, and both read it.
+# Of two first starts at the same time one inserts its row, and both read it. jsonb_populate_record leaves out
+# what the table has no column for.
 REGISTER = """
-INSERT INTO outbox_relay (name, system_identifier, database_oid, topic_partitions)
-VALUES ($1, $2, $3::bigint::oid, $4)
+INSERT INTO outbox_relay
+SELECT r.*
+FROM jsonb_populate_record(
+    NULL::outbox_relay,
+    jsonb_build_object(
+        'singleton', true,
+        'name', $1::text,
+        'system_identifier', $2::text,
+        'database_oid', $3::bigint,
+        'topic_partitions', $4::integer,
+        'created_at', now(),
+        'compression', $5::text
+    )
+) AS r
 ON CONFLICT ON CONSTRAINT outbox_relay_pkey DO NOTHING
 """
+DEFAULT_COMPRESSION = "zstd"
+"""The codec of a relay that is registered by this release. A relay that existed before keeps `none`."""
 
 
 class RefusedError(Exception):
@@ -88,12 +106,16 @@ class ClusterIdentity(msgspec.Struct, frozen=True):
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """The relay's name, the database that it is registered for, and the partitions that keys hash to."""
+    """The relay's name, the database that it is registered for, and the partitions that keys hash to.
+
+    `compression` is the codec of a worker that has no setting for it.
+    """
 
     name: str
     system_identifier: str
     database_oid: int
     partitions: int
+    compression: str = DEFAULT_COMPRESSION
 
     def progress_topic(self, topic: str) -> str:
         """Return the name of the topic that holds the relay's progress."""
@@ -158,7 +180,12 @@ async def register(
     """Insert the registration unless there is one; return the registration of the database."""
     name = secrets.token_hex(8)
     await connection.execute(
-        REGISTER, name, cluster.system_identifier, cluster.database_oid, partitions
+        REGISTER,
+        name,
+        cluster.system_identifier,
+        cluster.database_oid,
+        partitions,
+        DEFAULT_COMPRESSION,
     )
     return await required(connection)
 

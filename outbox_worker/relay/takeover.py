@@ -86,6 +86,7 @@ class TakeOver:
 
     def __post_init__(self) -> None:
         self._client = self.settings.kafka_client()
+        self._compression = self.settings.compression_of(self.registration)
         self._progress_topic = self.registration.progress_topic(self.settings.topic)
         self._destination = Destination(
             self.settings.topic,
@@ -108,7 +109,7 @@ class TakeOver:
                 self._client,
                 self._destination,
                 transactional=settings.exactly_once,
-                compression_type=settings.compression_type,
+                compression_type=self._compression.aiokafka_type,
                 max_batch_size=min(max_batch_bytes, self.sizes.batch_bytes),
             )
             stack.push_async_callback(publisher.close)
@@ -184,4 +185,4 @@ class TakeOver:
         if self.health.is_news(f"{start.source}: {start.reason}"):
             level = logging.WARNING if start.source == "checkpoint" else logging.INFO
             log.log(level, "relay.started", source=start.source, reason=start.reason,
-                    s0=str(start.cursor.s0))  # fmt: skip
+                    s0=str(start.cursor.s0), compression=self._compression.codec)  # fmt: skip

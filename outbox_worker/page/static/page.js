@@ -183,7 +183,7 @@ function drawTopic() {
   const brokers = `${topic.brokers} ${topic.brokers === 1 ? "broker" : "brokers"}`;
   if (!topic.exists) return put("topic", note("bad", `The topic ${topic.name} does not exist; ${brokers}.`));
   const columns = topic.details.some((each) => known(each.offset)) ? 4 : 3; // only the leader knows offsets
-  put("topic", make("p", {}, `${topic.partitions} partitions, ${brokers}, configured here: ${shown.configured_delivery}.`),
+  put("topic", make("p", {}, `${topic.partitions} partitions, ${brokers}, configured here: ${shown.configured_delivery}, compression ${shown.compression || "unknown"}.`),
     table(`Partitions of ${topic.name}`, ["Partition", "Leader", "In sync", "Highest offset"].slice(0, columns), topic.details.map((each) =>
       [String(each.number), each.leader < 0 ? make("strong", { class: "bad" }, "none") : `broker ${each.leader}`, `${each.in_sync} of ${each.replicas}`, known(each.offset) ? count(each.offset) : "none yet"].slice(0, columns)), [3]));
 }

@@ -1,5 +1,6 @@
--- Release 1.0.0: functions for faster ways of the write path.
+-- Release 1.0.0: functions for faster ways of the write path, and the codec of a relay that is started later.
 -- oldest programs: 1
+-- lock: outbox_relay, ACCESS EXCLUSIVE, momentary
 
 CREATE FUNCTION unlink_entity(workspace uuid, of_type text, of_id text, after uuid, up_to uuid)
 RETURNS TABLE (
@@ -86,3 +87,9 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- A relay that exists keeps what it had. The check reads the only row of the table.
+ALTER TABLE outbox_relay
+ADD COLUMN compression text NOT NULL DEFAULT 'none',
+-- squawk-ignore constraint-missing-not-valid
+ADD CONSTRAINT outbox_relay_compression_check CHECK (compression IN ('none', 'gzip', 'snappy', 'lz4', 'zstd'));

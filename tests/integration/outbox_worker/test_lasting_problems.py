@@ -33,6 +33,7 @@ async def relay(database: str, kafka: str, topic: str) -> AsyncIterator[Metrics]
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "OUTBOX_TOPIC": topic,
             "OUTBOX_PARTITIONS": "1",
+            "OUTBOX_COMPRESSION": "none",  # brokers compare the compressed size with the limit
         }
     )
     stop, metrics = asyncio.Event(), Metrics()

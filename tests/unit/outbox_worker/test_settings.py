@@ -26,7 +26,8 @@ def test_defaults_are_the_documented_ones() -> None:
     assert settings.partitions == 12
     assert settings.exactly_once
     assert settings.batch_size == 5_000
-    assert settings.compression == "none"
+    assert settings.compression is None
+    assert settings.compression_of(None).codec == "zstd"
     assert settings.retention_days == 7
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 9090)
     assert settings.session_database_url == "postgresql://db"
