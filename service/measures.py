@@ -99,6 +99,10 @@ class Measures:
         """The transactions that wait for a place among those that may wait for locks."""
         self.writers = 0
         """The transactions that have such a place."""
+        self.calls_in_progress = {"working": 0, "waiting": 0}
+        """The calls that are being worked on, and those that wait for a place."""
+        self.calls_refused = 0
+        """The calls that have waited for a place for too long."""
         self.keys_refreshed = dict.fromkeys(("valid", "revoked", "failed"), 0)
         self.unknown_keys = 0
         self.rate_limited = {"": 0}

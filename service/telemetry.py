@@ -140,6 +140,22 @@ METRICS: Final = by_name(
         {"pool": "as of `links_pool_connections`"},
     ),
     Metric(
+        "links_calls_in_progress",
+        "gauge",
+        "calls",
+        "Calls under `/v1/` that are not answered yet, since their bodies are complete.",
+        {
+            "state": "`working`: at most 128 in each process, and 512 more that have taken over 0.5 s; "
+            "`waiting`: until the process works on fewer calls, at most for 1 s"
+        },
+    ),
+    Metric(
+        "links_calls_refused_total",
+        "counter",
+        "calls",
+        "Calls that were answered 503 after they had waited for 1 s, because the process is overloaded.",
+    ),
+    Metric(
         "links_database_unreachable",
         "gauge",
         "0 or 1",
@@ -245,6 +261,21 @@ LOG_EVENTS: Final = by_name(
         "check the database; if `error` names a lock, end the session that holds it",
     ),
     LogEvent("http.available", "warning", "Calls succeed again.", OVER, OK),
+    LogEvent(
+        "http.overloaded",
+        "warning",
+        "A call waited for 1 s because the process works on as many other calls as it can: it was answered "
+        "503.",
+        {**CALL, **ERROR},
+        "start another process of the service; see the runbook",
+    ),
+    LogEvent(
+        "http.not_overloaded",
+        "warning",
+        "For 10 s no call was refused because of overload.",
+        {"failures": "number of refused calls"},
+        OK,
+    ),
     LogEvent(
         "http.failed",
         "error",

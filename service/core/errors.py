@@ -53,3 +53,7 @@ class Unavailable(Refusal):
 
 class Busy(Unavailable):
     """The database answers, but other writes have held locks or connections for too long."""
+
+
+class Overloaded(Busy):
+    """More calls have come than the process can answer in time."""

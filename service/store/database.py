@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 
 import asyncpg
@@ -27,6 +27,7 @@ CLOSE_TIMEOUT_S: Final = 2.0
 """The longest wait for the pool to close at shutdown: a connection that the network lost does not close."""
 ACQUIRE_TIMEOUT_S: Final = 5.0
 """The longest wait for a free connection of the pool."""
+NO_CONNECTION: Final = f"no connection of the pool was free within {ACQUIRE_TIMEOUT_S:g} s"
 WRITERS_PERCENT: Final = 80
 """The share of the pool's connections that may wait for locks, in percent. The rest is left to reads."""
 TURNS: Final = 10
@@ -151,6 +152,7 @@ class Database:
         self.statements_kept = False
         """Whether sessions have been seen to keep their prepared statements, and none has lost one since."""
         self._writers = asyncio.Semaphore(max(1, pool_size * WRITERS_PERCENT // 100))
+        self._turns = asyncio.Semaphore(pool_size)
         self._pool: Pool = asyncpg.create_pool(
             connect=self._connect_for_pool,
             min_size=0,
@@ -242,26 +244,50 @@ class Database:
         return True
 
     @asynccontextmanager
-    async def acquire(self) -> "AsyncIterator[Connection]":
-        """Lend a connection of the pool.
+    async def acquire(self, *, ahead: bool = False) -> "AsyncIterator[Connection]":
+        """Lend a connection of the pool, in the order of arrival; `ahead`: before those that wait for one.
 
         Raises:
             Unavailable: the database is unreachable, now or while the connection is in use.
         """
         with unavailable():
-            connection = await self._acquire_usable()
-            try:
-                with noticing_loss(connection):
-                    yield connection
-                self.measures.database_unreachable = False
-            except (TimeoutError, asyncio.CancelledError, asyncpg.ReadOnlySQLTransactionError):
-                terminate(connection)  # a cancel request or a ROLLBACK might wait as well
-                raise
-            except STATEMENTS_LOST:
-                self.statements_kept = False
-                raise
-            finally:
-                await self._pool.release(connection)
+            async with nullcontext() if ahead else self._turn():
+                connection = await self._acquire_usable()
+                try:
+                    with noticing_loss(connection):
+                        yield connection
+                    self.measures.database_unreachable = False
+                except (TimeoutError, asyncio.CancelledError, asyncpg.ReadOnlySQLTransactionError):
+                    terminate(connection)  # a cancel request or a ROLLBACK might wait as well
+                    raise
+                except STATEMENTS_LOST:
+                    self.statements_kept = False
+                    raise
+                finally:
+                    await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until fewer tasks use the pool than it has connections; keep the turn until the context ends.
+
+        The pool's own queue is not fair: a task that has waited for a connection goes to the end of the
+        queue each time that a task that arrives later is faster.
+
+        Raises:
+            TimeoutError: there were ACQUIRE_TIMEOUT_S without a turn.
+        """
+        self.measures.pool_waiting += 1
+        try:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S if self._turns.locked() else None):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise TimeoutError(NO_CONNECTION) from error
+        finally:
+            self.measures.pool_waiting -= 1
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     @asynccontextmanager
     async def acquire_to_wait(self) -> "AsyncIterator[Connection]":
@@ -301,6 +327,8 @@ class Database:
             self.measures.pool_waiting += 1
             try:
                 connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            except TimeoutError as error:
+                raise TimeoutError(NO_CONNECTION) from error
             finally:
                 self.measures.pool_waiting -= 1
             try:

@@ -122,7 +122,7 @@ class ListedKey(Struct, frozen=True):
 
 async def find_keys(database: Database, digests: Sequence[bytes]) -> dict[bytes, Key]:
     """Return the keys with these SHA-256 digests, except unknown and revoked ones."""
-    async with database.acquire() as connection:
+    async with database.acquire(ahead=True) as connection:
         rows = await connection.fetch(FIND, digests)
     return {
         digest: Key(key_id, workspace, frozenset(scopes), rate_limit, expires_at)

@@ -43,13 +43,13 @@ class BodyReader:
         fields = structs.fields(shape)
         self._stored = {each.encode_name for each in fields if validation.is_stored(each.type)}
 
-    async def read(self, call: Call, receive: Receive) -> Any:  # noqa: ANN401 - an instance of the shape
-        """Read the call's body, and return the struct.
+    async def read(self, call: Call, receive: Receive) -> None:
+        """Read the call's body, and keep it with the call.
 
         A byte order mark is dropped (RFC 8259, section 8.1).
 
         Raises:
-            EdgeError: the body is missing, too large, of another media type, or malformed.
+            EdgeError: the body is missing, too large, or of another media type.
             Disconnected: the caller has closed the connection, or was refused by the server.
         """
         headers = call.headers
@@ -58,7 +58,6 @@ class BodyReader:
             raise unreadable("body", "is missing: send a JSON object, `{}` at the least")
         check_content_type(headers)
         call.body = (await read_body(headers, receive)).removeprefix(BOM_UTF8)
-        return self.decode(call.body)
 
     def decode(self, body: bytes) -> Any:  # noqa: ANN401 - an instance of the shape
         """Return the struct.

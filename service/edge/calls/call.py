@@ -8,7 +8,7 @@ several values where a proxy may choose another.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from service.core.ids import IdSource
 from service.core.preconditions import Preconditions, Tags
@@ -16,6 +16,9 @@ from service.core.values import Caller
 from service.core.writes import Idempotency
 from service.edge.calls.problems import EdgeError, FieldError
 from service.store.keys import Key
+
+if TYPE_CHECKING:
+    from service.edge.calls.places import Places
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -51,6 +54,7 @@ class Call:
         "method",
         "params",
         "path",
+        "places",
         "query",
         "request_id",
         "response_headers",
@@ -59,6 +63,8 @@ class Call:
 
     key: Key
     """Set once the caller's key has been checked; public paths have none."""
+    places: "Places"
+    """Where the call takes its place; set by the gate."""
     params: dict[str, str]
     """Parameters of the path, by the name that the route gives them."""
 

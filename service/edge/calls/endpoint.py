@@ -126,7 +126,10 @@ class Endpoint:
         self._deadlines = Deadlines()
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
-        """Check scope, path, body and query, in the published order; then let the handler answer."""
+        """Check scope, path, body and query, in the published order; then let the handler answer.
+
+        Only what needs no database and decodes no body is done before the call has a place.
+        """
         if self.scope is None:
             return await self.handler(call)
         if self.scope not in call.key.scopes:
@@ -136,14 +139,27 @@ class Endpoint:
                 raise invalid_field(name, INVALID_ID)
             if name == "type" and value not in ENTITY_TYPES:
                 raise invalid_field(name, f"has to be one of {', '.join(ENTITY_TYPES)}")
-        arguments: dict[str, Struct] = {}
         if self.body is not None:
-            arguments["body"] = await self.body.read(call, receive)
-        if self.query is not None:
-            arguments["query"] = self.query.decode(call.query)
+            await self.body.read(call, receive)
         seconds = READ_DEADLINE_S if self.scope == READ else WRITE_DEADLINE_S
-        work = self.handler(call, **arguments)
+        work = self._work(call, receive)
         return await self._deadlines.within(seconds, work, self.too_long)
+
+    async def _work(self, call: Call, receive: Receive) -> Reply:
+        """Decode body and query, and let the handler answer, all in a place of the process.
+
+        The body has been read before, so that a slow caller occupies no place.
+        """
+        place = await call.places.take(receive)
+        try:
+            arguments: dict[str, Struct] = {}
+            if self.body is not None:
+                arguments["body"] = self.body.decode(call.body)
+            if self.query is not None:
+                arguments["query"] = self.query.decode(call.query)
+            return await self.handler(call, **arguments)
+        finally:
+            call.places.give_back(place)
 
 
 class Path:

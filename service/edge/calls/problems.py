@@ -127,7 +127,7 @@ CODES: Final = {
     ),
     "unavailable": Code(
         503,
-        "The database is unreachable, or a lock was held for too long: try again.",
+        "The database is unreachable, a lock was held for too long, or there are too many calls: try again.",
         "the database is not available",
         "with a key",
         {"Retry-After": RETRY_AFTER},

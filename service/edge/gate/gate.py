@@ -10,11 +10,12 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Lifespan, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from service.core.errors import Busy, Refusal, Unavailable
+from service.core.errors import Busy, Overloaded, Refusal, Unavailable
 from service.core.ids import IdSource
 from service.core.writes import Reply
 from service.edge.calls.body import Disconnected
 from service.edge.calls.call import Call
+from service.edge.calls.places import Places
 from service.edge.calls.problems import EdgeError, problem_reply, unknown_path
 from service.edge.gate.cors import Cors, is_preflight
 from service.edge.gate.keys import KeyRing
@@ -58,7 +59,9 @@ class Gate(Starlette):
         self._metrics = metrics
         self._measures = measures
         self._cors = cors
+        self._places = Places(measures)
         self._unavailable = LastingProblem(log, "http.unavailable", "http.available")
+        self._overloaded = LastingProblem(log, "http.overloaded", "http.not_overloaded")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Each response has the request's id, and the quota if the key is known."""
@@ -98,9 +101,13 @@ class Gate(Starlette):
         if not call.path.startswith("/v1/"):
             return await self._routed(call, scope, receive)
         await self._admit(call)
+        call.places = self._places
         reply = await self._routed(call, scope, receive)
-        if self._unavailable.lasts and call.method != "OPTIONS":  # OPTIONS needs no database
-            self._unavailable.note_success()
+        if call.method != "OPTIONS":  # OPTIONS needs neither a place nor the database
+            if self._unavailable.lasts:
+                self._unavailable.note_success()
+            if self._overloaded.lasts:
+                self._overloaded.note_success()
         return reply
 
     async def _admit(self, call: Call) -> None:
@@ -137,7 +144,9 @@ class Gate(Starlette):
 
     def _log_failure(self, call: Call, error: Exception) -> None:
         """Log faults of the service, and an unreachable database once until a call succeeds."""
-        if isinstance(error, Unavailable):
+        if isinstance(error, Overloaded):
+            self._overloaded.note_failure(error, method=call.method, path=call.path)
+        elif isinstance(error, Unavailable):
             if not isinstance(error, Busy):
                 self._measures.database_unreachable = True
             self._unavailable.note_failure(error, method=call.method, path=call.path)

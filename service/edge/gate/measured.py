@@ -19,6 +19,7 @@ COUNTERS: Final = {
     "links_keys_refreshed_total": "keys_refreshed",
     "links_unknown_keys_total": "unknown_keys",
     "links_rate_limited_calls_total": "rate_limited",
+    "links_calls_refused_total": "calls_refused",
 }
 """The attribute of Measures that each counter shows: a number, or a number for each value of its label."""
 
@@ -39,6 +40,7 @@ GAUGES: Final[dict[str, Literal["max", "livemax", "livemin", "livesum"]]] = {
     "links_key_expiry_timestamp_seconds": "livemin",
     "links_pool_connections": "livesum",
     "links_pool_waiting": "livesum",
+    "links_calls_in_progress": "livesum",
 }
 """How each gauge is made of the values of several processes; `live…`: of those that are alive."""
 
@@ -103,6 +105,8 @@ def _gauges(measures: Measures, levels: Levels) -> Iterator[tuple[str, Labels, f
     yield "links_pool_connections", ("writers", "used"), measures.writers
     yield "links_pool_waiting", ("all",), measures.pool_waiting
     yield "links_pool_waiting", ("writers",), measures.writers_waiting
+    for state, calls in measures.calls_in_progress.items():
+        yield "links_calls_in_progress", (state,), calls
 
 
 class _Histogram(Histogram):

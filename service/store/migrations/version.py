@@ -86,7 +86,7 @@ async def check_schema(database: Database) -> None:
     with unavailable():
         if not await database.keeps_statements():
             raise SchemaError(USE_A_POOLER_THAT_KEEPS_THEM)
-    async with database.acquire() as connection:
+    async with database.acquire(ahead=True) as connection:
         await check_version(connection)
         if await connection.fetchval("SHOW transaction_read_only") == "on":
             raise SchemaError(READ_ONLY)

@@ -22,11 +22,12 @@ from tests.support.service.metrics import (
 )
 
 ELSEWHERE = {
+    "links_calls_refused_total",
     "links_expired_rows_total",
     "links_expiry_finished_timestamp_seconds",
     "links_rate_limit_storage_away",
 }
-"""The metrics of the expiry and of Redis, which have tests of their own."""
+"""The metrics of overload, of the expiry and of Redis, which have tests of their own."""
 LOCK_SCOPE = """
 SELECT count(*)
 FROM workspaces AS w, lock_scopes(ARRAY[w.id], ARRAY[$1::bytea], true)

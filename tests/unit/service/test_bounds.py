@@ -11,6 +11,7 @@ from service.described.words import API
 from service.documents.messages import PutDocument
 from service.documents.routes import wanted_links
 from service.edge.calls import body, stored_json, validation
+from service.edge.calls.places import LONG_CALLS, LONG_S, PLACES, WAIT_S
 from service.edge.calls.problems import EdgeError
 from service.edge.shapes import pages
 from service.links.batch import MAX_OPERATIONS, BatchRequest
@@ -35,6 +36,9 @@ ROWS = [
     f"| parameters in a query | {body.MAX_PARAMETERS} |",
     f"| items on a page | {pages.MAX_LIMIT} |",
     f"| items before a page that is requested by its number | {pages.MAX_OFFSET:,} |",
+    f"| calls on which a process works at once | {PLACES}, and {LONG_CALLS} that have taken more",
+    f"that have taken more than {LONG_S} s | further calls",
+    f"| further calls wait for at most {WAIT_S:g} s, then 503 |",
     f"| errors named in one answer | {validation.MAX_ERRORS} |",
     f"more than {validation.MAX_SEARCHED:,} values only the first",
     f"unlinks {CASCADE_CHUNK} documents a transaction",
