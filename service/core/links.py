@@ -243,6 +243,26 @@ class LinksWrite(Write, frozen=True, kw_only=True):
             and not document.deleted
         }
 
+    @property
+    def may_change_nothing(self) -> bool:
+        """Whether all changes add links, under no condition, and no reply has to be stored."""
+        return (
+            self.idempotency is None
+            and self.preconditions is None
+            and all(isinstance(change, AddLink) for change in self.changes)
+        )
+
+    def changes_nothing(self, state: State) -> bool:
+        """Whether all links to add are active in the state, and their documents and entities too."""
+        return self.may_change_nothing and all(
+            (link := state.links.get(change.key)) is not None
+            and link.deleted_at is None
+            and change.key.entity in state.entities
+            and (document := state.documents.get(change.key.document)) is not None
+            and not document.deleted
+            for change in self.changes
+        )
+
     def decide(self, state: State) -> Reply:
         """Apply the changes in order."""
         draft = Draft(state, self.caller, self.cause)

@@ -154,6 +154,15 @@ class Write(Struct, frozen=True, kw_only=True):
         """Return the unknown entities to be linked, which the entity policy `any` registers."""
         return set()
 
+    @property
+    def may_change_nothing(self) -> bool:
+        """Whether a read, without locks, may answer the write: see `changes_nothing`."""
+        return False
+
+    def changes_nothing(self, _: State) -> bool:
+        """Whether deciding on the state, in which rows may be missing, would change nothing."""
+        return False
+
     def decide(self, state: State) -> Reply | Progress | Slices:
         """Change the state, and return the reply.
 

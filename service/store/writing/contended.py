@@ -24,6 +24,7 @@ from service.core.values import DocumentKey
 from service.store.database import HELD_TOO_LONG
 from service.store.writing.execute import MAX_CHANGES, Executor, Member, take_group
 from service.store.writing.transaction import LOCK_TIMEOUT_MS, Transactions
+from service.store.writing.unchanged import UnchangedReader
 from service.store.writing.witness import Witness
 from service.supervision import Supervisor
 
@@ -35,8 +36,9 @@ SHARED_LOCK_TIMEOUT_MS: Final = 250
 another process holds a lock for some 10 ms; only a large write or a hanging session holds it longer."""
 
 CONTENDED_S: Final = 0.2
-"""How long writes to a document come here directly after its lock was not free. After that the joint
-transaction tries the lock again, since most documents are contended for a short time."""
+"""How long writes to a document come here directly after its lock was not free, or after a read has answered
+one of them. After that the joint transaction tries the lock again, since most documents are contended for a
+short time."""
 
 # In the order in which lock_links locks documents.
 LOCK: Final = """
@@ -66,8 +68,11 @@ class ContendedWriter:
         self._not_written = not_written
         self.waiting: dict[DocumentKey, deque[Member]] = {}
         """The writes that wait for the lock of each document."""
-        self.recent: set[DocumentKey] = set()
-        """Documents whose lock was not free within the last CONTENDED_S."""
+        self.recent: dict[DocumentKey, float] = {}
+        """Documents that were contended within the last CONTENDED_S, and the time until which they count."""
+        self.unchanged = UnchangedReader(
+            transactions.database, self._keep_contended, self._wait_for_lock
+        )
         self._apart: dict[DocumentKey, asyncio.Task[None]] = {}
         self._arrival = asyncio.Event()
         self._stopping = False
@@ -79,16 +84,32 @@ class ContendedWriter:
 
     async def stop(self, timeout_s: float) -> None:
         """Write the waiting writes, then end the task."""
+        await self.unchanged.stop()
         self._stopping = True
         self._arrival.set()
         await self._task.stop(timeout_s)
 
     def add(self, member: Member) -> None:
-        """Queue the write for its document."""
+        """Queue the write for its document, unless a read may answer it without the lock."""
         (document,) = member.needs.documents
-        if member.left_out == "locked" and document not in self.recent:
-            self.recent.add(document)
-            self._loop.call_later(CONTENDED_S, self.recent.discard, document)
+        if member.left_out == "locked":
+            self._keep_contended(document)
+        self.unchanged.add(member)
+
+    def _keep_contended(self, document: DocumentKey) -> None:
+        if document not in self.recent:
+            self._loop.call_later(CONTENDED_S, self._expire, document)
+        self.recent[document] = self._loop.time() + CONTENDED_S
+
+    def _expire(self, document: DocumentKey) -> None:
+        left_s = self.recent[document] - self._loop.time()
+        if left_s > 0:
+            self._loop.call_later(left_s, self._expire, document)
+        else:
+            del self.recent[document]
+
+    def _wait_for_lock(self, member: Member) -> None:
+        (document,) = member.needs.documents
         self.waiting.setdefault(document, deque()).append(member)
         self._arrival.set()
 

@@ -93,7 +93,11 @@ class GroupWriter:
 
     def queued(self) -> tuple[int, float]:
         """Return how many writes no transaction has taken yet, and the age of the oldest, in seconds."""
-        queues = (self._queue, *self._contended.waiting.values(), self._alone.waiting)
+        contended = self._contended
+        queues = (
+            *(self._queue, contended.unchanged.waiting, self._alone.waiting),
+            *contended.waiting.values(),
+        )
         arrivals = [next(iter(queue)).arrived for queue in queues if queue]
         oldest_s = time.monotonic() - min(arrivals) if arrivals else 0.0
         return sum(map(len, queues)), oldest_s

@@ -39,6 +39,33 @@ SELECT locked_at, is_locked, version, revision, document_deleted_at, entity_know
 FROM lock_links($1, $2)
 """
 
+# Only document_links_triple_key has this order, as in lock_links. A standby may lag behind.
+READ_ACTIVE: Final = """
+SELECT k.ordinality, true, d.version, d.revision, NULL, true, l.id, l.role, l.created_at, NULL
+FROM unnest($1::link_key[]) WITH ORDINALITY AS k
+CROSS JOIN LATERAL (
+    SELECT version, revision
+    FROM documents
+    WHERE workspace_id = k.workspace_id AND id = k.document_id AND deleted_at IS NULL
+    OFFSET 0
+) AS d
+CROSS JOIN LATERAL (
+    SELECT FROM entities
+    WHERE workspace_id = k.workspace_id AND type = k.entity_type AND id = k.entity_id
+        AND deleted_at IS NULL
+    OFFSET 0
+) AS e
+CROSS JOIN LATERAL (
+    SELECT id, entity_id, role, created_at, deleted_at
+    FROM document_links
+    WHERE workspace_id = k.workspace_id AND document_id = k.document_id
+        AND entity_type = k.entity_type AND entity_id >= k.entity_id
+    ORDER BY entity_id
+    LIMIT 1
+) AS l
+WHERE l.entity_id = k.entity_id AND l.deleted_at IS NULL AND NOT pg_is_in_recovery()
+"""
+
 DELETE_ENTITY: Final = """
 UPDATE entities
 SET deleted_at = $4
@@ -159,6 +186,16 @@ async def lock_links(
                 locked_elsewhere.add(key)
         state.now = rows[-1]["locked_at"]
     return locked_elsewhere
+
+
+async def read_active(connection: "Connection", state: State, keys: Sequence[LinkKey]) -> None:
+    """Read into the state, without locks and in one snapshot, the links that are active.
+
+    Left out are links whose document or entity is deleted; and all links, if the server is a standby.
+    """
+    wanted = [(*document, entity.type, entity.id) for document, entity in keys]
+    for row in await connection.fetch(READ_ACTIVE, wanted):
+        _take(state, keys[row["ordinality"] - 1], row)
 
 
 def _take(state: State, key: LinkKey, row: "asyncpg.Record") -> None:
