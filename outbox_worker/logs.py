@@ -9,6 +9,7 @@ until the reader reads. So a line for which there is no room is dropped, and the
 lines is logged as soon as there is room again.
 """
 
+import asyncio
 import logging
 import os
 import select
@@ -24,6 +25,14 @@ from structlog.contextvars import merge_contextvars
 from structlog.typing import EventDict, Processor
 
 STANDARD_ERROR: Final = 2
+WITHOUT_TEXT: Final[dict[type[BaseException], str]] = {
+    TimeoutError: "there was no answer in time",
+    asyncio.CancelledError: "it was cancelled",
+    ConnectionRefusedError: "the connection was refused",
+    ConnectionError: "the connection was closed by the other side",
+    EOFError: "the connection was closed by the other side",
+}
+"""What an error of these classes means. Python and libraries raise them without a text."""
 REST_OF_LINE_MS: Final = 50
 """The longest wait for the reader to make room for the rest of a line that is written in part."""
 
@@ -50,13 +59,22 @@ def set_up(level: str, **levels: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text: Postgres may quote rows in the others."""
-    return str(error).partition("\n")[0]
+    """Return the first line of an error's text: Postgres may quote rows in the others.
+
+    For an error without a text, return what its class means, the text of its cause, or its class.
+    """
+    if text := str(error).partition("\n")[0].strip():
+        return text
+    for kind, words in WITHOUT_TEXT.items():
+        if isinstance(error, kind):
+            return words
+    return type(error).__name__ if error.__cause__ is None else first_line(error.__cause__)
 
 
 def reason(error: BaseException) -> str:
-    """Return the type of an error, and the first line of its text if it has any."""
-    return f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
+    """Return the class of an error and the first line of its text; the class alone if there is no text."""
+    name = type(error).__name__
+    return f"{name}: {first_line(error)}".removesuffix(f": {name}")
 
 
 class LineHandler(logging.Handler):

@@ -16,6 +16,7 @@ from rich.table import Table
 from service import command_line, logs
 from service.core.errors import Unavailable
 from service.environment import SettingsError
+from service.logs import first_line
 from service.server.serving import CannotServeError
 from service.settings import Settings, read_settings
 from service.store.database import Database
@@ -73,14 +74,10 @@ def errors_as_one_line() -> Iterator[None]:
     except Unavailable as error:
         cause = error.__cause__
         if isinstance(cause, asyncpg.PostgresError):
-            fail(f"the database refuses: {_line(cause)}")
-        fail(f"{error.detail}: {_line(cause)}; check DATABASE_URL" if cause else error.detail)
+            fail(f"the database refuses: {first_line(cause)}")
+        fail(f"{error.detail}: {first_line(cause)}; check DATABASE_URL" if cause else error.detail)
     except asyncpg.PostgresError as error:
-        fail(f"the database refuses: {_line(error)}")
-
-
-def _line(error: BaseException) -> str:
-    return logs.first_line(error) or type(error).__name__
+        fail(f"the database refuses: {first_line(error)}")
 
 
 def report(message: str) -> None:

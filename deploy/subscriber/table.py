@@ -252,6 +252,6 @@ def _row(event: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _described(record: Any, error: Exception) -> str:  # noqa: ANN401 - aiokafka has no types
-    what = f"{type(error).__name__}: {error}"
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
     place = f"{record.topic} partition {record.partition} offset {record.offset}"
     return f"{place}, key {record.key!r}, cannot be applied: {what}"

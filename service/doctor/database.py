@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from service import logs
 from service.core.errors import Unavailable
 from service.doctor.checks import Check
 from service.doctor.role import check_privileges, check_role_settings
+from service.logs import first_line
 from service.settings import Settings
 from service.store.database import (
     BACKEND,
@@ -71,10 +71,10 @@ async def _database(database: Database, settings: Settings) -> list[Check]:
             return await _session_checks(database, session, settings)
     except TlsError as error:
         mend = "correct sslmode, sslrootcert, sslcert and sslkey in DATABASE_URL"
-        return [Check("tls", passed=False, found=_reason(error), mend=mend)]
+        return [Check("tls", passed=False, found=first_line(error), mend=mend)]
     except ERRORS as error:
         mend = "check DATABASE_URL and that the server listens"
-        return [Check("database", passed=False, found=_reason(error), mend=mend)]
+        return [Check("database", passed=False, found=first_line(error), mend=mend)]
     finally:
         if session is not None:
             session.terminate()
@@ -106,7 +106,7 @@ async def _guarded(name: str, check: Awaitable[Check]) -> Check:
     try:
         return await check
     except ERRORS as error:
-        return Check(name, passed=False, found=_reason(error), mend="see the lines above")
+        return Check(name, passed=False, found=first_line(error), mend="see the lines above")
 
 
 def _transport(session: Session) -> tuple[str | None, SSLObject | None]:
@@ -138,7 +138,7 @@ async def _pooler(database: Database, session: Session) -> tuple[bool, Check]:
     try:
         return await _pooler_mode(database, session)
     except ERRORS as error:
-        check = Check("pooler", passed=False, found=_reason(error), mend="see the lines above")
+        check = Check("pooler", passed=False, found=first_line(error), mend="see the lines above")
         return False, check
 
 
@@ -202,7 +202,3 @@ async def _clock(session: Session) -> Check:
         found=f"{skew:.1f} s apart",
         mend="synchronise the clocks (NTP)",
     )
-
-
-def _reason(error: BaseException) -> str:
-    return logs.first_line(error) or type(error).__name__

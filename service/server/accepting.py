@@ -22,7 +22,7 @@ from typing import Final
 
 import uvloop
 
-from service.logs import get_logger
+from service.logs import first_line, get_logger
 from service.settings import shared_folder
 
 RECHECK_S: Final = 0.001
@@ -211,7 +211,7 @@ class Acceptor:
             return False  # another worker was faster, or the caller has closed the connection
         except OSError as error:
             if self._loop.time() - self._failed_at > SAME_FAILURE_S:
-                log.warning("http.accept_failed", error=str(error))
+                log.warning("http.accept_failed", error=first_line(error))
             self._failed_at = self._loop.time()
             self._pause(FAILED_ACCEPT_PAUSE_S)
             return False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 import asyncpg
 
 from service.core.errors import Busy, Unavailable
+from service.logs import first_line
 from service.measures import Measures
 from service.store.postgres import connection as postgres_connection
 from service.store.postgres.connection import Connector, EncodingError
@@ -236,7 +237,7 @@ class Database:
         except STATEMENTS_LOST:
             return False
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise ConnectionResetError(str(error)) from error  # a session has ended
+            raise ConnectionResetError(first_line(error)) from error  # a session has ended
         finally:
             for session in sessions:
                 session.terminate()
@@ -375,7 +376,7 @@ def noticing_loss(connection: "Connection") -> "Iterator[None]":
         if not is_lost(connection, error):
             raise
         terminate(connection)
-        raise ConnectionResetError(str(error)) from error
+        raise ConnectionResetError(first_line(error)) from error
 
 
 def is_lost(connection: "Connection", error: Exception) -> bool:

@@ -130,13 +130,37 @@ def test_rows_that_postgres_quotes_are_left_out(
     """DETAIL is in no traceback, not even in that of a cause, and in no reason."""
     assert ROW in str(refused)
     assert logs.reason(refused) == "UniqueViolationError: duplicate key value"
-    assert logs.reason(TimeoutError()) == "TimeoutError"
     outer = RuntimeError("the write failed")
     outer.__cause__ = refused
     logs.get_logger("a.part").error("failed", exc_info=outer)
     exception = pipe.line()["exception"]
     assert "duplicate key value" in exception
     assert "secret" not in exception
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (TimeoutError(), "TimeoutError: there was no answer in time"),
+        (TimeoutError("no place"), "TimeoutError: no place"),
+        (asyncio.CancelledError(), "CancelledError: it was cancelled"),
+        (
+            ConnectionResetError(),
+            "ConnectionResetError: the connection was closed by the other side",
+        ),
+        (ConnectionRefusedError(), "ConnectionRefusedError: the connection was refused"),
+        (LookupError(), "LookupError"),
+    ],
+)
+def test_an_error_without_a_text_is_told_in_words(
+    logs: ModuleType, error: BaseException, told: str
+) -> None:
+    """A line about an error says what happened, also if Python raised the error without a text."""
+    assert logs.reason(error) == told
+    assert logs.first_line(error) == told.rpartition(": ")[2]
+    outer = LookupError("")
+    outer.__cause__ = error
+    assert logs.first_line(outer) == told.rpartition(": ")[2]
 
 
 @pytest.mark.usefixtures("logs")

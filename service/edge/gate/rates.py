@@ -10,7 +10,7 @@ import limits
 from limits.aio.storage import RedisStorage
 
 from service.incident import Incident
-from service.logs import get_logger
+from service.logs import first_line, get_logger
 from service.supervision import QUIET_S
 
 MAX_WINDOWS: Final = 100_000
@@ -187,7 +187,7 @@ class SharedLimiter:
                 if not isinstance(error, TimeoutError):
                     window.unsent.calls += increment.calls
                 increment.before.set_result(None)
-                self._note(unreachable=True, error=str(error) or type(error).__name__)
+                self._note(unreachable=True, error=first_line(error))
                 return
             window.count = max(window.count, count + window.unsent.calls)
             increment.before.set_result(count - increment.calls)
