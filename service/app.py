@@ -126,12 +126,16 @@ def build(
 
 def _gate_and_writing(
     settings: Settings, traces: Tracing | None
-) -> tuple[Callable[..., Gate], type[Transactions], Callable[..., Executor]]:
+) -> tuple[Callable[..., Gate], Callable[[Database], Transactions], Callable[..., Executor]]:
     """Return what makes the parts that have a variant with spans."""
     if traces is None:
         return Gate, Transactions, Executor
     spans = Spans(traces, read_url(settings.database_url).parameters.get("dbname", ""))
-    return partial(TracedGate, spans), TracedTransactions, partial(TracedExecutor, spans)
+    return (
+        partial(TracedGate, spans),
+        partial(TracedTransactions, spans),
+        partial(TracedExecutor, spans),
+    )
 
 
 def _expiry(

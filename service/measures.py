@@ -55,6 +55,7 @@ class Steps(Struct, frozen=True):
     save: Distribution
     commit: Distribution
     rollback: Distribution
+    statement: Distribution
 
 
 class Size(Protocol):

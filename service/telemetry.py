@@ -75,7 +75,8 @@ METRICS: Final = by_name(
         {
             "step": "`begin`; `replies`: look up stored replies; `wait`: wait for the locks of contended "
             "documents; `lock`: lock and read rows; `count`: count the links of a document that may have too "
-            "many; `save`; `commit`; `rollback`: nothing was written"
+            "many; `save`; `commit`; `rollback`: nothing was written; `statement`: the one statement of a "
+            "lone new link"
         },
     ),
     Metric(

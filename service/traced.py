@@ -23,6 +23,7 @@ from structlog.contextvars import bind_contextvars
 
 from service.edge.calls.call import Call, headers_of
 from service.edge.gate.gate import Gate
+from service.store.database import Database
 from service.store.writing.execute import Executor, Member
 from service.store.writing.transaction import Transactions
 from service.store.writing.witness import Witness
@@ -176,6 +177,21 @@ _transaction: ContextVar[_Transaction] = ContextVar("transaction")
 
 class TracedTransactions(Transactions):
     """Runs transactions, and ends the span of each that has one."""
+
+    def __init__(self, spans: Spans, database: Database) -> None:
+        super().__init__(database)
+        self._spans = spans
+
+    async def run_statement(self, *arguments: Any) -> Any:  # noqa: ANN401 - those of Transactions.run_statement
+        """Run a statement that is a transaction of its own, within its span."""
+        span = self._spans.start_transaction(arguments[-1], time.time_ns())
+        try:
+            return await super().run_statement(*arguments)
+        except BaseException as error:
+            _note_error(span, error)
+            raise
+        finally:
+            span.end()
 
     async def run(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of Transactions.run
         """Run a transaction within its span."""

@@ -1,7 +1,8 @@
 """Events as subscribers get them: CloudEvents 1.0, structured mode, in JSON."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from random import SystemRandom
 from typing import Annotated, Final, Literal, NamedTuple, get_args
 
 import msgspec
@@ -65,6 +66,11 @@ DATASCHEMA_OF: Final[dict[EventType, str]] = {
     event_type: f"urn:document-links:{event_type}:1" for event_type in get_args(EventType)
 }
 """The `$id` of each type's JSON Schema; a change that breaks subscribers increases its number."""
+
+ID_START: Final = 19
+"""The characters of a UUIDv7 that are made of its time, with the hyphen after them."""
+SECONDS: Final = 4_000 * 365 * 86_400
+"""The range of a placeholder's time: some four thousand years."""
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 
@@ -243,6 +249,38 @@ def event_link(link: LinkRow) -> EventLink:
         link.role,
         timestamp(link.created_at),
         optional_timestamp(link.deleted_at),
+    )
+
+
+class Placeholder(Struct, frozen=True):
+    """A time and a version that stand in an event until the database knows the true ones.
+
+    Both are random, so that no text of a caller contains them; the process keeps them to itself.
+    """
+
+    now: datetime
+    version: int
+
+    def template(self, outbox: OutboxRow) -> str:
+        """Return the payload of an event with this time and version as a template of Postgres' `format`.
+
+        Its arguments are the beginning of a UUIDv7 (up to the last hyphen but one), the time as `timestamp`
+        returns it, and the version, first in 20 digits and then without leading zeros.
+        """
+        text = outbox.payload.decode().replace("%", "%%")
+        version = f"{self.version:020d}", str(self.version)
+        places = (outbox.event_id[:ID_START], timestamp(self.now), *version)
+        for number, place in enumerate(places, 1):
+            text = text.replace(place, f"%{number}$s")
+        return text
+
+
+def placeholder() -> Placeholder:
+    """Return a random placeholder."""
+    random = SystemRandom()
+    now = datetime(5000, 1, 1, tzinfo=UTC) + timedelta(seconds=random.randrange(SECONDS))
+    return Placeholder(
+        now.replace(microsecond=random.randrange(1_000_000)), random.randrange(10**18, 2**62)
     )
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -103,9 +103,16 @@ def from_text(prefix: str, text: str) -> UUID | None:
 class IdSource:
     """Makes ids from random bytes, read in blocks to avoid a system call for each id."""
 
-    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self, random: Callable[[int], bytes] = os.urandom, words: Iterable[int] = ()
+    ) -> None:
+        """Take the source of random bytes, and random words that are used first, the last one first."""
         self._random = random
-        self._words: list[int] = []
+        self._words = [*words]
+
+    def draw(self, count: int) -> list[int]:
+        """Return random words, with which another source makes the same ids at any time."""
+        return [self._random64() for _ in range(count)]
 
     def uuid7(self, now_us: int) -> UUID:
         """Return a new UUIDv7; `now_us` is in microseconds since 1970.

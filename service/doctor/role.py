@@ -26,7 +26,15 @@ EXPIRY_PRIVILEGES: Final = {
     "expiry_sweep": "SELECT, UPDATE",
 }
 """The privileges that LINKS_KEEP_DELETED_DAYS needs in addition."""
-FUNCTIONS: Final = ("find_link", "lock_documents", "lock_links", "lock_scopes", "save_changes")
+FUNCTIONS: Final = (
+    "add_link",
+    "find_link",
+    "lock_documents",
+    "lock_links",
+    "lock_scopes",
+    "save_changes",
+    "unlink_entity",
+)
 
 MISSING_ON_TABLES: Final = """
 SELECT format('GRANT %s ON %I TO %I;', privilege, name, current_user)

@@ -10,6 +10,7 @@ import asyncpg
 from service.core.errors import Busy, Unavailable
 from service.logs import first_line
 from service.measures import Measures
+from service.store.clock import ServerClock
 from service.store.postgres import connection as postgres_connection
 from service.store.postgres.connection import Connector, EncodingError
 from service.store.postgres.tls import TlsError
@@ -105,11 +106,11 @@ BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {INDEX
 
 # pg_current_wal_lsn() raises an error in recovery.
 SERVER: Final = """
-SELECT pg_is_in_recovery(), s.system_identifier,
+SELECT clock_timestamp(), pg_is_in_recovery(), s.system_identifier,
     CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END
 FROM pg_control_system() AS s
 """
-IN_RECOVERY: Final = "SELECT pg_is_in_recovery()"
+IN_RECOVERY: Final = "SELECT clock_timestamp(), pg_is_in_recovery()"
 
 
 class Server(NamedTuple):
@@ -127,15 +128,19 @@ class Session(postgres_connection.Connection):
     """A connection that remembers which server it reached."""
 
     server: Server | None = None
+    clock: ServerClock
+    """The server's clock."""
 
 
-async def _identify(session: "Connection") -> None:
-    """Read the server's identity, and keep it with the session."""
+async def _identify(session: "Session") -> None:
+    """Read the server's identity and clock, and keep them with the session."""
     try:
         row = await session.fetchrow(SERVER)
     except asyncpg.PostgresError:  # not permitted, or not implemented by a managed Postgres
         row = await session.fetchrow(IN_RECOVERY)
-    cast("Session", session).server = None if row is None else Server(*row)
+    now, *server = cast("asyncpg.Record", row)
+    session.clock = ServerClock(now)
+    session.server = Server(*server)
 
 
 class Database:

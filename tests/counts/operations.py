@@ -81,11 +81,14 @@ async def of_the_service(
 
 
 async def _until_replied(proxy: CountingProxy, call: Callable[[], Awaitable[None]]) -> Done:
-    """Count the round trips of the sessions that committed: no reply waits for other sessions."""
+    """Count the round trips of the sessions that committed: no reply waits for other sessions.
+
+    The statement of a lone link is a transaction of its own.
+    """
     begun = len(proxy.trips)
     await call()
     made = proxy.trips[begun:]
-    writing = {trip.session for trip in made if trip.sql.startswith("COMMIT")}
+    writing = {trip.session for trip in made if "COMMIT" in trip.sql or "add_link(" in trip.sql}
     return Done([trip for trip in made if trip.session in writing], others=[])
 
 

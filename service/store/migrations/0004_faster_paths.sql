@@ -66,7 +66,112 @@ BEGIN
 END
 $$;
 
--- The roles that may execute save_changes may execute the new function.
+CREATE FUNCTION add_link(
+    workspace uuid, document text, entity_type text, entity text, new_role text,
+    most_version bigint, latest timestamptz, link_end text, event_end text, event text, traceparent text,
+    OUT locked_at timestamptz, OUT is_locked boolean,
+    OUT version bigint, OUT revision bigint, OUT document_deleted_at timestamptz, OUT entity_known boolean,
+    OUT link_id uuid, OUT role text, OUT created_at timestamptz, OUT deleted_at timestamptz,
+    OUT is_written boolean
+)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    microseconds bigint;
+    id_start text;
+BEGIN
+    -- If statement_timeout ends the wait of the COMMIT for a synchronous standby, the link is on the primary only.
+    IF current_setting('statement_timeout') <> '0' OR current_setting('transaction_isolation') <> 'read committed' THEN
+        is_written := false;
+        RETURN;
+    END IF;
+    -- An event must not be visible to the relay before its row is durable.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    SELECT d.version, d.revision, d.deleted_at
+    INTO version, revision, document_deleted_at
+    FROM documents AS d
+    WHERE d.workspace_id = workspace AND d.id = document
+    FOR NO KEY UPDATE SKIP LOCKED;
+    SELECT true
+    INTO entity_known
+    FROM entities AS e
+    WHERE e.workspace_id = workspace AND e.type = entity_type AND e.id = entity AND e.deleted_at IS NULL
+    FOR KEY SHARE SKIP LOCKED;
+    locked_at := clock_timestamp();
+    -- Only document_links_triple_key has this order, as in lock_links.
+    SELECT l.id, l.role, l.created_at, l.deleted_at
+    INTO link_id, role, created_at, deleted_at
+    FROM (
+        SELECT l.id, l.entity_id, l.role, l.created_at, l.deleted_at
+        FROM document_links AS l
+        WHERE l.workspace_id = workspace AND l.document_id = document
+            AND l.entity_type = add_link.entity_type AND l.entity_id >= entity
+        ORDER BY l.entity_id
+        LIMIT 1
+    ) AS l
+    WHERE l.entity_id = entity;
+    is_written := coalesce(
+        link_id IS NULL AND entity_known AND document_deleted_at IS NULL
+        AND version <= most_version AND locked_at <= latest,
+        false
+    );
+    IF is_written THEN
+        microseconds := extract(EPOCH FROM locked_at) * 1000000;
+        -- 48 bits of milliseconds, the digit of the version, and 12 bits of the fraction (RFC 9562, section 6.2, method 3).
+        id_start := lpad(
+            to_hex(microseconds / 1000 << 16 | 28672 | microseconds % 1000 * 4096 / 1000), 16, '0'
+        );
+        id_start := format('%s-%s-%s-', left(id_start, 8), substr(id_start, 9, 4), right(id_start, 4));
+        INSERT INTO document_links (workspace_id, document_id, id, entity_type, entity_id, role, created_at)
+        VALUES (workspace, document, (id_start || link_end)::uuid, entity_type, entity, new_role, locked_at);
+        UPDATE documents AS d
+        SET version = d.version + 1, revision = d.revision + 1, updated_at = locked_at
+        WHERE d.workspace_id = workspace AND d.id = document;
+        INSERT INTO outbox (event_id, event_type, key, payload, traceparent)
+        VALUES (
+            (id_start || event_end)::uuid, 'document.linked', workspace || '/' || document,
+            convert_to(
+                format(
+                    event,
+                    id_start,
+                    to_char(locked_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                    lpad((version + 1)::text, 20, '0'),
+                    version + 1
+                ),
+                'UTF8'
+            ),
+            traceparent
+        );
+        is_locked := true;
+        RETURN;
+    END IF;
+    -- A COMMIT of nothing but locks need not be durable.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    -- (For NOT EXISTS the planner might build a hash of all documents.)
+    is_locked := (
+        version IS NOT NULL
+        OR (SELECT true FROM documents AS d WHERE d.workspace_id = workspace AND d.id = document) IS NULL
+    )
+    AND (
+        entity_known IS NOT NULL
+        OR (
+            SELECT true FROM entities AS e
+            WHERE e.workspace_id = workspace AND e.type = entity_type AND e.id = entity AND e.deleted_at IS NULL
+        ) IS NULL
+    );
+    entity_known := entity_known IS NOT NULL;
+END
+$$;
+
+-- The roles that may execute save_changes may execute the new functions.
 DO $$
 DECLARE
     granted record;
@@ -80,7 +185,7 @@ BEGIN
         )
         SELECT f.successor, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE e.grantee::regrole::text END AS grantee
         FROM executes AS e
-        JOIN (VALUES ('save_changes', 'unlink_entity')) AS f (proname, successor) USING (proname)
+        JOIN (VALUES ('save_changes', 'unlink_entity'), ('save_changes', 'add_link')) AS f (proname, successor) USING (proname)
         WHERE (f.successor, e.grantee) NOT IN (SELECT x.proname, x.grantee FROM executes AS x)
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %I TO %s', granted.successor, granted.grantee);

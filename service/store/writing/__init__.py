@@ -16,7 +16,12 @@ One transaction
    state. The events' positions are taken while their documents are locked, so for one document the order of
    positions is the order of commits.
 
-The relay is told by NOTIFY after COMMIT (transaction.py).
+A lone link (lone.py) is the exception: if no other write is queued, one statement, which is its own
+transaction, takes the place of BEGIN, the steps and COMMIT. Its function writes only a link that is new, for
+which nothing remains to be decided once its rows are locked. The same code decides it, before with
+placeholders for what the locks tell, and after for the reply. Other writes continue with the steps.
+
+The relay is told by NOTIFY after COMMIT (notifier.py).
 
 Three kinds of transactions
 ---------------------------
@@ -42,7 +47,10 @@ transaction.py begins and ends a transaction, and witness.py finds out whether i
 connection breaks before COMMIT was sent, the write is retried in a transaction of its own. If it breaks
 later, a new connection looks up the witness, a row that only this transaction wrote. If the row is found,
 the replies are sent. If it is not found and the transaction has ended, the write is retried. If neither is
-known within 5 s, the caller is answered 503. A blind retry would answer 404 to an unlink that was
-committed. The status of the xid is no proof: after a crash Postgres assigns xids again whose WAL was not
-flushed.
+known within 5 s, the caller is answered 503. The witness of a lone link is the link: nobody knows the xid
+of its statement, so the statement writes nothing if it takes its locks later than 0.5 s after it was sent.
+The look-up waits for this time and for the document's lock.
+
+A blind retry would answer 404 to an unlink that was committed. The status of the xid is no proof: after a
+crash Postgres assigns xids again whose WAL was not flushed.
 """

@@ -106,7 +106,7 @@ class Executor:
     """
 
     def __init__(self, ids: IdSource, measures: Measures, *, register_unknown: bool) -> None:
-        self._ids = ids
+        self.ids = ids
         self._measures = measures
         self._register_unknown = register_unknown
         self._counter = LinkCounter(measures)
@@ -135,7 +135,7 @@ class Executor:
         members = await _without_replayed(connection, members, measures, wait=wait)
         if not members:
             return None
-        state = State(self._ids)
+        state = State(self.ids)
         began = time.monotonic()
         if wait:
             (member,) = members
@@ -161,12 +161,29 @@ class Executor:
 
         Skips the links whose documents another transaction has locked. `chunk.removed` is valid after COMMIT.
         """
-        state = State(self._ids)
+        state = State(self.ids)
         began = time.monotonic()
         removed = await unlink_entity(connection, state, write.key, chunk)
         self._measures.steps.lock.add(time.monotonic() - began)
         write.make_events(state, removed)
         return await _save(connection, state, self._measures)
+
+    def answer_lone(
+        self, member: Member, state: State, *, is_locked: bool, is_written: bool
+    ) -> bool:
+        """Decide a write that one statement has written, or not; whether it needs no other transaction."""
+        locked_elsewhere = set() if is_locked else set(member.write.links(state))
+        if not self._can_write(member, state, locked_elsewhere):
+            return False
+        try:
+            reply = member.write.decide(state)
+        except Refusal as refusal:
+            member.answer = refusal
+            return True
+        assert isinstance(reply, Reply)  # noqa: S101 - the write is a LinksWrite
+        if is_written is bool(state.unsaved.links):
+            member.answer = reply
+        return member.answer is not None
 
     async def _lock_waiting(self, connection: "Connection", state: State, member: Member) -> None:
         """Wait for the locks of one write, and insert its missing rows."""

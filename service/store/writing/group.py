@@ -16,6 +16,7 @@ from service.store.database import Session, as_refusal, roll_back, terminate
 from service.store.writing.alone import AloneWriter
 from service.store.writing.contended import ContendedWriter
 from service.store.writing.execute import Executor, Member, take_group
+from service.store.writing.lone import LoneWriter, is_plain
 from service.store.writing.transaction import NotCommitted, Transactions
 from service.supervision import QUIET_S, Supervisor
 
@@ -25,6 +26,10 @@ LARGE_CHANGES: Final = 100
 """A write with more changes has a transaction of its own, so that no other write waits for it."""
 AHEAD_S: Final = 0.1
 """How long a transaction that was begun ahead waits for its first write. Its `now()` is already fixed."""
+LONE_IN_A_ROW: Final = 2
+"""After so many lone links in a row the next transaction is not begun ahead: a link will need none."""
+LONE_PAUSE: Final = 8
+"""After a lone link that one statement did not write, so many links are written in joint transactions."""
 ANSWER_S: Final = 0.005
 """The longest time that the reply to a committed write is held back."""
 DRAIN_TIMEOUT_S: Final = 10.0
@@ -55,6 +60,9 @@ class GroupWriter:
             self._not_written,
         )
         self._alone = AloneWriter(self._transactions, self._executor, self.write)
+        self._lone = LoneWriter(self._transactions, self._executor)
+        self._lone_in_a_row = 0
+        """How many of the last writes were lone links; negative during a pause."""
         self._queue: deque[Member] = deque()
         self._arrival = asyncio.Event()
         self._stopping = False
@@ -177,7 +185,7 @@ class GroupWriter:
                     await self._idle()
                 continue
             try:
-                await self._write_together(members)
+                await self._write_group(members)
                 if self._defects.lasts:
                     self._defects.succeed()
             except Exception as error:  # noqa: BLE001 - the members are answered, or written alone
@@ -211,13 +219,28 @@ class GroupWriter:
             await roll_back(self._connection)
         await self._arrival.wait()
 
-    async def _write_together(self, members: Sequence[Member]) -> None:
+    async def _write_group(self, members: Sequence[Member]) -> None:
         self._measures.taken(members)
-        if self._connection is None or not _is_begun(self._connection):
-            self._connection = await self._database.refreshed(self._connection)
+        session = self._connection
+        if session is None or not _is_begun(session):
+            self._connection = session = await self._database.refreshed(session)
+        is_lone = len(members) == 1 and is_plain(members[0].write)
+        self._lone_in_a_row = self._lone_in_a_row + 1 if is_lone else min(self._lone_in_a_row, 0)
+        if is_lone and self._lone_in_a_row > 0 and self._lone.fits(session):
+            (member,) = members
+            if await self._lone.write(session, member):
+                member.settle()
+                return
+            self._lone_in_a_row = -LONE_PAUSE
+            if member.left_out is not None:
+                self._pass_on(member, tried="joint")
+                return
+        await self._write_together(session, members)
+
+    async def _write_together(self, session: Session, members: Sequence[Member]) -> None:
         execute = self._executor.execute
         step = partial(execute, members=members, wait=False, on_read=self._answer)
-        await self._transactions.run(self._connection, step)
+        await self._transactions.run(session, step, begins_next=self._begins_next)
         for member in members:
             if member.answer is None:
                 self._pass_on(member, tried="joint")
@@ -227,6 +250,10 @@ class GroupWriter:
             self._loop.call_later(ANSWER_S, self._answer)
         else:
             self._answer()
+
+    def _begins_next(self) -> bool:
+        """Whether the next transaction is begun ahead: not if the next write is likely to be a lone link."""
+        return bool(self._queue) or self._lone_in_a_row < LONE_IN_A_ROW
 
     def _answer(self) -> None:
         """Answer the members of the last transaction, which is committed.

@@ -3,8 +3,8 @@
 The functions of schema.sql do it, each in one round trip.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.core.ids import EPOCH
 from service.core.values import DocumentKey, DocumentRow, DocumentState, EntityKey, LinkKey, LinkRow
@@ -14,8 +14,6 @@ from service.store.writing.transaction import Appeared
 from service.store.writing.witness import Witness
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from service.store.database import Connection
 
 NOW: Final = "SELECT clock_timestamp()"
@@ -181,7 +179,7 @@ async def lock_links(
         rows = await connection.fetch(LOCK_LINKS, wanted, wait)
         for key, row in zip(chunk, rows, strict=True):
             if row["is_locked"]:
-                _take(state, key, row)
+                take(state, key, row)
             else:
                 locked_elsewhere.add(key)
         state.now = rows[-1]["locked_at"]
@@ -195,10 +193,10 @@ async def read_active(connection: "Connection", state: State, keys: Sequence[Lin
     """
     wanted = [(*document, entity.type, entity.id) for document, entity in keys]
     for row in await connection.fetch(READ_ACTIVE, wanted):
-        _take(state, keys[row["ordinality"] - 1], row)
+        take(state, keys[row["ordinality"] - 1], row)
 
 
-def _take(state: State, key: LinkKey, row: "asyncpg.Record") -> None:
+def take(state: State, key: LinkKey, row: "Iterable[Any]") -> None:
     """Put a row of lock_links into the state, unless its document was read whole before."""
     _, _, version, revision, document_deleted, entity_known, *link = row
     link_id, role, created, deleted = link

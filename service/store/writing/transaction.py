@@ -1,19 +1,13 @@
-"""One transaction: BEGIN, COMMIT, retries, and the NOTIFY that tells the relay of its events.
-
-NOTIFY is sent after the transaction, since inside it would take a lock of the whole database at commit. Each
-process sends it at most once in 10 ms. If it is lost, the relay reads the events at its next poll.
-"""
+"""One transaction: BEGIN, COMMIT, retries, and what is told to others after it."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
 
 from service.core.errors import Unavailable
-from service.logs import get_logger
 from service.measures import Measures
 from service.store.database import (
     CONNECTION_ERRORS,
@@ -25,14 +19,12 @@ from service.store.database import (
     Database,
     Server,
     Session,
-    as_refusal,
     is_lost,
-    noticing_loss,
     roll_back,
     terminate,
 )
-from service.store.writing.witness import Witness, was_committed
-from service.supervision import LastingProblem
+from service.store.writing.notifier import Notifier
+from service.store.writing.witness import AnyWitness, Witness, outcome_of
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -48,18 +40,12 @@ runtime-config-replication). A process that hangs loses its locks after 10 s."""
 
 BEGIN_WAITING: Final = f"{BEGIN}; SET LOCAL lock_timeout = {{}}; {INDEXES_ONLY}"
 
-NOTIFY: Final = "NOTIFY outbox"
-NOTIFY_INTERVAL_S: Final = 0.010
-"""The shortest time between two NOTIFYs."""
-
 LOCK_TIMEOUT_MS: Final = 2_000
 """The longest wait for each lock. After it the caller is answered 503."""
 ATTEMPTS: Final = 3
 """How often a write is tried while its attempts end without a commit."""
 DEADLINE_S: Final = 10.5
 """The longest time of all attempts together. With the time in a queue, a caller is answered within 15 s."""
-
-log = get_logger(__name__)
 
 
 class NotCommitted(Exception):  # noqa: N818 - a reason to retry, not a failure
@@ -71,6 +57,7 @@ class Appeared(Exception):  # noqa: N818 - likewise
 
 
 Execute = Callable[["Connection"], Awaitable[Witness | None]]
+T = TypeVar("T")
 
 
 class Transactions:
@@ -82,12 +69,18 @@ class Transactions:
         self._measures = database.measures
 
     async def run(
-        self, connection: "Connection", execute: Execute, *, lock_timeout_ms: int | None = None
+        self,
+        connection: "Connection",
+        execute: Execute,
+        *,
+        lock_timeout_ms: int | None = None,
+        begins_next: Callable[[], bool] = lambda: True,
     ) -> None:
         """Run `execute` in a transaction, commit, and tell the relay.
 
         `lock_timeout_ms` is the longest wait for each lock. None: the transaction waits for no lock, and the
-        message that ends it also begins the next one; it may have been begun in this way itself.
+        message that ends it also begins the next one if `begins_next`, called before, says so; it may have
+        been begun in this way itself.
 
         Raises:
             NotCommitted: the transaction was interrupted, and nothing was written.
@@ -96,33 +89,70 @@ class Transactions:
         """
         waits = lock_timeout_ms is not None
         begin = BEGIN_WAITING.format(lock_timeout_ms) if waits else BEGIN
-        then = "" if waits else f";{BEGIN}"
         server: Server | None = getattr(connection, "server", None)  # the pool's proxy passes it on
         measures = self._measures
         began = time.monotonic()
         try:
             witness = await _execute(self.database, connection, execute, begin)
             ending = time.monotonic()
+            then = "" if waits or not begins_next() else f";{BEGIN}"
             if witness is None:
                 await roll_back(connection, then=then)  # unlike COMMIT, it does not flush WAL
                 measures.steps.rollback.add(time.monotonic() - ending)
                 return
-            await self._commit(connection, f"COMMIT{then}", witness, server)
+            committed = _commit(connection, f"COMMIT{then}")
+            await self._certain(connection, committed, witness, server)
             measures.steps.commit.add(time.monotonic() - ending)
         except asyncpg.LockNotAvailableError:
             measures.lock_timeouts += 1
             raise
         finally:
             measures.transaction_s.add(time.monotonic() - began)
-        measures.last_write_at = time.time()
-        measures.database_unreachable = False
-        if witness.event_id is not None:
+        self.note_written(has_events=witness.event_id is not None)
+
+    async def run_statement(
+        self,
+        connection: Session,
+        send: Callable[["Connection"], Awaitable[T]],
+        witness: AnyWitness[T],
+        _: Sequence[object],
+    ) -> T:
+        """Run a statement that is a transaction of its own, and return what it returns.
+
+        If its answer is lost, return the outcome of the look-up. `_` has the calls that it writes.
+
+        Raises:
+            NotCommitted, Unavailable: as `run`.
+        """
+        measures = self._measures
+        began = time.monotonic()
+        try:
+            return await self._certain(connection, send(connection), witness, connection.server)
+        except (*STATEMENTS_LOST, asyncpg.ReadOnlySQLTransactionError) as error:
+            if isinstance(error, STATEMENTS_LOST):
+                self.database.statements_kept = False
+            terminate(connection)
+            raise NotCommitted from error
+        finally:
+            took = time.monotonic() - began
+            measures.steps.statement.add(took)
+            measures.transaction_s.add(took)
+
+    def note_written(self, *, has_events: bool) -> None:
+        """Note that a transaction has been committed, and tell the relay of its events."""
+        self._measures.last_write_at = time.time()
+        self._measures.database_unreachable = False
+        if has_events:
             self.notifier.notify_soon()
 
-    async def _commit(
-        self, connection: "Connection", commit: str, witness: Witness, server: Server | None
-    ) -> None:
-        """Commit. If the connection breaks, find out whether the transaction was committed.
+    async def _certain(
+        self,
+        connection: "Connection",
+        sent: Awaitable[T],
+        witness: AnyWitness[T],
+        server: Server | None,
+    ) -> T:
+        """Await what commits. If the connection breaks, find out whether the transaction was committed.
 
         Raises:
             NotCommitted: it was not.
@@ -130,11 +160,12 @@ class Transactions:
         """
         try:
             try:
-                await connection.execute(commit)
+                return await sent
             except (*CONNECTION_ERRORS, *LOST_ERRORS) as error:
                 terminate(connection)  # the state of its protocol is unknown
-                if not await was_committed(self.database, witness, server):
+                if not (outcome := await outcome_of(self.database, witness, server)):
                     raise NotCommitted from error
+                return outcome
             except RETRY_ERRORS as error:
                 raise NotCommitted from error
         except NotCommitted:
@@ -219,55 +250,12 @@ async def _execute(
         raise
 
 
+async def _commit(connection: "Connection", commit: str) -> bool:
+    await connection.execute(commit)
+    return True
+
+
 async def _begin(connection: "Connection", begin: str, measures: Measures) -> None:
     began = time.monotonic()
     await connection.execute(begin)
     measures.steps.begin.add(time.monotonic() - began)
-
-
-class Notifier:
-    """Sends NOTIFY on a connection of its own: acquiring one from the pool would cost more than sending."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._connection: Session | None = None
-        self._due = asyncio.Event()
-        self._problem = LastingProblem(log, "notify.failed", "notify.recovered")
-
-    def start(self) -> None:
-        """Start the task that sends."""
-        self._task = asyncio.create_task(self._send_forever(), name="notify")
-
-    async def stop(self) -> None:
-        """End the task; a NOTIFY that is due is lost."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        self._drop()
-
-    def notify_soon(self) -> None:
-        """Send NOTIFY within 10 ms."""
-        self._due.set()
-
-    async def _send_forever(self) -> None:
-        while True:
-            await self._due.wait()
-            self._due.clear()
-            try:
-                await self._send()
-            except Exception as error:  # noqa: BLE001 - the relay polls as well
-                self._problem.note_failure(as_refusal(error) or error)
-                self._drop()
-            else:
-                self._problem.note_success()
-            await asyncio.sleep(NOTIFY_INTERVAL_S)
-
-    async def _send(self) -> None:
-        self._connection = await self._database.refreshed(self._connection)
-        with noticing_loss(self._connection):
-            await self._connection.execute(NOTIFY)
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None

@@ -2,13 +2,15 @@
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import asyncpg
 
 from service.core.errors import Unavailable
+from service.core.values import LinkKey
 from service.store.database import (
     CONNECTION_ERRORS,
+    INDEXES_ONLY,
     REFUSAL_ERRORS,
     Database,
     Server,
@@ -28,6 +30,18 @@ SELECT EXISTS (SELECT FROM outbox WHERE xid = $1::xid8 AND event_id = $2)
         SELECT FROM entities
         WHERE workspace_id = $4 AND type = $7 AND id = $8 AND $3 IN (created_at, deleted_at)
     )
+"""
+
+WAIT_BRIEFLY: Final = f"SET LOCAL lock_timeout = '1s'; {INDEXES_ONLY}"
+LOCK_DOCUMENT: Final = """
+SELECT FROM documents WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE
+"""
+FOUND_LINK: Final = """
+SELECT clock_timestamp(), l.id, l.created_at, d.updated_at, d.revision
+FROM (VALUES (true)) AS one
+LEFT JOIN documents AS d ON d.workspace_id = $1 AND d.id = $2
+LEFT JOIN document_links AS l ON l.workspace_id = d.workspace_id AND l.document_id = d.id
+    AND l.entity_type = $3 AND l.entity_id = $4
 """
 
 LOOK_UP_DEADLINE_S: Final = 5.0
@@ -56,30 +70,97 @@ class Witness(NamedTuple):
         """Whether a later transaction may have replaced the row's time, or removed the row."""
         return self.event_id is None
 
+    async def look_up(self, connection: "Connection", *, same_server: bool) -> bool | None:
+        """Return whether the transaction was committed; None: not known yet.
 
-async def was_committed(database: Database, witness: Witness, server: Server | None) -> bool:
+        A primary of another cluster or timeline may have diverged before the transaction: there a found
+        witness is proof, and a missing one is none.
+        """
+        # The status is read first: if the transaction has ended by then, the next statement sees its rows.
+        status = await _status(connection, self.xid)
+        if await connection.fetchval(FOUND, *self):
+            return True
+        if status == "in progress" or not same_server:
+            return None
+        # A transaction with this xid was committed, but a later one may have removed the row: not known.
+        return None if status == "committed" and self.may_be_gone else False
+
+
+class Found(NamedTuple):
+    """What the transaction of a LinkWitness has written: the link's time, and the document's revision.
+
+    `revision` is None if another transaction has changed the document since.
+    """
+
+    written_at: datetime
+    revision: int | None
+
+
+class LinkWitness(NamedTuple):
+    """A new link whose id has this random end: if it is found, its transaction was committed.
+
+    A statement that is a transaction of its own has no xid that could be known before. But it writes nothing
+    if it has the document's lock later than `latest`, a time of the database's clock. So after that time, and
+    with that lock, a link that is not there will not come.
+    """
+
+    key: LinkKey
+    id_end: str
+    latest: datetime
+
+    async def look_up(
+        self, connection: "Connection", *, same_server: bool
+    ) -> Found | Literal[False] | None:
+        """Return what was written, False if nothing was, None if that is not known yet."""
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute(WAIT_BRIEFLY)
+            await connection.execute(LOCK_DOCUMENT, *self.key.document)
+            row = await connection.fetchrow(FOUND_LINK, *self.key.document, *self.key.entity[1:])
+        now, link_id, created_at, updated_at, revision = cast("asyncpg.Record", row)
+        if link_id is not None and str(link_id).endswith(self.id_end):
+            return Found(created_at, revision if created_at == updated_at else None)
+        return False if same_server and now > self.latest else None
+
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class AnyWitness(Protocol[T_co]):
+    """A Witness or a LinkWitness."""
+
+    async def look_up(
+        self, connection: "Connection", *, same_server: bool
+    ) -> T_co | Literal[False] | None:
+        """Return the outcome, False if nothing was committed, None if that is not known yet."""
+
+
+async def outcome_of(
+    database: Database, witness: AnyWitness[T], server: Server | None
+) -> T | Literal[False]:
     """Look the witness up on new connections until the outcome of the transaction is certain.
 
     `server` is the server that the transaction ran on; None: not known.
+
+    Raises:
+        Unavailable: it was not found out in time.
     """
     try:
         async with asyncio.timeout(LOOK_UP_DEADLINE_S):
             while True:
-                committed = await _look_up(database, witness, server)
-                if committed is not None:
-                    return committed
+                outcome = await _look_up(database, witness, server)
+                if outcome is not None:
+                    return outcome
                 await asyncio.sleep(LOOK_UP_INTERVAL_S)
     except TimeoutError:
         detail = "the connection broke during COMMIT: whether it was written is not known yet"
         raise Unavailable(detail) from None
 
 
-async def _look_up(database: Database, witness: Witness, server: Server | None) -> bool | None:
-    """Return whether the transaction was committed; None: not known yet.
-
-    A standby may lag, so it is not asked. A primary of another cluster or timeline may have diverged
-    before the transaction: there a found witness is proof, and a missing one is none.
-    """
+async def _look_up(
+    database: Database, witness: AnyWitness[T], server: Server | None
+) -> T | Literal[False] | None:
+    """Look the witness up once; None: not known yet. A standby may lag, so it is not asked."""
     try:
         connection = await database.connect()
     except (*CONNECTION_ERRORS, *REFUSAL_ERRORS):
@@ -87,20 +168,12 @@ async def _look_up(database: Database, witness: Witness, server: Server | None) 
     try:
         if connection.server is None or connection.server.in_recovery:
             return None
-        # The status is read first: if the transaction has ended by then, the next statement sees its rows.
         with noticing_loss(connection):
-            status = await _status(connection, witness.xid)
-            found = await connection.fetchval(FOUND, *witness)
+            return await witness.look_up(connection, same_server=connection.server == server)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError):
         return None
     finally:
         connection.terminate()
-    if found:
-        return True
-    if status == "in progress" or connection.server != server:
-        return None
-    # A transaction with this xid was committed, but a later one may have removed the row: not known.
-    return None if status == "committed" and witness.may_be_gone else False
 
 
 async def _status(connection: "Connection", xid: int) -> str | None:

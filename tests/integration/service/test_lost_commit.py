@@ -2,20 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import pytest
 
 from tests.support.faults.commit import CommitProxy, Fault
 from tests.support.service.api import Api, Link, new_key, seed, serving
+from tests.support.service.locks import waiting
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import until
 
+KEYED = {"Idempotency-Key": "k"}
+"""With a key, a link has a BEGIN and a COMMIT; without, it may be one statement."""
 CERTAIN: list[Fault] = ["command lost", "answer lost"]
 IN_TRANSACTION = """
 SELECT count(*)
 FROM pg_stat_activity
 WHERE state = 'idle in transaction' AND datname = current_database()
+"""
+CHANGE = """
+UPDATE documents SET revision = revision + 1, updated_at = clock_timestamp() WHERE id = 'doc_1'
 """
 END_SESSIONS = """
 SELECT count(pg_terminate_backend(pid))
@@ -118,9 +125,8 @@ async def test_a_key_makes_no_replay_of_the_first_answer(
 ) -> None:
     """The first call with an Idempotency-Key is not marked as a replay; the second one is."""
     proxy.break_next(fault)
-    headers = {"Idempotency-Key": "k"}
-    first = await api.add("doc_1", "ship_1", headers)
-    second = await api.add("doc_1", "ship_1", headers)
+    first = await api.add("doc_1", "ship_1", KEYED)
+    second = await api.add("doc_1", "ship_1", KEYED)
     assert (proxy.broken, first.status_code, second.status_code) == (1, 201, 201)
     assert "idempotent-replayed" not in first.headers
     assert second.headers["idempotent-replayed"] == "true"
@@ -132,7 +138,7 @@ async def test_a_commit_that_comes_late_is_waited_for(
 ) -> None:
     """While the transaction may still commit, the call is neither answered nor retried."""
     proxy.break_next("command late")
-    call = asyncio.create_task(api.add("doc_1", "ship_1"))
+    call = asyncio.create_task(api.add("doc_1", "ship_1", KEYED))
 
     async def held() -> bool:
         return bool(proxy.broken == 1 and await connection.fetchval(IN_TRANSACTION) == 1)
@@ -156,6 +162,71 @@ async def test_an_unknown_outcome_is_503(
     assert (response.status_code, response.json()["code"]) == (503, "unavailable")
     assert "not known" in response.json()["detail"]
     proxy.let_go.set()
+
+
+async def test_a_lone_link_that_comes_late_is_not_written_twice(
+    api: Api, proxy: CommitProxy, connection: asyncpg.Connection
+) -> None:
+    """The statement reaches the server after the call was retried and answered, and writes nothing."""
+    proxy.break_next("command late")
+    response = await api.add("doc_1", "ship_1")
+    assert (proxy.broken, response.status_code) == (1, 201)
+    proxy.let_go.set()
+
+    async def executed() -> bool:
+        return proxy.carried_out == 1
+
+    await until(executed)
+    assert len(await read_outbox(connection)) == 1
+    await check_outbox(connection)
+
+
+async def test_a_refused_link_is_not_written_later(api: Api, proxy: CommitProxy) -> None:
+    """A statement that comes late writes nothing, though what its call was refused for is there now."""
+    proxy.break_next("command late")
+    assert (await api.add("doc_1", "ship_new")).status_code == 404
+    assert (await api.client.put("/v1/entities/shipment/ship_new")).status_code == 201
+    proxy.let_go.set()
+
+    async def executed() -> bool:
+        return proxy.carried_out == 1
+
+    await until(executed)
+    assert await api.links("doc_1") == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_lone_link_that_is_being_written_is_waited_for(
+    api: Api, proxy: CommitProxy, database: str, connection: asyncpg.Connection, *, changed: bool
+) -> None:
+    """The look-up waits for the lock of the statement, and the caller gets the reply that was lost.
+
+    If another transaction has changed the document since, its revision after the link is not known any
+    more, and the reply has no ETag.
+    """
+    blocker, other = await asyncpg.connect(database), await asyncpg.connect(database)
+    await blocker.execute("BEGIN; LOCK TABLE document_links IN SHARE MODE")
+    proxy.let_go.set()
+    proxy.break_next("command late")
+    call = asyncio.create_task(api.add("doc_1", "ship_1"))
+    await until(partial(waiting, connection, 1))  # the statement has its other locks
+    change = asyncio.create_task(other.execute(CHANGE if changed else "SELECT 1"))
+    await until(partial(waiting, connection, 3 if changed else 2))
+    # The look-up waits 1 s for the lock; after that it is queued again, behind the change.
+    done, _ = await asyncio.wait({call}, timeout=1.5)
+    assert not done
+    await blocker.execute("ROLLBACK")
+    response = await call
+    await change
+    assert (proxy.broken, response.status_code) == (1, 201)
+    assert response.headers.get("etag") == (None if changed else '"2"')
+    (link,) = await api.links("doc_1")
+    assert link["id"] == response.json()["data"]["id"]
+    assert link["created_at"] == response.json()["data"]["created_at"]
+    assert len(await read_outbox(connection)) == 1
+    await check_outbox(connection)
+    for session in (blocker, other):
+        await session.close()
 
 
 @pytest.mark.parametrize("lingering", [False, True])

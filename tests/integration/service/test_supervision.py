@@ -36,8 +36,8 @@ AWAITS = [
     "service.store.writing.execute.save",
     "service.store.database.Database.connect",
     "service.store.writing.group.GroupWriter._idle",
-    "service.store.writing.group.GroupWriter._write_together",
-    "service.store.writing.transaction.Notifier._send",
+    "service.store.writing.group.GroupWriter._write_group",
+    "service.store.writing.notifier.Notifier._send",
 ]
 """Functions that the writer's loop awaits, or tasks that it starts."""
 
@@ -102,7 +102,8 @@ async def test_an_idle_writer_that_fails_starts_again(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error of the idle writer is logged with the name of its task, and no write fails."""
-    assert (await api.add("doc_1", "ship_1")).status_code == 201
+    keyed = {"Idempotency-Key": "k"}  # after such a write the next transaction is begun ahead
+    assert (await api.add("doc_1", "ship_1", keyed)).status_code == 201
     inject(monkeypatch, "service.store.writing.group.roll_back", RuntimeError("injected"))
 
     async def ended() -> bool:
@@ -146,7 +147,7 @@ async def test_a_write_that_hangs_is_answered(
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("service.store.writing.group.GroupWriter._write_together", hang)
+    monkeypatch.setattr("service.store.writing.group.GroupWriter._write_group", hang)
     async with asyncio.timeout(5):
         answer = await api.add("doc_1", "ship_1")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -140,7 +140,8 @@ async def test_a_failed_transaction(
 ) -> None:
     """The spans of a transaction that failed, and of its call, say why, without the text of the error."""
     await connection.execute("DROP FUNCTION save_changes")
-    assert (await traced.add("doc_1", "ship_1")).status_code == 503
+    keyed = {"Idempotency-Key": "k"}  # a lone link without a key takes one statement
+    assert (await traced.add("doc_1", "ship_1", keyed)).status_code == 503
     (call,), (transaction, *_) = spans(exported, "SERVER"), spans(exported, "CLIENT")
     assert [span.status.status_code for span in (call, transaction)] == [StatusCode.ERROR] * 2
     assert call.attributes is not None
@@ -148,3 +149,16 @@ async def test_a_failed_transaction(
     assert call.attributes["error.type"] == "503"
     assert transaction.attributes["db.response.status_code"] == "42883"
     assert [event.name for event in transaction.events] == ["read"]
+
+
+async def test_a_failed_statement(
+    traced: Api, exported: InMemorySpanExporter, connection: asyncpg.Connection
+) -> None:
+    """The span of a lone link, whose one statement is its transaction, says why it failed."""
+    await connection.execute("DROP FUNCTION add_link")
+    assert (await traced.add("doc_1", "ship_1")).status_code == 503
+    (call,), (transaction,) = spans(exported, "SERVER"), spans(exported, "CLIENT")
+    assert transaction.attributes is not None
+    assert transaction.attributes["db.response.status_code"] == "42883"
+    assert transaction.parent is not None
+    assert transaction.parent.span_id == id_of(call)

@@ -15,13 +15,19 @@ The deletion of expired replies, which starts with the service, sends asyncpg's 
 machine that may arrive later than the first call.
 """
 
-COMMAND_COMPLETE = b"C"
+LONE_LINK = re.compile(rb"P.{4}([^\0]*)\0[^\0]*FROM add_link\(", re.DOTALL).search
+"""The statement of a lone link being prepared: its name. It is a transaction of its own."""
+
+COMMITTED = (b"C", b"2")
+"""What the answer to a COMMIT begins with (CommandComplete), and the answer to a lone link (BindComplete)."""
 
 Fault = Literal["command lost", "answer lost", "command late"]
 
 
 class CommitProxy:
     """A TCP proxy to one server. After `break_next` it closes the client's connection at the next COMMIT.
+
+    The statement of a lone link counts as one, since it is a whole transaction.
 
     - command lost: the COMMIT does not reach the server, whose connection is closed too.
     - answer lost: the server executes the COMMIT.
@@ -110,8 +116,14 @@ class CommitProxy:
         answers: asyncio.Task[None],
     ) -> None:
         """Pass on the client's messages, up to the COMMIT at which the connection breaks."""
+        execution: bytes | None = None
         while data := await reader.read(65536):
-            if self._armed is None or not COMMIT(data):
+            if prepared := LONE_LINK(data):
+                execution = (
+                    b"\0" + prepared[1] + b"\0"
+                )  # an unnamed portal, and the statement's name
+            is_lone = execution is not None and data.startswith(b"B") and execution in data[:80]
+            if self._armed is None or not (COMMIT(data) or is_lone):
                 up_writer.write(data)
                 continue
             fault, self._armed = self._armed, None
@@ -123,5 +135,5 @@ class CommitProxy:
                 await self.let_go.wait()
             if fault != "command lost":
                 up_writer.write(data)
-                self.carried_out += (await up_reader.read(65536)).startswith(COMMAND_COMPLETE)
+                self.carried_out += (await up_reader.read(65536)).startswith(COMMITTED)
             return
