@@ -31,8 +31,8 @@ Three kinds of transactions
   them. While one is in flight, the writes of the next one are queued; no timer delays a lone write. A joint
   transaction takes free locks only (SKIP LOCKED), and inserts no missing rows.
 * Contended (contended.py): the writes whose document another transaction has locked wait for it together,
-  and share the transaction that gets the lock. Those that change nothing need no lock: a read answers
-  them before (unchanged.py).
+  and share the transaction that gets the lock, with those to other contended documents. Those that change
+  nothing need no lock: a read answers them before (unchanged.py).
 * Alone (alone.py): a write that inserts a missing row, is large, needs several locked documents, or is
   about an entity itself. The writes of one document take turns. The deletion of an entity goes on in
   further transactions, which unlink the entity everywhere (cascade.py). All but the last of them replace the

@@ -5,14 +5,16 @@ take the lock first each time; a transaction for each write would cost a COMMIT 
 of the process waits in Postgres' queue for the lock, which is first in, first out. When it has the lock, it
 writes all writes that have arrived by then.
 
-Usually this is one transaction for all contended documents of the process. A document whose lock is not
-free in time is given a separate transaction, so that the other documents do not wait for it.
+Usually this is one transaction for all contended documents of the process: those that were contended when
+it began, whose locks it waits for, and those that have become contended while it waited, if their locks are
+free. A document whose lock is not free in time is given a separate transaction, so that the other documents
+do not wait for it.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -40,9 +42,12 @@ CONTENDED_S: Final = 0.2
 one of them. After that the joint transaction tries the lock again, since most documents are contended for a
 short time."""
 
-# In the order in which lock_links locks documents.
+WAITED_S: Final = 0.001
+"""A LOCK that takes Postgres longer has waited for another transaction: a free lock takes some 20 µs."""
+
+# In the order in which lock_links locks documents. Returns the seconds that it has taken.
 LOCK: Final = """
-SELECT count(*)
+SELECT extract(epoch FROM clock_timestamp() - statement_timestamp())::float8, count(*)
 FROM (SELECT * FROM unnest($1::uuid[], $2::text[]) AS u (w, d) ORDER BY w, d) AS u
 CROSS JOIN LATERAL (
     SELECT true FROM documents AS d WHERE d.workspace_id = u.w AND d.id = u.d FOR NO KEY UPDATE
@@ -120,7 +125,7 @@ class ContendedWriter:
             if not documents:
                 self._arrival.clear()
                 await self._arrival.wait()
-            elif not await self._write(documents, SHARED_LOCK_TIMEOUT_MS):
+            elif not await self._write(documents, SHARED_LOCK_TIMEOUT_MS, takes_others=True):
                 for document in documents:
                     task = self._loop.create_task(self._write_apart(document), name="write-apart")
                     self._apart[document] = task
@@ -143,10 +148,16 @@ class ContendedWriter:
         if waiting:
             self.waiting[document] = waiting
 
-    async def _write(self, documents: Sequence[DocumentKey], lock_timeout_ms: int) -> bool:
-        """Wait for the documents' locks, and write the waiting writes; False: a lock was not free in time."""
+    async def _write(
+        self, documents: Sequence[DocumentKey], lock_timeout_ms: int, *, takes_others: bool = False
+    ) -> bool:
+        """Wait for the documents' locks, and write the waiting writes; False: a lock was not free in time.
+
+        `takes_others`: also the writes to other documents that have arrived in the meantime, if their locks
+        are free.
+        """
         members: list[Member] = []
-        step = partial(self._step, documents=documents, members=members)
+        step = partial(self._step, documents=documents, members=members, takes_others=takes_others)
         try:
             await self._transactions.run_alone(step, lock_timeout_ms, members)
         except Exception as error:  # noqa: BLE001 - the members are answered, or written alone
@@ -158,29 +169,46 @@ class ContendedWriter:
             for member in members:
                 member.interrupt()
             raise
-        for member in members:
+        for member in reversed(members):
             if member.answer is None:
-                self._left_out(member)
-            else:
-                member.settle()
+                self._put_back(member, documents)
+        for member in members:
+            member.settle()
         return True
 
+    def _put_back(self, member: Member, locked: Sequence[DocumentKey]) -> None:
+        """Let the write wait for its document's lock; if that was locked, pass the write on."""
+        (document,) = member.needs.documents
+        if document in locked or member.left_out != "locked":
+            self._left_out(member)
+        else:
+            self.waiting.setdefault(document, deque()).appendleft(member)
+
     async def _step(
-        self, connection: "Connection", documents: Sequence[DocumentKey], members: list[Member]
+        self,
+        connection: "Connection",
+        documents: Sequence[DocumentKey],
+        members: list[Member],
+        *,
+        takes_others: bool,
     ) -> Witness | None:
         """Lock the documents, then execute the writes that have arrived by now."""
         began = time.monotonic()
-        await connection.fetchval(LOCK, *zip(*documents, strict=True))
+        waited_s = await connection.fetchval(LOCK, *zip(*documents, strict=True))
         self._measures.steps.wait.add(time.monotonic() - began)
         if not members:  # a retry has the members of the attempt before
-            members += self._take(documents)
+            others = [each for each in self.waiting if each not in self._apart]
+            members += self._take(dict.fromkeys([*documents, *(others if takes_others else ())]))
             if members:
                 self._measures.taken(members)
+        if waited_s > WAITED_S:
+            for document in {*documents, *(each for m in members for each in m.needs.documents)}:
+                self._keep_contended(document)
         for member in members:
             member.answer = None
         return await self._executor.execute(connection, members, wait=False)
 
-    def _take(self, documents: Sequence[DocumentKey]) -> list[Member]:
+    def _take(self, documents: Iterable[DocumentKey]) -> list[Member]:
         members: list[Member] = []
         room = MAX_CHANGES
         for document in documents:

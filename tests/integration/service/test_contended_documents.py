@@ -10,6 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
+from service.store.writing import contended
+from service.store.writing.transaction import LOCK_TIMEOUT_MS
 from tests.support.service.api import Api, Service, new_key, seed
 from tests.support.service.locks import locked, waiting
 from tests.support.topic.subscriber import check_outbox
@@ -18,6 +20,8 @@ from tests.support.waiting import until
 PROCESSES = 2
 CALLERS = 20
 POOL = 5
+NEEDS_LOCK = {"If-Match": "*"}
+RETRIED = 'links_calls_retried_total{reason="locked"}'
 TRANSACTIONS = "SELECT count(DISTINCT xid) FROM outbox"
 
 
@@ -54,6 +58,58 @@ async def test_requests_that_wait_for_one_lock_are_written_together(
         answers = await asyncio.gather(*calls)
     assert [answer.status_code for answer in answers] == [201] * PROCESSES * CALLERS
     assert await connection.fetchval(TRANSACTIONS) == PROCESSES
+    await check_outbox(connection)
+
+
+async def left_out(api: Api, calls: int) -> bool:
+    """Whether joint transactions have left out at least so many calls, since their lock was not free."""
+    metrics = (await api.client.get("/metrics")).text
+    return f"{RETRIED} {float(calls)}" in metrics
+
+
+@pytest.mark.parametrize("is_free", [True, False])
+async def test_requests_that_arrive_during_the_wait_are_written_with_the_others(
+    apis: list[Api],
+    database: str,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_free: bool,
+) -> None:
+    """One transaction also writes to a second document if its lock is free, and otherwise the next one."""
+    # While the first document is locked, the transaction must not end.
+    monkeypatch.setattr(contended, "SHARED_LOCK_TIMEOUT_MS", LOCK_TIMEOUT_MS)
+    api = apis[0]
+    async with locked(database, "doc_1") as session, locked(database, "doc_2") as other:
+        first = asyncio.create_task(api.add("doc_1", "ship_1"))
+        await until(partial(waiting, connection, 1))
+        second = asyncio.create_task(api.add("doc_2", "ship_1", NEEDS_LOCK))
+        await until(partial(left_out, api, 2))
+        if is_free:
+            await other.execute("ROLLBACK")
+        await session.execute("ROLLBACK")
+        assert (await first).status_code == 201
+        if not is_free:
+            await until(partial(waiting, connection, 1))
+            assert not second.done()
+            await other.execute("ROLLBACK")
+        assert (await second).status_code == 201
+    assert await connection.fetchval(TRANSACTIONS) == (1 if is_free else 2)
+    await check_outbox(connection)
+
+
+async def test_a_repeated_idempotency_key_waits_for_the_first_call(
+    apis: list[Api], database: str, connection: asyncpg.Connection
+) -> None:
+    """Of two calls with one key that wait for a lock, one writes, and the other replays its reply."""
+    headers = {"Idempotency-Key": "once"}
+    async with locked(database, "doc_1") as session:
+        calls = [asyncio.create_task(apis[0].add("doc_1", "ship_1", headers)) for _ in range(2)]
+        await until(partial(waiting, connection, 1))
+        await session.execute("ROLLBACK")
+        answers = await asyncio.gather(*calls)
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert sorted("Idempotent-Replayed" in answer.headers for answer in answers) == [False, True]
     await check_outbox(connection)
 
 
