@@ -100,6 +100,8 @@ def _problems(value: str, kind: Any) -> Iterator[str]:  # noqa: ANN401 - any typ
 def _words(kind: Any) -> str:  # noqa: ANN401 - any type a field may have
     """Return which values a type takes: a Literal's, a range of numbers, or its own description."""
     base, *more = get_args(kind)
+    if type(None) in more:  # the setting may be absent
+        return _words(base)
     if isinstance(base, str):
         return f"one of {', '.join(map(str, get_args(kind)))}"
     meta: Meta = more[0]

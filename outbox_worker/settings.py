@@ -13,6 +13,8 @@ from outbox_worker.postgres.registration import DEFAULT_COMPRESSION, Registratio
 from outbox_worker.postgres.tls import check_url
 
 MOST_PORT = 65_535
+Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+"""The codecs of Kafka's record batches."""
 TOPIC_NAME = Meta(
     pattern=r"^[A-Za-z0-9._-]{1,150}$",
     description="1 to 150 letters, digits, dots, underscores and hyphens",
@@ -78,7 +80,7 @@ class Settings(
     partitions: Annotated[int, Meta(ge=1, le=100_000)] = 12
     delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
     batch_size: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] | None = None
+    compression: Codec | None = None
     """None: as recorded when the relay was registered. `compression_of` returns what is in force."""
     retention_days: Annotated[int, Meta(ge=1, le=14)] = 7
     """The outbox is a ring of 16 daily slots. A slot must be empty two days before it is used again."""

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from outbox_worker.kafka import codecs  # noqa: F401 - sets the levels of compression
+
 CONTENT_TYPE = ("content-type", b"application/cloudevents+json; charset=utf-8")
 PROGRESS_KEY = b"cursor"
 """The key of each progress record: compaction keeps the last record of a key."""

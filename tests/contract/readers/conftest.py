@@ -1,19 +1,19 @@
 """A topic in each compression that the worker offers, with an aborted transaction among the events."""
 
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args
 
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from outbox_worker.settings import Settings
+from outbox_worker.settings import Codec
 from tests.contract.readers.java_client import JavaReader
 from tests.support.relay.worker import Worker
 from tests.support.service.api import Api, Link, seed, serving
 from tests.support.topic import topics
 
-COMPRESSIONS: tuple[str, ...] = get_args(get_type_hints(Settings)["compression"])
+COMPRESSIONS: tuple[str, ...] = get_args(Codec)
 DOCUMENTS = 8
 PARTITIONS = 2
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -45,6 +45,11 @@ def test_session_url_wins_for_sessions() -> None:
         ("OUTBOX_PARTITION", "3", "did you mean OUTBOX_PARTITIONS?"),
         ("OUTBOX_RETENTION_DAYS", "15", "not a whole number from 1 to 14"),
         ("OUTBOX_DELIVERY", "twice", "one of exactly-once, at-least-once"),
+        (
+            "OUTBOX_COMPRESSION",
+            "zip",
+            "OUTBOX_COMPRESSION: not one of none, gzip, snappy, lz4, zstd",
+        ),
         ("OUTBOX_TOPIC", "no spaces", "OUTBOX_TOPIC: not 1 to 150 letters, digits"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "KAFKA_SECURITY_PROTOCOL"),
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "KAFKA_SASL_USERNAME: missing variable; KAFKA_SEC"),
