@@ -146,15 +146,15 @@ METRICS: Final = by_name(
         "calls",
         "Calls under `/v1/` that are not answered yet, since their bodies are complete.",
         {
-            "state": "`working`: at most 128 in each process, and 512 more that have taken over 0.5 s; "
-            "`waiting`: until the process works on fewer calls, at most for 1 s"
+            "state": "`working`: at most 64 in each process, and 256 more that have taken over 0.5 s; "
+            "`waiting`: until the process works on fewer calls, at most for 1.4 s"
         },
     ),
     Metric(
         "links_calls_refused_total",
         "counter",
         "calls",
-        "Calls that were answered 503 after they had waited for 1 s, because the process is overloaded.",
+        "Calls that were answered 503 after they had waited for 1.4 s, because the process is overloaded.",
     ),
     Metric(
         "links_database_unreachable",
@@ -265,8 +265,8 @@ LOG_EVENTS: Final = by_name(
     LogEvent(
         "http.overloaded",
         "warning",
-        "A call waited for 1 s because the process works on as many other calls as it can: it was answered "
-        "503.",
+        "A call waited for 1.4 s because the process works on as many other calls as it can: it was "
+        "answered 503.",
         {**CALL, **ERROR},
         "start another process of the service; see the runbook",
     ),

@@ -349,13 +349,15 @@ class Database:
             await self._pool.expire_connections()
 
     @asynccontextmanager
-    async def reading(self) -> "AsyncIterator[Connection]":
+    async def reading(self, *, ahead: bool = False) -> "AsyncIterator[Connection]":
         """Lend a connection in a read-only transaction, whose statements all read one snapshot.
+
+        `ahead` is that of `acquire`.
 
         Raises:
             Unavailable: as `acquire`.
         """
-        async with self.acquire() as connection:
+        async with self.acquire(ahead=ahead) as connection:
             await connection.execute(BEGIN_READING)
             try:
                 yield connection

@@ -6,7 +6,7 @@ waited for WAIT_S is refused, so each caller is answered within two seconds, or 
 overloaded.
 
 A waiting call costs memory only. It is not refused sooner, even if the queue is so long that it will be
-refused: many callers try again at once, and each try costs the processor more than the wait.
+refused: many callers try again at once, and a try costs half the processor time of a call that is answered.
 """
 
 import asyncio
@@ -21,18 +21,20 @@ from service.core.errors import Overloaded
 from service.edge.calls.body import Disconnected
 from service.measures import Measures
 
-PLACES: Final = 128
+PLACES: Final = 64
 """Calls that one process works on at once. With 3,000 callers, 64 to 256 places gave the same rate; with 32,
-the joint transactions were smaller, and with 256 the calls took longer."""
-WAIT_S: Final = 1.0
-"""The longest wait for a place. While the processor is the limit, a call with a place takes some 0.2 s."""
+the joint transactions were smaller, and with more places the calls took longer."""
+WAIT_S: Final = 1.4
+"""The longest wait for a place. While the processor is the limit, a call with a place takes some 0.1 s, and
+few take 0.5 s. After a shorter wait, callers that try again at once would come so often that refusing them
+takes the processor from the calls that are answered."""
 LONG_S: Final = 0.5
 """Time after which a call leaves its place to another one, and goes on without. It most likely waits for a
 lock or for a slow database: then it does not use the processor, and one locked document must not stop the
 calls on all others. The deletion of an entity and a large batch leave their places as well."""
-LONG_CALLS: Final = 512
+LONG_CALLS: Final = 256
 """Calls that go on without a place. While there are so many, further calls keep their places."""
-CHECK_INTERVAL_S: Final = 0.1
+CHECK_INTERVAL_S: Final = 0.05
 """Time between two checks of WAIT_S and LONG_S: each may be exceeded by so much."""
 OVERLOADED: Final = "the service has more calls than it can answer; nothing was written: try again"
 

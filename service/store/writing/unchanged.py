@@ -79,7 +79,8 @@ class UnchangedReader:
         """Answer the members that change nothing, and return the others: all, if the read fails."""
         state = State(self._ids)
         try:
-            async with asyncio.timeout(READ_TIMEOUT_S), self._database.reading() as connection:
+            reading = self._database.reading(ahead=True)  # one read for many calls
+            async with asyncio.timeout(READ_TIMEOUT_S), reading as connection:
                 keys = {key for member in members for key in member.write.links(state)}
                 await read_active(connection, state, list(keys))
             left = [member for member in members if not self._settle(member, state)]

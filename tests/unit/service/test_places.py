@@ -1,16 +1,21 @@
 """The places of a process: their order, their bounds, and the calls that give up."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive
+from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.core.errors import Overloaded
 from service.edge.calls.body import Disconnected
-from service.edge.calls.places import Place, Places
+from service.edge.calls.places import Place, Places, has_disconnected
 from service.measures import Measures
 from tests.support.waiting import BUSY_S, until
 
@@ -114,6 +119,23 @@ async def test_calls_that_give_up_leave_their_turn() -> None:
     places.give_back(held[1])
     assert [await places.take(connected) for _ in range(2)]
     assert measures.calls_in_progress == {"working": 2, "waiting": 0}
+
+
+async def test_a_disconnect_is_seen_as_uvicorn_tells_it() -> None:
+    """Of a call whose body was not asked for, or was, the server tells only a disconnect."""
+    transport = asyncio.Transport()
+    cycle = RequestResponseCycle(
+        cast("HTTPScope", {}), transport, FlowControl(transport), logging.getLogger("uvicorn"),
+        logging.getLogger("uvicorn.access"), access_log=False, default_headers=[],
+        message_event=asyncio.Event(), expect_100_continue=False, keep_alive=True,
+        on_response=lambda: None,
+    )  # fmt: skip
+    cycle.more_body = False
+    cycle.message_event.set()
+    receive = cast("Receive", cycle.receive)
+    assert [has_disconnected(receive) for _ in range(3)] == [False] * 3
+    cycle.disconnected = True
+    assert has_disconnected(receive)
 
 
 @pytest.mark.usefixtures("patient")
