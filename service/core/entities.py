@@ -20,6 +20,7 @@ class RemovedLink(NamedTuple):
     id: UUID
     role: str | None
     created_at: datetime
+    removed_at: datetime
 
 
 class EntityWrite(Write, frozen=True, kw_only=True):
@@ -76,10 +77,10 @@ class EntityWrite(Write, frozen=True, kw_only=True):
         return self.reply  # complete, or another call has registered the entity again
 
     def make_events(self, state: State, removed: Iterable[RemovedLink]) -> None:
-        """Add the events of links that were removed at the state's time, because the entity is deleted."""
+        """Add the events of links that were removed because the entity is deleted, at the state's time."""
         now, entity = state.now, self.key
         events = EventMaker(self.caller, "entity_deleted", state.ids, now, microseconds(now))
-        for document_id, version, link_id, role, created_at in removed:
+        for document_id, version, link_id, role, created_at, _ in removed:
             key = LinkKey(DocumentKey(entity.workspace_id, document_id), entity)
             before = LinkRow(key, link_id, role, created_at)
             link = LinkRow(key, link_id, role, created_at, now, "entity_deleted")

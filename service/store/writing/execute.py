@@ -13,7 +13,7 @@ from service.core.values import MAX_LINKS, DocumentKey, LinkKey
 from service.core.writes import Progress, Reply, Slices, State, Write
 from service.measures import Measures
 from service.store.writing.counts import LinkCounter
-from service.store.writing.entities import Chunk, lock_entity, unlink_entity
+from service.store.writing.entities import EVENTS_IN_SLICE, Chunk, lock_entity, unlink_entity
 from service.store.writing.replies import lock_scopes
 from service.store.writing.rows import StoredReply, lock_all, lock_free, save
 from service.store.writing.witness import Witness
@@ -165,7 +165,9 @@ class Executor:
         began = time.monotonic()
         removed = await unlink_entity(connection, state, write.key, chunk)
         self._measures.steps.lock.add(time.monotonic() - began)
-        write.make_events(state, removed)
+        for start in range(0, len(removed), EVENTS_IN_SLICE):
+            write.make_events(state, removed[start : start + EVENTS_IN_SLICE])
+            await asyncio.sleep(0)  # let other tasks run
         return await _save(connection, state, self._measures)
 
     def answer_lone(
