@@ -8,6 +8,7 @@ from tests.support.relay.worker import Worker
 from tests.support.topic import topics
 from tests.support.topic.codecs import codecs
 
+ALL = ("--from", "2000-01-01", "--to", "2100-01-01")
 EXISTING = "UPDATE outbox_relay SET compression = 'none'"
 
 
@@ -27,10 +28,12 @@ async def published_with(
 async def test_a_new_relay_compresses_with_zstd(
     database: str, kafka: str, topic: str, connection: asyncpg.Connection
 ) -> None:
-    """Event batches are compressed with zstd, progress records are not; log and database say so."""
+    """Event batches and replays are compressed with zstd, progress records are not; the log says so."""
     with Worker(database, kafka, topic) as worker:
         started = await worker.wait_event("relay.started")
         assert await published_with(connection, kafka, topic, 50) == ({"zstd"}, {"none"})
+        assert worker.command("replay", *ALL, "--yes") == 0
+        assert set(await codecs(kafka, f"{topic}.replay")) == {"zstd"}
     assert started["compression"] == "zstd"
     assert await connection.fetchval("SELECT compression FROM outbox_relay") == "zstd"
 
