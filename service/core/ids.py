@@ -133,14 +133,20 @@ class IdSource:
         return prefix + _eight_characters(self._random64()) + _eight_characters(self._random64())
 
     def _uuid7(self, now_us: int) -> int:
-        milliseconds, fraction = divmod(now_us, 1000)
-        high = milliseconds << 16 | 0x7000 | fraction * 4096 // 1000
-        return high << 64 | 0x8000_0000_0000_0000 | self._random64() >> 2
+        return _time_bits(now_us) | self._random64() >> 2
 
     def _random64(self) -> int:
         if not self._words:
             self._words.extend(_BLOCK.unpack(self._random(_BLOCK.size)))
         return self._words.pop()
+
+
+@lru_cache(maxsize=8)  # the ids of one transaction have the same time
+def _time_bits(now_us: int) -> int:
+    """Return a UUIDv7 whose random bits are zero."""
+    milliseconds, fraction = divmod(now_us, 1000)
+    high = milliseconds << 16 | 0x7000 | fraction * 4096 // 1000
+    return high << 64 | 0x8000_0000_0000_0000
 
 
 def _eight_characters(value: int, pairs: tuple[str, ...] = _UPPER_PAIRS) -> str:

@@ -75,7 +75,7 @@ SAVE_ALL: Final = "SELECT save_changes($1, $2, $3, $4, $5, $6, $7)"
 """Also changed links, changed documents and replies. SAVE_NEW is faster: empty arrays cost time, too."""
 
 READ_CHUNK: Final = 500
-"""Links in one call of lock_links; the cost of a call grows with the square of their number."""
+"""Links in one call of lock_links. It bounds the memory of both sides; a link costs the same in any call."""
 
 FEW_LINKS: Final = 100
 """The most links of a document in a joint transaction: reading more would delay the other writes."""
