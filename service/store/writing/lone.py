@@ -11,6 +11,7 @@ version, which only the locks tell, and the function puts the true ones in its p
 the statement: the write is decided again, with the same random words for ids.
 """
 
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 from uuid import UUID
@@ -154,7 +155,7 @@ class LoneWriter:
         Raises:
             NotCommitted, Unavailable: as Transactions.run.
         """
-        while True:
+        for _ in range(2):  # again if the server's clock was moved, or one of the processes hung
             latest = session.clock.later(LATEST_S)
             link = prepare(cast("LinksWrite", member.write), self._executor.ids, latest)
             run = self._transactions.run_statement
@@ -164,10 +165,11 @@ class LoneWriter:
                 return False
             session.clock.set(answer.locked_at)
             if answer.is_written:
+                session.checked_at = time.monotonic()
                 self._transactions.note_written(has_events=True)
-            elif answer.locked_at > latest:
-                continue  # the server's clock was moved, or its process hung
-            return self._answered(member, link.state(answer), answer)
+            if answer.is_written or answer.locked_at <= latest:
+                return self._answered(member, link.state(answer), answer)
+        return False
 
     def _answered(self, member: Member, state: State, answer: Answer) -> bool:
         is_locked, is_written = answer.is_locked, answer.is_written

@@ -14,7 +14,7 @@ import pytest
 
 from service.core.errors import Conflict, NotFound, Refusal
 from service.core.events import EventMaker
-from service.core.ids import IdSource, microseconds
+from service.core.ids import EPOCH, IdSource, microseconds
 from service.core.links import DocumentStates, LinksWrite
 from service.core.values import (
     MAX_LINKS,
@@ -324,6 +324,19 @@ async def test_a_late_statement_writes_nothing(
     assert await connection.fetchval("SELECT count(*) FROM document_links") == 0
     row = await add_by_hand(connection, workspace, timedelta(minutes=1))
     assert row["is_written"]
+
+
+async def test_a_clock_that_was_moved_is_read_again(database: str, workspace: str) -> None:
+    """If the server's clock is not the one that is remembered, the second statement writes."""
+    async with writing(database) as made:
+        await made.writer.write(Asked(workspace, "doc_1", "deal_1").write)
+        session = made.writer._connection  # noqa: SLF001 - no clock is moved for a test
+        assert session is not None
+        session.clock.set(EPOCH)
+        asked = Asked(workspace, "doc_1", "deal_2")
+        await made.writer.write(asked.write)
+        assert asked.decided.kind == "created"
+        assert (made.statements, made.commits) == (3, 0)
 
 
 @pytest.mark.parametrize(
