@@ -11,7 +11,8 @@ is incomplete after a segment, so a later request that arrives in one segment do
 
 import asyncio
 from enum import Enum, auto
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 import httptools
 from msgspec import Struct
@@ -24,6 +25,7 @@ from service.edge.calls.call import headers_of, request_id_of
 from service.edge.calls.problems import EdgeError
 from service.edge.gate.cors import Cors
 from service.server import refusals
+from service.server.joined import JoinedWrites
 from service.stopping import Stopping
 
 LINGER_S: Final = 1.0
@@ -171,7 +173,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if http_version == "1.0":
             self.expect_100_continue = False  # RFC 9110, section 10.1.1
         self._earlier = self._answering
+        transport, joined = self.transport, JoinedWrites(self.transport)
+        self.transport = cast("asyncio.Transport", joined)  # for the cycle alone
         super().on_headers_complete()
+        self.transport = transport
+        self.cycle.on_response = partial(self._on_written, joined)
         self.headers = []  # a new list for trailers, so that they do not become headers
         self._state = State.BODY
         self._body_bytes = 0
@@ -185,6 +191,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._state = State.IDLE
             if self._timer is not None:
                 self._stop_timer()
+
+    def _on_written(self, joined: JoinedWrites) -> None:
+        """Write a head without a body, then let uvicorn begin the next request."""
+        joined.flush()
+        self.on_response_complete()
 
     def close_after_answer(self) -> None:
         """Send `Connection: close` with the answer to the last request that was read."""

@@ -42,6 +42,24 @@ def client_of(service: programs.Program, key: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=service.url, headers={"X-API-KEY": key}, timeout=30)
 
 
+async def test_pipelined_answers_come_in_order(database: str, key: str, tmp_path: Path) -> None:
+    """Answers with and without a body are complete, in the order of the requests."""
+    calls = [("HEAD", 200), ("GET", 200), ("HEAD", 200), ("TRACE", 405), ("HEAD", 200)]
+    fields = f"Host: test\r\nX-API-KEY: {key}\r\n"
+    requests = [f"{method} /v1/documents/doc_1 HTTP/1.1\r\n{fields}" for method, _ in calls]
+    with programs.service(database, tmp_path) as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write("".join(f"{request}\r\n" for request in requests).encode())
+        for method, status in calls:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            if method != "HEAD":
+                assert json.loads(await reader.readexactly(length))
+        await close(writer)
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_sigterm_lets_requests_in_flight_finish(
     database: str, key: str, connection: asyncpg.Connection, tmp_path: Path, workers: str
