@@ -81,15 +81,16 @@ async def of_the_service(
 
 
 async def _until_replied(proxy: CountingProxy, call: Callable[[], Awaitable[None]]) -> Done:
-    """Count the round trips of the sessions that committed: no reply waits for other sessions.
+    """Count the round trips of transactions, and the statement of a lone link, which is its own transaction.
 
-    The statement of a lone link is a transaction of its own.
+    Other statements are of the background, such as those that check keys and idle sessions.
     """
     begun = len(proxy.trips)
     await call()
     made = proxy.trips[begun:]
-    writing = {trip.session for trip in made if "COMMIT" in trip.sql or "add_link(" in trip.sql}
-    return Done([trip for trip in made if trip.session in writing], others=[])
+    return Done(
+        [each for each in made if each.in_transaction or "add_link(" in each.sql], others=[]
+    )
 
 
 async def _link(api: Api, documents: Iterator[str]) -> None:

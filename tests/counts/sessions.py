@@ -27,6 +27,8 @@ class Session:
     started: bool = False
     idle: bool = False
     """The session waits for no answer and is in no transaction."""
+    in_transaction: bool = False
+    """The last answer has left the session in a transaction."""
     prepared: dict[bytes, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """The SQL of the round trip that is under way."""
@@ -38,6 +40,8 @@ class Trip:
 
     session: Session
     sql: str
+    in_transaction: bool
+    """The round trip is a part of a transaction that was begun by BEGIN."""
     statements: int = 0
     rows: int = 0
 
@@ -81,13 +85,18 @@ class CountingProxy(FaultyProxy):
             _, name, *_ = body.split(b"\0", 2)
             session.asked.append(session.prepared[name])
         if kind in _WAITS:
-            self.trips.append(Trip(session, "; ".join(session.asked)))
+            self.trips.append(Trip(session, "; ".join(session.asked), session.in_transaction))
             session.asked.clear()
 
     def _received(self, session: Session, kind: bytes, body: bytes) -> None:
         if kind == _READY:
             session.idle = body == _IN_NO_TRANSACTION
-        elif kind in {_ROW, _COMPLETE}:
-            trip = next(trip for trip in reversed(self.trips) if trip.session is session)
-            trip.rows += kind == _ROW
-            trip.statements += kind == _COMPLETE
+            session.in_transaction = not session.idle
+        if kind not in {_READY, _ROW, _COMPLETE}:
+            return
+        for trip in reversed(self.trips):  # a session is ready once before its first round trip
+            if trip.session is session:
+                trip.rows += kind == _ROW
+                trip.statements += kind == _COMPLETE
+                trip.in_transaction |= session.in_transaction
+                break
