@@ -146,7 +146,7 @@ METRICS: Final = by_name(
         "calls",
         "Calls under `/v1/` that are not answered yet, since their bodies are complete.",
         {
-            "state": "`working`: at most 64 in each process, and 256 more that have taken over 0.5 s; "
+            "state": "`working`: at most 128 in each process, and 256 more that have taken over 0.5 s; "
             "`waiting`: until the process works on fewer calls, at most for 1.4 s"
         },
     ),
