@@ -21,8 +21,16 @@ SELECT count(*)
 FROM pg_stat_activity
 WHERE state = 'idle in transaction' AND datname = current_database()
 """
+WAITERS = """
+SELECT pid
+FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 CHANGE = """
-UPDATE documents SET revision = revision + 1, updated_at = clock_timestamp() WHERE id = 'doc_1'
+BEGIN;
+LOCK TABLE documents IN EXCLUSIVE MODE; -- first in, first out; the waits for a row that was updated are not
+UPDATE documents SET revision = revision + 1, updated_at = clock_timestamp() WHERE id = 'doc_1';
+COMMIT
 """
 END_SESSIONS = """
 SELECT count(pg_terminate_backend(pid))
@@ -211,10 +219,16 @@ async def test_a_lone_link_that_is_being_written_is_waited_for(
     call = asyncio.create_task(api.add("doc_1", "ship_1"))
     await until(partial(waiting, connection, 1))  # the statement has its other locks
     change = asyncio.create_task(other.execute(CHANGE if changed else "SELECT 1"))
-    await until(partial(waiting, connection, 3 if changed else 2))
-    # The look-up waits 1 s for the lock; after that it is queued again, behind the change.
-    done, _ = await asyncio.wait({call}, timeout=1.5)
-    assert not done
+    await until(partial(waiting, connection, sessions := 3 if changed else 2))
+    earlier = {pid for (pid,) in await connection.fetch(WAITERS)}
+
+    async def look_up_waits_again() -> bool:
+        waiters = {pid for (pid,) in await connection.fetch(WAITERS)}
+        return len(waiters) == sessions and waiters != earlier
+
+    # The look-up waits 1 s for the lock; after that it waits on another session, behind the change.
+    await until(look_up_waits_again)
+    assert not call.done()
     await blocker.execute("ROLLBACK")
     response = await call
     await change
