@@ -223,13 +223,13 @@ class Acceptor:
 
     def _another_is_due(self) -> bool:
         """Whether another worker has fewer connections and does not count as hung."""
-        now, own = self._loop.time(), self._counts.own
-        fewest = self._counts.fewest() + own // UNEVEN
+        now, own, fewest = self._loop.time(), self._counts.own, self._counts.fewest()
+        is_due = fewest + own // UNEVEN < own
         alive = fewest != self._fewest  # the other worker's count has changed, so it is alive
-        if own <= fewest or alive or now - self._checked_at > HUNG_S:
+        if not is_due or alive or now - self._checked_at > HUNG_S:
             self._waiting_since = now
         self._fewest, self._checked_at = fewest, now
-        return fewest < own and now - self._waiting_since < HUNG_S
+        return is_due and now - self._waiting_since < HUNG_S
 
     async def _open(self, connection: socket.socket) -> None:
         connection.settimeout(0)

@@ -175,8 +175,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._earlier = self._answering
         transport, joined = self.transport, JoinedWrites(self.transport)
         self.transport = cast("asyncio.Transport", joined)  # for the cycle alone
-        super().on_headers_complete()
-        self.transport = transport
+        try:
+            super().on_headers_complete()
+        finally:  # uvicorn cannot read a target of 64 KiB, for example
+            self.transport = transport
         self.cycle.on_response = partial(self._on_written, joined)
         self.headers = []  # a new list for trailers, so that they do not become headers
         self._state = State.BODY

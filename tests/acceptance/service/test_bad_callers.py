@@ -346,6 +346,13 @@ async def test_a_host_is_required(caller: Connection, hosts: list[bytes]) -> Non
     assert "Host" in str(answer["errors"])
 
 
+async def test_a_target_that_uvicorn_cannot_read_is_refused(caller: Connection) -> None:
+    """A target of 64 KiB, which only HTTP/1.0 without Host has within the bound of a head, is 400."""
+    await caller.send(b"GET /" + b"a" * 0xFFFF + b" HTTP/1.0\r\n\r\n")
+    answer = problem(await caller.rest())
+    assert (answer["status"], answer["code"]) == (400, "validation_error")
+
+
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
