@@ -22,8 +22,8 @@ METRICS: Final = by_name(
         "outbox_published_bytes_total",
         "counter",
         "bytes",
-        "Record batches that Kafka has acknowledged, as they were sent: compressed if OUTBOX_COMPRESSION is "
-        "set.",
+        "Record batches that Kafka has acknowledged, in the size in which they were sent: compressed, unless "
+        "the codec in force is `none`.",
     ),
     Metric(
         "outbox_page_retries_total",

@@ -2,8 +2,8 @@
 
 Without the bound, a process with too many callers works on all their calls at once, and finishes each of
 them late. With it, further calls wait in the order of their arrival, reads and writes alike. A call that has
-waited for WAIT_S is refused, so each caller is answered within two seconds, or learns that the service is
-overloaded.
+waited for WAIT_S is refused. So while the processor is the limit, each caller is answered within about two
+seconds, or learns that the service is overloaded. A call that waits for locks or for Postgres takes longer.
 
 A waiting call costs memory only. It is not refused sooner, even if the queue is so long that it will be
 refused: many callers try again at once, and a try costs half the processor time of a call that is answered.
