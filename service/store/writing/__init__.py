@@ -49,7 +49,8 @@ later, a new connection looks up the witness, a row that only this transaction w
 the replies are sent. If it is not found and the transaction has ended, the write is retried. If neither is
 known within 5 s, the caller is answered 503. The witness of a lone link is the link: nobody knows the xid
 of its statement, so the statement writes nothing if it takes its locks later than 0.5 s after it was sent.
-The look-up waits for this time and for the document's lock.
+The look-up waits for this time and for the document's lock. If the link may have been erased since, neither
+is known.
 
 A blind retry would answer 404 to an unlink that was committed. The status of the xid is no proof: after a
 crash Postgres assigns xids again whose WAL was not flushed.

@@ -36,12 +36,22 @@ WAIT_BRIEFLY: Final = f"SET LOCAL lock_timeout = '1s'; {INDEXES_ONLY}"
 LOCK_DOCUMENT: Final = """
 SELECT FROM documents WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE
 """
+# `sent` is earlier than the link, if it was written. The last column: whether it may have been erased since.
+# An erased document has a tombstone, and a transaction of at most 10.5 s may have made it again. Before links
+# are erased, they are removed: so a document that had the link had two events, the last one since.
 FOUND_LINK: Final = """
-SELECT clock_timestamp(), l.id, l.created_at, d.updated_at, d.revision
-FROM (VALUES (true)) AS one
+SELECT clock_timestamp(), l.id, l.created_at, d.updated_at, d.revision,
+    (t.id_hash IS NOT NULL AND (d.id IS NULL OR d.created_at >= sent - interval '15 s'))
+    OR (
+        d.version >= 2 AND d.updated_at >= sent
+        AND (d.deleted_at IS NOT NULL OR e.id IS NULL OR e.created_at >= sent)
+    )
+FROM (SELECT $5::timestamptz - interval '2 s' AS sent) AS s
 LEFT JOIN documents AS d ON d.workspace_id = $1 AND d.id = $2
 LEFT JOIN document_links AS l ON l.workspace_id = d.workspace_id AND l.document_id = d.id
     AND l.entity_type = $3 AND l.entity_id = $4
+LEFT JOIN entities AS e ON e.workspace_id = $1 AND e.type = $3 AND e.id = $4
+LEFT JOIN erased_documents AS t ON t.workspace_id = $1 AND t.id_hash = sha256(convert_to($2, 'UTF8'))
 """
 
 LOOK_UP_DEADLINE_S: Final = 5.0
@@ -115,11 +125,12 @@ class LinkWitness(NamedTuple):
         async with connection.transaction(isolation="read_committed"):
             await connection.execute(WAIT_BRIEFLY)
             await connection.execute(LOCK_DOCUMENT, *self.key.document)
-            row = await connection.fetchrow(FOUND_LINK, *self.key.document, *self.key.entity[1:])
-        now, link_id, created_at, updated_at, revision = cast("asyncpg.Record", row)
+            ends = (*self.key.document, *self.key.entity[1:])
+            row = await connection.fetchrow(FOUND_LINK, *ends, self.latest)
+        now, link_id, created_at, updated_at, revision, erased = cast("asyncpg.Record", row)
         if link_id is not None and str(link_id).endswith(self.id_end):
             return Found(created_at, revision if created_at == updated_at else None)
-        return False if same_server and now > self.latest else None
+        return False if same_server and now > self.latest and not erased else None
 
 
 T_co = TypeVar("T_co", covariant=True)
