@@ -244,7 +244,7 @@ class LinksWrite(Write, frozen=True, kw_only=True):
         }
 
     @property
-    def may_change_nothing(self) -> bool:
+    def only_adds_links(self) -> bool:
         """Whether all changes add links, under no condition, and no reply has to be stored."""
         return (
             self.idempotency is None
@@ -254,7 +254,7 @@ class LinksWrite(Write, frozen=True, kw_only=True):
 
     def changes_nothing(self, state: State) -> bool:
         """Whether all links to add are active in the state, and their documents and entities too."""
-        return self.may_change_nothing and all(
+        return self.only_adds_links and all(
             (link := state.links.get(change.key)) is not None
             and link.deleted_at is None
             and change.key.entity in state.entities

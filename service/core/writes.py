@@ -155,8 +155,8 @@ class Write(Struct, frozen=True, kw_only=True):
         return set()
 
     @property
-    def may_change_nothing(self) -> bool:
-        """Whether a read, without locks, may answer the write: see `changes_nothing`."""
+    def only_adds_links(self) -> bool:
+        """Whether all changes add links, under no condition, and no reply has to be stored."""
         return False
 
     def changes_nothing(self, _: State) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, cast
@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from service.core.entities import EntityWrite
 from service.core.errors import Busy, Unavailable
-from service.core.links import LinksWrite
 from service.core.values import DocumentKey
 from service.core.writes import Progress, Reply
 from service.store.writing.cascade import Cascade, not_complete
@@ -39,17 +38,11 @@ class AloneWriter:
     the entity rolled back.
     """
 
-    def __init__(
-        self,
-        transactions: Transactions,
-        executor: Executor,
-        write_links: Callable[[LinksWrite], Awaitable[Reply]],
-    ) -> None:
-        """Take the function that writes to links, which the deletion of an entity calls."""
+    def __init__(self, transactions: Transactions, executor: Executor, cascade: Cascade) -> None:
         self._transactions = transactions
         self._executor = executor
         self._measures = transactions.database.measures
-        self._cascade = Cascade(transactions, executor, write_links)
+        self._cascade = cascade
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: dict[DocumentKey, asyncio.Lock] = {}
         self.waiting: dict[Member, None] = {}

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from service.core.entities import EntityWrite
 from service.core.errors import Busy, IdempotencyMismatch, Refusal, Unavailable
@@ -19,6 +19,7 @@ from service.store.writing.rows import StoredReply, lock_all, lock_free, save
 from service.store.writing.witness import Witness
 
 if TYPE_CHECKING:
+    from service.core.links import LinksWrite
     from service.store.database import Connection
 
 MAX_CHANGES: Final = 500
@@ -178,11 +179,10 @@ class Executor:
         if not self._can_write(member, state, locked_elsewhere):
             return False
         try:
-            reply = member.write.decide(state)
+            reply = cast("LinksWrite", member.write).decide(state)
         except Refusal as refusal:
             member.answer = refusal
             return True
-        assert isinstance(reply, Reply)  # noqa: S101 - the write is a LinksWrite
         if is_written is bool(state.unsaved.links):
             member.answer = reply
         return member.answer is not None

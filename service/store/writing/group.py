@@ -14,6 +14,7 @@ from service.incident import Incident
 from service.logs import get_logger
 from service.store.database import Session, as_refusal, roll_back, terminate
 from service.store.writing.alone import AloneWriter
+from service.store.writing.cascade import Cascade
 from service.store.writing.contended import ContendedWriter
 from service.store.writing.execute import Executor, Member, take_group
 from service.store.writing.lone import LoneWriter, is_plain
@@ -59,7 +60,8 @@ class GroupWriter:
             partial(self._pass_on, tried="contended"),
             self._not_written,
         )
-        self._alone = AloneWriter(self._transactions, self._executor, self.write)
+        cascade = Cascade(self._transactions, self._executor, self.write)
+        self._alone = AloneWriter(self._transactions, self._executor, cascade)
         self._lone = LoneWriter(self._transactions, self._executor)
         self._lone_in_a_row = 0
         """How many of the last writes were lone links; negative during a pause."""

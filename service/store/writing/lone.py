@@ -21,7 +21,7 @@ from msgspec import Struct
 from service.core.events import ID_START, placeholder
 from service.core.ids import IdSource
 from service.core.links import LinksWrite
-from service.core.values import MAX_LINKS, AddLink, DocumentState, LinkKey
+from service.core.values import MAX_LINKS, DocumentState, LinkKey
 from service.core.writes import Reply, State, Write
 from service.store.database import Session
 from service.store.writing.execute import Executor, Member
@@ -111,13 +111,7 @@ class LoneLink(Struct, frozen=True):
 
 def is_plain(write: Write) -> bool:
     """Whether the write is for one link, under no conditions, so that one statement may write it."""
-    return (
-        isinstance(write, LinksWrite)
-        and len(write.changes) == 1
-        and isinstance(write.changes[0], AddLink)
-        and write.idempotency is None
-        and write.preconditions is None
-    )
+    return isinstance(write, LinksWrite) and len(write.changes) == 1 and write.only_adds_links
 
 
 def prepare(write: LinksWrite, ids: IdSource, latest: datetime) -> LoneLink:

@@ -10,14 +10,17 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 from service.core.ids import IdSource
 from service.core.values import DocumentKey
-from service.core.writes import Reply, State
+from service.core.writes import State
 from service.store.database import Database
 from service.store.writing.execute import MAX_CHANGES, MAX_WAIT_S, Member, take_group
 from service.store.writing.rows import read_active
+
+if TYPE_CHECKING:
+    from service.core.links import LinksWrite
 
 PAUSE_S: Final = 0.1
 """The time without reads after one that answered no write. New links would only wait for it."""
@@ -46,7 +49,7 @@ class UnchangedReader:
 
     def add(self, member: Member) -> None:
         """Queue the write for the next read, or pass it on if a read is not likely to answer it."""
-        if not member.write.may_change_nothing or time.monotonic() < self._resume_at:
+        if not member.write.only_adds_links or time.monotonic() < self._resume_at:
             self._pass_on(member)
             return
         self.waiting.append(member)
@@ -94,10 +97,7 @@ class UnchangedReader:
         """Answer the write if it changes nothing; return whether it is answered."""
         if not member.write.changes_nothing(state):
             return False
-        reply = member.write.decide(state)
-        if not isinstance(reply, Reply):
-            raise TypeError(reply)
-        member.answer = reply
+        member.answer = cast("LinksWrite", member.write).decide(state)
         member.settle()
         for document in member.needs.documents:
             self._answered(document)

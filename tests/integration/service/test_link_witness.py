@@ -37,12 +37,6 @@ class Looked(NamedTuple):
         assert row is not None
         return row["id"], row["created_at"]
 
-    async def entity(self) -> EntityKey:
-        """Erase the entity; return its key."""
-        key = EntityKey(self.workspace, "shipment", "ship_1")
-        await self.eraser.entity(key)
-        return key
-
     async def witness(
         self, id_end: str, latest: datetime, entity: str = "ship_1"
     ) -> Found | Literal[False] | None:
@@ -80,7 +74,7 @@ async def erase_links(looked: Looked) -> None:
 
 async def erase_entity(looked: Looked) -> None:
     """Erase the entity."""
-    await looked.entity()
+    await looked.eraser.entity(EntityKey(looked.workspace, "shipment", "ship_1"))
 
 
 async def register_entity_again(looked: Looked) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.faults.commit import CommitProxy, Fault
 from tests.support.service.api import Api, Link, new_key, seed, serving
-from tests.support.service.locks import waiting
+from tests.support.service.locks import waiters, waiting
 from tests.support.topic.subscriber import check_outbox, read_outbox
 from tests.support.waiting import until
 
@@ -20,11 +20,6 @@ IN_TRANSACTION = """
 SELECT count(*)
 FROM pg_stat_activity
 WHERE state = 'idle in transaction' AND datname = current_database()
-"""
-WAITERS = """
-SELECT pid
-FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 CHANGE = """
 BEGIN;
@@ -220,11 +215,11 @@ async def test_a_lone_link_that_is_being_written_is_waited_for(
     await until(partial(waiting, connection, 1))  # the statement has its other locks
     change = asyncio.create_task(other.execute(CHANGE if changed else "SELECT 1"))
     await until(partial(waiting, connection, sessions := 3 if changed else 2))
-    earlier = {pid for (pid,) in await connection.fetch(WAITERS)}
+    earlier = await waiters(connection)
 
     async def look_up_waits_again() -> bool:
-        waiters = {pid for (pid,) in await connection.fetch(WAITERS)}
-        return len(waiters) == sessions and waiters != earlier
+        now = await waiters(connection)
+        return len(now) == sessions and now != earlier
 
     # The look-up waits 1 s for the lock; after that it waits on another session, behind the change.
     await until(look_up_waits_again)

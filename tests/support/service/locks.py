@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 LOCK = "SELECT FROM documents WHERE id = ANY ($1) FOR UPDATE"
-WAITING = """
-SELECT count(*)
+WAITERS = """
+SELECT pid
 FROM pg_stat_activity
 WHERE wait_event_type = 'Lock' AND datname = current_database()
 """
@@ -27,4 +27,9 @@ async def locked(database: str, *documents: str) -> AsyncIterator[asyncpg.Connec
 
 async def waiting(connection: asyncpg.Connection, sessions: int = 1) -> bool:
     """Whether at least so many sessions wait for a lock."""
-    return bool(await connection.fetchval(WAITING) >= sessions)
+    return len(await waiters(connection)) >= sessions
+
+
+async def waiters(connection: asyncpg.Connection) -> set[int]:
+    """Return the process ids of the sessions that wait for a lock."""
+    return {pid for (pid,) in await connection.fetch(WAITERS)}
