@@ -63,7 +63,7 @@ def first_line(error: BaseException) -> str:
 
     For an error without a text, return what its class means, the text of its cause, or its class.
     """
-    if text := str(error).partition("\n")[0].strip():
+    if text := str(error).strip().partition("\n")[0].strip():
         return text
     for kind, words in WITHOUT_TEXT.items():
         if isinstance(error, kind):

@@ -88,7 +88,9 @@ def _unknown(environment: Given, known: Iterable[str], prefix: str) -> Iterator[
 def _problems(value: str, kind: Any) -> Iterator[str]:  # noqa: ANN401 - any type a field may have
     """Yield what is wrong with the value of one variable, in the words of its type or its checks."""
     try:
-        msgspec.convert(value, kind, strict=False)
+        if msgspec.convert(value, kind, strict=False) is None:  # msgspec reads "null" so
+            yield f"not {_words(kind)}"
+            return
         for check in filter(callable, getattr(kind, "__metadata__", ())):
             check(value)
     except msgspec.ValidationError:

@@ -150,6 +150,7 @@ def test_rows_that_postgres_quotes_are_left_out(
         ),
         (ConnectionRefusedError(), "ConnectionRefusedError: the connection was refused"),
         (LookupError(), "LookupError"),
+        (LookupError("\nno such key\nin it"), "LookupError: no such key"),
     ],
 )
 def test_an_error_without_a_text_is_told_in_words(

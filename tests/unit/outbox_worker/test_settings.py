@@ -50,6 +50,7 @@ def test_session_url_wins_for_sessions() -> None:
             "zip",
             "OUTBOX_COMPRESSION: not one of none, gzip, snappy, lz4, zstd",
         ),
+        ("OUTBOX_COMPRESSION", "null", "OUTBOX_COMPRESSION: not one of none"),
         ("OUTBOX_TOPIC", "no spaces", "OUTBOX_TOPIC: not 1 to 150 letters, digits"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "KAFKA_SECURITY_PROTOCOL"),
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "KAFKA_SASL_USERNAME: missing variable; KAFKA_SEC"),
