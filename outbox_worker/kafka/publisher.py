@@ -134,9 +134,9 @@ class Publisher:
         aged = time.monotonic() - self._made_at >= PRODUCER_AGE_S
         return aged or max(self._sent.values(), default=0) >= RECORDS_A_PRODUCER
 
-    def pack(self, rows: Sequence[Any]) -> list[Round]:
+    async def pack(self, rows: Sequence[Any]) -> list[Round]:
         """Pack rows into record batches, which only this publisher can send."""
-        return self._packer.pack(rows, self._producer.create_batch, int(time.time() * 1000))
+        return await self._packer.pack(rows, self._producer.create_batch, int(time.time() * 1000))
 
     async def publish(self, rounds: list[Round], progress: bytes) -> dict[int, int]:
         """Publish the batches and the progress record; return the highest offset of each partition.

@@ -1,5 +1,6 @@
 """Packs rows into Kafka record batches, with the partitions that Kafka's Java client chooses."""
 
+import asyncio
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -18,6 +19,9 @@ TRACESTATE = b',"tracestate":"'
 KEYS_CACHED = 50_000
 """The number of keys whose partition is remembered, in about 100 bytes each. Hashing a key takes 2 to 4 µs
 in Python, and a look-up 0.05 µs."""
+PACKED_AT_ONCE = 500
+"""Rows that are packed in one go, in about 1 ms. The page before is in flight meanwhile, and brokers wait
+as long for its next request."""
 WORKSPACE_BYTES = 36
 """The length of the workspace's id, a UUID, at the beginning of each key: nine whole words."""
 _SEED = 0x9747B28C
@@ -92,11 +96,25 @@ class Packer:
         self._headers = [CONTENT_TYPE, *headers]
         self._known: dict[str, tuple[int, bytes]] = {}
 
-    def pack(
+    async def pack(
         self, rows: Sequence[Any], new_batch: Callable[[], RecordBatch], timestamp: int
     ) -> list[dict[int, RecordBatch]]:
         """Return rounds with at most one batch for each partition, to be sent one after the other."""
         full: list[list[RecordBatch]] = [[] for _ in range(self._partitions)]
+        for start in range(0, len(rows), PACKED_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)  # brokers' answers about the page before
+            self._pack(rows[start : start + PACKED_AT_ONCE], full, new_batch, timestamp)
+        return _rounds(full)
+
+    def _pack(
+        self,
+        rows: Sequence[Any],
+        full: list[list[RecordBatch]],
+        new_batch: Callable[[], RecordBatch],
+        timestamp: int,
+    ) -> None:
+        """Add rows to the batches of their partitions."""
         known, plain = self._known, self._headers
         for _, key, payload, traceparent, *_ in rows:
             entry = known.get(key)
@@ -111,7 +129,6 @@ class Packer:
                 timestamp=timestamp, key=key_bytes, value=payload, headers=headers
             ):
                 batches.append(_begin(new_batch(), timestamp, key_bytes, payload, headers))
-        return _rounds(full)
 
     def _learn(self, key: str) -> tuple[int, bytes]:
         if len(self._known) >= KEYS_CACHED:

@@ -119,7 +119,7 @@ class Republisher:
         """Send rows as a page has them; return when brokers have acknowledged all of them."""
         now_ms = int(time.time() * 1000)
         async with asyncio.timeout(SEND_TIMEOUT_S):
-            for batches in self._packer.pack(rows, self._producer.create_batch, now_ms):
+            for batches in await self._packer.pack(rows, self._producer.create_batch, now_ms):
                 sent = [
                     await self._producer.send_batch(batch, self.target.topic, partition=partition)
                     for partition, batch in batches.items()

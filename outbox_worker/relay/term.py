@@ -209,7 +209,7 @@ class Term:
     async def _read(self, cursor: Cursor) -> Packed:
         """Read the page after a cursor and pack it."""
         page = await self.window.read(cursor)
-        return Packed(page, self.publisher.pack(page.rows))
+        return Packed(page, await self.publisher.pack(page.rows))
 
     async def _checkpoint(self) -> None:
         """Write the cursor to the database, if events were published since the last time."""

@@ -65,7 +65,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 async def publish(publisher: Publisher, count: int) -> None:
     """Publish a page of `count` events of one document."""
     page = [(n, "one key", b"event", None) for n in range(count)]
-    await publisher.publish(publisher.pack(page), b"progress")
+    await publisher.publish(await publisher.pack(page), b"progress")
 
 
 async def fill(kafka: str, topic: str, count: int) -> None:

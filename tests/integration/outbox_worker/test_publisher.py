@@ -66,7 +66,7 @@ async def start(settings: Settings) -> AsyncIterator[Start]:
 
 async def publish(publisher: Publisher, values: list[str], progress: bytes) -> dict[int, int]:
     """Publish one page."""
-    return await publisher.publish(publisher.pack(rows(values)), progress)
+    return await publisher.publish(await publisher.pack(rows(values)), progress)
 
 
 async def committed(kafka: str, topic: str, count: int) -> list[bytes]:
@@ -161,7 +161,7 @@ async def test_open_transaction_of_the_older_is_ended(
     """The open transaction of a dead relay is aborted before the newer one reads."""
     older = await start()
     await older._producer.begin_transaction()  # noqa: SLF001 - dies in the middle of publish()
-    for batches in older.pack(rows(["lost"])):
+    for batches in await older.pack(rows(["lost"])):
         await asyncio.gather(
             *(sent.acknowledgement for sent in await older._send(batches))  # noqa: SLF001 - as above
         )
@@ -195,7 +195,7 @@ async def test_page_larger_than_a_batch_stays_in_order(
     """Rows of one key that fill several batches are published in order."""
     publisher = await start(batch_bytes=20_000)
     page = [(n, "one key", f"{n:05}{'x' * 500}".encode(), None) for n in range(400)]
-    await publisher.publish(publisher.pack(page), b"1")
+    await publisher.publish(await publisher.pack(page), b"1")
     records = await topics.wait_for_count(kafka, settings.topic, 400)
     values = [int(record.value[:5]) for record in records]
     assert values == list(range(400))
@@ -214,7 +214,7 @@ async def test_the_context_of_a_call_becomes_headers(
         (3, "k", event + b"}", "00-ab-cd-01"),
         (4, "k", b"without", None),
     ]
-    await publisher.publish(publisher.pack(page), b"1")
+    await publisher.publish(await publisher.pack(page), b"1")
     records = await topics.wait_for_count(kafka, settings.topic, 4)
     content, *_ = records[3].headers
     assert [[*record.headers] for record in records] == [
@@ -233,7 +233,7 @@ async def test_publisher_is_replaced_long_before_sequence_numbers_wrap(
     publisher = await start()
     await publish(publisher, ["a"] * 9, b"1")
     assert not publisher.must_be_replaced
-    await publisher.publish(publisher.pack([(1, "k", b"v", None)] * 10), b"2")
+    await publisher.publish(await publisher.pack([(1, "k", b"v", None)] * 10), b"2")
     assert publisher.must_be_replaced
 
 
