@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import zip_longest
+from operator import itemgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +25,8 @@ PACKED_AT_ONCE = 500
 as long for its next request."""
 WORKSPACE_BYTES = 36
 """The length of the workspace's id, a UUID, at the beginning of each key: nine whole words."""
+_CONTENTS = itemgetter(1, 2, 3)
+"""Takes key, payload and traceparent from a row, faster than a starred assignment does."""
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _32_BITS = 0xFFFFFFFF
@@ -116,7 +119,7 @@ class Packer:
     ) -> None:
         """Add rows to the batches of their partitions."""
         known, plain = self._known, self._headers
-        for _, key, payload, traceparent, *_ in rows:
+        for key, payload, traceparent in map(_CONTENTS, rows):
             entry = known.get(key)
             partition, key_bytes = entry if entry is not None else self._learn(key)
             headers = plain
