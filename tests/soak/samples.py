@@ -85,7 +85,9 @@ class Reader:
 
     async def __aenter__(self) -> Self:
         """Connect, and take the WAL so far as the run's beginning."""
-        self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_S)
+        # The worker closes a connection that is idle for 5 s, perhaps just as it is used again.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_S, limits=limits)
         self._connection = await asyncpg.connect(self._dsn)
         self._wal_before = (await self._database())["wal"]
         return self
