@@ -50,6 +50,7 @@ SENSIBLE: Final[dict[str, tuple[float, float]]] = {
     "Keys and replies a second": (0, A_SECOND),
     "Time since the last write": (0, TEST_S),
     "Unreachable": (0, 0),
+    "Calls in progress": (0, 128),
     "Age of events at publication": (0, TEST_S),
     "Events within 1 s": (0, 1),
     "Lag: age of the oldest unpublished event": (0, TEST_S),
