@@ -175,9 +175,8 @@ def check_transaction(span: CollectedSpan, database: str) -> None:
     """See that a transaction's span follows the conventions for databases, within a call of it."""
     assert (span.name, span.kind, span.failed) == (f"TRANSACTION {database}", "CLIENT", False)
     assert SpanId(span.id.trace, span.parent) in span.links
-    alone = (
-        len(span.links) == 1
-    )  # one statement writes a link that arrives alone, without a read before it
+    # One statement writes a link that arrives alone, without a read before it.
+    alone = len(span.links) == 1
     assert span.events == ["read", "saved"] or (alone and span.events == [])
     attributes = dict(span.attributes)
     assert attributes.pop("db.operation.batch.size", 1) == len(span.links)
