@@ -49,7 +49,28 @@ async def test_a_paused_relay_publishes_nothing_until_it_is_resumed(
         assert printed(standby, "resume")["paused_s"] > 0
         records = await topics.wait_for_count(kafka, topic, 2 * EVENTS)
         await standby.wait_event("relay.resumed")
-    check_order(records)
+    check_order(records, 2 * EVENTS)
+
+
+async def test_a_pause_amid_a_backlog_loses_nothing(
+    database: str, kafka: str, topic: str, connection: asyncpg.Connection, delivery: str
+) -> None:
+    """What was read ahead when the relay paused comes after the pause, once and in order."""
+    backlog = 20_000
+    await outbox.insert_events(connection, backlog // 2, keys=7)
+    await outbox.insert_events(connection, backlog // 2, keys=7)
+    # A page of any size takes longer exactly once. The backlog has to last until the pause.
+    page = {"exactly-once": "20", "at-least-once": "5"}[delivery]
+    settings = {"OUTBOX_DELIVERY": delivery, "OUTBOX_BATCH_SIZE": page}
+    with Worker(database, kafka, topic, **settings) as worker:
+        await worker.leading()
+        await topics.wait_for_count(kafka, topic, 20)
+        assert printed(worker, "pause")["confirmed"] is True
+        published = len(await topics.read_all(kafka, topic))
+        assert 20 <= published < backlog
+        assert printed(worker, "resume")["paused_s"] > 0
+        records = await topics.wait_for_count(kafka, topic, backlog)
+    check_order(records, backlog)
 
 
 async def is_shown(worker: Worker, **paused: object) -> None:
@@ -61,12 +82,12 @@ async def is_shown(worker: Worker, **paused: object) -> None:
     assert printed(worker, "status")["paused"] == paused
 
 
-def check_order(records: Sequence[Any]) -> None:
-    """See that the events of both inserts are there once, in order for each key."""
+def check_order(records: Sequence[Any], count: int) -> None:
+    """See that the events of two equal inserts are there once, in order for each key."""
     by_key: dict[bytes, list[int]] = {}
     for record in records:
         by_key.setdefault(record.key, []).append(int(record.value))
-    assert sum(map(len, by_key.values())) == 2 * EVENTS
+    assert sum(map(len, by_key.values())) == count
     for numbers in by_key.values():
         half = len(numbers) // 2
         assert numbers[:half] == numbers[half:] == sorted(numbers[:half])
