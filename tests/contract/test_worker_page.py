@@ -24,6 +24,9 @@ BACKLOG = 20_000
 PHONE = 360
 """The width in pixels of the narrowest phones in use: nothing may scroll sideways there."""
 
+LONGEST = 150
+"""The letters that a topic's name may have."""
+
 FAULTS = """
 const wrong = [];
 const check = (selector, right) => document.querySelectorAll(selector).forEach(
@@ -70,8 +73,8 @@ class Ground(NamedTuple):
 
 @pytest.fixture
 def ground(database: str, kafka: str, topic: str, connection: asyncpg.Connection) -> Ground:
-    """Return a database, a topic and their servers."""
-    return Ground(database, kafka, topic, connection)
+    """Return a database, a topic whose name is too long for any line, and their servers."""
+    return Ground(database, kafka, topic.ljust(LONGEST, "m"), connection)
 
 
 @asynccontextmanager

@@ -130,9 +130,9 @@ function drawState() {
 
 function drawWorkers() {
   const { leader, standbys, worker } = shown;
-  const row = (role, session) => [role, host(session), when(session.connected_at)];
+  const row = (role, session) => [role, when(session.connected_at), host(session)];
   const rows = [...(leader ? [row("leader", leader)] : []), ...(standbys || []).map((each) => row("standby", each))];
-  put("workers", rows.length ? table("Sessions of the workers in Postgres", ["Role", "Worker", "Connected since"], rows)
+  put("workers", rows.length ? table("Sessions of the workers in Postgres", ["Role", "Connected since", "Worker"], rows)
     : make("p", {}, known(standbys) ? "No worker is connected." : "Unknown."));
   put("tasks", ...(shown.tasks || []).map((task) => make("div", {},
     make("p", {}, `${task.kind}: ${count(task.events)} of ${known(task.total) ? count(task.total) : "an unknown number of"} events, ${since(task.started_at)}`),
