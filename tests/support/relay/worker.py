@@ -53,9 +53,11 @@ class Worker:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Kill the worker; every line that it has logged must be listed in its `telemetry`."""
         self._process.end(signal.SIGKILL)
+        if error is not None:
+            error.add_note(f"The worker's output ends:\n{self.output()[-5000:]}")
         assert unlisted_in(self.output()) == []
 
     def command(self, *arguments: str) -> int | None:
