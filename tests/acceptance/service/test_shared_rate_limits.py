@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from tests.support.service.api import new_key
 from tests.support.streams import close
 from tests.support.waiting import eventually, until
 
+T = TypeVar("T")
 RATE = "20/day"
 URL = "/v1/documents/doc_1"
 
@@ -44,25 +47,51 @@ async def test_it_counts_as_a_limiter_in_memory_does(limiter: SharedLimiter) -> 
     assert not (await limiter.hit("other", "3/day")).exceeded
 
 
-async def test_calls_at_once_are_counted_once_each(redis: Redis, limiter: SharedLimiter) -> None:
+async def while_redis_answers(
+    redis: Redis, limiters: int, scenario: Callable[..., Awaitable[T]]
+) -> T:
+    """Return what a scenario gives with new limiters, none of which took Redis for unreachable.
+
+    They do so after 0.25 s, which a busy machine may need for an answer; then the scenario is repeated.
+    """
+
+    async def attempt() -> list[T]:
+        away: list[bool] = []
+        made = [SharedLimiter(redis.url, away.append) for _ in range(limiters)]
+        given = await scenario(uuid4().hex, *made)
+        for limiter in made:
+            await limiter.aclose()
+        return [] if away else [given]
+
+    return (await until(attempt))[0]
+
+
+async def test_calls_at_once_are_counted_once_each(redis: Redis) -> None:
     """Concurrent calls of two processes use up one limit exactly."""
-    other = SharedLimiter(redis.url)
-    quotas: list[Quota] = []
-    for _ in range(10):
-        hits = [each.hit("key", "30/day") for each in (limiter, other) for _ in range(3)]
-        quotas += await asyncio.gather(*hits)
-    await other.aclose()
+
+    async def calls(key: str, *limiters: SharedLimiter) -> list[Quota]:
+        quotas: list[Quota] = []
+        for _ in range(10):
+            hits = [each.hit(key, "30/day") for each in limiters for _ in range(3)]
+            quotas += await asyncio.gather(*hits)
+        return quotas
+
+    quotas = await while_redis_answers(redis, 2, calls)
     assert sum(quota.exceeded for quota in quotas) == 30
     assert sorted(quota.remaining for quota in quotas)[30:] == list(range(30))
 
 
-async def test_a_call_is_one_round_trip(redis: Redis, limiter: SharedLimiter) -> None:
+async def test_a_call_is_one_round_trip(redis: Redis) -> None:
     """Once the script is loaded, each call sends one command."""
-    await limiter.hit("key", RATE)
-    before = await commands(redis)
-    for _ in range(10):
-        await limiter.hit("key", RATE)
-    assert await commands(redis) - before == 10 + 1  # and the one that asks
+
+    async def calls(key: str, limiter: SharedLimiter) -> int:
+        await limiter.hit(key, RATE)
+        before = await commands(redis)
+        for _ in range(10):
+            await limiter.hit(key, RATE)
+        return await commands(redis) - before
+
+    assert await while_redis_answers(redis, 1, calls) == 10 + 1  # and the one that asks
 
 
 async def commands(redis: Redis) -> int:
@@ -78,7 +107,7 @@ async def commands(redis: Redis) -> int:
         for line in text.splitlines()
         if "calls=" in line
     }
-    return calls["cmdstat_evalsha"] + calls.get("cmdstat_info", 0) + 1
+    return calls.get("cmdstat_evalsha", 0) + calls.get("cmdstat_info", 0) + 1
 
 
 async def test_calls_do_not_wait_for_a_hanging_redis(redis: Redis, limiter: SharedLimiter) -> None:
@@ -130,9 +159,25 @@ def logged(program: programs.Program, event: str) -> int:
     return program.log.read_text().count(f'"event": "{event}"')
 
 
+async def exhausted(database: str, pair: list[programs.Program]) -> str | None:
+    """Use up a new key's limit, and return the key; None if the processes did not count together."""
+    key = await new_key(database, rate_limit=RATE)
+    async with client_of(pair[0], key) as first, client_of(pair[1], key) as second:
+        answers = [await client.get(URL) for _ in range(5) for client in (first, second)]
+        left = [answer.headers["x-ratelimit-remaining"] for answer in answers]
+        for _ in range(5):
+            await asyncio.gather(first.get(URL), second.get(URL))
+        refused = await second.get(URL)
+    together = left == [str(number) for number in range(19, 9, -1)]
+    if not (together and refused.status_code == 429):
+        return None
+    assert refused.json()["code"] == "rate_limited"
+    assert 0 < int(refused.headers["retry-after"]) <= 86_400
+    return key
+
+
 async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_path: Path) -> None:
     """Processes count together; each counts alone while Redis is unreachable; then together again."""
-    key = await new_key(database, rate_limit=RATE)
     settings = {"LINKS_RATE_LIMIT_STORAGE": redis.url}
     with ExitStack() as running:
         pair = []
@@ -140,16 +185,10 @@ async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_pa
             folder = tmp_path / name
             folder.mkdir()
             pair.append(running.enter_context(programs.service(database, folder, **settings)))
+        # A busy machine may need more than 0.25 s for an answer of Redis.
+        key = await until(lambda: exhausted(database, pair))
+        assert key
         async with client_of(pair[0], key) as first, client_of(pair[1], key) as second:
-            answers = [await client.get(URL) for _ in range(5) for client in (first, second)]
-            left = [answer.headers["x-ratelimit-remaining"] for answer in answers]
-            assert left == [str(number) for number in range(19, 9, -1)]
-            for _ in range(5):
-                await asyncio.gather(first.get(URL), second.get(URL))
-            refused = await second.get(URL)
-            assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
-            assert 0 < int(refused.headers["retry-after"]) <= 86_400
-
             redis.stop()
             for client in (first, second):
                 answers = [await client.get(URL) for _ in range(3)]
@@ -161,12 +200,14 @@ async def test_two_processes_share_one_limit(database: str, redis: Redis, tmp_pa
 
             redis.start()
 
-            async def together() -> bool:
+            async def back() -> bool:
                 await asyncio.gather(first.get(URL), second.get(URL))
-                return all(logged(each, "rate_limits.storage_back") for each in pair)
+                told = all(logged(each, "rate_limits.storage_back") for each in pair)
+                return told and (
+                    "links_rate_limit_storage_away 0.0" in (await first.get("/metrics")).text
+                )
 
-            await until(together)
-            assert "links_rate_limit_storage_away 0.0" in (await first.get("/metrics")).text
+            await until(back)
 
 
 async def test_the_service_starts_without_redis(database: str, tmp_path: Path) -> None:
@@ -224,8 +265,12 @@ async def test_a_killed_process_leaves_no_gauge(
                 )
             return False
 
+        async def reachable() -> bool:
+            await called()
+            return "links_rate_limit_storage_away 1.0" not in await metrics()
+
         await until(replaced)
-        assert "links_rate_limit_storage_away 1.0" not in await metrics()
+        await until(reachable)
 
 
 def worker_processes(pid: int) -> list[int]:
