@@ -189,6 +189,22 @@ def test_the_first_process_ends_at_a_signal_while_it_starts(
     assert program.log.read_text() == ""
 
 
+@pytest.mark.parametrize("module", ["service", "outbox_worker"])
+def test_no_import_keeps_the_first_process_alive(tmp_path: Path, module: str) -> None:
+    """Process 1 ends at a signal also during an import of code that catches every exception."""
+    code = f"""
+import {module}, signal
+try:
+    signal.raise_signal(signal.SIGTERM)
+except BaseException:
+    print("went on")
+"""
+    program = Process(module, [*AS_PROCESS_1, sys.executable, "-c", code], tmp_path / "out.log")
+    program.start()
+    assert program.end(signal.SIGCONT) == 128 + signal.SIGTERM
+    assert program.log.read_text() == ""
+
+
 async def test_a_service_whose_log_nobody_reads(database: str) -> None:
     """Hundreds of requests are answered although the pipe for the log is full."""
     port = free_port()
