@@ -334,6 +334,8 @@ class Database:
             try:
                 connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
             except TimeoutError as error:
+                if error.args:  # the host did not answer, and the text names it
+                    raise
                 raise TimeoutError(NO_CONNECTION) from error
             finally:
                 self.measures.pool_waiting -= 1

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from outbox_worker.postgres import sessions
+from service.core.errors import Unavailable
 from service.store.database import Database
 from tests.support.faults.postgres import PostgresProxy
 from tests.support.parts.pooler import Pooler
@@ -99,6 +100,12 @@ async def test_an_address_that_drops_packets_is_passed_over(database: str, progr
             assert await answers(program, both) == 1
         with pytest.raises(TimeoutError, match=f"{first} does not answer within 2 s"):
             await answers(program, alone)
+        if program == "service":
+            async with Database(alone, pool_size=1) as pool:
+                with pytest.raises(Unavailable) as refusal:
+                    async with pool.acquire():
+                        pass
+            assert str(refusal.value.__cause__) == f"{first} does not answer within 2 s"
 
 
 async def answers(program: str, url: str) -> int:
