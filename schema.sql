@@ -414,8 +414,12 @@ BEGIN
     RETURN QUERY
     SELECT u.ordinal::integer, k.fingerprint, k.status, k.body
     FROM unnest(workspaces, scopes) WITH ORDINALITY AS u (workspace, scope, ordinal)
-    LEFT JOIN idempotency_keys AS k
-        ON k.workspace_id = u.workspace AND k.scope = u.scope AND k.created_at > now() - interval '24 hours'
+    LEFT JOIN LATERAL (
+        SELECT k.fingerprint, k.status, k.body, k.created_at
+        FROM idempotency_keys AS k
+        WHERE k.workspace_id = u.workspace AND k.scope = u.scope
+        OFFSET 0 -- keeps the planner from joining all replies, or those of 24 hours, if statistics say that they are few
+    ) AS k ON k.created_at > now() - interval '24 hours'
     WHERE u.ordinal = ANY (locked);
 END
 $$;
@@ -427,6 +431,7 @@ RETURNS TABLE (entity_type text, entity_id text)
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
+SET enable_sort = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -434,8 +439,14 @@ AS $$
 BEGIN
     RETURN QUERY
     SELECT l.entity_type, l.entity_id
-    FROM document_links AS l
-    WHERE l.workspace_id = workspace AND l.document_id = document AND l.id = link;
+    FROM (
+        SELECT l.id, l.entity_type, l.entity_id
+        FROM document_links AS l
+        WHERE l.workspace_id = workspace AND l.document_id = document AND l.id >= link
+        ORDER BY l.id -- only the primary key has this order, as in save_changes
+        LIMIT 1
+    ) AS l
+    WHERE l.id = link;
 END
 $$;
 
@@ -661,9 +672,20 @@ BEGIN
         UPDATE document_links AS l
         SET deleted_at = now_locked, deleted_cause = 'entity_deleted'
         FROM unnest(documents, document_places, links, link_places) AS k (document, document_place, link, link_place)
-        JOIN documents AS d ON d.ctid = k.document_place AND d.workspace_id = workspace AND d.id = k.document
-        WHERE l.ctid = k.link_place AND l.workspace_id = workspace AND l.document_id = k.document AND l.id = k.link
-            AND l.deleted_at IS NULL
+        -- What is at a place is read before it is compared (OFFSET 0): with a condition on another column, and with
+        -- statistics by which rows are few, the planner might find each row by an index that has a part of the key.
+        CROSS JOIN LATERAL (
+            SELECT d.workspace_id, d.id FROM documents AS d WHERE d.ctid = k.document_place OFFSET 0
+        ) AS d
+        CROSS JOIN LATERAL (
+            SELECT s.workspace_id, s.document_id, s.id, s.deleted_at
+            FROM document_links AS s
+            WHERE s.ctid = k.link_place
+            OFFSET 0
+        ) AS s
+        WHERE l.ctid = k.link_place
+            AND d.workspace_id = workspace AND d.id = k.document
+            AND s.workspace_id = workspace AND s.document_id = k.document AND s.id = k.link AND s.deleted_at IS NULL
             AND (
                 SELECT true FROM entities AS e
                 WHERE e.workspace_id = workspace AND e.type = of_type AND e.id = of_id AND e.deleted_at IS NOT NULL
@@ -719,13 +741,14 @@ BEGIN
         SET role = c.role, deleted_at = c.deleted_at, deleted_cause = c.deleted_cause, deletion_id = c.deletion_id
         FROM unnest(changed_links) AS c
         CROSS JOIN LATERAL (
-            SELECT s.ctid AS place -- does not change: the document is locked
+            SELECT s.id, s.ctid AS place -- does not change: the document is locked
             FROM document_links AS s
             WHERE s.workspace_id = c.workspace_id AND s.document_id = c.document_id AND s.id >= c.id
             ORDER BY s.id
             LIMIT 1
         ) AS s
-        WHERE l.ctid = s.place AND l.id = c.id;
+        -- For another condition on l the planner might read a whole index.
+        WHERE l.ctid = s.place AND s.id = c.id;
     END IF;
     IF cardinality(save_changes.documents) = 1 THEN -- the commonest write, for which a join costs more
         counters := save_changes.documents[1];
@@ -1027,13 +1050,13 @@ BEGIN
         FROM unnest(old_workspaces, old_documents, old_ids, old_roles, old_deleted_ats, old_causes, old_deletions)
             AS u (w, d, i, r, x, c, y)
         CROSS JOIN LATERAL (
-            SELECT k.ctid AS place -- does not change: the document is locked
+            SELECT k.id, k.ctid AS place -- does not change: the document is locked
             FROM document_links AS k
             WHERE k.workspace_id = u.w AND k.document_id = u.d AND k.id >= u.i
             ORDER BY k.id
             LIMIT 1
         ) AS k
-        WHERE l.ctid = k.place AND l.id = u.i;
+        WHERE l.ctid = k.place AND k.id = u.i;
     END IF;
     IF cardinality(document_ids) > 0 THEN
         UPDATE documents AS d

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KEY: Final = "SELECT entity_type, entity_id FROM find_link($1, $2, $3)"
 
+# coalesce() keeps the planner from the index on entities, in which it might read all links of an entity.
 COUNT: Final = """
 SELECT
     EXISTS (SELECT FROM documents WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL),
@@ -28,7 +29,7 @@ SELECT
             SELECT
             FROM document_links
             WHERE workspace_id = $1 AND document_id = $2 AND deleted_at IS NULL
-                AND ($3::text IS NULL OR entity_type = $3) AND ($4::text IS NULL OR entity_id = $4)
+                AND coalesce(entity_type = $3, true) AND coalesce(entity_id = $4, true)
             ORDER BY id -- only the primary key has this order, and sorting is switched off
         ) AS l
     )
@@ -38,7 +39,7 @@ LIST: Final = """
 SELECT id, entity_type, entity_id, created_at
 FROM document_links
 WHERE workspace_id = $1 AND document_id = $2 AND deleted_at IS NULL
-    AND ($3::text IS NULL OR entity_type = $3) AND ($4::text IS NULL OR entity_id = $4)
+    AND coalesce(entity_type = $3, true) AND coalesce(entity_id = $4, true)
     AND id > $7
 ORDER BY workspace_id, document_id, id
 LIMIT $5 OFFSET $6

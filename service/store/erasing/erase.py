@@ -81,9 +81,12 @@ ORDER BY workspace_id, id
 # document_links alone could not be bounded: one page might read the whole workspace.
 LINKED_ONCE: Final = """
 SELECT d.id, (
-    SELECT true
+    SELECT l.entity_id = $3
     FROM document_links AS l
-    WHERE l.workspace_id = d.workspace_id AND l.document_id = d.id AND l.entity_type = $2 AND l.entity_id = $3
+    WHERE l.workspace_id = d.workspace_id AND l.document_id = d.id
+        AND l.entity_type = $2 AND l.entity_id >= $3
+    ORDER BY l.entity_id -- only document_links_triple_key has this order
+    LIMIT 1
 )
 FROM documents AS d
 WHERE d.workspace_id = $1 AND d.id > $4

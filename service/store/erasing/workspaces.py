@@ -48,9 +48,9 @@ BATCH: Final = 1000
 """Tombstones removed in one transaction."""
 REMOVE_TOMBSTONES: Final = """
 DELETE FROM erased_documents
-WHERE workspace_id = $1 AND id_hash IN (
+WHERE workspace_id = $1 AND id_hash = ANY (ARRAY( -- a join might read all of them for each
     SELECT id_hash FROM erased_documents WHERE workspace_id = $1 LIMIT $2
-)
+))
 """
 REMOVE_KEYS: Final = "DELETE FROM api_keys WHERE workspace_id = $1 AND revoked_at IS NOT NULL"
 REMOVE_WORKSPACE: Final = "DELETE FROM workspaces WHERE id = $1"

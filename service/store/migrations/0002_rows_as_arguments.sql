@@ -99,6 +99,7 @@ RETURNS TABLE (entity_type text, entity_id text)
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
+SET enable_sort = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -106,8 +107,14 @@ AS $$
 BEGIN
     RETURN QUERY
     SELECT l.entity_type, l.entity_id
-    FROM document_links AS l
-    WHERE l.workspace_id = workspace AND l.document_id = document AND l.id = link;
+    FROM (
+        SELECT l.id, l.entity_type, l.entity_id
+        FROM document_links AS l
+        WHERE l.workspace_id = workspace AND l.document_id = document AND l.id >= link
+        ORDER BY l.id -- only the primary key has this order, as in save_changes
+        LIMIT 1
+    ) AS l
+    WHERE l.id = link;
 END
 $$;
 
@@ -304,13 +311,14 @@ BEGIN
         SET role = c.role, deleted_at = c.deleted_at, deleted_cause = c.deleted_cause, deletion_id = c.deletion_id
         FROM unnest(changed_links) AS c
         CROSS JOIN LATERAL (
-            SELECT s.ctid AS place -- does not change: the document is locked
+            SELECT s.id, s.ctid AS place -- does not change: the document is locked
             FROM document_links AS s
             WHERE s.workspace_id = c.workspace_id AND s.document_id = c.document_id AND s.id >= c.id
             ORDER BY s.id
             LIMIT 1
         ) AS s
-        WHERE l.ctid = s.place AND l.id = c.id;
+        -- For another condition on l the planner might read a whole index.
+        WHERE l.ctid = s.place AND s.id = c.id;
     END IF;
     IF cardinality(save_changes.documents) = 1 THEN -- the commonest write, for which a join costs more
         counters := save_changes.documents[1];
@@ -493,13 +501,13 @@ BEGIN
         FROM unnest(old_workspaces, old_documents, old_ids, old_roles, old_deleted_ats, old_causes, old_deletions)
             AS u (w, d, i, r, x, c, y)
         CROSS JOIN LATERAL (
-            SELECT k.ctid AS place -- does not change: the document is locked
+            SELECT k.id, k.ctid AS place -- does not change: the document is locked
             FROM document_links AS k
             WHERE k.workspace_id = u.w AND k.document_id = u.d AND k.id >= u.i
             ORDER BY k.id
             LIMIT 1
         ) AS k
-        WHERE l.ctid = k.place AND l.id = u.i;
+        WHERE l.ctid = k.place AND k.id = u.i;
     END IF;
     IF cardinality(document_ids) > 0 THEN
         UPDATE documents AS d

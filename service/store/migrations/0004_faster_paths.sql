@@ -2,6 +2,44 @@
 -- oldest programs: 1
 -- lock: outbox_relay, ACCESS EXCLUSIVE, momentary
 
+CREATE OR REPLACE FUNCTION lock_scopes(workspaces uuid [], scopes bytea [], patient boolean)
+RETURNS TABLE (ordinal integer, fingerprint bytea, status smallint, body bytea)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_material = off
+AS $$
+DECLARE
+    locked integer[] := '{}';
+    scope record;
+BEGIN
+    FOR scope IN
+        SELECT u.ordinal::integer AS ordinal, hashtextextended(u.workspace::text || encode(u.scope, 'hex'), 0) AS lock_key
+        FROM unnest(workspaces, scopes) WITH ORDINALITY AS u (workspace, scope, ordinal)
+        ORDER BY 2
+    LOOP
+        IF patient THEN
+            PERFORM pg_advisory_xact_lock(scope.lock_key);
+            locked := locked || scope.ordinal;
+        ELSIF pg_try_advisory_xact_lock(scope.lock_key) THEN
+            locked := locked || scope.ordinal;
+        END IF;
+    END LOOP;
+    RETURN QUERY
+    SELECT u.ordinal::integer, k.fingerprint, k.status, k.body
+    FROM unnest(workspaces, scopes) WITH ORDINALITY AS u (workspace, scope, ordinal)
+    LEFT JOIN LATERAL (
+        SELECT k.fingerprint, k.status, k.body, k.created_at
+        FROM idempotency_keys AS k
+        WHERE k.workspace_id = u.workspace AND k.scope = u.scope
+        OFFSET 0 -- keeps the planner from joining all replies, or those of 24 hours, if statistics say that they are few
+    ) AS k ON k.created_at > now() - interval '24 hours'
+    WHERE u.ordinal = ANY (locked);
+END
+$$;
+
 CREATE FUNCTION unlink_entity(workspace uuid, of_type text, of_id text, after uuid, up_to uuid)
 RETURNS TABLE (
     written_at timestamptz, document_id text, version bigint, link_id uuid, role text, created_at timestamptz
@@ -49,9 +87,20 @@ BEGIN
         UPDATE document_links AS l
         SET deleted_at = now_locked, deleted_cause = 'entity_deleted'
         FROM unnest(documents, document_places, links, link_places) AS k (document, document_place, link, link_place)
-        JOIN documents AS d ON d.ctid = k.document_place AND d.workspace_id = workspace AND d.id = k.document
-        WHERE l.ctid = k.link_place AND l.workspace_id = workspace AND l.document_id = k.document AND l.id = k.link
-            AND l.deleted_at IS NULL
+        -- What is at a place is read before it is compared (OFFSET 0): with a condition on another column, and with
+        -- statistics by which rows are few, the planner might find each row by an index that has a part of the key.
+        CROSS JOIN LATERAL (
+            SELECT d.workspace_id, d.id FROM documents AS d WHERE d.ctid = k.document_place OFFSET 0
+        ) AS d
+        CROSS JOIN LATERAL (
+            SELECT s.workspace_id, s.document_id, s.id, s.deleted_at
+            FROM document_links AS s
+            WHERE s.ctid = k.link_place
+            OFFSET 0
+        ) AS s
+        WHERE l.ctid = k.link_place
+            AND d.workspace_id = workspace AND d.id = k.document
+            AND s.workspace_id = workspace AND s.document_id = k.document AND s.id = k.link AND s.deleted_at IS NULL
             AND (
                 SELECT true FROM entities AS e
                 WHERE e.workspace_id = workspace AND e.type = of_type AND e.id = of_id AND e.deleted_at IS NOT NULL

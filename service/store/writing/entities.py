@@ -28,6 +28,7 @@ WHERE e.deleted_at IS NOT NULL
         SELECT true FROM document_links AS l
         WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
             AND l.deleted_at IS NULL
+        ORDER BY l.workspace_id, l.entity_id, l.id -- only document_links_entity_idx has this order
         LIMIT 1
     ) IS NULL
 RETURNING e.created_at
@@ -50,6 +51,7 @@ SELECT clock_timestamp(), deleted_at IS NOT NULL,
         SELECT true FROM document_links AS l
         WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
             AND l.deleted_at IS NULL
+        ORDER BY l.workspace_id, l.entity_id, l.id -- only document_links_entity_idx has this order
         LIMIT 1
     ) IS NOT NULL
 FROM entities AS e

@@ -48,8 +48,13 @@ SELECT clock_timestamp(), l.id, l.created_at, d.updated_at, d.revision,
     )
 FROM (SELECT $5::timestamptz - interval '2 s' AS sent) AS s
 LEFT JOIN documents AS d ON d.workspace_id = $1 AND d.id = $2
-LEFT JOIN document_links AS l ON l.workspace_id = d.workspace_id AND l.document_id = d.id
-    AND l.entity_type = $3 AND l.entity_id = $4
+LEFT JOIN LATERAL (
+    SELECT id, entity_id, created_at
+    FROM document_links
+    WHERE workspace_id = d.workspace_id AND document_id = d.id AND entity_type = $3 AND entity_id >= $4
+    ORDER BY entity_id -- only document_links_triple_key has this order
+    LIMIT 1
+) AS l ON l.entity_id = $4
 LEFT JOIN entities AS e ON e.workspace_id = $1 AND e.type = $3 AND e.id = $4
 LEFT JOIN erased_documents AS t ON t.workspace_id = $1 AND t.id_hash = sha256(convert_to($2, 'UTF8'))
 """
