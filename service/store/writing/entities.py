@@ -14,25 +14,27 @@ from service.core.writes import State
 if TYPE_CHECKING:
     from service.store.database import Connection
 
+# True if the entity `e` has an active link, otherwise NULL. For EXISTS the planner might build a hash of all
+# links.
+HAS_LINK: Final = """(
+    SELECT true FROM document_links AS l
+    WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
+        AND l.deleted_at IS NULL
+    ORDER BY l.workspace_id, l.entity_id, l.id -- only document_links_entity_idx has this order
+    LIMIT 1
+)"""
+
 # An entity whose deletion is not complete, since it has active links, stays deleted.
-# For EXISTS the planner might build a hash of all links; so it is a sub-select with LIMIT.
-REGISTER: Final = """
+REGISTER: Final = f"""
 INSERT INTO entities AS e (workspace_id, type, id, created_at)
 SELECT w, t, i, clock_timestamp()
 FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS u (w, t, i, n)
 ORDER BY n
 ON CONFLICT (workspace_id, type, id) DO UPDATE
 SET deleted_at = NULL, created_at = excluded.created_at
-WHERE e.deleted_at IS NOT NULL
-    AND (
-        SELECT true FROM document_links AS l
-        WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
-            AND l.deleted_at IS NULL
-        ORDER BY l.workspace_id, l.entity_id, l.id -- only document_links_entity_idx has this order
-        LIMIT 1
-    ) IS NULL
+WHERE e.deleted_at IS NOT NULL AND {HAS_LINK} IS NULL
 RETURNING e.created_at
-"""
+"""  # noqa: S608 - a constant
 
 LOCK_ENTITY: Final = """
 SELECT true
@@ -45,18 +47,11 @@ TRY_ENTITY: Final = f"{LOCK_ENTITY} FOR UPDATE SKIP LOCKED"
 MARK_ENTITY: Final = f"{LOCK_ENTITY} FOR NO KEY UPDATE"
 SETTLE_ENTITY: Final = f"{LOCK_ENTITY} AND deleted_at IS NOT NULL FOR UPDATE"
 
-READ_ENTITY: Final = """
-SELECT clock_timestamp(), deleted_at IS NOT NULL,
-    (
-        SELECT true FROM document_links AS l
-        WHERE l.workspace_id = e.workspace_id AND l.entity_id = e.id AND l.entity_type = e.type
-            AND l.deleted_at IS NULL
-        ORDER BY l.workspace_id, l.entity_id, l.id -- only document_links_entity_idx has this order
-        LIMIT 1
-    ) IS NOT NULL
+READ_ENTITY: Final = f"""
+SELECT clock_timestamp(), deleted_at IS NOT NULL, {HAS_LINK} IS NOT NULL
 FROM entities AS e
 WHERE workspace_id = $1 AND type = $2 AND id = $3
-"""
+"""  # noqa: S608 - a constant
 
 # Each chunk begins after the last link of the chunk before: removed links stay in the index until a vacuum,
 # and would be read again each time. An entity that was registered again has no links to remove.

@@ -18,6 +18,9 @@ from tests.support.seeds import seeds
 from tests.support.service.api import Api, serving
 from tests.support.waiting import until
 
+Call = tuple[str, str, object]
+"""Method, path and body of a call."""
+
 ROWS = 20_000
 LINKS = 4_000  # of the document that has many; 5,000 is the most
 MOST_PAGES = 8_000  # half more than the calls need
@@ -133,13 +136,21 @@ def statistics(choice: random.Random) -> list[str]:
     return statements
 
 
+async def succeed(api: Api, calls: Sequence[Call], key: str) -> None:
+    """Make the calls; each write has an Idempotency-Key that begins with `key`."""
+    for index, (method, path, body) in enumerate(calls):
+        headers = {} if method == "GET" else {"Idempotency-Key": f"{key}-{index}"}
+        response = await api.client.request(method, path, json=body, headers=headers)
+        assert response.is_success, f"{method} {path}: {response.text}"
+
+
 async def every_call(api: Api, document: str, resource: str) -> None:
     """Make each call of the API for one document and one shipment."""
-    client, url = api.client, f"/v1/documents/{document}"
+    url = f"/v1/documents/{document}"
     filters = f"resource_type=shipment&resource_id={resource}"
     operation = {"op": "unlink", "document_id": document, "resource_id": resource}
     link_id = (await api.add(document, resource)).json()["data"]["id"]
-    calls: list[tuple[str, str, object]] = [
+    calls: list[Call] = [
         ("POST", f"{url}/links", {"resource_id": resource}),
         ("PATCH", f"{url}/links/{link_id}", {"role": "r"}),
         ("GET", f"{url}/links?limit=5", None),
@@ -158,10 +169,7 @@ async def every_call(api: Api, document: str, resource: str) -> None:
         ("PUT", f"/v1/entities/shipment/{resource}", None),
         ("DELETE", f"/v1/entities/shipment/{resource}", None),
     ]
-    for index, (method, path, body) in enumerate(calls):
-        key = {} if method == "GET" else {"Idempotency-Key": f"{resource}-{index}"}
-        response = await client.request(method, path, json=body, headers=key)
-        assert response.is_success, f"{method} {path}: {response.text}"
+    await succeed(api, calls, key=resource)
 
 
 async def make(api: Api, document: str, resource: str) -> None:
@@ -174,7 +182,7 @@ async def calls_of_many(api: Api, number: int) -> None:
     """Make calls for one link of a document with many, and of an entity with many."""
     document, resource = f"full_{number:0>100}", f"ship_{number:0>100}"
     link_id = (await api.add("wide", resource)).json()["data"]["id"]
-    calls: list[tuple[str, str, object]] = [
+    calls: list[Call] = [
         ("PATCH", f"/v1/documents/wide/links/{link_id}", {"role": "r"}),
         ("DELETE", f"/v1/documents/wide/links/{link_id}", None),
         ("POST", "/v1/documents/wide/links", {"resource_id": resource}),
@@ -186,9 +194,7 @@ async def calls_of_many(api: Api, number: int) -> None:
         ("POST", f"/v1/documents/{document}/links", {"resource_id": "ship_wide"}),
         ("PUT", "/v1/entities/shipment/ship_wide", None),
     ]
-    for method, path, body in calls:
-        response = await api.client.request(method, path, json=body)
-        assert response.is_success, f"{method} {path}: {response.text}"
+    await succeed(api, calls, key=f"many-{number}")
 
 
 async def read_by_calls(
@@ -271,6 +277,7 @@ async def test_each_statement_reads_links_by_its_index(
         await connection.execute(f"PREPARE s{number} AS {statement}")
     choice = random.Random(seed)
     for _ in range(100):
+        # VACUUM cannot be rolled back, and ANALYZE would make the statistics true.
         changed = [each for each in statistics(choice) if each.startswith("UPDATE")]
         transaction = connection.transaction()
         await transaction.start()
