@@ -69,9 +69,7 @@ def call_until(stop: Event, balancer: Balancer, key: str, number: int) -> None:
             headers={"X-API-KEY": key},
             timeout=60,
         ) as client:
-            caller = Caller(Api(client, key), number)
-            while not stop.is_set():
-                await caller.call()
+            await Caller(Api(client, key), number).call_until(stop)
 
     asyncio.run(calls())
 

@@ -33,8 +33,7 @@ def call_until(stop: Event, url: str, key: str, number: int) -> Counter[int]:
         headers = {"X-API-KEY": key}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
             caller = Caller(Api(client, key), number)
-            while not stop.is_set():
-                await caller.call()
+            await caller.call_until(stop)
             return caller.statuses
 
     return asyncio.run(calls())

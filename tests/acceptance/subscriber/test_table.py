@@ -7,20 +7,13 @@ import signal
 import asyncpg
 
 from tests.acceptance.subscriber.conftest import Stage
-from tests.support.service.api import Api, seed, serving
+from tests.support.service.api import seed, serving
 from tests.support.service.callers import DOCUMENTS, Caller
 from tests.support.topic.table import Member, active, expected, read_up_to_the_end
 from tests.support.waiting import until
 
 KILLS = 4
 SUM = "SELECT coalesce(sum(next_offset), 0)::bigint FROM positions"
-
-
-async def call(api: Api, stop: asyncio.Event) -> None:
-    """Make random calls of all kinds that write, until `stop` is set."""
-    caller = Caller(api, 5)
-    while not stop.is_set():
-        await caller.call()
 
 
 async def moves(table: asyncpg.Connection, records: int) -> None:
@@ -44,7 +37,7 @@ async def test_the_table_is_exact_after_kills_at_any_moment(stage: Stage) -> Non
             stage.member("one") as member,
         ):
             await worker.leading()
-            calls = asyncio.create_task(call(api, stop))
+            calls = asyncio.create_task(Caller(api, 5).call_until(stop))
             before = 0
             for _ in range(KILLS):
                 await moves(stage.table, choice.randint(1, 40))
@@ -69,7 +62,7 @@ async def test_partitions_move_between_two_members(stage: Stage) -> None:
             stage.worker(partitions=2) as worker,
             stage.member() as first,
         ):
-            calls = asyncio.create_task(call(api, stop))
+            calls = asyncio.create_task(Caller(api, 5).call_until(stop))
             await reads(first, 2)
             with stage.member() as second:
                 await reads(second, 1)

@@ -2,7 +2,8 @@
 
 import random
 from collections import Counter
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import httpx
 
@@ -10,6 +11,15 @@ from tests.support.service.api import Api, persistently
 
 DOCUMENTS = [f"doc_{number}" for number in range(1, 5)]
 RESOURCES = [f"{prefix}_{number}" for prefix in ("ship", "item") for number in range(1, 4)]
+PERMANENT = "item_1"
+"""A resource that no call deletes: callers delete shipments only."""
+
+
+class Stop(Protocol):
+    """An event of asyncio or of threading."""
+
+    def is_set(self) -> bool:
+        """Whether the calls shall end."""
 
 
 class Caller:
@@ -23,9 +33,24 @@ class Caller:
     async def call(self) -> None:
         """Make a call; repeat it after a 503 that wrote nothing. No other answer may be 500 or more."""
         kind = self._random.choice(KINDS)
-        response = await persistently(lambda: kind(self))
+        await self._send(lambda: kind(self))
+
+    async def call_until(self, stop: Stop) -> None:
+        """Make calls until `stop` is set, and then link, so that the last of several callers leaves a link.
+
+        Random calls alone leave none at about three of a thousand moments.
+        """
+        while not stop.is_set():
+            await self.call()
+        path, resources = f"/v1/documents/{DOCUMENTS[0]}", [PERMANENT]
+        last = await self._send(lambda: self._api.client.put(path, json={"resources": resources}))
+        assert last.is_success, last.text
+
+    async def _send(self, call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+        response = await persistently(call)
         self.statuses[response.status_code] += 1
         assert response.status_code < 500, response.text
+        return response
 
     def document(self) -> str:
         """Return the path of a document."""
