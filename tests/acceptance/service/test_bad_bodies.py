@@ -180,10 +180,12 @@ def test_any_header_is_answered(client: httpx.Client, name: str, value: bytes) -
 
 
 def test_ten_thousand_unknown_fields(client: httpx.Client) -> None:
-    """At most twenty errors of a body are reported, which costs little more than reading it."""
+    """At most twenty errors of a body are reported.
+
+    What such a body costs is held by test_longest_step.py.
+    """
     body = json.dumps({f"field_{number}": number for number in range(10_000)})
     for method, path in CALLS:
         answer = client.request(method, path, content=body)
         assert answer.status_code == 400
         assert len(answer.json()["errors"]) == 20
-        assert answer.elapsed.total_seconds() < 2  # 10 ms on an idle machine
